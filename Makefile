@@ -1,0 +1,21 @@
+CARGO ?= cargo
+# Where cargo puts what it builds.
+TARGET ?= $(or $(CARGO_TARGET_DIR),target)
+ADAPTER ?= $(TARGET)/debug/karmada-metrics-adapter
+
+.PHONY: help run test lint
+
+help: ## List what can be made.
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1 - \2/p' $(MAKEFILE_LIST)
+
+run: ## Build everything and play the FederatedHPA walkthrough, about two minutes; HOLD=1 keeps it up.
+	$(CARGO) build --workspace --bins
+	$(TARGET)/debug/fleet walkthrough --adapter $(ADAPTER) --log $(TARGET)/walkthrough.log $(if $(filter-out 0,$(HOLD)),--hold)
+
+test: ## Run all tests.
+	$(CARGO) test --workspace
+
+lint: ## Check format, lints and documentation.
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps

@@ -1,0 +1,165 @@
+//! Identical queries in flight share one answer: members are asked once, and the answer is encoded once.
+
+use std::hash::Hash;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, Shared, WeakShared};
+use tokio::sync::watch;
+
+use crate::api::custom_metrics::{self, Version};
+use crate::api::page::Page;
+use crate::api::selector::Requirement;
+use crate::api::status::Status;
+use crate::config::{Members, Merging};
+use crate::fleet::Fleet;
+use crate::gather::metrics::GatherMetrics;
+use crate::gather::query::Query;
+use crate::gather::{self};
+use crate::merge::custom;
+use crate::merge::verdict::{self, Verdict};
+use crate::process::work;
+
+/// What an answer depends on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// What is asked.
+    pub query: Query,
+    /// Requirements on the cluster label: which clusters are asked.
+    pub clusters: Vec<Requirement>,
+    /// The version that the client speaks.
+    pub version: Version,
+}
+
+/// An encoded answer.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The body, in JSON.
+    pub body: Bytes,
+    /// What the client should know of clusters that are missing; empty if none is.
+    pub warning: String,
+}
+
+/// An answer, or the `Status` that stands for none. Cheap to clone.
+pub type Answered = Result<Answer, Arc<Status>>;
+
+type Pending = BoxFuture<'static, Answered>;
+
+/// Answers queries from the fleet.
+#[derive(Clone)]
+pub struct Answers {
+    kitchen: Arc<Kitchen>,
+    in_flight: Arc<DashMap<Key, (u64, WeakShared<Pending>)>>,
+    ticket: Arc<AtomicU64>,
+}
+
+/// What it takes to make an answer.
+struct Kitchen {
+    fleet: watch::Receiver<Arc<Fleet>>,
+    members: Members,
+    merging: Merging,
+    metrics: Arc<GatherMetrics>,
+}
+
+impl Answers {
+    /// Answers from the members of `fleet`.
+    pub fn new(
+        fleet: watch::Receiver<Arc<Fleet>>,
+        members: Members,
+        merging: Merging,
+        metrics: Arc<GatherMetrics>,
+    ) -> Self {
+        let kitchen = Arc::new(Kitchen { fleet, members, merging, metrics });
+        Self { kitchen, in_flight: Arc::default(), ticket: Arc::default() }
+    }
+
+    /// The label by which clusters are chosen and named; `None` if they are not.
+    pub fn cluster_label(&self) -> Option<&str> {
+        self.kitchen.merging.cluster_label.as_deref()
+    }
+
+    /// The answer to `key`: that of an identical query in flight, or a new one. When all who wait for it have left,
+    /// the members' requests are cancelled.
+    pub async fn answer(&self, key: Key) -> Answered {
+        self.join(key).await
+    }
+
+    fn join(&self, key: Key) -> Shared<Pending> {
+        match self.in_flight.entry(key.clone()) {
+            Entry::Occupied(mut entry) => {
+                if let Some(pending) = entry.get().1.upgrade() {
+                    self.kitchen.metrics.shared();
+                    return pending;
+                }
+                let (ticket, pending) = self.begin(key);
+                entry.insert((ticket, weak(&pending)));
+                pending
+            }
+            Entry::Vacant(entry) => {
+                let (ticket, pending) = self.begin(key);
+                entry.insert((ticket, weak(&pending)));
+                pending
+            }
+        }
+    }
+
+    fn begin(&self, key: Key) -> (u64, Shared<Pending>) {
+        let ticket = self.ticket.fetch_add(1, Ordering::Relaxed);
+        let leave = Leave { in_flight: self.in_flight.clone(), key: key.clone(), ticket };
+        let kitchen = self.kitchen.clone();
+        let cooking: Pending = Box::pin(async move {
+            let _leave = leave;
+            kitchen.cook(key).await
+        });
+        (ticket, cooking.shared())
+    }
+}
+
+fn weak(pending: &Shared<Pending>) -> WeakShared<Pending> {
+    pending.downgrade().expect("nobody has polled it yet")
+}
+
+/// Takes a query out of the table when it ends or is given up, unless a later one has its place.
+struct Leave {
+    in_flight: Arc<DashMap<Key, (u64, WeakShared<Pending>)>>,
+    key: Key,
+    ticket: u64,
+}
+
+impl Drop for Leave {
+    fn drop(&mut self) {
+        self.in_flight.remove_if(&self.key, |_, (ticket, _)| *ticket == self.ticket);
+    }
+}
+
+impl Kitchen {
+    async fn cook(&self, key: Key) -> Answered {
+        let Key { query, clusters, version } = key;
+        let fleet = self.fleet.borrow().clone();
+        let chosen =
+            |cluster: &str| clusters.iter().all(|requirement| requirement.matches_label(Some(cluster)));
+        let answers = gather::fan_out(&fleet, &query, chosen, self.members.timeout, &self.metrics).await;
+        match verdict::judge(&query, answers) {
+            Verdict::Refused(status) => Err(Arc::new(status)),
+            Verdict::Found { pages, warning } => {
+                let by_name = query.object().is_some();
+                let body = self.encode(pages, by_name, version).await;
+                Ok(Answer { body, warning })
+            }
+        }
+    }
+
+    async fn encode(&self, pages: Vec<(Arc<str>, Page)>, by_name: bool, version: Version) -> Bytes {
+        let Merging { cluster_label, same_name_pods } = self.merging.clone();
+        let bytes = pages.iter().map(|(_, page)| page.len()).sum();
+        let encoding = move || {
+            let items = custom::merge(&pages, same_name_pods, by_name);
+            Bytes::from(custom_metrics::to_json(version, &items, cluster_label.as_deref()))
+        };
+        work::run(bytes, encoding).await
+    }
+}

@@ -1,0 +1,4 @@
+//! Encodings of what this server reads and writes.
+
+pub mod json;
+pub mod protobuf;

@@ -1,0 +1,192 @@
+//! Reading a selector: the lexer and parser of Go's `labels.Parse`.
+
+use std::str::FromStr;
+
+use super::{Operator, Requirement, Selector, SelectorError, validate};
+
+/// A piece of the text. `in` and `notin` are words: only their place makes them operators.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Token<'a> {
+    End,
+    Symbol(&'a str),
+    Word(&'a str),
+}
+
+impl FromStr for Selector {
+    type Err = SelectorError;
+
+    fn from_str(text: &str) -> Result<Self, SelectorError> {
+        let mut parser = Parser { rest: text };
+        let mut requirements = Vec::new();
+        loop {
+            match parser.peek() {
+                Token::End => break,
+                Token::Word(_) | Token::Symbol("!") => {}
+                found @ Token::Symbol(_) => {
+                    return Err(unexpected(found, "!, identifier, or 'end of string'"));
+                }
+            }
+            let requirement = parser.requirement();
+            requirements.push(requirement.map_err(|cause| SelectorError::Requirement(Box::new(cause)))?);
+            match parser.next() {
+                Token::End => break,
+                Token::Symbol(",") => match parser.peek() {
+                    Token::Word(_) | Token::Symbol("!") => {}
+                    found => return Err(unexpected(found, "identifier after ','")),
+                },
+                found => return Err(unexpected(found, "',' or 'end of string'")),
+            }
+        }
+        requirements.sort_by(|one: &Requirement, two| one.key.cmp(&two.key));
+        Ok(Self { requirements })
+    }
+}
+
+struct Parser<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Parser<'a> {
+    fn requirement(&mut self) -> Result<Requirement, SelectorError> {
+        let negated = self.peek() == Token::Symbol("!");
+        if negated {
+            self.next();
+        }
+        let key = match self.next() {
+            Token::Word(key) => key,
+            found => return Err(unexpected(found, "identifier")),
+        };
+        validate::key(key)?;
+        // Go takes `!key=value` for `!key` and stumbles over what follows.
+        let (operator, values) = if negated {
+            (Operator::DoesNotExist, Vec::new())
+        } else if matches!(self.peek(), Token::End | Token::Symbol(",")) {
+            (Operator::Exists, Vec::new())
+        } else {
+            let operator = self.operator()?;
+            let mut values = match operator {
+                Operator::In | Operator::NotIn => self.list()?,
+                _ => vec![self.value()?],
+            };
+            values.sort_unstable();
+            values.dedup();
+            (operator, values)
+        };
+        validate::values(key, operator, &values)?;
+        let values = values.into_iter().map(str::to_owned).collect();
+        Ok(Requirement { key: key.to_owned(), operator, values })
+    }
+
+    fn operator(&mut self) -> Result<Operator, SelectorError> {
+        Ok(match self.next() {
+            Token::Word("in") => Operator::In,
+            Token::Word("notin") => Operator::NotIn,
+            Token::Symbol("=") => Operator::Equals,
+            Token::Symbol("==") => Operator::DoubleEquals,
+            Token::Symbol("!=") => Operator::NotEquals,
+            Token::Symbol(">") => Operator::GreaterThan,
+            Token::Symbol("<") => Operator::LessThan,
+            found => return Err(unexpected(found, "in, notin, =, ==, !=, gt, lt")),
+        })
+    }
+
+    /// A single value, which may be missing.
+    fn value(&mut self) -> Result<&'a str, SelectorError> {
+        if matches!(self.peek(), Token::End | Token::Symbol(",")) {
+            return Ok("");
+        }
+        match self.next() {
+            Token::Word(value) => Ok(value),
+            found => Err(unexpected(found, "identifier")),
+        }
+    }
+
+    /// Values in parentheses, each of which may be missing.
+    fn list(&mut self) -> Result<Vec<&'a str>, SelectorError> {
+        match self.next() {
+            Token::Symbol("(") => {}
+            found => return Err(SelectorError::NoList { found: found.text().to_owned() }),
+        }
+        match self.peek() {
+            Token::Word(_) | Token::Symbol(",") => {}
+            Token::Symbol(")") => {
+                self.next();
+                return Ok(vec![""]);
+            }
+            found => return Err(unexpected(found, "',', ')' or identifier")),
+        }
+        let mut values = Vec::new();
+        loop {
+            match (self.next(), self.peek()) {
+                (Token::Word(value), Token::Symbol(",")) => values.push(value),
+                (Token::Word(value), Token::Symbol(")")) => {
+                    values.push(value);
+                    break;
+                }
+                (Token::Word(_), found) => return Err(unexpected(found, "',' or ')'")),
+                (Token::Symbol(","), next) => {
+                    if values.is_empty() {
+                        values.push("");
+                    }
+                    // Go takes a second comma with the first, so `(a,,)` is an error and `(a,,b)` is none.
+                    match next {
+                        Token::Symbol(")") => {
+                            values.push("");
+                            break;
+                        }
+                        Token::Symbol(",") => {
+                            values.push("");
+                            self.next();
+                        }
+                        _ => {}
+                    }
+                }
+                (found, _) => return Err(unexpected(found, "',', or identifier")),
+            }
+        }
+        self.next();
+        Ok(values)
+    }
+
+    fn peek(&self) -> Token<'a> {
+        Parser { rest: self.rest }.next()
+    }
+
+    /// Reads one token. As in Go, a NUL ends the text, but right after a token it only ends that token.
+    fn next(&mut self) -> Token<'a> {
+        let text = self.rest.trim_start_matches(is_space);
+        let (token, length) = match text.bytes().next() {
+            None | Some(0) => return Token::End,
+            Some(b'=' | b'!') if text[1..].starts_with('=') => (Token::Symbol(&text[..2]), 2),
+            Some(byte) if is_symbol(char::from(byte)) => (Token::Symbol(&text[..1]), 1),
+            Some(_) => {
+                let end = text.find(|c| is_space(c) || is_symbol(c) || c == '\0').unwrap_or(text.len());
+                (Token::Word(&text[..end]), end)
+            }
+        };
+        let rest = &text[length..];
+        self.rest = rest.strip_prefix('\0').unwrap_or(rest);
+        token
+    }
+}
+
+impl<'a> Token<'a> {
+    fn text(self) -> &'a str {
+        match self {
+            Token::End => "",
+            Token::Symbol(text) | Token::Word(text) => text,
+        }
+    }
+}
+
+fn unexpected(found: Token<'_>, expected: &'static str) -> SelectorError {
+    SelectorError::Unexpected { found: found.text().to_owned(), expected }
+}
+
+fn is_space(c: char) -> bool {
+    matches!(c, ' ' | '\t' | '\r' | '\n')
+}
+
+fn is_symbol(c: char) -> bool {
+    matches!(c, '=' | '!' | '(' | ')' | ',' | '>' | '<')
+}

@@ -1,0 +1,70 @@
+//! A string as it stands in a member's body, read without a copy.
+
+use std::borrow::Cow;
+
+/// A string that borrows from the body it was read from.
+#[derive(Clone, Copy, Debug)]
+pub enum Text<'a> {
+    /// The string itself.
+    Plain(&'a str),
+    /// What stands between the quotes of a JSON string that has escapes; checked to be well-formed.
+    Escaped(&'a str),
+}
+
+impl<'a> Text<'a> {
+    /// The text between the quotes of a well-formed JSON string.
+    pub fn from_json(content: &'a str) -> Self {
+        if content.as_bytes().contains(&b'\\') { Self::Escaped(content) } else { Self::Plain(content) }
+    }
+
+    /// The string, copied only if it has escapes.
+    pub fn decode(self) -> Cow<'a, str> {
+        match self {
+            Self::Plain(text) => Cow::Borrowed(text),
+            // A string that was checked when its page was read cannot fail here.
+            Self::Escaped(content) => serde_json::from_str::<String>(&format!("\"{content}\""))
+                .map_or(Cow::Borrowed(content), Cow::Owned),
+        }
+    }
+
+    /// Whether nothing is there.
+    pub fn is_empty(self) -> bool {
+        matches!(self, Self::Plain("") | Self::Escaped(""))
+    }
+}
+
+impl PartialEq for Text<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Text<'_> {}
+
+impl PartialOrd for Text<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Text<'_> {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        match (self, other) {
+            (Self::Plain(one), Self::Plain(two)) => one.cmp(two),
+            _ => self.decode().cmp(&other.decode()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_escaped_text_equals_its_plain_twin() {
+        let escaped = Text::from_json(r"caf\u00e9\n");
+        assert!(matches!(escaped, Text::Escaped(_)));
+        assert_eq!(escaped, Text::Plain("café\n"));
+        assert!(Text::Plain("b") > Text::from_json(r"\u0061z"));
+    }
+}

@@ -1,0 +1,325 @@
+//! `metav1.Time`: a point in time as RFC 3339 text.
+
+use std::fmt::{self, Display, Formatter};
+use std::str::FromStr;
+
+const DAY: i64 = 86_400;
+/// 0000-01-01T00:00:00Z.
+const FIRST: i64 = -62_167_219_200;
+/// 9999-12-31T23:59:59Z.
+const LAST: i64 = 253_402_300_799;
+/// 0001-01-01T00:00:00Z, Go's zero time.
+const GO_ZERO: i64 = -62_135_596_800;
+
+/// A point in time within the years 0000 to 9999 (UTC); the earlier one is the lesser one.
+///
+/// `FromStr` reads what Go's `time.Parse(time.RFC3339, …)` reads, except that the result must keep to those
+/// years. [`Display`] writes what `metav1.Time` marshals: UTC, whole seconds, the fraction cut off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp {
+    seconds: i64,
+    nanos: u32,
+}
+
+/// Why there is no such point in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TimestampError {
+    /// Not written as a time.
+    #[error("a time must be written like 2006-01-02T15:04:05Z or 2006-01-02T15:04:05+07:00")]
+    Syntax,
+    /// Written as a time that no calendar or clock shows.
+    #[error("a time must exist, between the years 0000 and 9999: check day, hour and offset")]
+    Range,
+}
+
+impl Timestamp {
+    /// The time so many `seconds` after 1970-01-01T00:00:00Z (before it, if negative) and `nanos` after that,
+    /// as protobuf carries it. None outside the years 0000 to 9999, or if `nanos` makes a second.
+    #[must_use]
+    pub fn new(seconds: i64, nanos: u32) -> Option<Self> {
+        let fits = (FIRST..=LAST).contains(&seconds) && nanos < 1_000_000_000;
+        fits.then_some(Self { seconds, nanos })
+    }
+
+    /// Seconds since 1970-01-01T00:00:00Z, rounded down.
+    #[must_use]
+    pub fn unix_seconds(self) -> i64 {
+        self.seconds
+    }
+
+    /// Nanoseconds after [`Self::unix_seconds`], less than 10^9.
+    #[must_use]
+    pub fn nanos(self) -> u32 {
+        self.nanos
+    }
+
+    /// Whether this is Go's zero time, which `metav1.Time` marshals as `null`.
+    #[must_use]
+    pub fn is_go_zero(self) -> bool {
+        self == Self { seconds: GO_ZERO, nanos: 0 }
+    }
+}
+
+impl FromStr for Timestamp {
+    type Err = TimestampError;
+
+    fn from_str(text: &str) -> Result<Self, TimestampError> {
+        let mut scan = Scan(text.as_bytes());
+        let year = i64::from(scan.digits(4)?);
+        scan.expect(b'-')?;
+        let month = scan.digits(2)?;
+        scan.expect(b'-')?;
+        let day = scan.digits(2)?;
+        scan.expect(b'T')?;
+        // Go lets an hour have one digit.
+        let hour_digits = if scan.0.get(1).is_some_and(u8::is_ascii_digit) { 2 } else { 1 };
+        let hour = scan.digits(hour_digits)?;
+        scan.expect(b':')?;
+        let minute = scan.digits(2)?;
+        scan.expect(b':')?;
+        let second = scan.digits(2)?;
+        let nanos = scan.fraction();
+        let offset = scan.offset()?;
+        if !scan.0.is_empty() {
+            return Err(TimestampError::Syntax);
+        }
+        let exists = (1..=12).contains(&month)
+            && (1..=days_in_month(year, month)).contains(&day)
+            && hour < 24
+            && minute < 60
+            && second < 60;
+        if !exists {
+            return Err(TimestampError::Range);
+        }
+        let clock = i64::from(hour * 3600 + minute * 60 + second);
+        let seconds = days_before(year, month, day) * DAY + clock - offset;
+        Self::new(seconds, nanos).ok_or(TimestampError::Range)
+    }
+}
+
+impl Display for Timestamp {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let (year, month, day) = date(self.seconds.div_euclid(DAY));
+        let clock = self.seconds.rem_euclid(DAY);
+        let (hour, minute, second) = (clock / 3600, clock / 60 % 60, clock % 60);
+        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    }
+}
+
+/// What is left of a text.
+struct Scan<'a>(&'a [u8]);
+
+impl Scan<'_> {
+    fn expect(&mut self, byte: u8) -> Result<(), TimestampError> {
+        self.0 = self.0.strip_prefix(&[byte]).ok_or(TimestampError::Syntax)?;
+        Ok(())
+    }
+
+    fn digits(&mut self, count: usize) -> Result<u32, TimestampError> {
+        let (digits, rest) = self.0.split_at_checked(count).ok_or(TimestampError::Syntax)?;
+        self.0 = rest;
+        digits.iter().try_fold(0, |number, digit| match digit {
+            b'0'..=b'9' => Ok(number * 10 + u32::from(digit - b'0')),
+            _ => Err(TimestampError::Syntax),
+        })
+    }
+
+    /// Nanoseconds, with what is finer cut off. Go takes a comma for the point, and any number of digits.
+    fn fraction(&mut self) -> u32 {
+        let [b'.' | b',', digits @ ..] = self.0 else { return 0 };
+        let count = digits.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        if count == 0 {
+            return 0; // what follows is no offset, so this is found out
+        }
+        self.0 = &digits[count..];
+        let padded = digits[..count].iter().copied().chain(std::iter::repeat(b'0'));
+        padded.take(9).fold(0, |nanos, digit| nanos * 10 + u32::from(digit - b'0'))
+    }
+
+    /// Seconds that the clock is ahead of UTC. Go allows 24 hours and 60 minutes.
+    fn offset(&mut self) -> Result<i64, TimestampError> {
+        let (sign, rest) = match self.0 {
+            [b'Z', rest @ ..] => (0, rest),
+            [b'+', rest @ ..] => (1, rest),
+            [b'-', rest @ ..] => (-1, rest),
+            _ => return Err(TimestampError::Syntax),
+        };
+        self.0 = rest;
+        if sign == 0 {
+            return Ok(0);
+        }
+        let hours = self.digits(2)?;
+        self.expect(b':')?;
+        let minutes = self.digits(2)?;
+        if hours > 24 || minutes > 60 {
+            return Err(TimestampError::Range);
+        }
+        Ok(sign * i64::from(hours * 3600 + minutes * 60))
+    }
+}
+
+fn days_in_month(year: i64, month: u32) -> u32 {
+    match month {
+        2 if is_leap(year) => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    }
+}
+
+fn is_leap(year: i64) -> bool {
+    year % 4 == 0 && (year % 100 != 0 || year % 400 == 0)
+}
+
+/// Days from 1970-01-01 to a date of the years 0 and later.
+fn days_before(year: i64, month: u32, day: u32) -> i64 {
+    let earlier_months: u32 = (1..month).map(|month| days_in_month(year, month)).sum();
+    days_before_year(year) + i64::from(earlier_months + day - 1)
+}
+
+/// Days from 1970-01-01 to the first day of a year.
+fn days_before_year(year: i64) -> i64 {
+    let leap_days = |before: i64| (before + 3) / 4 - (before + 99) / 100 + (before + 399) / 400;
+    year * 365 + leap_days(year) - (1970 * 365 + leap_days(1970))
+}
+
+/// The date so many days after 1970-01-01.
+fn date(days: i64) -> (i64, u32, i64) {
+    // 400 years have 146,097 days; the estimate is off by one at most.
+    let estimate = 1970 + (days * 400).div_euclid(146_097);
+    let year = if days_before_year(estimate + 1) <= days {
+        estimate + 1
+    } else if days < days_before_year(estimate) {
+        estimate - 1
+    } else {
+        estimate
+    };
+    let (mut month, mut day) = (1, days - days_before_year(year));
+    while day >= i64::from(days_in_month(year, month)) {
+        day -= i64::from(days_in_month(year, month));
+        month += 1;
+    }
+    (year, month, day + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn parse(text: &str) -> Timestamp {
+        text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
+    }
+
+    #[test]
+    fn known_moments_have_their_seconds() {
+        for (text, seconds) in [
+            ("1970-01-01T00:00:00Z", 0),
+            ("2023-06-14T09:09:54Z", 1_686_733_794),
+            ("2000-02-29T23:59:59Z", 951_868_799),
+            ("2038-01-19T03:14:08Z", 1 << 31),
+            ("1969-12-31T23:59:59Z", -1),
+            ("0001-01-01T00:00:00Z", GO_ZERO),
+            ("0000-01-01T00:00:00Z", FIRST),
+            ("9999-12-31T23:59:59Z", LAST),
+        ] {
+            assert_eq!(parse(text).unix_seconds(), seconds, "{text}");
+            assert_eq!(Timestamp::new(seconds, 0).unwrap().to_string(), text);
+        }
+        assert!(parse("0001-01-01T00:00:00Z").is_go_zero());
+    }
+
+    #[test]
+    fn offsets_and_fractions_are_read_and_not_written() {
+        for (text, written) in [
+            ("2023-06-14T09:09:54.999999999Z", "2023-06-14T09:09:54Z"),
+            ("2023-06-14T17:09:54+08:00", "2023-06-14T09:09:54Z"),
+            ("2024-03-01T00:30:00+01:00", "2024-02-29T23:30:00Z"),
+            ("2023-12-31T23:00:00-02:30", "2024-01-01T01:30:00Z"),
+            ("1969-12-31T23:59:59.5Z", "1969-12-31T23:59:59Z"),
+            ("2023-06-14T9:09:54,5Z", "2023-06-14T09:09:54Z"),
+            ("2023-06-14T00:00:00+24:60", "2023-06-12T23:00:00Z"),
+        ] {
+            assert_eq!(parse(text).to_string(), written);
+        }
+        assert_eq!(parse("2023-06-14T09:09:54.0120345678Z").nanos(), 12_034_567);
+    }
+
+    #[test]
+    fn the_earlier_time_is_the_lesser() {
+        assert!(parse("2023-06-14T09:00:00+01:00") < parse("2023-06-14T08:00:00.1Z"));
+        assert!(parse("1969-12-31T23:59:59.1Z") < parse("1969-12-31T23:59:59.2Z"));
+    }
+
+    #[test]
+    fn what_is_no_time_is_refused() {
+        for text in [
+            "",
+            "2023-06-14",
+            "2023-06-14T09:09:54",
+            "2023-06-14 09:09:54Z",
+            "2023-06-14T09:09:54z",
+            "2023-06-14T09:09:54.Z",
+            "2023-06-14T09:09:54Z ",
+            "2023-06-14T09:09:54+0800",
+            "+2023-06-14T09:09:54Z",
+            "2023-6-14T09:09:54Z",
+            "２023-06-14T09:09:54Z",
+        ] {
+            assert_eq!(text.parse::<Timestamp>(), Err(TimestampError::Syntax), "{text}");
+        }
+        for text in [
+            "2023-02-29T00:00:00Z",
+            "1900-02-29T00:00:00Z",
+            "2023-13-01T00:00:00Z",
+            "2023-00-01T00:00:00Z",
+            "2023-04-31T00:00:00Z",
+            "2023-01-00T00:00:00Z",
+            "2023-01-01T24:00:00Z",
+            "2023-01-01T00:60:00Z",
+            "2023-01-01T00:00:60Z",
+            "2023-01-01T00:00:00+25:00",
+            "9999-12-31T23:59:59-00:01",
+            "0000-01-01T00:00:00+00:01",
+        ] {
+            assert_eq!(text.parse::<Timestamp>(), Err(TimestampError::Range), "{text}");
+        }
+        assert_eq!(Timestamp::new(i64::MIN, 0), None);
+        assert_eq!(Timestamp::new(LAST + 1, 0), None);
+        assert_eq!(Timestamp::new(0, 1_000_000_000), None);
+    }
+
+    #[test]
+    fn every_day_comes_after_the_one_before() {
+        let mut expected = (0, 1, 1);
+        for day in FIRST / DAY..=LAST / DAY {
+            assert_eq!(date(day), expected);
+            let (year, month, last) = expected;
+            assert_eq!(days_before(year, month, u32::try_from(last).unwrap()), day);
+            expected = match (month, last == i64::from(days_in_month(year, month))) {
+                (12, true) => (year + 1, 1, 1),
+                (_, true) => (year, month + 1, 1),
+                (_, false) => (year, month, last + 1),
+            };
+        }
+        assert_eq!(expected, (10_000, 1, 1));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_reads_the_same(seconds in FIRST..=LAST) {
+            let time = Timestamp::new(seconds, 0).unwrap();
+            prop_assert_eq!(parse(&time.to_string()), time);
+        }
+
+        #[test]
+        fn no_text_panics(
+            text in any::<String>(), digits in "[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9é:.,+Z-]{0,20}",
+        ) {
+            for text in [text, digits] {
+                let _ = text.parse::<Timestamp>().map(|time| time.to_string());
+            }
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! The process put together: from its configuration to its end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use axum::Router;
+use axum::routing::get;
+use http::header::CONTENT_TYPE;
+use prometheus_client::registry::Registry as MetricsRegistry;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::access::Authenticators;
+use crate::access::review::Reviewer;
+use crate::access::trust::{self, Trust};
+use crate::answer::Answers;
+use crate::config::{Authentication, Config, Members};
+use crate::control;
+use crate::fleet::discovery::Discovery;
+use crate::fleet::karmada::KarmadaSource;
+use crate::fleet::metrics::FleetMetrics;
+use crate::fleet::registry::Registry;
+use crate::gather::metrics::GatherMetrics;
+use crate::member::transport::Limits;
+use crate::process::metrics::{MEDIA_TYPE, Metrics};
+use crate::server::handlers::discovery::Documents;
+use crate::server::handlers::health::Health;
+use crate::server::metrics::RequestMetrics;
+use crate::server::{Serving, listener, router, tls};
+
+/// How many members shake hands at a time.
+const HANDSHAKES: usize = 16;
+
+/// Serves until `shutdown`.
+///
+/// # Errors
+/// If the process cannot start: a file, a flag or the control plane's answer is not as it must be.
+pub async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let tls = Arc::new(tls::server_config(&config.serving.tls, config.serving.http2)?);
+    let address = SocketAddr::new(config.serving.bind_address, config.serving.port);
+    let secure =
+        listener::bind(address).await.with_context(|| format!("--secure-port: {address} cannot be bound"))?;
+    let address = secure.local_addr()?;
+
+    let mut metrics = MetricsRegistry::default();
+    let fleet_metrics = Arc::new(FleetMetrics::register(&mut metrics));
+    let gather_metrics = Arc::new(GatherMetrics::register(&mut metrics));
+    let requests = RequestMetrics::register(&mut metrics);
+    let metrics = Arc::new(Metrics::new(metrics));
+
+    let client = control::client("--kubeconfig", config.control_plane.kubeconfig.as_deref()).await?;
+    let registry = Registry::new(limits(&config.members));
+    let fleet = registry.fleet();
+    let (source, synced) = KarmadaSource::new(client, registry, fleet_metrics);
+    let Members { discovery_interval, timeout, .. } = config.members;
+    let (discovery, catalog, discovered) = Discovery::new(fleet.clone(), discovery_interval, timeout);
+    let _source = AbortOnDropHandle::new(tokio::spawn(source.run()));
+    let _discovery = AbortOnDropHandle::new(tokio::spawn(discovery.run(synced.clone())));
+
+    let (authenticators, _trust) = authenticators(&config.authentication).await?;
+    let reviews =
+        control::client("--authorization-kubeconfig", config.authorization.kubeconfig.as_deref()).await?;
+    let serving = Serving {
+        authenticators,
+        reviewer: Reviewer::new(reviews, &config.authorization),
+        answers: Answers::new(fleet, config.members, config.merging, gather_metrics),
+        documents: Documents::new(catalog, format!(":{}", address.port())),
+        health: Health { synced, discovered, shutdown: shutdown.clone() },
+        metrics: metrics.clone(),
+        requests,
+        request_timeout: config.serving.request_timeout,
+    };
+
+    let plain = async {
+        if let Some(address) = config.metrics.bind {
+            let listener = listener::bind(address)
+                .await
+                .with_context(|| format!("--metrics-bind-address: {address} cannot be bound"))?;
+            listener::serve_plain(listener, metrics_router(metrics), shutdown.clone()).await;
+        }
+        anyhow::Ok(())
+    };
+    tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "serving");
+    let secure = async {
+        listener::serve_tls(secure, tls, router(Arc::new(serving)), shutdown.clone()).await;
+        anyhow::Ok(())
+    };
+    tokio::try_join!(plain, secure)?;
+    tracing::info!("ended");
+    Ok(())
+}
+
+/// Whom to believe, from flags or from the ConfigMap, which is followed as long as the handle is kept.
+async fn authenticators(
+    config: &Authentication,
+) -> anyhow::Result<(Authenticators, Option<AbortOnDropHandle<()>>)> {
+    if let Some(flags) = &config.request_header {
+        let trust = Arc::new(ArcSwap::from_pointee(Trust::from_flags(flags)?));
+        return Ok((Authenticators::new(trust), None));
+    }
+    if config.skip_lookup {
+        tracing::warn!(
+            "--authentication-skip-lookup without --requestheader flags: every request is anonymous"
+        );
+        return Ok((Authenticators::new(Arc::default()), None));
+    }
+    let client = control::client("--authentication-kubeconfig", config.kubeconfig.as_deref()).await?;
+    let trust = match trust::look_up(&client).await {
+        Ok(trust) => trust,
+        Err(error) if config.tolerate_lookup_failure => {
+            tracing::warn!(%error, "starting without a front proxy; the ConfigMap is watched");
+            Trust::default()
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let trust = Arc::new(ArcSwap::from_pointee(trust));
+    let following = AbortOnDropHandle::new(tokio::spawn(trust::follow(client, trust.clone())));
+    Ok((Authenticators::new(trust), Some(following)))
+}
+
+fn limits(members: &Members) -> Limits {
+    Limits {
+        connections: members.connections,
+        // Less than an answer waits, so that a dead address is told from a slow API.
+        connect_timeout: members.timeout * 4 / 5,
+        body_bytes: members.body_bytes,
+        handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
+    }
+}
+
+fn metrics_router(metrics: Arc<Metrics>) -> Router {
+    Router::new().route("/metrics", get(async move || ([(CONTENT_TYPE, MEDIA_TYPE)], metrics.encode())))
+}

@@ -1,0 +1,147 @@
+//! The command line. Flags have the reference adapter's names and defaults and are read as Go's pflag reads them,
+//! so that a Deployment's arguments need no change; clap gives help, suggestions and types.
+
+mod flags;
+mod ignored;
+mod mistake;
+mod values;
+
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::{Arg, ArgAction, CommandFactory as _, FromArgMatches as _, Parser};
+
+use crate::config::{Config, Contradiction};
+
+/// What was said on the command line. Without a subcommand the process serves.
+#[derive(Debug, Parser)]
+#[command(
+    name = "karmada-metrics-adapter",
+    version,
+    about = "Serves the metrics APIs of all member clusters of a Karmada control plane as one",
+    max_term_width = 110
+)]
+pub struct Cli {
+    #[command(flatten)]
+    serving: flags::Serving,
+    #[command(flatten)]
+    metrics: flags::Metrics,
+    #[command(flatten)]
+    control_plane: flags::ControlPlane,
+    #[command(flatten)]
+    authentication: flags::Authentication,
+    #[command(flatten)]
+    authorization: flags::Authorization,
+    #[command(flatten)]
+    members: flags::Members,
+    #[command(flatten)]
+    merging: flags::Merging,
+    #[command(flatten)]
+    logging: flags::Logging,
+    #[command(flatten)]
+    ignored: ignored::Ignored,
+}
+
+/// Why the process ends before it has begun.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Stop {
+    /// Help or the version was asked for: the text for stdout.
+    #[error("{0}")]
+    Asked(String),
+    /// An argument that cannot be read: one line that names the flag and what it expects.
+    #[error("karmada-metrics-adapter: {0}")]
+    Mistake(String),
+    /// Arguments that contradict each other.
+    #[error("karmada-metrics-adapter: {0}")]
+    Contradiction(#[from] Contradiction),
+}
+
+impl Cli {
+    /// Reads the process's arguments, the first of which is the program's name.
+    ///
+    /// # Errors
+    ///
+    /// [`Stop::Asked`] for `--help` and `--version`, else [`Stop::Mistake`] for the first argument that is wrong.
+    pub fn read(args: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Self, Stop> {
+        Self::command()
+            .args_override_self(true)
+            .mut_args(as_pflag_reads)
+            .try_get_matches_from(dashed(args.into_iter().map(Into::into)))
+            .and_then(|matches| Self::from_arg_matches(&matches))
+            .map_err(|error| mistake::stop(&error))
+    }
+
+    /// The flags that were set, are known to the reference and mean nothing here, by name without dashes.
+    pub fn ignored(&self) -> Vec<&str> {
+        self.ignored.names().collect()
+    }
+}
+
+impl TryFrom<Cli> for Config {
+    type Error = Contradiction;
+
+    fn try_from(cli: Cli) -> Result<Self, Contradiction> {
+        Ok(Self {
+            serving: cli.serving.try_into()?,
+            metrics: cli.metrics.into(),
+            control_plane: cli.control_plane.into(),
+            authentication: cli.authentication.into(),
+            authorization: cli.authorization.into(),
+            members: cli.members.into(),
+            merging: cli.merging.into(),
+            logging: cli.logging.into(),
+        })
+    }
+}
+
+impl Stop {
+    /// Says it on stdout when it was asked for, otherwise on stderr, and gives the exit code: 0 or 2.
+    pub fn report(self) -> ExitCode {
+        // A reader that has gone (`--help | head -1`) is no reason to fail.
+        match &self {
+            Self::Asked(text) => {
+                let _ = write!(std::io::stdout(), "{text}");
+                ExitCode::SUCCESS
+            }
+            Self::Mistake(_) | Self::Contradiction(_) => {
+                let _ = writeln!(std::io::stderr(), "{self}");
+                ExitCode::from(2)
+            }
+        }
+    }
+}
+
+/// A flag that is on or off takes a value only behind `=`; any other flag takes whatever comes next, dashes or not.
+fn as_pflag_reads(arg: Arg) -> Arg {
+    if matches!(arg.get_action(), ArgAction::SetTrue) {
+        arg.action(ArgAction::Set)
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_value("false")
+            .default_missing_value("true")
+            .hide_default_value(true)
+            .value_name("true|false")
+            .value_parser(values::boolean)
+    } else {
+        arg.allow_hyphen_values(true)
+    }
+}
+
+/// Underscores in flag names mean dashes, as `cliflag.WordSepNormalizeFunc` of k8s.io/component-base has it.
+fn dashed(args: impl Iterator<Item = OsString>) -> impl Iterator<Item = OsString> {
+    let mut flags_ended = false;
+    args.map(move |arg| {
+        flags_ended |= arg == "--";
+        match arg.to_str() {
+            Some(text) if text.starts_with("--") && !flags_ended => {
+                let (name, value) = text.split_at(text.find('=').unwrap_or(text.len()));
+                (name.replace('_', "-") + value).into()
+            }
+            _ => arg,
+        }
+    })
+}

@@ -1,0 +1,301 @@
+//! The flags that mean something here, grouped as help shows them, and what each group amounts to.
+
+use std::ffi::OsString;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::values::{self, List};
+use crate::config::{self, Contradiction, LogFormat, Rate, SameNamePods, TlsVersion};
+
+/// The reference's rate for whichever half of a rate is left out while the other is given.
+const DEFAULT_QPS: f32 = 40.0;
+const DEFAULT_BURST: u32 = 60;
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Serving")]
+pub struct Serving {
+    /// Address to listen on; an unspecified one means all interfaces
+    #[arg(long, value_name = "IP", default_value = "0.0.0.0", value_parser = values::ip)]
+    bind_address: IpAddr,
+    /// Port of HTTPS; 0 chooses a free one
+    #[arg(long, value_name = "PORT", default_value = "443", value_parser = values::port)]
+    secure_port: u16,
+    /// Certificate chain in PEM; without one a pair is generated into --cert-dir
+    #[arg(long, value_name = "FILE")]
+    tls_cert_file: Option<OsString>,
+    /// Key of --tls-cert-file in PEM
+    #[arg(long, value_name = "FILE")]
+    tls_private_key_file: Option<OsString>,
+    /// Directory for a generated pair; empty keeps it in memory
+    #[arg(long, value_name = "DIR", default_value = "apiserver.local.config/certificates")]
+    cert_dir: OsString,
+    /// Oldest TLS version to speak: VersionTLS12 (so are VersionTLS10 and VersionTLS11 read) or VersionTLS13
+    #[arg(long, value_name = "VERSION", default_value = "VersionTLS12", hide_possible_values = true)]
+    tls_min_version: TlsVersion,
+    /// Cipher suites to allow, by their IANA names; without any, all that are safe
+    #[arg(long, value_name = "SUITES", value_parser = values::list)]
+    tls_cipher_suites: Vec<List>,
+    /// Speak HTTP/1.1 only
+    #[arg(long)]
+    disable_http2_serving: bool,
+    /// Longest time for one request as a whole
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = values::time_span)]
+    request_timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Metrics")]
+pub struct Metrics {
+    /// Address of the plain-HTTP /metrics; 0 turns it off
+    #[arg(long, value_name = "HOST:PORT", default_value = ":8080", value_parser = values::metrics_address)]
+    metrics_bind_address: values::MetricsAddress,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Control plane")]
+pub struct ControlPlane {
+    /// Kubeconfig of the Karmada API server
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<OsString>,
+    /// Requests a second to the Karmada API server; unset or 0 means no limit
+    #[arg(long, value_name = "NUMBER", value_parser = values::float)]
+    kube_api_qps: Option<f32>,
+    /// Requests at once beyond --kube-api-qps
+    #[arg(long, value_name = "NUMBER", value_parser = values::int)]
+    kube_api_burst: Option<i64>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Authentication")]
+pub struct Authentication {
+    /// Kubeconfig of the API server that reviews tokens and holds the authentication ConfigMap
+    #[arg(long, value_name = "FILE")]
+    authentication_kubeconfig: Option<OsString>,
+    /// Do not read the authentication ConfigMap
+    #[arg(long)]
+    authentication_skip_lookup: bool,
+    /// Start even when the authentication ConfigMap cannot be read
+    #[arg(long)]
+    authentication_tolerate_lookup_failure: bool,
+    /// How long a token's verdict is kept
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = values::time_to_live)]
+    authentication_token_webhook_cache_ttl: Duration,
+    /// Authorities of client certificates in PEM; without it, those of the authentication ConfigMap
+    #[arg(long, value_name = "FILE")]
+    client_ca_file: Option<OsString>,
+    /// Authorities of the front proxy in PEM; without it, the ConfigMap says all that --requestheader-* say
+    #[arg(long, value_name = "FILE")]
+    requestheader_client_ca_file: Option<OsString>,
+    /// Common names that the front proxy's certificate may have; without any, every name
+    #[arg(long, value_name = "NAMES", value_parser = values::list)]
+    requestheader_allowed_names: Vec<List>,
+    /// Headers that name the user
+    #[arg(long, value_name = "HEADERS", default_value = "x-remote-user", value_parser = values::headers)]
+    requestheader_username_headers: Vec<List>,
+    /// Headers that name the user's groups
+    #[arg(long, value_name = "HEADERS", default_value = "x-remote-group", value_parser = values::headers)]
+    requestheader_group_headers: Vec<List>,
+    /// Beginnings of headers that say more of the user
+    #[arg(long, value_name = "PREFIXES", default_value = "x-remote-extra-", value_parser = values::headers)]
+    requestheader_extra_headers_prefix: Vec<List>,
+    /// Headers that hold the user's uid
+    #[arg(long, value_name = "HEADERS", value_parser = values::headers)]
+    requestheader_uid_headers: Vec<List>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Authorization")]
+pub struct Authorization {
+    /// Kubeconfig of the API server that reviews access
+    #[arg(long, value_name = "FILE")]
+    authorization_kubeconfig: Option<OsString>,
+    /// Paths that everyone may get; a * at the end makes a prefix
+    #[arg(
+        long,
+        value_name = "PATHS",
+        default_value = "/healthz,/readyz,/livez",
+        value_parser = values::open_paths
+    )]
+    authorization_always_allow_paths: Vec<List>,
+    /// How long a permission is kept
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = values::time_to_live)]
+    authorization_webhook_cache_authorized_ttl: Duration,
+    /// How long a refusal is kept
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = values::time_to_live)]
+    authorization_webhook_cache_unauthorized_ttl: Duration,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Members")]
+pub struct Members {
+    /// How long an answer waits for each member
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = values::time_span)]
+    member_timeout: Duration,
+    /// Connections to one member over HTTP/1.1
+    #[arg(long, value_name = "NUMBER", default_value = "8", value_parser = values::count)]
+    member_connections: usize,
+    /// Largest body that one member may send
+    #[arg(long, value_name = "BYTES", default_value = "64Mi", value_parser = values::bytes)]
+    member_body_bytes: usize,
+    /// Most bytes of all members' bodies at a time
+    #[arg(long, value_name = "BYTES", default_value = "256Mi", value_parser = values::bytes)]
+    inflight_bytes: usize,
+    /// How often each member's metric names are read again
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = values::time_span)]
+    discovery_interval: Duration,
+    /// Requests a second to each member; unset or 0 means no limit
+    #[arg(long, value_name = "NUMBER", value_parser = values::float)]
+    cluster_api_qps: Option<f32>,
+    /// Requests at once beyond --cluster-api-qps
+    #[arg(long, value_name = "NUMBER", value_parser = values::int)]
+    cluster_api_burst: Option<i64>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Merging")]
+pub struct Merging {
+    /// Label that says which cluster a value came from; empty turns it off
+    #[arg(
+        long,
+        value_name = "KEY",
+        default_value = "resource.karmada.io/query-from-cluster",
+        value_parser = values::label_key_or_empty
+    )]
+    cluster_label: String,
+    /// What becomes of pods of one name in several clusters: sum, average or separate
+    #[arg(long, value_name = "RULE", default_value = "sum", hide_possible_values = true)]
+    same_name_pods: SameNamePods,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Logging")]
+pub struct Logging {
+    /// Shape of a log line on stderr: text or json
+    #[arg(long, value_name = "FORMAT", default_value = "text", hide_possible_values = true)]
+    logging_format: LogFormat,
+    /// How much to log: 2 adds where a line comes from, 4 debug lines, 6 those of libraries, 8 traces
+    #[arg(short, long, value_name = "LEVEL", default_value = "0", value_parser = values::level)]
+    v: i32,
+}
+
+impl TryFrom<Serving> for config::Serving {
+    type Error = Contradiction;
+
+    fn try_from(flags: Serving) -> Result<Self, Contradiction> {
+        let certificate = match (path(flags.tls_cert_file), path(flags.tls_private_key_file)) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            (Some(_), None) => return Err(Contradiction::CertificateWithoutKey),
+            (None, Some(_)) => return Err(Contradiction::KeyWithoutCertificate),
+        };
+        Ok(Self {
+            bind_address: flags.bind_address,
+            port: flags.secure_port,
+            tls: config::ServingTls {
+                certificate,
+                cert_dir: path(Some(flags.cert_dir)),
+                min_version: flags.tls_min_version,
+                cipher_suites: joined(flags.tls_cipher_suites),
+            },
+            http2: !flags.disable_http2_serving,
+            request_timeout: flags.request_timeout,
+        })
+    }
+}
+
+impl From<Metrics> for config::Metrics {
+    fn from(flags: Metrics) -> Self {
+        let bind: Option<SocketAddr> = flags.metrics_bind_address.into();
+        Self { bind }
+    }
+}
+
+impl From<ControlPlane> for config::ControlPlane {
+    fn from(flags: ControlPlane) -> Self {
+        Self { kubeconfig: path(flags.kubeconfig), rate: rate(flags.kube_api_qps, flags.kube_api_burst) }
+    }
+}
+
+impl From<Authentication> for config::Authentication {
+    fn from(flags: Authentication) -> Self {
+        Self {
+            kubeconfig: path(flags.authentication_kubeconfig),
+            client_ca_file: path(flags.client_ca_file),
+            // The reference, too, reads the other header flags only beside this one.
+            request_header: path(flags.requestheader_client_ca_file).map(|ca_file| config::RequestHeader {
+                ca_file,
+                allowed_names: joined(flags.requestheader_allowed_names),
+                username_headers: joined(flags.requestheader_username_headers),
+                group_headers: joined(flags.requestheader_group_headers),
+                extra_prefixes: joined(flags.requestheader_extra_headers_prefix),
+                uid_headers: joined(flags.requestheader_uid_headers),
+            }),
+            skip_lookup: flags.authentication_skip_lookup,
+            tolerate_lookup_failure: flags.authentication_tolerate_lookup_failure,
+            token_cache_ttl: flags.authentication_token_webhook_cache_ttl,
+        }
+    }
+}
+
+impl From<Authorization> for config::Authorization {
+    fn from(flags: Authorization) -> Self {
+        Self {
+            kubeconfig: path(flags.authorization_kubeconfig),
+            always_allow_paths: joined(flags.authorization_always_allow_paths),
+            allowed_ttl: flags.authorization_webhook_cache_authorized_ttl,
+            denied_ttl: flags.authorization_webhook_cache_unauthorized_ttl,
+        }
+    }
+}
+
+impl From<Members> for config::Members {
+    fn from(flags: Members) -> Self {
+        Self {
+            timeout: flags.member_timeout,
+            connections: flags.member_connections,
+            body_bytes: flags.member_body_bytes,
+            inflight_bytes: flags.inflight_bytes,
+            discovery_interval: flags.discovery_interval,
+            rate: rate(flags.cluster_api_qps, flags.cluster_api_burst),
+        }
+    }
+}
+
+impl From<Merging> for config::Merging {
+    fn from(flags: Merging) -> Self {
+        Self {
+            cluster_label: Some(flags.cluster_label).filter(|label| !label.is_empty()),
+            same_name_pods: flags.same_name_pods,
+        }
+    }
+}
+
+impl From<Logging> for config::Logging {
+    fn from(flags: Logging) -> Self {
+        Self { format: flags.logging_format, verbosity: flags.v }
+    }
+}
+
+/// An empty path is how a flag is unset again.
+fn path(text: Option<OsString>) -> Option<PathBuf> {
+    text.filter(|text| !text.is_empty()).map(PathBuf::from)
+}
+
+/// The values of a list flag in the order of its uses.
+fn joined(uses: Vec<List>) -> Vec<String> {
+    uses.into_iter().flat_map(Vec::from).collect()
+}
+
+/// The limit that a pair of flags asks for: none when neither is given or the rate is not above zero.
+fn rate(qps: Option<f32>, burst: Option<i64>) -> Option<Rate> {
+    if qps.is_none() && burst.is_none() {
+        return None;
+    }
+    let qps = qps.unwrap_or(DEFAULT_QPS);
+    let burst = burst.filter(|&burst| burst > 0);
+    let burst = burst.map_or(DEFAULT_BURST, |burst| u32::try_from(burst).unwrap_or(u32::MAX));
+    (qps > 0.0).then_some(Rate { qps, burst })
+}

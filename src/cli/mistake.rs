@@ -1,0 +1,53 @@
+//! One line for whatever clap has to say, the flag first, then what it expects.
+
+use std::error::Error as _;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+use super::Stop;
+
+/// What a refusal of clap's amounts to.
+pub fn stop(error: &clap::Error) -> Stop {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Stop::Asked(error.render().to_string()),
+        kind => Stop::Mistake(line(error, kind)),
+    }
+}
+
+fn line(error: &clap::Error, kind: ErrorKind) -> String {
+    // clap shows a flag with its value's name, `--secure-port <PORT>`.
+    let shown = text(error, ContextKind::InvalidArg).unwrap_or_default();
+    let flag = shown.split([' ', '[', '=']).next().unwrap_or_default().escape_debug();
+    let value = text(error, ContextKind::InvalidValue).unwrap_or_default();
+    match (kind, error.source()) {
+        (ErrorKind::UnknownArgument, _) if !shown.starts_with('-') => {
+            format!("{shown:?} is no flag, and nothing else is expected; on or off is said as --flag=false")
+        }
+        (ErrorKind::UnknownArgument, _) => match text(error, ContextKind::SuggestedArg) {
+            Some(likely) => format!("{flag}: there is no such flag; was {likely} meant?"),
+            None => format!("{flag}: there is no such flag (--help lists all)"),
+        },
+        (ErrorKind::ValueValidation, Some(complaint)) => format!("{flag}: {value:?} {complaint}"),
+        (ErrorKind::InvalidValue, _) if value.is_empty() => {
+            format!("{flag}: a value is missing (--flag=value or --flag value)")
+        }
+        (ErrorKind::InvalidValue, _) => format!("{flag}: {value:?} is not one of {}", choices(error)),
+        (ErrorKind::InvalidUtf8, _) => "an argument is not valid UTF-8".to_owned(),
+        _ => error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned(),
+    }
+}
+
+fn choices(error: &clap::Error) -> String {
+    match error.get(ContextKind::ValidValue) {
+        Some(ContextValue::Strings(names)) => names.join(", "),
+        _ => String::new(),
+    }
+}
+
+fn text(error: &clap::Error, kind: ContextKind) -> Option<&str> {
+    match error.get(kind)? {
+        ContextValue::String(text) => Some(text),
+        ContextValue::Strings(texts) => texts.first().map(String::as_str),
+        _ => None,
+    }
+}

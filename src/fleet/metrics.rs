@@ -1,0 +1,48 @@
+//! How many members there are, and how long changes wait to be taken in.
+
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use crate::process::metrics::{Seconds, seconds};
+
+/// Gauges of the fleet, and the queue of its registry under the name that Karmada's dashboards look for.
+pub struct FleetMetrics {
+    members: Family<Standing, Gauge>,
+    waited: Seconds<Queue>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Standing {
+    standing: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Queue {
+    name: &'static str,
+}
+
+impl FleetMetrics {
+    /// Registers the gauges.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self { members: Family::default(), waited: seconds() };
+        let help = "How long changes of clusters and their Secrets waited to be taken in";
+        registry.register("workqueue_queue_duration_seconds", help, metrics.waited.clone());
+        let help = "Clusters by standing: asked, not_ready, or outside (no member)";
+        registry.register("karmada_metrics_adapter_clusters", help, metrics.members.clone());
+        metrics
+    }
+
+    pub(super) fn queued(&self, waited: Duration) {
+        self.waited.get_or_create(&Queue { name: "fleet" }).observe(waited.as_secs_f64());
+    }
+
+    pub(super) fn clusters(&self, asked: usize, not_ready: usize, outside: usize) {
+        for (standing, count) in [("asked", asked), ("not_ready", not_ready), ("outside", outside)] {
+            self.members.get_or_create(&Standing { standing }).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+}

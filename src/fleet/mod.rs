@@ -1,0 +1,75 @@
+//! Which members exist: one immutable snapshot at a time, written by one task.
+
+pub mod discovery;
+pub mod karmada;
+pub mod metrics;
+pub mod registry;
+
+use std::sync::Arc;
+
+use crate::member::Member;
+
+/// One immutable snapshot of all member clusters, ordered by name.
+#[derive(Clone, Default)]
+pub struct Fleet {
+    entries: Vec<Entry>,
+}
+
+/// One cluster in a fleet.
+#[derive(Clone)]
+pub struct Entry {
+    cluster: Arc<str>,
+    standing: Standing,
+}
+
+/// Whether a cluster is asked.
+#[derive(Clone)]
+pub enum Standing {
+    /// It is.
+    Ready(Arc<Member>),
+    /// Karmada says that it is not Ready, so it is not asked and counts as failed.
+    NotReady,
+}
+
+impl Fleet {
+    /// A snapshot of the given clusters.
+    pub fn new(mut entries: Vec<Entry>) -> Self {
+        entries.sort_by(|one, two| one.cluster.cmp(&two.cluster));
+        Self { entries }
+    }
+
+    /// The clusters, ordered by name.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter()
+    }
+
+    /// The members that are asked.
+    pub fn members(&self) -> impl Iterator<Item = &Arc<Member>> {
+        self.entries.iter().filter_map(|entry| match &entry.standing {
+            Standing::Ready(member) => Some(member),
+            Standing::NotReady => None,
+        })
+    }
+}
+
+impl Entry {
+    /// A cluster that is asked.
+    pub fn ready(member: Arc<Member>) -> Self {
+        Self { cluster: member.name().into(), standing: Standing::Ready(member) }
+    }
+
+    /// A cluster that is not.
+    pub fn not_ready(cluster: &str) -> Self {
+        Self { cluster: cluster.into(), standing: Standing::NotReady }
+    }
+
+    /// Its name.
+    pub fn cluster(&self) -> &Arc<str> {
+        &self.cluster
+    }
+
+    /// Whether it is asked.
+    pub fn standing(&self) -> &Standing {
+        &self.standing
+    }
+}

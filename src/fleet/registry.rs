@@ -1,0 +1,275 @@
+//! The single writer of the fleet: clusters and their Secrets come in, snapshots go out.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use thiserror::Error;
+use tokio::sync::watch;
+
+use super::{Entry, Fleet};
+use crate::member::credentials::{Credentials, CredentialsError, Endpoint, Proxy, Token, Trust};
+use crate::member::transport::Limits;
+use crate::member::{Member, TrustError};
+
+/// A cluster as Karmada describes it: the part of `cluster.karmada.io/v1alpha1` that leads to its API server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterSpec {
+    /// `metadata.uid`: a cluster that is deleted and joined again is another one.
+    pub uid: String,
+    /// `spec.apiEndpoint`.
+    pub api_endpoint: String,
+    /// `spec.secretRef`.
+    pub secret: Option<SecretName>,
+    /// `spec.insecureSkipTLSVerification`.
+    pub insecure: bool,
+    /// `spec.proxyURL`.
+    pub proxy_url: String,
+    /// `spec.proxyHeader`.
+    pub proxy_header: BTreeMap<String, String>,
+    /// Whether the condition `Ready` is `True`.
+    pub ready: bool,
+}
+
+/// Where a Secret is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SecretName {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// The part of a Secret that leads into a cluster.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ClusterSecret {
+    /// `data.token`.
+    pub token: Option<Vec<u8>>,
+    /// `data.caBundle`.
+    pub ca_bundle: Option<Vec<u8>>,
+}
+
+/// Why a cluster is no member.
+#[derive(Debug, Error)]
+pub enum NotAMember {
+    /// A cluster in Pull mode, or one that is still joining.
+    #[error("it has no API endpoint (Pull mode, or still joining)")]
+    NoEndpoint,
+    /// A cluster in Pull mode, or one that is still joining.
+    #[error("it refers to no Secret (Pull mode, or still joining)")]
+    NoSecretRef,
+    /// The Secret does not exist.
+    #[error("its Secret {}/{} does not exist", .0.namespace, .0.name)]
+    NoSecret(SecretName),
+    /// The Secret has no token.
+    #[error("its Secret {}/{} has no token", .0.namespace, .0.name)]
+    NoToken(SecretName),
+    /// What it says cannot be used.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    /// Its CA bundle or its proxy cannot be used.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+}
+
+/// Clusters and Secrets as last seen, and the members made of them.
+pub struct Registry {
+    limits: Limits,
+    clusters: BTreeMap<String, ClusterSpec>,
+    secrets: BTreeMap<SecretName, ClusterSecret>,
+    members: BTreeMap<String, Joined>,
+    /// Why each cluster that is no member is none, in words, so that it is said once.
+    outside: BTreeMap<String, String>,
+    /// Whether outsiders are reported: while the first lists come in, Secrets are missing that will follow.
+    reporting: bool,
+    fleet: watch::Sender<Arc<Fleet>>,
+}
+
+struct Joined {
+    uid: String,
+    endpoint: Endpoint,
+    member: Arc<Member>,
+}
+
+impl Registry {
+    /// A registry without clusters.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            clusters: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            members: BTreeMap::new(),
+            outside: BTreeMap::new(),
+            reporting: false,
+            fleet: watch::Sender::new(Arc::default()),
+        }
+    }
+
+    /// The snapshots.
+    pub fn fleet(&self) -> watch::Receiver<Arc<Fleet>> {
+        self.fleet.subscribe()
+    }
+
+    /// Takes a cluster that is new or may have changed.
+    pub fn apply_cluster(&mut self, name: &str, spec: ClusterSpec) {
+        if self.clusters.get(name) != Some(&spec) {
+            self.clusters.insert(name.to_owned(), spec);
+            self.refresh(name);
+            self.publish();
+        }
+    }
+
+    /// Forgets a cluster.
+    pub fn remove_cluster(&mut self, name: &str) {
+        if self.clusters.remove(name).is_some() {
+            self.refresh(name);
+            self.publish();
+        }
+    }
+
+    /// Takes a Secret that is new or may have changed; `None` if it is gone.
+    pub fn apply_secret(&mut self, name: SecretName, secret: Option<ClusterSecret>) {
+        if self.secrets.get(&name) == secret.as_ref() {
+            return;
+        }
+        let concerned: Vec<String> = self
+            .clusters
+            .iter()
+            .filter(|(_, spec)| spec.secret.as_ref() == Some(&name))
+            .map(|(cluster, _)| cluster.clone())
+            .collect();
+        match secret {
+            Some(secret) => self.secrets.insert(name, secret),
+            None => self.secrets.remove(&name),
+        };
+        for cluster in &concerned {
+            self.refresh(cluster);
+        }
+        if !concerned.is_empty() {
+            self.publish();
+        }
+    }
+
+    /// The clusters, by name.
+    pub fn clusters(&self) -> impl Iterator<Item = (&str, &ClusterSpec)> {
+        self.clusters.iter().map(|(name, spec)| (name.as_str(), spec))
+    }
+
+    /// The names of the Secrets that are kept.
+    pub fn secrets(&self) -> impl Iterator<Item = &SecretName> {
+        self.secrets.keys()
+    }
+
+    /// Whether a cluster refers to the Secret.
+    pub fn refers_to(&self, secret: &SecretName) -> bool {
+        self.clusters.values().any(|spec| spec.secret.as_ref() == Some(secret))
+    }
+
+    /// How many clusters are asked, are members but not Ready, and are no members.
+    pub fn census(&self) -> (usize, usize, usize) {
+        let ready = |name: &String| self.clusters.get(name).is_some_and(|spec| spec.ready);
+        let asked = self.members.keys().filter(|name| ready(name)).count();
+        (asked, self.members.len() - asked, self.outside.len())
+    }
+
+    /// Says which clusters are no members and why; from now on that is said as it happens.
+    pub fn report_outsiders(&mut self) {
+        self.reporting = true;
+        for (cluster, reason) in &self.outside {
+            report_outsider(cluster, reason);
+        }
+    }
+
+    /// Brings one cluster's member in line with what is known of it.
+    fn refresh(&mut self, name: &str) {
+        let Some(spec) = self.clusters.get(name) else {
+            self.outside.remove(name);
+            if self.members.remove(name).is_some() {
+                tracing::info!(cluster = name, "cluster left the fleet");
+            }
+            return;
+        };
+        match self.credentials(spec).and_then(|credentials| self.join(name, spec, credentials)) {
+            Ok(joined) => {
+                self.outside.remove(name);
+                if let Some(joined) = joined {
+                    self.members.insert(name.to_owned(), joined);
+                }
+            }
+            Err(error) => {
+                self.members.remove(name);
+                let reason = error.to_string();
+                if self.outside.get(name) != Some(&reason) {
+                    if self.reporting {
+                        report_outsider(name, &reason);
+                    }
+                    self.outside.insert(name.to_owned(), reason);
+                }
+            }
+        }
+    }
+
+    fn credentials(&self, spec: &ClusterSpec) -> Result<Credentials, NotAMember> {
+        if spec.api_endpoint.is_empty() {
+            return Err(NotAMember::NoEndpoint);
+        }
+        let name = spec.secret.clone().ok_or(NotAMember::NoSecretRef)?;
+        let Some(secret) = self.secrets.get(&name) else { return Err(NotAMember::NoSecret(name)) };
+        let Some(token) = secret.token.as_deref().filter(|token| !token.is_empty()) else {
+            return Err(NotAMember::NoToken(name));
+        };
+        let proxy = if spec.proxy_url.is_empty() {
+            None
+        } else {
+            let headers = spec.proxy_header.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+            Some(Proxy::parse(&spec.proxy_url, headers)?)
+        };
+        let trust = match &secret.ca_bundle {
+            _ if spec.insecure => Trust::Anything,
+            Some(bundle) if !bundle.is_empty() => Trust::Bundle(bundle.clone()),
+            _ => Trust::System,
+        };
+        Ok(Credentials {
+            endpoint: Endpoint::parse(&spec.api_endpoint)?,
+            token: Token::parse(token)?,
+            trust,
+            proxy,
+        })
+    }
+
+    /// A new member, or `None` if the present one has been renewed.
+    fn join(
+        &self,
+        name: &str,
+        spec: &ClusterSpec,
+        credentials: Credentials,
+    ) -> Result<Option<Joined>, NotAMember> {
+        if let Some(joined) = self.members.get(name)
+            && joined.uid == spec.uid
+            && joined.endpoint == credentials.endpoint
+        {
+            if joined.member.renew(credentials, self.limits.clone())? {
+                tracing::info!(cluster = name, "cluster has new credentials");
+            }
+            return Ok(None);
+        }
+        let endpoint = credentials.endpoint.clone();
+        tracing::info!(cluster = name, %endpoint, "cluster joined the fleet");
+        let member = Arc::new(Member::new(name.to_owned(), credentials, self.limits.clone())?);
+        Ok(Some(Joined { uid: spec.uid.clone(), endpoint, member }))
+    }
+
+    fn publish(&self) {
+        let entries = self.members.iter().map(|(name, joined)| {
+            if self.clusters.get(name).is_some_and(|spec| spec.ready) {
+                Entry::ready(joined.member.clone())
+            } else {
+                Entry::not_ready(name)
+            }
+        });
+        self.fleet.send_replace(Arc::new(Fleet::new(entries.collect())));
+    }
+}
+
+fn report_outsider(cluster: &str, reason: &str) {
+    tracing::warn!(cluster, reason, "cluster is not asked");
+}

@@ -1,0 +1,134 @@
+//! What is asked of each member: one metric of one kind of object.
+
+use std::fmt::Write as _;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use crate::api::custom_metrics::Version;
+
+/// What stays as it is in a path's segment: the unreserved characters of RFC 3986. `.` and `..` are dealt with
+/// apart, since encoding does not take their meaning away.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// A query for custom metrics, decoded. Equal queries have equal answers at the same time.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Query {
+    /// The objects that are meant.
+    pub subject: Subject,
+    /// The metric's name.
+    pub metric: String,
+    /// Which objects, as a label selector; empty for all. Passed on as it came.
+    pub label_selector: String,
+    /// Which series, without the requirements on the cluster label; empty for all.
+    pub metric_label_selector: String,
+}
+
+/// Whose metric is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Subject {
+    /// `/namespaces/<namespace>/<resource>/<name>/<metric>`
+    Namespaced {
+        /// The namespace.
+        namespace: String,
+        /// The resource with its group, such as `pods` or `jobs.batch`.
+        resource: String,
+        /// The object's name, or `*`.
+        name: String,
+    },
+    /// `/<resource>/<name>/<metric>`: objects that are in no namespace.
+    Root {
+        /// The resource with its group.
+        resource: String,
+        /// The object's name, or `*`.
+        name: String,
+    },
+    /// `/namespaces/<namespace>/metrics/<metric>`: namespaces themselves.
+    Namespace {
+        /// The namespace, or `*`.
+        name: String,
+    },
+}
+
+impl Query {
+    /// The path and query that asks a member, each segment encoded by itself so that none can leave its place.
+    pub fn path(&self, version: Version) -> String {
+        let mut path = format!("/apis/{}", version.group_version());
+        let segments: &[&str] = match &self.subject {
+            Subject::Namespaced { namespace, resource, name } => {
+                &["namespaces", namespace, resource, name, &self.metric]
+            }
+            Subject::Root { resource, name } => &[resource, name, &self.metric],
+            Subject::Namespace { name } => &["namespaces", name, "metrics", &self.metric],
+        };
+        for segment in segments {
+            write!(path, "/{}", utf8_percent_encode(segment, SEGMENT)).expect("memory takes all text");
+        }
+        let mut separator = '?';
+        for (key, value) in
+            [("labelSelector", &self.label_selector), ("metricLabelSelector", &self.metric_label_selector)]
+        {
+            if !value.is_empty() {
+                let value = utf8_percent_encode(value, SEGMENT);
+                write!(path, "{separator}{key}={value}").expect("memory takes all text");
+                separator = '&';
+            }
+        }
+        path
+    }
+
+    /// The resource as discovery names it.
+    pub fn resource(&self) -> &str {
+        match &self.subject {
+            Subject::Namespaced { resource, .. } | Subject::Root { resource, .. } => resource,
+            Subject::Namespace { .. } => "namespaces",
+        }
+    }
+
+    /// The one object that is meant, if it is not all of them.
+    pub fn object(&self) -> Option<&str> {
+        let (Subject::Namespaced { name, .. } | Subject::Root { name, .. } | Subject::Namespace { name }) =
+            &self.subject;
+        Some(name.as_str()).filter(|name| *name != "*")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pods(name: &str, metric: &str) -> Query {
+        Query {
+            subject: Subject::Namespaced {
+                namespace: "default".to_owned(),
+                resource: "pods".to_owned(),
+                name: name.to_owned(),
+            },
+            metric: metric.to_owned(),
+            label_selector: String::new(),
+            metric_label_selector: String::new(),
+        }
+    }
+
+    #[test]
+    fn the_wildcard_and_selectors_are_encoded() {
+        let query = Query {
+            label_selector: "app=sample-app,tier in (a, b)".to_owned(),
+            metric_label_selector: "verb=GET&x".to_owned(),
+            ..pods("*", "http_requests")
+        };
+        assert_eq!(
+            query.path(Version::V1Beta2),
+            "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/pods/%2A/http_requests\
+             ?labelSelector=app%3Dsample-app%2Ctier%20in%20%28a%2C%20b%29&metricLabelSelector=verb%3DGET%26x"
+        );
+    }
+
+    #[test]
+    fn no_name_leaves_its_segment() {
+        let query = pods("a/../../secrets?x=1#y", "m%2Fn");
+        assert_eq!(
+            query.path(Version::V1Beta1),
+            "/apis/custom.metrics.k8s.io/v1beta1/namespaces/default/pods/a%2F..%2F..%2Fsecrets%3Fx%3D1%23y/m%252Fn"
+        );
+    }
+}

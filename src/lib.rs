@@ -1,0 +1,21 @@
+//! `karmada-metrics-adapter`: one metrics API over all member clusters of a Karmada control plane.
+//!
+//! The layers, lowest first; a module uses only what stands above it in this list. `docs/architecture.md` shows how
+//! a request goes through them.
+
+pub mod access;
+pub mod answer;
+pub mod api;
+pub mod app;
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod fleet;
+pub mod gather;
+pub mod member;
+pub mod merge;
+pub mod process;
+pub mod server;
+
+/// What this process calls itself where it asks others.
+pub const USER_AGENT: &str = concat!("karmada-metrics-adapter/v", env!("CARGO_PKG_VERSION"));

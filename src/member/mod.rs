@@ -1,0 +1,93 @@
+//! One member cluster: how it is reached, and what was learned of it.
+
+pub mod credentials;
+pub mod failure;
+mod route;
+mod tls;
+pub mod transport;
+
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+
+use crate::api::custom_metrics::Version;
+use crate::api::discovery::Catalog;
+use credentials::Credentials;
+pub use failure::Failure;
+pub use tls::TrustError;
+use transport::{Limits, Reply, Transport};
+
+/// What members are asked for: protobuf, or JSON.
+pub const ACCEPT: &str = "application/vnd.kubernetes.protobuf,application/json";
+
+/// Our live handle on one cluster. It outlives its credentials: a new token, CA or proxy swaps the transport and
+/// keeps what was learned.
+pub struct Member {
+    name: String,
+    transport: ArcSwap<Transport>,
+    discovered: ArcSwapOption<Discovered>,
+}
+
+/// What a member's discovery said.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Discovered {
+    /// The version to ask it in; `None` if it has no custom metrics API.
+    pub version: Option<Version>,
+    /// Its metrics.
+    pub catalog: Catalog,
+}
+
+impl Member {
+    /// A member that nothing is known of yet.
+    ///
+    /// # Errors
+    /// If the credentials cannot be used.
+    pub fn new(name: String, credentials: Credentials, limits: Limits) -> Result<Self, TrustError> {
+        let transport = ArcSwap::from_pointee(Transport::new(credentials, limits)?);
+        Ok(Self { name, transport, discovered: ArcSwapOption::empty() })
+    }
+
+    /// The cluster's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How it is reached at present.
+    pub fn transport(&self) -> Arc<Transport> {
+        self.transport.load_full()
+    }
+
+    /// Swaps the transport if the credentials differ; says whether they did. Requests in flight end on the old one.
+    ///
+    /// # Errors
+    /// If the new credentials cannot be used; the old ones stay.
+    pub fn renew(&self, credentials: Credentials, limits: Limits) -> Result<bool, TrustError> {
+        if *self.transport.load().credentials() == credentials {
+            return Ok(false);
+        }
+        self.transport.store(Arc::new(Transport::new(credentials, limits)?));
+        Ok(true)
+    }
+
+    /// Asks for a path, encoded already.
+    ///
+    /// # Errors
+    /// If no whole answer came.
+    pub async fn get(&self, path: &str) -> Result<Reply, Failure> {
+        self.transport().get(path, ACCEPT).await
+    }
+
+    /// What discovery last said; `None` until it has.
+    pub fn discovered(&self) -> Option<Arc<Discovered>> {
+        self.discovered.load_full()
+    }
+
+    /// Notes what discovery said; tells whether that is news.
+    pub fn learn(&self, discovered: Discovered) -> bool {
+        let news = self.discovered.load().as_deref() != Some(&discovered);
+        if news {
+            self.discovered.store(Some(Arc::new(discovered)));
+        }
+        news
+    }
+}

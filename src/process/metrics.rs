@@ -1,0 +1,46 @@
+//! The registry of this process' metrics. Each layer registers a struct of its own.
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+/// The media type of [`Metrics::encode`].
+pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Seconds, from a millisecond to half a minute, by labels.
+pub type Seconds<L> = Family<L, Histogram, fn() -> Histogram>;
+
+/// A family of [`Seconds`] without observations.
+pub fn seconds<L: Clone + std::hash::Hash + Eq>() -> Seconds<L> {
+    Family::new_with_constructor(|| Histogram::new(BUCKETS))
+}
+
+const BUCKETS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 30.0];
+
+/// All metrics of this process.
+pub struct Metrics {
+    registry: Registry,
+}
+
+impl Metrics {
+    /// Takes what the layers have registered, and adds what is known of the build under the name that Karmada's
+    /// dashboards look for.
+    pub fn new(mut registry: Registry) -> Self {
+        let build = vec![
+            ("git_version", format!("v{}", env!("CARGO_PKG_VERSION"))),
+            ("compiler", "rustc".to_owned()),
+            ("platform", format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH)),
+        ];
+        registry.register("karmada_build", "The version that runs", Info::new(build));
+        Self { registry }
+    }
+
+    /// The exposition in OpenMetrics' text format.
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        encode(&mut text, &self.registry).expect("memory takes all text");
+        text
+    }
+}

@@ -1,0 +1,138 @@
+//! Failures to responses: the one place where a failure of any step gets its HTTP form.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderValue, StatusCode};
+use thiserror::Error;
+
+use super::request_info::{BadPath, RequestInfo};
+use crate::access::Unauthenticated;
+use crate::access::review::{Action, Decision, ReviewError};
+use crate::access::user::User;
+use crate::api::selector::SelectorError;
+use crate::api::status::{Details, Reason, Status};
+
+/// Why a request is not answered with what it asks for.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The path cannot be read.
+    #[error(transparent)]
+    Path(#[from] BadPath),
+    /// Nobody that is known asks.
+    #[error(transparent)]
+    Unauthenticated(#[from] Unauthenticated),
+    /// The user may not do that.
+    #[error("{} may not {} {}: {}", .0.user.name, .0.info.verb, .0.info.path, .0.decision.reason)]
+    Forbidden(Box<Refusal>),
+    /// Whether the user may do that is unknown.
+    #[error(transparent)]
+    Review(#[from] ReviewError),
+    /// Nothing is served at that path.
+    #[error("the server could not find the requested resource")]
+    NotFound,
+    /// Something else may be done there.
+    #[error("the server does not allow this method on the requested resource")]
+    MethodNotAllowed,
+    /// The path begins like one for metrics and does not go on like one.
+    #[error("invalid request path")]
+    MetricPath,
+    /// A selector cannot be read.
+    #[error(transparent)]
+    Selector(#[from] SelectorError),
+    /// The answer took longer than the request may take.
+    #[error("the request did not end within its time; --request-timeout and the parameter timeout bound it")]
+    Timeout,
+    /// The parameter `timeout` is none.
+    #[error("invalid timeout specified in the request URL: use a duration such as 10s")]
+    TimeoutParameter,
+    /// A status made elsewhere: what members' outcomes amount to.
+    #[error("{}", .0.message)]
+    Status(Box<Status>),
+}
+
+/// Who may not do what, and why.
+#[derive(Debug)]
+pub struct Refusal {
+    /// Who asks.
+    pub user: User,
+    /// What for.
+    pub info: Arc<RequestInfo>,
+    /// What the control plane says.
+    pub decision: Decision,
+}
+
+impl Error {
+    /// The failure as clients of Kubernetes read it.
+    pub fn status(self) -> Status {
+        let text = self.to_string();
+        let empty = Details::default;
+        match self {
+            Self::Path(_) | Self::MetricPath | Self::Selector(_) | Self::TimeoutParameter => {
+                Status::failure(400, Reason::BadRequest, text)
+            }
+            Self::Unauthenticated(_) => Status::failure(401, Reason::Unauthorized, "Unauthorized"),
+            Self::Forbidden(refusal) => forbidden(&refusal),
+            Self::Review(_) => {
+                Status::failure(500, Reason::InternalError, format!("Internal error occurred: {text}"))
+            }
+            Self::NotFound => Status::failure(404, Reason::NotFound, text).with_details(empty()),
+            Self::MethodNotAllowed => {
+                Status::failure(405, Reason::MethodNotAllowed, text).with_details(empty())
+            }
+            Self::Timeout => Status::failure(504, Reason::Timeout, text).with_details(empty()),
+            Self::Status(status) => *status,
+        }
+    }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let forbidden = matches!(self, Self::Forbidden(_));
+        let status = self.status();
+        let mut response = Response::new(Body::from(status.to_json()));
+        *response.status_mut() =
+            StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+        if forbidden {
+            headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        }
+        if let Some(seconds) = status.details.and_then(|details| details.retry_after_seconds) {
+            headers.insert(RETRY_AFTER, seconds.into());
+        }
+        response
+    }
+}
+
+/// `responsewriters.Forbidden` and `forbiddenMessage` of `k8s.io/apiserver`.
+fn forbidden(Refusal { user, info, decision }: &Refusal) -> Status {
+    let user = &user.name;
+    let reason = if decision.reason.is_empty() { String::new() } else { format!(": {}", decision.reason) };
+    match info.action() {
+        Action::Path { verb, path } => {
+            let message = format!("forbidden: User {user:?} cannot {verb} path {path:?}{reason}");
+            Status::failure(403, Reason::Forbidden, message).with_details(Details::default())
+        }
+        Action::Resource { verb, group, namespace, resource, subresource, name, .. } => {
+            let qualified = if group.is_empty() { resource.clone() } else { format!("{resource}.{group}") };
+            let object = if name.is_empty() { qualified } else { format!("{qualified} {name:?}") };
+            let whole =
+                if subresource.is_empty() { resource.clone() } else { format!("{resource}/{subresource}") };
+            let place = if namespace.is_empty() {
+                "at the cluster scope".to_owned()
+            } else {
+                format!("in the namespace {namespace:?}")
+            };
+            let message = format!(
+                "{object} is forbidden: User {user:?} cannot {verb} resource {whole:?} \
+                 in API group {group:?} {place}{reason}"
+            );
+            let details = Details { name, group, kind: resource, ..Details::default() };
+            Status::failure(403, Reason::Forbidden, message).with_details(details)
+        }
+    }
+}

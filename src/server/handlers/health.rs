@@ -1,0 +1,152 @@
+//! `/healthz`, `/livez` and `/readyz`, as `k8s.io/apiserver/pkg/server/healthz` serves them.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderValue, StatusCode};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::super::Serving;
+use super::super::error::Error;
+use super::super::request_info::RequestInfo;
+use super::uncached;
+
+/// The endpoints and their checks. Readiness is never about the health of members.
+pub(super) const ENDPOINTS: [(&str, &[Check]); 3] = [("healthz", LIVE), ("livez", LIVE), ("readyz", READY)];
+
+const LIVE: &[Check] = &[Check::Ping];
+const READY: &[Check] = &[Check::Ping, Check::InformerSync, Check::Discovery, Check::Shutdown];
+
+type Info = axum::extract::Extension<Arc<RequestInfo>>;
+
+/// One thing that is checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Check {
+    /// The server answers.
+    Ping,
+    /// The watches of the control plane have synced.
+    InformerSync,
+    /// Each member's first discovery has ended, or its time was up.
+    Discovery,
+    /// The process is not ending.
+    Shutdown,
+}
+
+/// What the checks look at.
+pub struct Health {
+    /// Whether the watches have synced.
+    pub synced: watch::Receiver<bool>,
+    /// Whether the first discovery is over.
+    pub discovered: watch::Receiver<bool>,
+    /// Cancelled when the process ends.
+    pub shutdown: CancellationToken,
+}
+
+impl Check {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Ping => "ping",
+            Self::InformerSync => "informer-sync",
+            Self::Discovery => "discovery",
+            Self::Shutdown => "shutdown",
+        }
+    }
+
+    fn passes(self, health: &Health) -> bool {
+        match self {
+            Self::Ping => true,
+            Self::InformerSync => *health.synced.borrow(),
+            Self::Discovery => *health.discovered.borrow(),
+            Self::Shutdown => !health.shutdown.is_cancelled(),
+        }
+    }
+}
+
+pub(super) async fn healthz(State(serving): State<Arc<Serving>>, info: Info) -> Response {
+    all("healthz", LIVE, &serving.health, &info)
+}
+
+pub(super) async fn livez(State(serving): State<Arc<Serving>>, info: Info) -> Response {
+    all("livez", LIVE, &serving.health, &info)
+}
+
+pub(super) async fn readyz(State(serving): State<Arc<Serving>>, info: Info) -> Response {
+    all("readyz", READY, &serving.health, &info)
+}
+
+pub(super) async fn healthz_check(
+    State(serving): State<Arc<Serving>>,
+    Path(check): Path<String>,
+) -> Result<Response, Error> {
+    one(LIVE, &check, &serving.health)
+}
+
+pub(super) async fn livez_check(
+    State(serving): State<Arc<Serving>>,
+    Path(check): Path<String>,
+) -> Result<Response, Error> {
+    one(LIVE, &check, &serving.health)
+}
+
+pub(super) async fn readyz_check(
+    State(serving): State<Arc<Serving>>,
+    Path(check): Path<String>,
+) -> Result<Response, Error> {
+    one(READY, &check, &serving.health)
+}
+
+/// `handleRootHealth`: `ok`, or each check by name when one fails or `verbose` is given.
+fn all(endpoint: &str, checks: &[Check], health: &Health, info: &RequestInfo) -> Response {
+    let excluded: Vec<&str> =
+        info.parameters.iter().filter(|(key, _)| key == "exclude").map(|(_, value)| value.as_str()).collect();
+    let mut text = String::new();
+    let mut failed = false;
+    for check in checks {
+        let name = check.name();
+        let line = if excluded.contains(&name) {
+            format!("[+]{name} excluded: ok")
+        } else if check.passes(health) {
+            format!("[+]{name} ok")
+        } else {
+            failed = true;
+            format!("[-]{name} failed: reason withheld")
+        };
+        writeln!(text, "{line}").expect("memory takes all text");
+    }
+    let unknown = excluded.iter().filter(|name| checks.iter().all(|check| check.name() != **name));
+    let unknown: Vec<String> = unknown.map(|name| format!("{name:?}")).collect();
+    if !unknown.is_empty() {
+        let names = unknown.join(",");
+        writeln!(text, "warn: some health checks cannot be excluded: no matches for {names}")
+            .expect("memory takes all text");
+    }
+    if failed {
+        tracing::debug!(endpoint, checks = %text.replace('\n', " "), "health check failed");
+        return plain(StatusCode::INTERNAL_SERVER_ERROR, format!("{text}{endpoint} check failed\n"));
+    }
+    if info.parameters.iter().any(|(key, _)| key == "verbose") {
+        return plain(StatusCode::OK, format!("{text}{endpoint} check passed\n"));
+    }
+    plain(StatusCode::OK, "ok".to_owned())
+}
+
+fn one(checks: &[Check], name: &str, health: &Health) -> Result<Response, Error> {
+    let check = checks.iter().find(|check| check.name() == name).ok_or(Error::NotFound)?;
+    if check.passes(health) {
+        return Ok(plain(StatusCode::OK, "ok".to_owned()));
+    }
+    let text = format!("internal server error: {name} has not passed\n");
+    Ok(plain(StatusCode::INTERNAL_SERVER_ERROR, text))
+}
+
+fn plain(status: StatusCode, text: String) -> Response {
+    let mut response = (status, text).into_response();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    uncached(response)
+}

@@ -1,0 +1,90 @@
+//! What is served: fixed paths by their routes, and everything under a group version by one fallback that
+//! dispatches on the request info that authorization saw.
+
+mod custom_metrics;
+pub mod discovery;
+pub mod health;
+mod version;
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Method};
+use serde_json::json;
+
+use super::Serving;
+use super::error::Error;
+use super::request_info::RequestInfo;
+use crate::api::custom_metrics::{GROUP, Version};
+use crate::process::metrics::MEDIA_TYPE;
+
+/// All routes.
+pub fn routes() -> Router<Arc<Serving>> {
+    Router::new()
+        .route("/", get(index))
+        .route("/apis", get(discovery::groups))
+        .route("/apis/", get(discovery::groups))
+        .route("/healthz", get(health::healthz))
+        .route("/healthz/{check}", get(health::healthz_check))
+        .route("/livez", get(health::livez))
+        .route("/livez/{check}", get(health::livez_check))
+        .route("/readyz", get(health::readyz))
+        .route("/readyz/{check}", get(health::readyz_check))
+        .route("/version", get(version::version))
+        .route("/metrics", get(metrics))
+        .fallback(dispatch)
+        .method_not_allowed_fallback(async || Error::MethodNotAllowed)
+}
+
+async fn dispatch(State(serving): State<Arc<Serving>>, request: Request) -> Result<Response, Error> {
+    let info = request.extensions().get::<Arc<RequestInfo>>().ok_or(Error::NotFound)?;
+    let segments: Vec<&str> = info.path.trim_matches('/').split('/').collect();
+    match (&info.resource, &segments[..]) {
+        (Some(resource), _) if resource.group == GROUP => {
+            let version = Version::from_name(&resource.version).ok_or(Error::NotFound)?;
+            custom_metrics::answer(&serving, request.method(), info, version, resource).await
+        }
+        (None, ["apis", group]) if *group == GROUP => {
+            only_get(&request, || discovery::group(&serving, &request))
+        }
+        (None, ["apis", group, version]) if *group == GROUP => {
+            let version = Version::from_name(version).ok_or(Error::NotFound)?;
+            only_get(&request, || discovery::resources(&serving, &request, version))
+        }
+        _ => Err(Error::NotFound),
+    }
+}
+
+fn only_get(request: &Request, handle: impl FnOnce() -> Response) -> Result<Response, Error> {
+    if request.method() == Method::GET { Ok(handle()) } else { Err(Error::MethodNotAllowed) }
+}
+
+/// The paths that there are.
+async fn index() -> Response {
+    let mut paths = vec!["/apis".to_owned(), format!("/apis/{GROUP}")];
+    paths.extend(Version::ALL.iter().rev().map(|version| format!("/apis/{}", version.group_version())));
+    for (endpoint, checks) in health::ENDPOINTS {
+        paths.push(format!("/{endpoint}"));
+        paths.extend(checks.iter().map(|check| format!("/{endpoint}/{}", check.name())));
+    }
+    paths.extend(["/metrics".to_owned(), "/version".to_owned()]);
+    paths.sort_unstable();
+    uncached(Json(json!({"paths": paths})).into_response())
+}
+
+/// This process' own metrics.
+async fn metrics(State(serving): State<Arc<Serving>>) -> Response {
+    let mut response = serving.metrics.encode().into_response();
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+    uncached(response)
+}
+
+/// Says that nobody may keep the response, as the generic API server does by default.
+fn uncached(mut response: Response) -> Response {
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    response
+}

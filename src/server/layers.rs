@@ -1,0 +1,116 @@
+//! What every request goes through, outermost first: it is observed, bounded in time, and its sender is authorized.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use http::HeaderValue;
+
+use super::Serving;
+use super::error::{Error, Refusal};
+use super::request_info::RequestInfo;
+use crate::access::certificate::Presented;
+use crate::access::user::User;
+use crate::api::duration::GoDuration;
+
+const AUDIT_ID: &str = "audit-id";
+
+/// Puts the layers around the routes.
+pub fn around(routes: Router<Arc<Serving>>, serving: &Arc<Serving>) -> Router<Arc<Serving>> {
+    routes
+        .layer(from_fn_with_state(serving.clone(), authorize))
+        .layer(from_fn_with_state(serving.clone(), bound))
+        .layer(from_fn_with_state(serving.clone(), observe))
+}
+
+/// Counts and logs the request, and gives it an id that the API server's audit log can be searched for; one that
+/// came along is kept.
+async fn observe(State(serving): State<Arc<Serving>>, mut request: Request, next: Next) -> Response {
+    let start = Instant::now();
+    let incoming = request.headers().get(AUDIT_ID).filter(|id| !id.is_empty() && id.len() <= 64).cloned();
+    let audit_id = incoming.unwrap_or_else(|| {
+        let id = uuid::Uuid::new_v4().to_string();
+        HeaderValue::try_from(id).expect("a UUID is ASCII")
+    });
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let info = RequestInfo::read(&request);
+    if let Ok(info) = &info {
+        request.extensions_mut().insert(Arc::new(info.clone()));
+    }
+    let mut response = match &info {
+        Ok(_) => next.run(request).await,
+        Err(error) => Error::from(*error).into_response(),
+    };
+    let elapsed = start.elapsed();
+    serving.requests.observe(info.as_ref().ok(), response.status(), elapsed);
+    tracing::debug!(
+        %method, path = uri.path(), query = uri.query().unwrap_or(""), status = response.status().as_u16(),
+        milliseconds = elapsed.as_millis(), audit_id = audit_id.to_str().unwrap_or(""), "request"
+    );
+    response.headers_mut().insert(AUDIT_ID, audit_id);
+    response
+}
+
+/// Ends a request that takes longer than it may; a client's own `timeout` shortens that.
+async fn bound(State(serving): State<Arc<Serving>>, request: Request, next: Next) -> Response {
+    let info = request.extensions().get::<Arc<RequestInfo>>();
+    let asked = info.map_or("", |info| info.parameter("timeout"));
+    let Some(timeout) = shortest(asked, serving.request_timeout) else {
+        return Error::TimeoutParameter.into_response();
+    };
+    match tokio::time::timeout(timeout, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Error::Timeout.into_response(),
+    }
+}
+
+/// The shorter of the two; `None` if `asked` is no duration. Nothing and zero leave it at `most`.
+fn shortest(asked: &str, most: Duration) -> Option<Duration> {
+    if asked.is_empty() {
+        return Some(most);
+    }
+    let asked = Duration::try_from(asked.parse::<GoDuration>().ok()?).ok()?;
+    Some(if asked.is_zero() { most } else { asked.min(most) })
+}
+
+/// Finds out who asks and whether they may.
+async fn authorize(State(serving): State<Arc<Serving>>, request: Request, next: Next) -> Response {
+    let refused = match identified(&serving, &request) {
+        Ok((user, info)) => review(&serving, user, info).await.err(),
+        Err(error) => Some(error),
+    };
+    let Some(error) = refused else { return next.run(request).await };
+    tracing::debug!(%error, "request refused");
+    error.into_response()
+}
+
+fn identified(serving: &Serving, request: &Request) -> Result<(User, Arc<RequestInfo>), Error> {
+    let extensions = request.extensions();
+    let info = extensions.get::<Arc<RequestInfo>>().ok_or(Error::NotFound)?.clone();
+    let presented = extensions.get::<Arc<Presented>>().map(AsRef::as_ref);
+    Ok((serving.authenticators.authenticate(request.headers(), presented)?, info))
+}
+
+async fn review(serving: &Serving, user: User, info: Arc<RequestInfo>) -> Result<(), Error> {
+    let decision = serving.reviewer.review(&user, info.action()).await?;
+    if decision.allowed { Ok(()) } else { Err(Error::Forbidden(Box::new(Refusal { user, info, decision }))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_may_shorten_its_time_and_never_lengthen_it() {
+        let most = Duration::from_secs(30);
+        assert_eq!(shortest("", most), Some(most));
+        assert_eq!(shortest("0s", most), Some(most));
+        assert_eq!(shortest("1500ms", most), Some(Duration::from_millis(1500)));
+        assert_eq!(shortest("1h", most), Some(most));
+        assert_eq!(shortest("-1s", most), None);
+        assert_eq!(shortest("soon", most), None);
+    }
+}

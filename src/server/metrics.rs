@@ -1,0 +1,83 @@
+//! What was asked of this server, counted under the names of Kubernetes' generic API server
+//! (`k8s.io/apiserver/pkg/endpoints/metrics`), which dashboards look for.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+
+use super::request_info::RequestInfo;
+use crate::process::metrics::{Seconds, seconds};
+
+/// Counts requests and their time.
+pub struct RequestMetrics {
+    total: Family<Counted, Counter>,
+    seconds: Seconds<Labels>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Labels {
+    verb: String,
+    group: String,
+    version: String,
+    resource: String,
+    subresource: String,
+    scope: &'static str,
+    component: &'static str,
+    dry_run: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Counted {
+    #[prometheus(flatten)]
+    labels: Labels,
+    code: u16,
+}
+
+impl RequestMetrics {
+    /// Registers the counters.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self { total: Family::default(), seconds: seconds() };
+        registry.register(
+            "apiserver_request",
+            "Requests by what they ask for and code",
+            metrics.total.clone(),
+        );
+        let help = "Time until a request's answer was there";
+        registry.register("apiserver_request_duration_seconds", help, metrics.seconds.clone());
+        metrics
+    }
+
+    /// Counts a request. What a client may make up at will is counted by name only if it was answered with 200.
+    pub fn observe(&self, info: Option<&RequestInfo>, status: StatusCode, elapsed: Duration) {
+        let mut labels = Labels {
+            verb: String::new(),
+            group: String::new(),
+            version: String::new(),
+            resource: String::new(),
+            subresource: String::new(),
+            scope: "",
+            component: "karmada-metrics-adapter",
+            dry_run: "",
+        };
+        if let Some(info) = info.filter(|_| status.is_success()) {
+            labels.verb = info.verb.to_ascii_uppercase();
+            if let Some(resource) = &info.resource {
+                labels.group.clone_from(&resource.group);
+                labels.version.clone_from(&resource.version);
+                labels.resource.clone_from(&resource.resource);
+                labels.subresource.clone_from(&resource.subresource);
+                labels.scope = match resource {
+                    _ if !resource.name.is_empty() => "resource",
+                    _ if !resource.namespace.is_empty() => "namespace",
+                    _ => "cluster",
+                };
+            }
+        }
+        self.seconds.get_or_create(&labels).observe(elapsed.as_secs_f64());
+        self.total.get_or_create(&Counted { labels, code: status.as_u16() }).inc();
+    }
+}

@@ -1,0 +1,228 @@
+//! What a request asks for, read once from its path: authorization and handlers see the same.
+
+use http::{Method, Request};
+use percent_encoding::percent_decode_str;
+use thiserror::Error;
+
+use crate::access::review::Action;
+
+/// A request's path, taken apart as `RequestInfoFactory.NewRequestInfo` of `k8s.io/apiserver` does it, with one
+/// difference: segments are split first and decoded once after that, so that an encoded slash stays in its segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestInfo {
+    /// The decoded path.
+    pub path: String,
+    /// What is to be done: `get`, `list`, … for a resource, the method in lower case otherwise.
+    pub verb: String,
+    /// The resource, if the path names one.
+    pub resource: Option<Resource>,
+    /// The query's parameters, decoded, in their order.
+    pub parameters: Vec<(String, String)>,
+}
+
+/// The part of a path below `/apis/<group>/<version>`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resource {
+    /// The API group; empty for the core group.
+    pub group: String,
+    /// Its version.
+    pub version: String,
+    /// The namespace; empty for none.
+    pub namespace: String,
+    /// The resource, such as `pods`.
+    pub resource: String,
+    /// The subresource; empty for none.
+    pub subresource: String,
+    /// The object's name; empty for none.
+    pub name: String,
+    /// All segments after the version.
+    pub segments: Vec<String>,
+}
+
+/// Why a path cannot be read.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum BadPath {
+    /// A percent sign without two digits, or bytes that are not UTF-8.
+    #[error("the request path is not percent-encoded UTF-8")]
+    Encoding,
+}
+
+impl RequestInfo {
+    /// Reads a request's line.
+    ///
+    /// # Errors
+    /// If the path or the query is not well-formed.
+    pub fn read<B>(request: &Request<B>) -> Result<Self, BadPath> {
+        Self::of(request.method(), request.uri().path(), request.uri().query().unwrap_or(""))
+    }
+
+    /// The first value of a parameter; empty if it is absent.
+    pub fn parameter(&self, name: &str) -> &str {
+        self.parameters.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)
+    }
+
+    /// What authorization is asked about.
+    pub fn action(&self) -> Action {
+        let verb = self.verb.clone();
+        match self.resource.clone() {
+            Some(Resource { group, version, namespace, resource, subresource, name, .. }) => {
+                Action::Resource { verb, group, version, namespace, resource, subresource, name }
+            }
+            None => Action::Path { verb, path: self.path.clone() },
+        }
+    }
+
+    fn of(method: &Method, path: &str, query: &str) -> Result<Self, BadPath> {
+        let trimmed = path.trim_matches('/');
+        let mut segments = Vec::new();
+        if !trimmed.is_empty() {
+            segments = trimmed.split('/').map(decode).collect::<Result<Vec<_>, _>>()?;
+        }
+        let resource = resource(&segments);
+        let verb = match &resource {
+            Some(resource) => resource_verb(method, resource),
+            None => method.as_str().to_ascii_lowercase(),
+        };
+        Ok(Self { path: decode(path)?, verb, resource, parameters: parameters(query)? })
+    }
+}
+
+/// The resource that the segments name, if they are long enough to name one.
+fn resource(segments: &[String]) -> Option<Resource> {
+    let (group, version, rest) = match segments {
+        [api, version, rest @ ..] if api == "api" && !rest.is_empty() => (String::new(), version, rest),
+        [apis, group, version, rest @ ..] if apis == "apis" && !rest.is_empty() => {
+            (group.clone(), version, rest)
+        }
+        _ => return None,
+    };
+    let mut resource = Resource { group, version: version.clone(), ..Resource::default() };
+    resource.segments = rest.to_vec();
+    let mut parts = rest;
+    if let [first, namespace, below @ ..] = parts
+        && first == "namespaces"
+    {
+        resource.namespace.clone_from(namespace);
+        // These two are subresources of the namespace itself, not resources in it.
+        if below.first().is_some_and(|part| part != "status" && part != "finalize") {
+            parts = below;
+        }
+    }
+    let part = |index: usize| parts.get(index).cloned().unwrap_or_default();
+    (resource.resource, resource.name, resource.subresource) = (part(0), part(1), part(2));
+    Some(resource)
+}
+
+fn resource_verb(method: &Method, resource: &Resource) -> String {
+    let verb = match *method {
+        Method::POST => "create",
+        Method::PUT => "update",
+        Method::PATCH => "patch",
+        Method::DELETE if resource.name.is_empty() => "deletecollection",
+        Method::DELETE => "delete",
+        Method::GET | Method::HEAD if resource.name.is_empty() => "list",
+        Method::GET | Method::HEAD => "get",
+        _ => "",
+    };
+    verb.to_owned()
+}
+
+fn parameters(query: &str) -> Result<Vec<(String, String)>, BadPath> {
+    let pairs = query.split('&').filter(|pair| !pair.is_empty());
+    pairs
+        .map(|pair| {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            Ok((decode(&key.replace('+', " "))?, decode(&value.replace('+', " "))?))
+        })
+        .collect()
+}
+
+fn decode(text: &str) -> Result<String, BadPath> {
+    let bytes = text.as_bytes();
+    let percents = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'%');
+    for (at, _) in percents {
+        let digits = bytes.get(at + 1..at + 3).ok_or(BadPath::Encoding)?;
+        if !digits.iter().all(u8::is_ascii_hexdigit) {
+            return Err(BadPath::Encoding);
+        }
+    }
+    percent_decode_str(text).decode_utf8().map(String::from).map_err(|_| BadPath::Encoding)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn get(path: &str) -> RequestInfo {
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        RequestInfo::of(&Method::GET, path, query).expect("a well-formed path")
+    }
+
+    fn resource_of(path: &str) -> Resource {
+        get(path).resource.expect("a resource")
+    }
+
+    #[test]
+    fn the_encoded_wildcard_is_the_wildcard() {
+        let path = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/pods";
+        let encoded = get(&format!("{path}/%2A/http_requests"));
+        assert_eq!(encoded, get(&format!("{path}/*/http_requests")));
+        let Resource { namespace, resource, name, subresource, .. } = encoded.resource.expect("a resource");
+        assert_eq!([namespace, resource, name, subresource], ["default", "pods", "*", "http_requests"]);
+        assert_eq!(encoded.verb, "get");
+    }
+
+    #[test]
+    fn an_encoded_slash_stays_in_its_segment_and_is_decoded_once() {
+        let resource = resource_of("/apis/g/v1/namespaces/a%2Fb/pods/c%252Fd/m");
+        assert_eq!((&*resource.namespace, &*resource.name), ("a/b", "c%2Fd"));
+    }
+
+    #[test]
+    fn discovery_paths_are_no_resources() {
+        for path in
+            ["/", "/apis", "/apis/custom.metrics.k8s.io", "/apis/custom.metrics.k8s.io/v1beta2/", "/healthz"]
+        {
+            assert_eq!(get(path).resource, None, "{path}");
+        }
+    }
+
+    #[test]
+    fn namespaces_are_resources_and_places() {
+        let resource = resource_of("/apis/g/v1/namespaces/default/metrics/m");
+        assert_eq!([&*resource.namespace, &resource.resource, &resource.name], ["default", "metrics", "m"]);
+        let resource = resource_of("/apis/g/v1/namespaces/default");
+        assert_eq!(
+            [&*resource.namespace, &resource.resource, &resource.name],
+            ["default", "namespaces", "default"]
+        );
+        let resource = resource_of("/apis/g/v1/namespaces/default/status");
+        assert_eq!(
+            [&*resource.resource, &resource.name, &resource.subresource],
+            ["namespaces", "default", "status"]
+        );
+    }
+
+    #[test]
+    fn verbs_follow_the_method_and_whether_there_is_a_name() {
+        let verb = |method: Method, path| RequestInfo::of(&method, path, "").expect("well-formed").verb;
+        assert_eq!(verb(Method::GET, "/apis/g/v1/pods"), "list");
+        assert_eq!(verb(Method::DELETE, "/apis/g/v1/pods"), "deletecollection");
+        assert_eq!(verb(Method::POST, "/apis/g/v1/pods/a"), "create");
+        assert_eq!(verb(Method::HEAD, "/healthz"), "head");
+    }
+
+    #[test]
+    fn parameters_are_decoded_in_their_order() {
+        let info = get("/x?a=1+2&b=%26&a=3&c");
+        assert_eq!((info.parameter("a"), info.parameter("b"), info.parameter("c")), ("1 2", "&", ""));
+        assert_eq!(info.parameters.len(), 4);
+    }
+
+    #[test]
+    fn broken_encodings_are_refused() {
+        for path in ["/a%", "/a%2", "/a%zz", "/%ff"] {
+            assert_eq!(RequestInfo::of(&Method::GET, path, ""), Err(BadPath::Encoding), "{path}");
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! What the reference adapter was recorded to answer, case by case, and where this one answers otherwise.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use http::StatusCode;
+use serde_json::{Map, Value, json};
+use testkit::api_client::Answer;
+use testkit::member::{Member, ScriptedAnswer, contract_directory};
+
+use crate::stage::{CLUSTER_LABEL, Stage};
+
+/// Formats that are not served yet.
+const NOT_YET: [&str; 6] = [
+    "custom-yaml",
+    "custom-protobuf",
+    "custom-protobuf-list",
+    "custom-accept-list",
+    "custom-not-acceptable",
+    "custom-table-not-acceptable",
+];
+
+struct Case {
+    name: String,
+    request: Value,
+    /// What each member was asked and answered.
+    members: BTreeMap<String, Vec<Value>>,
+    upstream: Value,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_recorded_case_is_answered_as_recorded_or_as_decided() {
+    let cases = cases();
+    assert!(cases.len() >= 28, "only {} cases were found", cases.len());
+    let stage = Stage::start(recorded_members(&cases).await, &[]).await;
+    for case in &cases {
+        let recorded = case.request["path"].as_str().expect("a path");
+        for path in [recorded.to_owned(), recorded.replace("/*/", "/%2A/")] {
+            let answer = ask(&stage, case, &path).await;
+            check(case, &path, &answer);
+        }
+    }
+}
+
+fn check(case: &Case, path: &str, answer: &Answer) {
+    let context = format!("{} ({path})", case.name);
+    let upstream = &case.upstream;
+    let (mut status, mut content_type) = (upstream["status"].as_u64(), upstream["contentType"].as_str());
+    match case.name.as_str() {
+        // A client's mistake is a 400 here.
+        "custom-bad-metric-selector" => status = Some(400),
+        "discovery-aggregated" => content_type = content_type.map(str::trim),
+        _ => {}
+    }
+    assert_eq!(Some(u64::from(answer.status.as_u16())), status, "{context}: {:?}", answer.body);
+    let header = |name: &str| answer.headers.get(name).map(|value| value.to_str().expect("ASCII").to_owned());
+    assert_eq!(header("content-type").as_deref(), content_type, "{context}");
+    for (name, value) in upstream["headers"].as_object().expect("headers") {
+        assert_eq!(header(name).as_deref(), value.as_str(), "{context}: {name}");
+    }
+    check_body(case, &context, answer);
+}
+
+fn check_body(case: &Case, context: &str, answer: &Answer) {
+    let upstream = &case.upstream["body"];
+    match case.name.as_str() {
+        "readyz-verbose" => {
+            let text = String::from_utf8(answer.body.to_vec()).expect("text");
+            let lines: Vec<&str> = text.lines().collect();
+            let (last, checks) = lines.split_last().expect("lines");
+            assert_eq!(*last, "readyz check passed");
+            assert!(checks.iter().all(|line| line.starts_with("[+]") && line.ends_with(" ok")), "{text}");
+        }
+        "index" => {
+            let paths = answer.json().expect("JSON")["paths"].clone();
+            let paths: Vec<&str> =
+                paths.as_array().expect("a list").iter().filter_map(Value::as_str).collect();
+            assert!(paths.is_sorted());
+            for path in ["/apis", "/apis/custom.metrics.k8s.io/v1beta2", "/livez", "/readyz/informer-sync"] {
+                assert!(paths.contains(&path), "{path} is not in {paths:?}");
+            }
+        }
+        "version" => assert_eq!(keys(&answer.json().expect("JSON")), keys(upstream)),
+        "custom-bad-metric-selector" => {
+            let mut expected = upstream.clone();
+            expected["code"] = json!(400);
+            expected["reason"] = json!("BadRequest");
+            assert_eq!(answer.json().expect("JSON"), expected);
+        }
+        "discovery-root" => check_groups(&answer.json().expect("JSON"), upstream),
+        // Both versions are listed, and the newer one is preferred.
+        "discovery-group" => {
+            let body = answer.json().expect("JSON");
+            assert_eq!(
+                (&body["kind"], &body["apiVersion"], &body["name"]),
+                (&upstream["kind"], &upstream["apiVersion"], &upstream["name"])
+            );
+            check_versions(&body);
+        }
+        // Each metric is listed once, sorted.
+        "discovery-version" | "discovery-version-v1beta1" => {
+            let mut expected = upstream.clone();
+            let resources = expected["resources"].as_array_mut().expect("a list");
+            resources.sort_by_key(|entry| entry["name"].as_str().expect("a name").to_owned());
+            resources.dedup();
+            assert_eq!(answer.json().expect("JSON"), expected, "{context}");
+        }
+        "discovery-aggregated" => check_aggregated(&answer.json().expect("JSON")),
+        _ if upstream["kind"] == "MetricValueList" => {
+            let mut expected = upstream.clone();
+            for item in expected["items"].as_array_mut().expect("items") {
+                tag(item, &case.members);
+            }
+            sort(&mut expected);
+            assert_eq!(answer.json().expect("JSON"), expected, "{context}");
+        }
+        _ => assert_eq!(&answer.json().expect("JSON"), upstream, "{context}"),
+    }
+}
+
+/// `external.metrics.k8s.io` and `metrics.k8s.io` join when they are served.
+fn check_groups(body: &Value, upstream: &Value) {
+    assert_eq!(keys(body), keys(upstream));
+    let group = &body["groups"][0];
+    assert_eq!(group["name"], "custom.metrics.k8s.io");
+    assert_eq!(keys(group), keys(&upstream["groups"][0]));
+    let address = group["serverAddressByClientCIDRs"][0]["serverAddress"].as_str().expect("an address");
+    assert!(address.starts_with(':'), "{address}");
+    check_versions(group);
+}
+
+fn check_versions(group: &Value) {
+    let versions = ["v1beta2", "v1beta1"].map(
+        |version| json!({"groupVersion": format!("custom.metrics.k8s.io/{version}"), "version": version}),
+    );
+    assert_eq!(group["versions"], json!(versions));
+    assert_eq!(group["preferredVersion"], versions[0]);
+}
+
+/// Metrics are subresources of a parent without a kind of its own; the reference leaves them out.
+fn check_aggregated(body: &Value) {
+    assert_eq!(body["apiVersion"], "apidiscovery.k8s.io/v2");
+    assert_eq!(body["items"][0]["metadata"]["name"], "custom.metrics.k8s.io");
+    let versions = body["items"][0]["versions"].as_array().expect("versions");
+    assert_eq!(
+        versions.iter().map(|version| &version["version"]).collect::<Vec<_>>(),
+        ["v1beta2", "v1beta1"]
+    );
+    let resources = versions[0]["resources"].as_array().expect("resources");
+    let pods = resources.iter().find(|resource| resource["resource"] == "pods").expect("pods");
+    assert_eq!(pods["responseKind"], json!({"group": "", "version": "", "kind": ""}));
+    let metrics: Vec<&Value> =
+        pods["subresources"].as_array().expect("a list").iter().map(|one| &one["subresource"]).collect();
+    assert!(metrics.contains(&&json!("http_requests")), "{metrics:?}");
+}
+
+/// Says of an item which clusters' members had its object.
+fn tag(item: &mut Value, members: &BTreeMap<String, Vec<Value>>) {
+    let object = item["describedObject"].clone();
+    let has = |answers: &Vec<Value>| {
+        let items = answers.iter().filter_map(|answer| answer["body"]["items"].as_array()).flatten();
+        items.into_iter().any(|one| one["describedObject"] == object)
+    };
+    let clusters: Vec<&String> =
+        members.iter().filter(|(_, answers)| has(answers)).map(|(name, _)| name).collect();
+    let selector = match clusters[..] {
+        [cluster] => json!({"matchLabels": {CLUSTER_LABEL: cluster}}),
+        _ => json!({"matchExpressions": [{"key": CLUSTER_LABEL, "operator": "In", "values": clusters}]}),
+    };
+    match item.get_mut("metric") {
+        Some(metric) => metric["selector"] = selector,
+        None => item["selector"] = selector,
+    }
+}
+
+/// By namespace, name and cluster.
+fn sort(list: &mut Value) {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    list["items"].as_array_mut().expect("items").sort_by_key(|item| {
+        let object = &item["describedObject"];
+        (text(&object["namespace"]), text(&object["name"]))
+    });
+}
+
+fn keys(object: &Value) -> Vec<&String> {
+    let mut keys: Vec<&String> = object.as_object().map(Map::keys).expect("an object").collect();
+    keys.sort();
+    keys
+}
+
+async fn ask(stage: &Stage, case: &Case, path: &str) -> Answer {
+    assert_eq!(case.request["as"], "front", "{}", case.name);
+    let headers: Vec<(&str, &str)> = case.request["headers"]
+        .as_array()
+        .expect("headers")
+        .iter()
+        .map(|pair| (pair[0].as_str().expect("a name"), pair[1].as_str().expect("a value")))
+        .collect();
+    let method = case.request["method"].as_str().expect("a method");
+    let body = if case.request["body"] == "{}" { "{}" } else { "" };
+    stage.send(method, path, &headers, body).await
+}
+
+/// The members of the recording: each answers all requests that it was recorded to answer in any case.
+async fn recorded_members(cases: &[Case]) -> Vec<Member> {
+    let mut members = Vec::new();
+    for name in ["member1", "member2", "member3"] {
+        let member = Member::start(name).await.expect("a member starts");
+        for answer in cases.iter().filter_map(|case| case.members.get(name)).flatten() {
+            let request = answer["request"].as_str().expect("a request");
+            let path = request.strip_prefix("GET ").expect("members are only asked with GET");
+            let status = answer["status"].as_u64().and_then(|status| u16::try_from(status).ok());
+            let status = StatusCode::from_u16(status.expect("a status")).expect("a status");
+            member.answer(path, ScriptedAnswer::json(status, &answer["body"]));
+        }
+        members.push(member);
+    }
+    members
+}
+
+fn cases() -> Vec<Case> {
+    let mut files: Vec<_> = fs::read_dir(contract_directory().join("cases"))
+        .expect("the cases are there")
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    files.sort();
+    let cases = files.iter().map(|file| {
+        let case: Value =
+            serde_json::from_slice(&fs::read(file).expect("a readable file")).expect("valid JSON");
+        let members = case["members"].as_object().expect("members");
+        Case {
+            name: case["name"].as_str().expect("a name").to_owned(),
+            request: case["request"].clone(),
+            members: members
+                .iter()
+                .map(|(name, answers)| (name.clone(), answers.as_array().expect("a list").clone()))
+                .collect(),
+            upstream: case["upstream"].clone(),
+        }
+    });
+    cases.filter(|case| !NOT_YET.contains(&case.name.as_str())).collect()
+}

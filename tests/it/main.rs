@@ -1,0 +1,14 @@
+//! The adapter's binary against a simulated control plane and member clusters: real TLS, real sockets.
+
+mod access;
+mod aggregation;
+mod contract;
+mod discovery;
+mod faults;
+mod formats;
+mod layers;
+mod members;
+mod process;
+mod scale;
+mod stage;
+mod walkthrough;

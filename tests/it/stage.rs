@@ -1,0 +1,122 @@
+//! What tests stand on: a fleet, the adapter's process, and a client that comes as the front proxy.
+
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use serde_json::Value;
+use testkit::adapter::AdapterProcess;
+use testkit::api_client::{Answer, ApiClient, Credentials};
+use testkit::fleet::Fleet;
+use testkit::member::Member;
+
+/// The label by which items say where they come from.
+pub const CLUSTER_LABEL: &str = "resource.karmada.io/query-from-cluster";
+/// The query of the FederatedHPA tutorial.
+pub const PODS: &str = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/pods/%2A/http_requests";
+/// Longer than anything takes that ends at all, on any machine.
+pub const GENEROUS: Duration = Duration::from_secs(60);
+
+/// A fleet with an adapter in front of it.
+pub struct Stage {
+    pub fleet: Fleet,
+    pub adapter: AdapterProcess,
+    front: ApiClient,
+}
+
+impl Stage {
+    /// Starts everything; `flags` follow the production flags.
+    pub async fn start(members: Vec<Member>, flags: &[&str]) -> Self {
+        let fleet = Fleet::start(members).await.expect("the fleet starts");
+        let flags: Vec<String> = flags.iter().map(ToString::to_string).collect();
+        let adapter = fleet.start_adapter(binary(), &flags, None).await.expect("the adapter starts");
+        let front = front(&fleet, &adapter);
+        Self { fleet, adapter, front }
+    }
+
+    /// The member of this number, counted from 0.
+    pub fn member(&self, index: usize) -> &Member {
+        &self.fleet.members[index]
+    }
+
+    /// Asks the adapter as the front proxy, for a user who may do everything.
+    pub async fn get(&self, path: &str) -> Answer {
+        self.get_with(path, &[("X-Remote-User", "admin"), ("X-Remote-Group", "system:masters")]).await
+    }
+
+    /// Asks the adapter as the front proxy with these headers alone.
+    pub async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        self.send("GET", path, headers, "").await
+    }
+
+    /// Sends the adapter any request as the front proxy.
+    pub async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &'static str,
+    ) -> Answer {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Bytes::from_static(body.as_bytes())).expect("a request");
+        let answer = tokio::time::timeout(GENEROUS, self.front.send(request)).await;
+        answer.expect("an answer in time").expect("an answer")
+    }
+
+    /// The adapter's own metrics, by way of the secure port.
+    pub async fn metrics(&self) -> String {
+        String::from_utf8(self.get("/metrics").await.body.to_vec()).expect("text")
+    }
+}
+
+/// Three members, each with so many pods that have `http_requests`.
+pub async fn members(count: usize, pods: usize) -> Vec<Member> {
+    let mut members = Vec::new();
+    for number in 1..=count {
+        let member = Member::start(&format!("member{number}")).await.expect("a member starts");
+        members.push(member.with_pods("http_requests", pods));
+    }
+    members
+}
+
+/// The adapter that is under test.
+pub fn binary() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_karmada-metrics-adapter"))
+}
+
+/// A client that comes with the front proxy's certificate.
+pub fn front(fleet: &Fleet, adapter: &AdapterProcess) -> ApiClient {
+    let identity = fleet.plane.front_proxy_identity();
+    client(adapter, Credentials::Certificate(&identity))
+}
+
+/// A client of the adapter.
+pub fn client(adapter: &AdapterProcess, credentials: Credentials<'_>) -> ApiClient {
+    let base = format!("https://{}", adapter.address());
+    ApiClient::new(&base, adapter.ca_pem(), credentials).expect("a client")
+}
+
+/// The clusters that the items of a list name, sorted, each once.
+pub fn clusters(list: &Value) -> Vec<String> {
+    let mut names: Vec<String> =
+        list["items"].as_array().expect("items").iter().flat_map(item_clusters).collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// The clusters that one item names.
+pub fn item_clusters(item: &Value) -> Vec<String> {
+    let selector = if item["metric"].is_object() { &item["metric"]["selector"] } else { &item["selector"] };
+    if let Some(cluster) = selector["matchLabels"][CLUSTER_LABEL].as_str() {
+        return vec![cluster.to_owned()];
+    }
+    let expressions = selector["matchExpressions"].as_array().into_iter().flatten();
+    let values =
+        expressions.filter(|expression| expression["key"] == CLUSTER_LABEL).map(|one| &one["values"]);
+    values.filter_map(Value::as_array).flatten().filter_map(|name| Some(name.as_str()?.to_owned())).collect()
+}

@@ -1,0 +1,208 @@
+//! An adapter's process, started as in production: its flags, its files and its log.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+use tokio::time::{sleep, timeout};
+
+use crate::api_client::{ApiClient, Credentials};
+use crate::control_plane::{BACKEND_NAMESPACE, BACKEND_SERVICE};
+use crate::pki::Authority;
+
+/// Lines of the log that an error shows.
+const TAIL: usize = 20;
+
+/// How to start an adapter.
+pub struct Invocation {
+    /// The binary.
+    pub binary: PathBuf,
+    /// A kubeconfig of the control plane for the adapter's own user.
+    pub kubeconfig: PathBuf,
+    /// The authority of the control plane's client certificates.
+    pub client_ca_pem: String,
+    /// Flags after the usual ones.
+    pub flags: Vec<String>,
+    /// Where its output goes; without it to a file that goes with the process.
+    pub log: Option<PathBuf>,
+}
+
+/// A running adapter; it is killed when dropped, and its files go with it.
+pub struct AdapterProcess {
+    child: Child,
+    address: SocketAddr,
+    metrics: SocketAddr,
+    ca_pem: String,
+    log: PathBuf,
+    probe: ApiClient,
+    _directory: TempDir,
+}
+
+impl AdapterProcess {
+    /// Starts the binary with the flags of Karmada's own manifests, on free ports of 127.0.0.1.
+    ///
+    /// # Errors
+    /// If its files cannot be written or the binary cannot be run.
+    pub fn start(invocation: &Invocation) -> anyhow::Result<Self> {
+        let directory = tempfile::Builder::new().prefix("karmada-metrics-adapter-").tempdir()?;
+        let authority = Authority::new("karmada-metrics-adapter-ca");
+        let service = format!("{BACKEND_SERVICE}.{BACKEND_NAMESPACE}.svc");
+        let serving = authority.server(&[&service, "localhost", "127.0.0.1"]);
+        let write = |name: &str, text: &str| -> anyhow::Result<String> {
+            let path = directory.path().join(name);
+            fs::write(&path, text)?;
+            Ok(path.display().to_string())
+        };
+        let kubeconfig = invocation.kubeconfig.display();
+        let (address, metrics) = (free_address()?, free_address()?);
+        let arguments = [
+            format!("--kubeconfig={kubeconfig}"),
+            format!("--authentication-kubeconfig={kubeconfig}"),
+            format!("--authorization-kubeconfig={kubeconfig}"),
+            format!("--client-ca-file={}", write("client-ca.crt", &invocation.client_ca_pem)?),
+            format!("--tls-cert-file={}", write("serving.crt", &serving.certificate)?),
+            format!("--tls-private-key-file={}", write("serving.key", &serving.key)?),
+            "--bind-address=127.0.0.1".to_owned(),
+            format!("--secure-port={}", address.port()),
+            format!("--metrics-bind-address={metrics}"),
+            "--audit-log-path=-".to_owned(),
+            "--audit-log-maxage=0".to_owned(),
+            "--audit-log-maxbackup=0".to_owned(),
+            "--tls-min-version=VersionTLS13".to_owned(),
+        ];
+        let log = invocation.log.clone().unwrap_or_else(|| directory.path().join("adapter.log"));
+        let output = fs::File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+        let child = Command::new(&invocation.binary)
+            .args(arguments)
+            .args(&invocation.flags)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| {
+                format!(
+                    "cannot run {}: build it, or name another with --adapter",
+                    invocation.binary.display()
+                )
+            })?;
+        let ca_pem = authority.pem();
+        let probe = ApiClient::new(&format!("https://{address}"), &ca_pem, Credentials::None)?;
+        Ok(Self { child, address, metrics, ca_pem, log, probe, _directory: directory })
+    }
+
+    /// Waits until `/readyz` answers 200.
+    ///
+    /// # Errors
+    /// If the process ends, or is not ready within `limit`; the error shows the end of its log.
+    pub async fn ready(&mut self, limit: Duration) -> anyhow::Result<()> {
+        let began = Instant::now();
+        loop {
+            self.check()?;
+            let last = match timeout(Duration::from_secs(2), self.probe.get("/readyz")).await {
+                Ok(Ok(answer)) if answer.status.is_success() => return Ok(()),
+                Ok(Ok(answer)) => format!("{}: {}", answer.status, String::from_utf8_lossy(&answer.body)),
+                Ok(Err(error)) => format!("{error:#}"),
+                Err(_) => "no answer".to_owned(),
+            };
+            if began.elapsed() > limit {
+                let seconds = limit.as_secs();
+                bail!("the adapter is not ready after {seconds} s (/readyz: {last})\n{}", self.log_tail());
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Says whether it still runs.
+    ///
+    /// # Errors
+    /// If it has ended; the error shows the end of its log.
+    pub fn check(&mut self) -> anyhow::Result<()> {
+        match self.child.try_wait()? {
+            None => Ok(()),
+            Some(status) => bail!("the adapter has ended ({})\n{}", describe(status), self.log_tail()),
+        }
+    }
+
+    /// Where it serves.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where it serves its own metrics.
+    pub fn metrics_address(&self) -> SocketAddr {
+        self.metrics
+    }
+
+    /// The authority of its serving certificate.
+    pub fn ca_pem(&self) -> &str {
+        &self.ca_pem
+    }
+
+    /// Its process id, while it runs.
+    pub fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// The file with its output.
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+
+    /// The last lines of its output under a heading.
+    pub fn log_tail(&self) -> String {
+        let text = fs::read(&self.log).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<&str> = text.lines().collect();
+        let mut tail = format!("the end of its log, {}:", self.log.display());
+        for line in &lines[lines.len().saturating_sub(TAIL)..] {
+            let _ = write!(tail, "\n  {line}");
+        }
+        tail
+    }
+}
+
+fn describe(status: ExitStatus) -> String {
+    status.code().map_or_else(|| "killed by a signal".to_owned(), |code| format!("exit code {code}"))
+}
+
+/// An address of 127.0.0.1 whose port was free a moment ago: the adapter takes no listening socket from us.
+fn free_address() -> anyhow::Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn invocation(binary: &str) -> Invocation {
+        Invocation {
+            binary: binary.into(),
+            kubeconfig: "/nowhere/kubeconfig".into(),
+            client_ca_pem: Authority::new("client-ca").pem(),
+            flags: Vec::new(),
+            log: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn an_adapter_that_ends_is_an_error_with_its_log() {
+        // `echo` prints the flags and ends, as an adapter does that does not like them.
+        let mut adapter = AdapterProcess::start(&invocation("echo")).unwrap();
+        let error = adapter.ready(Duration::from_secs(30)).await.unwrap_err().to_string();
+        assert!(error.starts_with("the adapter has ended (exit code 0)\nthe end of its log, "), "{error}");
+        assert!(error.contains("  --kubeconfig=/nowhere/kubeconfig "), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_binary_that_is_not_there_is_an_error_that_names_it() {
+        let error = AdapterProcess::start(&invocation("/nowhere/adapter")).err().unwrap().to_string();
+        assert_eq!(error, "cannot run /nowhere/adapter: build it, or name another with --adapter");
+    }
+}

@@ -1,0 +1,139 @@
+//! An HTTPS client as client-go is one: it trusts one authority and shows a certificate or a token.
+
+use std::fmt;
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+
+use crate::pki::Identity;
+
+/// A client of one server; connections are kept and shared between clones.
+#[derive(Clone)]
+pub struct ApiClient {
+    base: String,
+    token: Option<HeaderValue>,
+    http: hyper_util::client::legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+}
+
+/// Whom the client says it is.
+#[derive(Clone, Copy)]
+pub enum Credentials<'a> {
+    /// Nobody.
+    None,
+    /// The holder of a client certificate.
+    Certificate(&'a Identity),
+    /// The bearer of a token.
+    Token(&'a str),
+}
+
+/// A whole response.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Bytes,
+}
+
+impl ApiClient {
+    /// A client of the server at `base` (`https://127.0.0.1:6443`), whose certificate `ca_pem` must have signed.
+    ///
+    /// # Errors
+    /// If the authority or the credentials are malformed.
+    pub fn new(base: &str, ca_pem: &str, credentials: Credentials<'_>) -> anyhow::Result<Self> {
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
+            roots.add(certificate?)?;
+        }
+        let tls = ClientConfig::builder().with_root_certificates(roots);
+        let (tls, token) = match credentials {
+            Credentials::None => (tls.with_no_client_auth(), None),
+            Credentials::Certificate(identity) => {
+                (tls.with_client_auth_cert(identity.chain(), identity.private_key())?, None)
+            }
+            Credentials::Token(token) => {
+                let mut bearer = HeaderValue::try_from(format!("Bearer {token}"))?;
+                bearer.set_sensitive(true);
+                (tls.with_no_client_auth(), Some(bearer))
+            }
+        };
+        let https =
+            HttpsConnectorBuilder::new().with_tls_config(tls).https_only().enable_all_versions().build();
+        let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .build(https);
+        Ok(Self { base: base.trim_end_matches('/').to_owned(), token, http })
+    }
+
+    /// Asks for a path with its query.
+    ///
+    /// # Errors
+    /// If the server cannot be reached or its answer breaks off; any status is an answer. There is no time limit.
+    pub async fn get(&self, path: &str) -> anyhow::Result<Answer> {
+        let request = Request::builder().uri(path).header(http::header::ACCEPT, "application/json, */*");
+        self.send(request.body(Bytes::new())?).await
+    }
+
+    /// Sends `body` as JSON.
+    ///
+    /// # Errors
+    /// As [`ApiClient::get`].
+    pub async fn send_json(
+        &self,
+        method: Method,
+        path: &str,
+        body: &serde_json::Value,
+    ) -> anyhow::Result<Answer> {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(http::header::ACCEPT, "application/json")
+            .header(http::header::CONTENT_TYPE, "application/json");
+        self.send(request.body(Bytes::from(serde_json::to_vec(body)?))?).await
+    }
+
+    /// Sends any request whose URI is a path.
+    ///
+    /// # Errors
+    /// As [`ApiClient::get`].
+    pub async fn send(&self, mut request: Request<Bytes>) -> anyhow::Result<Answer> {
+        *request.uri_mut() = format!("{}{}", self.base, request.uri()).parse()?;
+        if let Some(token) = &self.token {
+            request.headers_mut().entry(AUTHORIZATION).or_insert_with(|| token.clone());
+        }
+        let (head, body) = self.http.request(request.map(Full::new)).await?.into_parts();
+        Ok(Answer { status: head.status, headers: head.headers, body: body.collect().await?.to_bytes() })
+    }
+}
+
+impl Answer {
+    /// The body as JSON.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn json(&self) -> anyhow::Result<serde_json::Value> {
+        Ok(serde_json::from_slice(&self.body)?)
+    }
+
+    /// All `Warning` headers.
+    pub fn warnings(&self) -> Vec<String> {
+        let values = self.headers.get_all(http::header::WARNING);
+        values.iter().map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect()
+    }
+}
+
+impl fmt::Debug for ApiClient {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("ApiClient").field("base", &self.base).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,219 @@
+//! Who asks, and what they may do: client certificates, tokens, and RBAC as far as its defaults go.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard};
+
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, StatusCode};
+use rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256;
+use rustls::pki_types::CertificateDer;
+
+use super::reply::{Failure, details};
+use super::request::{Attributes, ResourceAttributes};
+use crate::https::Peer;
+
+/// The adapter's user, whose rights are those of its ClusterRole.
+pub const ADAPTER_USER: &str = "system:serviceaccount:karmada-system:karmada-metrics-adapter";
+
+const MASTERS: &str = "system:masters";
+const AUTHENTICATED: &str = "system:authenticated";
+const UNAUTHENTICATED: &str = "system:unauthenticated";
+const HEALTH: [&str; 4] = ["/healthz", "/livez", "/readyz", "/version"];
+const DISCOVERY: [&str; 3] = ["/api", "/apis", "/openapi"];
+
+/// An identity, as reviews and request headers carry it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct User {
+    pub(super) name: String,
+    pub(super) groups: Vec<String>,
+    pub(super) extra: BTreeMap<String, Vec<String>>,
+}
+
+/// Tokens and grants.
+pub(super) struct Access {
+    tokens: Mutex<BTreeMap<String, User>>,
+    grants: Mutex<Vec<Grant>>,
+}
+
+/// What a user or group may do beyond the defaults; `*` stands for all.
+struct Grant {
+    subject: String,
+    verbs: Vec<String>,
+    scope: Scope,
+}
+
+enum Scope {
+    Resources {
+        group: String,
+        resources: Vec<String>,
+    },
+    /// A trailing `*` stands for any continuation.
+    Path(String),
+}
+
+impl Access {
+    pub(super) fn new() -> Self {
+        let access = Self { tokens: Mutex::default(), grants: Mutex::default() };
+        let reads = &["get", "list", "watch"];
+        access.grant(ADAPTER_USER, reads, "cluster.karmada.io", &["clusters"]);
+        access.grant(ADAPTER_USER, reads, "", &["secrets", "configmaps"]);
+        access.grant(ADAPTER_USER, &["create"], "authentication.k8s.io", &["tokenreviews"]);
+        access.grant(ADAPTER_USER, &["create"], "authorization.k8s.io", &["subjectaccessreviews"]);
+        access
+    }
+
+    pub(super) fn add_token(&self, token: &str, name: &str, groups: &[&str]) {
+        self.tokens().insert(token.to_owned(), User::authenticated(name, groups));
+    }
+
+    pub(super) fn remove_token(&self, token: &str) {
+        self.tokens().remove(token);
+    }
+
+    /// The identity of a known token.
+    pub(super) fn token(&self, token: &str) -> Option<User> {
+        self.tokens().get(token).cloned()
+    }
+
+    pub(super) fn grant(&self, subject: &str, verbs: &[&str], group: &str, resources: &[&str]) {
+        let scope = Scope::Resources { group: group.to_owned(), resources: owned(resources) };
+        self.grants().push(Grant { subject: subject.to_owned(), verbs: owned(verbs), scope });
+    }
+
+    pub(super) fn grant_path(&self, subject: &str, path: &str) {
+        let scope = Scope::Path(path.to_owned());
+        self.grants().push(Grant { subject: subject.to_owned(), verbs: owned(&["get"]), scope });
+    }
+
+    pub(super) fn revoke(&self, subject: &str) {
+        self.grants().retain(|grant| grant.subject != subject);
+    }
+
+    /// A client certificate, else a bearer token, else nobody; none if the token is unknown.
+    pub(super) fn authenticate(&self, peer: &Peer, headers: &HeaderMap) -> Option<User> {
+        if let Some(user) = peer.certificate.as_ref().and_then(User::of_certificate) {
+            return Some(user);
+        }
+        match headers.get(AUTHORIZATION) {
+            Some(value) => self.token(value.to_str().ok()?.strip_prefix("Bearer ")?.trim()),
+            None => Some(User::anonymous()),
+        }
+    }
+
+    pub(super) fn allows(&self, user: &User, attributes: &Attributes) -> bool {
+        user.is(MASTERS)
+            || allowed_by_default(user, attributes)
+            || self.grants().iter().any(|grant| user.is(&grant.subject) && grant.covers(attributes))
+    }
+
+    fn tokens(&self) -> MutexGuard<'_, BTreeMap<String, User>> {
+        self.tokens.lock().expect("no holder panics")
+    }
+
+    fn grants(&self) -> MutexGuard<'_, Vec<Grant>> {
+        self.grants.lock().expect("no holder panics")
+    }
+}
+
+impl User {
+    pub(super) fn anonymous() -> Self {
+        Self { name: "system:anonymous".to_owned(), groups: owned(&[UNAUTHENTICATED]), ..Self::default() }
+    }
+
+    fn authenticated(name: &str, groups: &[&str]) -> Self {
+        let mut groups = owned(groups);
+        groups.push(AUTHENTICATED.to_owned());
+        Self { name: name.to_owned(), groups, ..Self::default() }
+    }
+
+    /// Follows `x509.CommonNameUserConversion`: the common name is the user, organizations are groups.
+    fn of_certificate(der: &CertificateDer<'static>) -> Option<Self> {
+        let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
+        let subject = certificate.subject();
+        let name = subject.iter_common_name().next()?.as_str().ok()?;
+        let groups: Vec<&str> = subject.iter_organization().filter_map(|group| group.as_str().ok()).collect();
+        let mut user = Self::authenticated(name, &groups);
+        let id = format!("X509SHA256={}", sha256(der));
+        user.extra.insert("authentication.kubernetes.io/credential-id".to_owned(), vec![id]);
+        Some(user)
+    }
+
+    fn is(&self, subject: &str) -> bool {
+        self.name == subject || self.groups.iter().any(|group| group == subject)
+    }
+}
+
+impl Grant {
+    fn covers(&self, attributes: &Attributes) -> bool {
+        let listed = |list: &[String], value: &str| list.iter().any(|one| one == "*" || one == value);
+        listed(&self.verbs, &attributes.verb)
+            && match (&self.scope, &attributes.resource) {
+                (Scope::Path(path), None) => match path.strip_suffix('*') {
+                    Some(prefix) => attributes.path.starts_with(prefix),
+                    None => attributes.path == *path,
+                },
+                (Scope::Resources { group, resources }, Some(asked)) => {
+                    (group == "*" || *group == asked.group) && listed(resources, &resource_name(asked))
+                }
+                _ => false,
+            }
+    }
+}
+
+/// The 403 of kube-apiserver; follows `responsewriters.Forbidden`.
+pub(super) fn forbidden(user: &User, attributes: &Attributes) -> Failure {
+    let (name, verb) = (&user.name, &attributes.verb);
+    let Some(asked) = &attributes.resource else {
+        let message = format!("forbidden: User {name:?} cannot {verb} path {:?}", attributes.path);
+        return Failure::new(StatusCode::FORBIDDEN, "Forbidden", message).with_details(serde_json::json!({}));
+    };
+    let place = match asked.namespace.as_str() {
+        "" => "at the cluster scope".to_owned(),
+        namespace => format!("in the namespace {namespace:?}"),
+    };
+    let object = match asked.name.as_str() {
+        "" => String::new(),
+        name => format!(" {name:?}"),
+    };
+    let message = format!(
+        "{}{object} is forbidden: User {name:?} cannot {verb} resource {:?} in API group {:?} {place}",
+        super::resources::qualify(&asked.resource, &asked.group),
+        resource_name(asked),
+        asked.group,
+    );
+    Failure::new(StatusCode::FORBIDDEN, "Forbidden", message).with_details(details(
+        &asked.resource,
+        &asked.group,
+        &asked.name,
+    ))
+}
+
+/// `system:discovery` and `system:public-info-viewer`, as RBAC bootstraps them.
+fn allowed_by_default(user: &User, attributes: &Attributes) -> bool {
+    let path = attributes.path.as_str();
+    let under =
+        |root: &str| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    attributes.resource.is_none()
+        && attributes.verb == "get"
+        && (HEALTH.contains(&path.trim_end_matches('/'))
+            && (user.is(AUTHENTICATED) || user.is(UNAUTHENTICATED))
+            || DISCOVERY.into_iter().any(under) && user.is(AUTHENTICATED))
+}
+
+/// `pods/http_requests`, as RBAC rules name a subresource.
+fn resource_name(asked: &ResourceAttributes) -> String {
+    match asked.subresource.as_str() {
+        "" => asked.resource.clone(),
+        subresource => format!("{}/{subresource}", asked.resource),
+    }
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    let suite = TLS13_AES_128_GCM_SHA256.tls13().expect("it is a suite of TLS 1.3");
+    let digest = suite.common.hash_provider.hash(bytes);
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn owned(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(ToString::to_string).collect()
+}

@@ -1,0 +1,238 @@
+//! The aggregation layer: APIServices, and requests that go on to their backend as kube-apiserver sends them.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use http::header::{CONNECTION, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE, USER_AGENT};
+use http::{HeaderMap, Request, Response, StatusCode, Version, request};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use serde_json::{Value, json};
+
+use super::access::User;
+use super::availability::Service;
+use super::go_url::{Query, encode_path};
+use super::reply::{Failure, text_response};
+use super::upstream::{Trust, Upstream};
+use crate::base64;
+use crate::https::Body;
+use crate::pki::Identity;
+
+/// The Service that a backend's certificate is expected to be for.
+pub const BACKEND_SERVICE: &str = "karmada-metrics-adapter";
+/// The namespace of that Service.
+pub const BACKEND_NAMESPACE: &str = "karmada-system";
+
+/// How long a request may take before kube-apiserver gives up on it.
+const REQUEST_LASTS: Duration = Duration::from_secs(60);
+
+/// Headers that the aggregation layer takes off or writes itself.
+const REPLACED: [&str; 6] =
+    ["authorization", "host", "x-forwarded-uri", "x-forwarded-proto", "x-forwarded-for", "audit-id"];
+
+/// The APIServices, by name.
+pub(super) struct Aggregation {
+    services: Mutex<BTreeMap<String, Arc<Service>>>,
+}
+
+/// A server behind the aggregation layer.
+pub(super) struct Backend {
+    pub(super) address: SocketAddr,
+    /// Verifies the certificate, as requests need it.
+    pub(super) proxy: Upstream,
+    /// Verifies nothing, as the availability probe does.
+    pub(super) probe: Upstream,
+    /// PEM; none skips the verification of requests, too.
+    pub(super) authority: Option<String>,
+}
+
+impl Aggregation {
+    pub(super) fn new() -> Self {
+        Self { services: Mutex::default() }
+    }
+
+    pub(super) fn insert(&self, service: Arc<Service>) {
+        self.map().insert(service.name.clone(), service);
+    }
+
+    pub(super) fn remove(&self, name: &str) {
+        self.map().remove(name);
+    }
+
+    pub(super) fn service(&self, name: &str) -> Option<Arc<Service>> {
+        self.map().get(name).cloned()
+    }
+
+    pub(super) fn services(&self) -> Vec<Arc<Service>> {
+        self.map().values().cloned().collect()
+    }
+
+    /// The APIService that serves a path, if it is one of theirs.
+    pub(super) fn of_path(&self, path: &str) -> Option<Arc<Service>> {
+        let mut segments = path.strip_prefix("/apis/")?.split('/');
+        let (group, version) = (segments.next()?, segments.next()?);
+        self.service(&format!("{version}.{group}"))
+    }
+
+    fn map(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Service>>> {
+        self.services.lock().expect("no holder panics")
+    }
+}
+
+impl Backend {
+    /// # Errors
+    /// If the authority is no PEM.
+    pub(super) fn new(
+        address: SocketAddr,
+        authority: Option<&str>,
+        identity: &Identity,
+    ) -> anyhow::Result<Self> {
+        let name = format!("{BACKEND_SERVICE}.{BACKEND_NAMESPACE}.svc");
+        let trust = authority.map_or(Trust::Anyone, |pem| Trust::Authority { pem, name: &name });
+        Ok(Self {
+            address,
+            proxy: Upstream::new(trust, identity)?,
+            probe: Upstream::new(Trust::Anyone, identity)?,
+            authority: authority.map(str::to_owned),
+        })
+    }
+
+    /// The `spec` of an APIService that this backend serves.
+    pub(super) fn api_service_spec(&self, group: &str, version: &str) -> Value {
+        let mut spec = json!({
+            "group": group,
+            "version": version,
+            "groupPriorityMinimum": 100,
+            "versionPriority": if version.ends_with('2') { 200 } else { 100 },
+            "service": {"namespace": BACKEND_NAMESPACE, "name": BACKEND_SERVICE, "port": 443},
+        });
+        match &self.authority {
+            Some(pem) => spec["caBundle"] = json!(base64::encode(pem.as_bytes())),
+            None => spec["insecureSkipTLSVerify"] = json!(true),
+        }
+        spec
+    }
+
+    /// Sends a request on; follows kube-aggregator's `proxyHandler.ServeHTTP` with Go's `ReverseProxy` in it.
+    pub(super) async fn forward(
+        &self,
+        head: &request::Parts,
+        path: &[u8],
+        query: &Query,
+        headers: HeaderMap,
+        body: Incoming,
+    ) -> Response<Body> {
+        let mut target = format!("https://{}{}", self.address, encode_path(path));
+        let query = query.encode();
+        if !query.is_empty() {
+            target = format!("{target}?{query}");
+        }
+        let mut request = Request::new(body.map_err(io::Error::other).boxed());
+        *request.method_mut() = head.method.clone();
+        match target.parse() {
+            Ok(uri) => *request.uri_mut() = uri,
+            Err(error) => return unreachable(&error),
+        }
+        *request.version_mut() = Version::HTTP_11;
+        *request.headers_mut() = headers;
+        match tokio::time::timeout(REQUEST_LASTS, self.proxy.send(request)).await {
+            Ok(Ok(response)) => {
+                let (mut head, body) = response.into_parts();
+                head.version = Version::HTTP_11;
+                remove_hop_by_hop(&mut head.headers);
+                Response::from_parts(head, body.map_err(io::Error::other).boxed())
+            }
+            Ok(Err(error)) => unreachable(&error),
+            Err(_) => Failure::new(
+                StatusCode::GATEWAY_TIMEOUT,
+                "Timeout",
+                "Timeout: request did not complete within the allotted timeout",
+            )
+            .response(),
+        }
+    }
+}
+
+/// The headers of a forwarded request, sorted as Go writes them, `User-Agent` first.
+pub(super) fn forwarded_headers(
+    head: &request::Parts,
+    path: &[u8],
+    user: &User,
+    client: IpAddr,
+    audit_id: &HeaderValue,
+) -> HeaderMap {
+    let mut incoming = head.headers.clone();
+    remove_hop_by_hop(&mut incoming);
+    let mut pairs: Vec<(String, HeaderValue)> = incoming
+        .iter()
+        .map(|(name, value)| (name.as_str().to_owned(), value.clone()))
+        .filter(|(name, _)| !name.starts_with("x-remote-") && !REPLACED.contains(&name.as_str()))
+        .collect();
+    let hops =
+        incoming.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok().map(str::to_owned));
+    let hops: Vec<String> = hops.chain([client.to_string()]).collect();
+    let mut add = |name: &str, value: &str| {
+        if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
+            pairs.push((name.to_owned(), value));
+        }
+    };
+    add("x-forwarded-for", &hops.join(", "));
+    add("x-forwarded-proto", "https");
+    add("x-forwarded-uri", &encode_path(path));
+    add("x-remote-user", &user.name);
+    for group in &user.groups {
+        add("x-remote-group", group);
+    }
+    for (key, values) in &user.extra {
+        for value in values {
+            add(&format!("x-remote-extra-{}", escape_key(key)), value);
+        }
+    }
+    pairs.push(("audit-id".to_owned(), audit_id.clone()));
+    pairs.sort_by(|(left, _), (right, _)| {
+        (left.as_str() != USER_AGENT.as_str(), left).cmp(&(right.as_str() != USER_AGENT.as_str(), right))
+    });
+    let mut headers = HeaderMap::new();
+    for (name, value) in pairs {
+        if let Ok(name) = HeaderName::from_bytes(name.as_bytes()) {
+            headers.append(name, value);
+        }
+    }
+    headers
+}
+
+/// Follows `transport.headerKeyEscape`: what cannot stand in a header's name is percent-encoded, as is `%`.
+fn escape_key(key: &str) -> String {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$&'*+-.^_`|~".contains(&byte);
+    key.bytes()
+        .map(|byte| if legal(byte) { char::from(byte).to_string() } else { format!("%{byte:02x}") })
+        .collect()
+}
+
+/// What concerns one connection only is not forwarded.
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let listed: Vec<String> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(',').map(|name| name.trim().to_lowercase()))
+        .collect();
+    for name in listed.iter().map(String::as_str).chain([
+        "keep-alive",
+        "proxy-connection",
+        "proxy-authenticate",
+        "trailer",
+    ]) {
+        headers.remove(name);
+    }
+    for name in [CONNECTION, TE, TRANSFER_ENCODING, UPGRADE] {
+        headers.remove(name);
+    }
+}
+
+fn unreachable(error: &dyn std::error::Error) -> Response<Body> {
+    text_response(StatusCode::SERVICE_UNAVAILABLE, &format!("error trying to reach service: {error}"))
+}

@@ -1,0 +1,316 @@
+//! Whether a backend is available, and what else kube-apiserver asks it for by itself.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, ACCEPT_ENCODING, ETAG, IF_NONE_MATCH, USER_AGENT};
+use http::{Request, StatusCode, response};
+use http_body_util::{BodyExt, Limited};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::Plane;
+use super::aggregation::Backend;
+use super::resources::API_SERVICES;
+use super::store::Mode;
+use super::upstream::Upstream;
+use crate::https::{Body, full};
+use crate::timestamp;
+
+/// How often kube-apiserver probes.
+pub(super) const PROBE_EVERY: Duration = Duration::from_secs(30);
+
+const ATTEMPTS: usize = 5;
+const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+const DISCOVERY_EVERY: Duration = Duration::from_secs(60);
+/// How much of a discovery document is read.
+const DOCUMENT_BYTES: usize = 64 << 20;
+/// How many failures and transitions are remembered.
+const REMEMBERED: usize = 1024;
+const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,\
+                          application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
+
+/// An APIService's Available condition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Availability {
+    /// Whether the condition is True.
+    pub available: bool,
+    /// `Passed` or `FailedDiscoveryCheck`; empty before the first probe.
+    pub reason: String,
+    /// Which check failed and how.
+    pub message: String,
+}
+
+/// A registered APIService.
+pub(super) struct Service {
+    pub(super) name: String,
+    pub(super) group: String,
+    pub(super) version: String,
+    pub(super) backend: Arc<Backend>,
+    documents: Arc<Documents>,
+    availability: watch::Sender<Availability>,
+    past: Mutex<Past>,
+}
+
+/// What a backend said about itself, shared by its APIServices.
+#[derive(Default)]
+pub(super) struct Documents(Mutex<Fetched>);
+
+#[derive(Default)]
+struct Fetched {
+    etags: BTreeMap<&'static str, String>,
+    /// The aggregated list's groups.
+    groups: Value,
+}
+
+#[derive(Default)]
+struct Past {
+    transitions: VecDeque<Availability>,
+    failures: VecDeque<String>,
+}
+
+impl Service {
+    /// An APIService by its name, `v1beta2.custom.metrics.k8s.io`.
+    pub(super) fn new(name: &str, backend: Arc<Backend>, documents: Arc<Documents>) -> Option<Self> {
+        let (version, group) = name.split_once('.')?;
+        let unknown = Availability { available: false, reason: String::new(), message: String::new() };
+        Some(Self {
+            name: name.to_owned(),
+            group: group.to_owned(),
+            version: version.to_owned(),
+            backend,
+            documents,
+            availability: watch::Sender::new(unknown),
+            past: Mutex::default(),
+        })
+    }
+
+    pub(super) async fn fetch_discovery(&self) -> Vec<(&'static str, Option<StatusCode>)> {
+        self.documents.fetch(&self.backend).await
+    }
+
+    pub(super) fn availability(&self) -> watch::Receiver<Availability> {
+        self.availability.subscribe()
+    }
+
+    pub(super) fn is_available(&self) -> bool {
+        self.availability.borrow().available
+    }
+
+    pub(super) fn transitions(&self) -> Vec<Availability> {
+        self.past().transitions.iter().cloned().collect()
+    }
+
+    pub(super) fn failures(&self) -> Vec<String> {
+        self.past().failures.iter().cloned().collect()
+    }
+
+    /// This version's entry in the aggregated discovery document.
+    pub(super) fn discovery(&self) -> Value {
+        let found = self.documents.version(&self.group, &self.version);
+        let mut entry = found.unwrap_or_else(|| json!({"version": self.version, "resources": []}));
+        entry["freshness"] = json!(if self.is_available() { "Current" } else { "Stale" });
+        entry
+    }
+
+    /// Keeps the condition until the task is dropped.
+    pub(super) async fn keep(self: Arc<Self>, plane: Arc<Plane>) {
+        let mut interval = plane.probe_interval.subscribe();
+        loop {
+            let every = *interval.borrow_and_update();
+            self.probe(&plane).await;
+            let pause = if self.is_available() { every } else { every.min(RETRY_AFTER) };
+            tokio::select! {
+                () = sleep(pause) => {}
+                changed = interval.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    /// Follows `AvailableConditionController.sync`: five requests at a time, one success is enough, and the
+    /// condition does not wait for the others.
+    pub(super) async fn probe(&self, plane: &Plane) -> Availability {
+        let url = format!("https://{}/apis/{}/{}", self.backend.address, self.group, self.version);
+        let mut attempts = JoinSet::new();
+        for _ in 0..ATTEMPTS {
+            attempts.spawn(attempt(self.backend.probe.clone(), url.clone()));
+        }
+        let (mut passed, mut last) = (false, String::new());
+        while let Some(outcome) = attempts.join_next().await {
+            match outcome {
+                Ok(Ok(())) if passed => {}
+                Ok(Ok(())) => {
+                    passed = true;
+                    self.set(plane, true, "Passed", "all checks passed");
+                }
+                Ok(Err(failure)) => {
+                    remember(&mut self.past().failures, failure.clone());
+                    last = failure;
+                }
+                Err(error) => last = error.to_string(),
+            }
+        }
+        if !passed {
+            self.set(plane, false, "FailedDiscoveryCheck", &last);
+        }
+        self.availability.borrow().clone()
+    }
+
+    fn set(&self, plane: &Plane, available: bool, reason: &str, message: &str) {
+        let new = Availability { available, reason: reason.to_owned(), message: message.to_owned() };
+        let mut flipped = false;
+        let changed = self.availability.send_if_modified(|old| {
+            flipped = old.available != available || old.reason.is_empty();
+            let changed = *old != new;
+            new.clone_into(old);
+            changed
+        });
+        if flipped {
+            remember(&mut self.past().transitions, new.clone());
+        }
+        if changed {
+            self.publish(plane, &new, flipped);
+        }
+    }
+
+    /// Writes the APIService object, with its first or changed condition.
+    fn publish(&self, plane: &Plane, state: &Availability, flipped: bool) {
+        let now = || json!(timestamp::format(timestamp::now()));
+        let before = plane.store.object(&API_SERVICES, "", &self.name);
+        let since = before.map(|object| object["status"]["conditions"][0]["lastTransitionTime"].clone());
+        let condition = json!({
+            "type": "Available",
+            "status": if state.available { "True" } else { "False" },
+            "reason": state.reason,
+            "message": state.message,
+            "lastTransitionTime": since.filter(|since| since.is_string() && !flipped).unwrap_or_else(now),
+        });
+        self.write(plane, &json!({"conditions": [condition]}));
+    }
+
+    /// Writes the APIService object.
+    pub(super) fn write(&self, plane: &Plane, status: &Value) {
+        let object = json!({
+            "metadata": {"name": self.name},
+            "spec": self.backend.api_service_spec(&self.group, &self.version),
+            "status": status,
+        });
+        plane.store.write(&API_SERVICES, object, Mode::Apply).expect("the object has a name");
+    }
+
+    fn past(&self) -> MutexGuard<'_, Past> {
+        self.past.lock().expect("no holder panics")
+    }
+}
+
+impl Documents {
+    /// Fetches discovery now and then while `service` is available, until the task is dropped.
+    pub(super) async fn keep(self: Arc<Self>, service: Arc<Service>) {
+        let mut availability = service.availability();
+        while availability.wait_for(|state| state.available).await.is_ok() {
+            self.fetch(&service.backend).await;
+            sleep(DISCOVERY_EVERY).await;
+        }
+    }
+
+    /// Fetches the aggregated discovery and both OpenAPI roots, as kube-apiserver does every minute.
+    ///
+    /// Returns each path with its status, none where no answer came in time.
+    pub(super) async fn fetch(&self, backend: &Backend) -> Vec<(&'static str, Option<StatusCode>)> {
+        let mut statuses = Vec::new();
+        for (path, accept, user, groups) in [
+            ("/apis", Some(AGGREGATED), "system:kube-aggregator", &["system:masters"] as &[&str]),
+            ("/openapi/v2", Some("application/json"), "system:aggregator", &[]),
+            ("/openapi/v3", None, "system:aggregator", &[]),
+        ] {
+            let etag = self.fetched().etags.get(path).cloned();
+            let mut request = Request::get(format!("https://{}{path}", backend.address));
+            for (name, value) in [(ACCEPT, accept), (IF_NONE_MATCH, etag.as_deref())] {
+                if let Some(value) = value {
+                    request = request.header(name, value);
+                }
+            }
+            request = request.header("x-forwarded-proto", "https").header("x-forwarded-uri", path);
+            for group in groups {
+                request = request.header("x-remote-group", *group);
+            }
+            let request =
+                request.header("x-remote-user", user).header(ACCEPT_ENCODING, "gzip").body(full(""));
+            let request = request.expect("an etag was a header's value before");
+            let Ok(Ok((head, body))) = timeout(ANSWERS_WITHIN, whole(&backend.proxy, request)).await else {
+                statuses.push((path, None));
+                continue;
+            };
+            statuses.push((path, Some(head.status)));
+            if head.status == StatusCode::OK {
+                let etag = head.headers.get(ETAG).and_then(|value| value.to_str().ok()).map(str::to_owned);
+                self.fetched().keep(path, etag, serde_json::from_slice(&body).ok());
+            }
+        }
+        statuses
+    }
+
+    fn version(&self, group: &str, version: &str) -> Option<Value> {
+        let fetched = self.fetched();
+        let groups = fetched.groups.as_array()?;
+        let group = groups.iter().find(|known| known["metadata"]["name"] == group)?;
+        let versions = group["versions"].as_array()?;
+        versions.iter().find(|known| known["version"] == version && known.is_object()).cloned()
+    }
+
+    fn fetched(&self) -> MutexGuard<'_, Fetched> {
+        self.0.lock().expect("no holder panics")
+    }
+}
+
+impl Fetched {
+    fn keep(&mut self, path: &'static str, etag: Option<String>, document: Option<Value>) {
+        match etag {
+            Some(etag) => drop(self.etags.insert(path, etag)),
+            None => drop(self.etags.remove(path)),
+        }
+        if let Some(mut document) = document.filter(|document| document["kind"] == "APIGroupDiscoveryList") {
+            self.groups = document["items"].take();
+        }
+    }
+}
+
+async fn whole(client: &Upstream, request: Request<Body>) -> anyhow::Result<(response::Parts, Bytes)> {
+    let (head, body) = client.send(request).await?.into_parts();
+    Ok((
+        head,
+        Limited::new(body, DOCUMENT_BYTES).collect().await.map_err(anyhow::Error::from_boxed)?.to_bytes(),
+    ))
+}
+
+/// One of the five requests; the error is the condition's message.
+async fn attempt(client: Upstream, url: String) -> Result<(), String> {
+    let request = Request::get(&url)
+        .header(USER_AGENT, "Go-http-client/1.1")
+        .header("x-remote-group", "system:masters")
+        .header("x-remote-user", "system:kube-aggregator")
+        .header(ACCEPT_ENCODING, "gzip")
+        .body(full(""));
+    let request = request.map_err(|error| error.to_string())?;
+    let failing = |cause: String| format!("failing or missing response from {url}: {cause}");
+    match timeout(ANSWERS_WITHIN, client.send(request)).await {
+        Ok(Ok(response)) if response.status().is_success() => Ok(()),
+        Ok(Ok(response)) => Err(failing(format!("bad status from {url}: {}", response.status().as_u16()))),
+        Ok(Err(error)) => Err(failing(format!("Get \"{url}\": {error}"))),
+        Err(_) => Err(failing(format!(
+            "Get \"{url}\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
+        ))),
+    }
+}
+
+fn remember<T>(past: &mut VecDeque<T>, one: T) {
+    if past.len() == REMEMBERED {
+        past.pop_front();
+    }
+    past.push_back(one);
+}

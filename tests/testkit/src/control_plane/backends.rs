@@ -1,0 +1,125 @@
+//! What tests do with the aggregation layer.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use http::StatusCode;
+use serde_json::json;
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::ControlPlane;
+use super::aggregation::Backend;
+use super::availability::{Availability, Documents, Service};
+use super::resources::API_SERVICES;
+
+impl ControlPlane {
+    /// Registers APIServices (`v1beta2.custom.metrics.k8s.io`) that a server at `address` answers, and begins
+    /// to probe it. Its certificate is for `karmada-metrics-adapter.karmada-system.svc`, of this authority
+    /// (PEM); none is `insecureSkipTLSVerify`. A name that is registered moves to this server.
+    ///
+    /// # Errors
+    /// If a name or the authority is malformed.
+    pub fn register_backend(
+        &self,
+        address: SocketAddr,
+        ca_pem: Option<&str>,
+        names: &[&str],
+    ) -> anyhow::Result<()> {
+        let backend = Arc::new(Backend::new(address, ca_pem, &self.front_proxy)?);
+        let documents = Arc::new(Documents::default());
+        let services = names.iter().map(|name| {
+            let service = Service::new(name, backend.clone(), documents.clone());
+            service
+                .map(Arc::new)
+                .with_context(|| format!("{name} is no APIService's name: <version>.<group>"))
+        });
+        let services = services.collect::<anyhow::Result<Vec<_>>>()?;
+        self.deregister_backend(names);
+        let mut tasks = self.tasks.lock().expect("no holder panics");
+        for (index, service) in services.into_iter().enumerate() {
+            service.write(&self.plane, &json!({}));
+            self.plane.aggregation.insert(service.clone());
+            let mut own =
+                vec![AbortOnDropHandle::new(tokio::spawn(service.clone().keep(self.plane.clone())))];
+            if index == 0 {
+                own.push(AbortOnDropHandle::new(tokio::spawn(documents.clone().keep(service.clone()))));
+            }
+            tasks.insert(service.name.clone(), own);
+        }
+        Ok(())
+    }
+
+    /// Removes APIServices.
+    pub fn deregister_backend(&self, names: &[&str]) {
+        for name in names {
+            self.tasks.lock().expect("no holder panics").remove(*name);
+            self.plane.aggregation.remove(name);
+            self.plane.store.delete(&API_SERVICES, "", name);
+        }
+    }
+
+    /// Waits until an APIService is available; forever if it never is.
+    ///
+    /// # Errors
+    /// If it is not registered.
+    pub async fn available(&self, name: &str) -> anyhow::Result<()> {
+        self.availability(name)?.wait_for(|state| state.available).await?;
+        Ok(())
+    }
+
+    /// An APIService's Available condition, now and as it changes.
+    ///
+    /// # Errors
+    /// If it is not registered.
+    pub fn availability(&self, name: &str) -> anyhow::Result<watch::Receiver<Availability>> {
+        Ok(self.service(name)?.availability())
+    }
+
+    /// Each time the condition flipped, the first one included, oldest first.
+    ///
+    /// # Errors
+    /// If it is not registered.
+    pub fn transitions(&self, name: &str) -> anyhow::Result<Vec<Availability>> {
+        Ok(self.service(name)?.transitions())
+    }
+
+    /// Why single requests of the probe failed, oldest first, also where another of the five succeeded.
+    ///
+    /// # Errors
+    /// If it is not registered.
+    pub fn probe_failures(&self, name: &str) -> anyhow::Result<Vec<String>> {
+        Ok(self.service(name)?.failures())
+    }
+
+    /// Probes an APIService's backend with five requests and returns when all have ended.
+    ///
+    /// # Errors
+    /// If it is not registered.
+    pub async fn probe_now(&self, name: &str) -> anyhow::Result<Availability> {
+        Ok(self.service(name)?.probe(&self.plane).await)
+    }
+
+    /// Probes this often instead of every 30 s.
+    pub fn set_probe_interval(&self, interval: Duration) {
+        self.plane.probe_interval.send_replace(interval);
+    }
+
+    /// Fetches discovery and OpenAPI from the backend of an APIService, as happens every minute; returns each
+    /// path with its status, none where no answer came.
+    ///
+    /// # Errors
+    /// If it is not registered.
+    pub async fn poll_discovery_now(
+        &self,
+        name: &str,
+    ) -> anyhow::Result<Vec<(&'static str, Option<StatusCode>)>> {
+        Ok(self.service(name)?.fetch_discovery().await)
+    }
+
+    fn service(&self, name: &str) -> anyhow::Result<Arc<Service>> {
+        self.plane.aggregation.service(name).with_context(|| format!("{name} is not registered"))
+    }
+}

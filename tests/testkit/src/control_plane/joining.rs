@@ -1,0 +1,106 @@
+//! Member clusters as the control plane knows them: what `karmadactl join` leaves behind.
+
+use std::fmt;
+
+use serde_json::{Map, Value, json};
+
+use crate::{base64, timestamp};
+
+/// Where Karmada keeps the members' credentials.
+pub const CLUSTER_NAMESPACE: &str = "karmada-cluster";
+
+/// A member cluster to join.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct MemberSpec {
+    /// The cluster's name.
+    pub name: String,
+    /// Its API server, `https://127.0.0.1:6443`; a path stays as prefix.
+    pub endpoint: String,
+    /// The authority of its certificate, PEM; none leaves `caBundle` out of the Secret.
+    pub ca_bundle: Option<String>,
+    /// Its bearer token; none joins it in Pull mode, without a Secret.
+    pub token: Option<String>,
+    /// `insecureSkipTLSVerification`.
+    pub insecure: bool,
+    /// `proxyURL`.
+    pub proxy_url: Option<String>,
+    /// `proxyHeader`.
+    pub proxy_header: Vec<(String, String)>,
+    /// Whether its Ready condition is true.
+    pub ready: bool,
+}
+
+impl fmt::Debug for MemberSpec {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = formatter.debug_struct("MemberSpec");
+        debug.field("name", &self.name).field("endpoint", &self.endpoint).field("ready", &self.ready);
+        debug.finish_non_exhaustive()
+    }
+}
+
+impl MemberSpec {
+    /// The Secrets and the Cluster, in the order in which they are made.
+    pub(super) fn objects(&self) -> Vec<Value> {
+        let impersonator = format!("{}-impersonator", self.name);
+        let reference = |name: &str| json!({"namespace": CLUSTER_NAMESPACE, "name": name});
+        let mut spec = json!({
+            "apiEndpoint": self.endpoint,
+            "insecureSkipTLSVerification": self.insecure,
+            "syncMode": if self.token.is_some() { "Push" } else { "Pull" },
+        });
+        if let Some(url) = &self.proxy_url {
+            spec["proxyURL"] = json!(url);
+        }
+        if !self.proxy_header.is_empty() {
+            let header = self.proxy_header.iter().map(|(name, value)| (name.clone(), json!(value)));
+            spec["proxyHeader"] = Value::Object(header.collect::<Map<_, _>>());
+        }
+        let mut objects = Vec::new();
+        if let Some(token) = &self.token {
+            spec["secretRef"] = reference(&self.name);
+            spec["impersonatorSecretRef"] = reference(&impersonator);
+            let mut data = json!({"token": base64::encode(token.as_bytes())});
+            if let Some(bundle) = &self.ca_bundle {
+                data["caBundle"] = json!(base64::encode(bundle.as_bytes()));
+            }
+            objects.push(secret(&self.name, &data));
+            objects
+                .push(secret(&impersonator, &json!({"token": base64::encode(b"an impersonator's token")})));
+        }
+        objects.push(json!({
+            "apiVersion": "cluster.karmada.io/v1alpha1",
+            "kind": "Cluster",
+            "metadata": {"name": self.name, "finalizers": ["karmada.io/cluster-controller"]},
+            "spec": spec,
+            "status": {
+                "kubernetesVersion": "v1.31.0",
+                "conditions": [ready_condition(self.ready)],
+                "nodeSummary": {"totalNum": 1, "readyNum": 1},
+            },
+        }));
+        objects
+    }
+}
+
+/// The condition that Karmada's cluster status controller writes.
+pub(super) fn ready_condition(ready: bool) -> Value {
+    let (status, reason, message) = if ready {
+        ("True", "ClusterReady", "cluster is healthy and ready to accept workloads")
+    } else {
+        ("False", "ClusterNotReachable", "cluster is not reachable")
+    };
+    let now = timestamp::format(timestamp::now());
+    json!({
+        "type": "Ready", "status": status, "reason": reason, "message": message, "lastTransitionTime": now,
+    })
+}
+
+fn secret(name: &str, data: &Value) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": name, "namespace": CLUSTER_NAMESPACE},
+        "type": "Opaque",
+        "data": data,
+    })
+}

@@ -1,0 +1,31 @@
+//! Kubeconfig files with everything in them.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+use crate::base64;
+use crate::pki::Identity;
+
+/// Writes a kubeconfig for `user` into `directory` and returns its path.
+pub(super) fn write(
+    directory: &Path,
+    server: &str,
+    authority: &str,
+    user: &str,
+    identity: &Identity,
+) -> anyhow::Result<PathBuf> {
+    let safe = |letter: char| if letter.is_ascii_alphanumeric() || letter == '-' { letter } else { '-' };
+    let path = directory.join(format!("{}.kubeconfig", user.chars().map(safe).collect::<String>()));
+    let text = format!(
+        "apiVersion: v1\nkind: Config\nclusters:\n- name: karmada-apiserver\n  cluster:\n    server: {server}\n    \
+         certificate-authority-data: {authority}\nusers:\n- name: {user:?}\n  user:\n    \
+         client-certificate-data: {certificate}\n    client-key-data: {key}\ncontexts:\n- name: karmada-apiserver\n  \
+         context:\n    cluster: karmada-apiserver\n    user: {user:?}\ncurrent-context: karmada-apiserver\n",
+        authority = base64::encode(authority.as_bytes()),
+        certificate = base64::encode(identity.certificate.as_bytes()),
+        key = base64::encode(identity.key.as_bytes()),
+    );
+    std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(path)
+}

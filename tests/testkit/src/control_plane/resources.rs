@@ -1,0 +1,104 @@
+//! The resources that the control plane stores.
+
+/// A resource type, its names as discovery lists them.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Resource {
+    /// The API group; empty for the core group.
+    pub(super) group: &'static str,
+    pub(super) version: &'static str,
+    pub(super) kind: &'static str,
+    /// The name in paths.
+    pub(super) plural: &'static str,
+    pub(super) singular: &'static str,
+    pub(super) short: &'static [&'static str],
+    pub(super) namespaced: bool,
+    /// Whether objects have a status of their own path.
+    pub(super) status: bool,
+}
+
+pub(super) static CLUSTERS: Resource = Resource {
+    group: "cluster.karmada.io",
+    version: "v1alpha1",
+    kind: "Cluster",
+    plural: "clusters",
+    singular: "cluster",
+    short: &[],
+    namespaced: false,
+    status: true,
+};
+pub(super) static SECRETS: Resource = Resource {
+    group: "",
+    version: "v1",
+    kind: "Secret",
+    plural: "secrets",
+    singular: "secret",
+    short: &[],
+    namespaced: true,
+    status: false,
+};
+pub(super) static CONFIG_MAPS: Resource = Resource {
+    group: "",
+    version: "v1",
+    kind: "ConfigMap",
+    plural: "configmaps",
+    singular: "configmap",
+    short: &["cm"],
+    namespaced: true,
+    status: false,
+};
+pub(super) static NAMESPACES: Resource = Resource {
+    group: "",
+    version: "v1",
+    kind: "Namespace",
+    plural: "namespaces",
+    singular: "namespace",
+    short: &["ns"],
+    namespaced: false,
+    status: true,
+};
+pub(super) static API_SERVICES: Resource = Resource {
+    group: "apiregistration.k8s.io",
+    version: "v1",
+    kind: "APIService",
+    plural: "apiservices",
+    singular: "apiservice",
+    short: &[],
+    namespaced: false,
+    status: true,
+};
+
+/// All of them, as discovery orders them.
+pub(super) static STORED: [&Resource; 5] = [&CONFIG_MAPS, &NAMESPACES, &SECRETS, &API_SERVICES, &CLUSTERS];
+
+impl Resource {
+    /// The stored resource that a path's parts name.
+    pub(super) fn named(group: &str, version: &str, plural: &str) -> Option<&'static Self> {
+        STORED
+            .into_iter()
+            .find(|known| known.group == group && known.version == version && known.plural == plural)
+    }
+
+    /// The stored resource of an object's `apiVersion` and `kind`.
+    pub(super) fn of_object(api_version: &str, kind: &str) -> Option<&'static Self> {
+        STORED.into_iter().find(|known| known.api_version() == api_version && known.kind == kind)
+    }
+
+    /// The `apiVersion` of its objects.
+    pub(super) fn api_version(&self) -> String {
+        if self.group.is_empty() {
+            self.version.to_owned()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
+    }
+
+    /// `clusters.cluster.karmada.io`, as error messages say it.
+    pub(super) fn qualified(&self) -> String {
+        qualify(self.plural, self.group)
+    }
+}
+
+/// A resource's name with its group, as `schema.GroupResource` prints it.
+pub(super) fn qualify(plural: &str, group: &str) -> String {
+    if group.is_empty() { plural.to_owned() } else { format!("{plural}.{group}") }
+}

@@ -1,0 +1,284 @@
+//! Reading and writing stored objects over HTTP.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{HeaderMap, Response, StatusCode};
+use serde_json::{Map, Value, json};
+
+use super::Plane;
+use super::go_url::Query;
+use super::reply::{Failure, details, json_response, typed};
+use super::request::ResourceAttributes;
+use super::resources::Resource;
+use super::selection::Selection;
+use super::store::{Key, Mode, Snapshot, WriteError};
+use super::{table, watching};
+use crate::base64;
+use crate::https::Body;
+
+/// How long a watch lasts that names no time.
+const WATCH_LASTS: Duration = Duration::from_secs(1800);
+
+/// A request for stored objects, after authorization.
+pub(super) struct Call<'a> {
+    pub(super) verb: &'a str,
+    pub(super) resource: &'static Resource,
+    pub(super) asked: &'a ResourceAttributes,
+    pub(super) query: &'a Query,
+    pub(super) headers: &'a HeaderMap,
+    pub(super) body: &'a [u8],
+}
+
+pub(super) fn answer(plane: &Arc<Plane>, call: &Call<'_>) -> Result<Response<Body>, Failure> {
+    match call.verb {
+        "list" => list(plane, call),
+        "watch" => watch(plane, call),
+        "get" => {
+            let object = plane.store.object(call.resource, &call.asked.namespace, &call.asked.name);
+            let object = object.ok_or_else(|| call.not_found())?;
+            Ok(call.document(&object, std::slice::from_ref(&object)))
+        }
+        "create" => write(plane, call, call.object()?, Mode::Create),
+        "update" => write(plane, call, call.object()?, Mode::Update),
+        "patch" => patch(plane, call),
+        "delete" => {
+            let deleted = plane.store.delete(call.resource, &call.asked.namespace, &call.asked.name);
+            let deleted = deleted.ok_or_else(|| call.not_found())?;
+            let mut details = details(call.resource.plural, call.resource.group, &call.asked.name);
+            details["uid"] = deleted["metadata"]["uid"].clone();
+            let status = json!({
+                "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details,
+            });
+            Ok(json_response(StatusCode::OK, &status))
+        }
+        _ => Err(Failure::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "MethodNotAllowed",
+            "the server does not allow this method on the requested resource",
+        )),
+    }
+}
+
+/// Follows `ListOptions`' validation, then etcd's reading at a revision and paging.
+fn list(plane: &Arc<Plane>, call: &Call<'_>) -> Result<Response<Body>, Failure> {
+    let query = call.query;
+    let rule = query.value("resourceVersionMatch");
+    let mut asked = revision(query)?;
+    if rule.is_some() && !query.has("resourceVersion") {
+        let detail = "resourceVersionMatch is forbidden unless resourceVersion is provided";
+        return Err(Failure::forbidden_option("resourceVersionMatch", detail));
+    }
+    if query.has("sendInitialEvents") {
+        let detail = "sendInitialEvents is forbidden for list";
+        return Err(Failure::forbidden_option("sendInitialEvents", detail));
+    }
+    let selection = call.selection()?;
+    let mut start = None;
+    if let Some(token) = query.value("continue") {
+        let (revision, key) = read_continue(call.resource, &token).ok_or_else(|| {
+            Failure::bad_request("continue key is not valid: it was not issued by this server")
+        })?;
+        (asked, start) = (Some(revision), Some(key));
+    }
+    // Without an exact match or a continuation, the newest state is as good as any that is not older.
+    let newest = plane.store.position().borrow().revision;
+    let at =
+        asked.filter(|&revision| rule.as_deref() == Some("Exact") || start.is_some() || revision > newest);
+    let Snapshot { revision, objects } = plane
+        .store
+        .snapshot(call.resource, at)
+        .map_err(|error| Failure::revision(at.unwrap_or(newest), &error))?;
+    let objects = if plane.lists_are_empty() { BTreeMap::new() } else { objects };
+    let matching = objects
+        .into_iter()
+        .filter(|(key, object)| start.as_ref().is_none_or(|start| key >= start) && selection.matches(object));
+    let mut matching: Vec<(Key, Arc<Value>)> = matching.collect();
+    let limit = query.value("limit").and_then(|limit| limit.parse().ok()).filter(|&limit| limit > 0);
+    let mut metadata = json!({"resourceVersion": revision.to_string()});
+    if let Some(limit) = limit.filter(|&limit: &usize| limit < matching.len()) {
+        let rest = matching.split_off(limit);
+        metadata["continue"] = json!(write_continue(revision, &rest[0].0));
+        if !selection.is_selective() {
+            metadata["remainingItemCount"] = json!(rest.len());
+        }
+    }
+    let objects: Vec<Arc<Value>> = matching.into_iter().map(|(_, object)| object).collect();
+    let list = json!({
+        "kind": format!("{}List", call.resource.kind),
+        "apiVersion": call.resource.api_version(),
+        "metadata": metadata,
+        "items": objects.iter().map(|object| without_type(object)).collect::<Vec<_>>(),
+    });
+    Ok(call.document(&list, &objects))
+}
+
+/// Follows `ListOptions`' validation without the WatchList feature: an initial list in the stream is refused.
+fn watch(plane: &Arc<Plane>, call: &Call<'_>) -> Result<Response<Body>, Failure> {
+    let query = call.query;
+    if query.has("sendInitialEvents") {
+        let detail = "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled";
+        return Err(Failure::forbidden_option("sendInitialEvents", detail));
+    }
+    if query.has("resourceVersionMatch") {
+        let detail = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+        return Err(Failure::forbidden_option("resourceVersionMatch", detail));
+    }
+    let after = revision(query)?;
+    if let Some(after) = after {
+        plane.store.changes_after(after).map_err(|error| Failure::revision(after, &error))?;
+    }
+    let timeout = query.value("timeoutSeconds").and_then(|seconds| seconds.parse().ok());
+    let options = watching::Options {
+        resource: call.resource,
+        selection: call.selection()?,
+        after,
+        bookmarks: query.flag("allowWatchBookmarks"),
+        timeout: timeout.filter(|&seconds| seconds > 0).map_or(WATCH_LASTS, Duration::from_secs),
+        begin_empty: plane.lists_are_empty(),
+    };
+    let mut response = typed(StatusCode::OK, "application/json", String::new());
+    *response.body_mut() = watching::begin(plane.clone(), options);
+    Ok(response)
+}
+
+/// A JSON merge patch (RFC 7386); a strategic one is taken for it, which is the same for flat objects.
+fn patch(plane: &Arc<Plane>, call: &Call<'_>) -> Result<Response<Body>, Failure> {
+    let content_type =
+        call.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if !content_type.contains("merge-patch+json") {
+        let message = "the body of the request was in an unknown format - accepted media types include: \
+                       application/merge-patch+json, application/strategic-merge-patch+json";
+        return Err(Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message));
+    }
+    let before = plane.store.object(call.resource, &call.asked.namespace, &call.asked.name);
+    let mut object = Value::clone(&*before.ok_or_else(|| call.not_found())?);
+    merge(&mut object, call.object()?);
+    write(plane, call, object, Mode::Update)
+}
+
+fn write(plane: &Plane, call: &Call<'_>, mut object: Value, mode: Mode) -> Result<Response<Body>, Failure> {
+    let metadata = object.get_mut("metadata").and_then(Value::as_object_mut);
+    let metadata = metadata.ok_or_else(|| Failure::bad_request("the object has no metadata"))?;
+    if call.resource.namespaced {
+        metadata.insert("namespace".to_owned(), json!(call.asked.namespace));
+    }
+    if mode == Mode::Update {
+        metadata.insert("name".to_owned(), json!(call.asked.name));
+    }
+    let name = metadata.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let written = plane.store.write(call.resource, encode_string_data(object), mode).map_err(|error| {
+        let (plural, group) = (call.resource.plural, call.resource.group);
+        let conflict = |reason, message| {
+            Failure::new(StatusCode::CONFLICT, reason, message).with_details(details(plural, group, &name))
+        };
+        let qualified = call.resource.qualified();
+        match error {
+            WriteError::Nameless => {
+                Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", "metadata.name: Required value")
+            }
+            WriteError::NotFound => Failure::not_found(plural, group, &name),
+            WriteError::AlreadyExists => {
+                conflict("AlreadyExists", format!("{qualified} \"{name}\" already exists"))
+            }
+            WriteError::Conflict => conflict(
+                "Conflict",
+                format!("Operation cannot be fulfilled on {qualified} \"{name}\": {error}"),
+            ),
+        }
+    })?;
+    let code = if mode == Mode::Create { StatusCode::CREATED } else { StatusCode::OK };
+    Ok(json_response(code, &written))
+}
+
+impl Call<'_> {
+    fn selection(&self) -> Result<Selection, Failure> {
+        let namespace = Some(self.asked.namespace.as_str()).filter(|namespace| !namespace.is_empty());
+        Selection::parse(namespace, self.query).map_err(Failure::bad_request)
+    }
+
+    fn object(&self) -> Result<Value, Failure> {
+        let object: Value = serde_json::from_slice(self.body)
+            .map_err(|error| Failure::bad_request(format!("the object provided is no JSON: {error}")))?;
+        if object.is_object() { Ok(object) } else { Err(Failure::bad_request("the object provided is none")) }
+    }
+
+    fn not_found(&self) -> Failure {
+        Failure::not_found(self.resource.plural, self.resource.group, &self.asked.name)
+    }
+
+    /// The document itself, or a table of its objects for kubectl.
+    fn document(&self, document: &Value, objects: &[Arc<Value>]) -> Response<Body> {
+        let accept = self.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        if accept.contains("as=Table") && accept.contains("v=v1;") {
+            json_response(StatusCode::OK, &table::of(self.resource, document, objects))
+        } else {
+            json_response(StatusCode::OK, document)
+        }
+    }
+}
+
+/// `resourceVersion`; absent, empty and 0 set no bound.
+fn revision(query: &Query) -> Result<Option<u64>, Failure> {
+    let Some(text) = query.value("resourceVersion") else { return Ok(None) };
+    let parsed: u64 = text.parse().map_err(|_| {
+        Failure::bad_request(format!("resourceVersion: Invalid value: \"{text}\": must be a number"))
+    })?;
+    Ok(Some(parsed).filter(|&revision| revision > 0))
+}
+
+fn write_continue(revision: u64, (_, namespace, name): &Key) -> String {
+    base64::encode(format!("{revision}/{namespace}/{name}").as_bytes())
+}
+
+fn read_continue(resource: &Resource, token: &str) -> Option<(u64, Key)> {
+    let token = String::from_utf8(base64::decode(token)?).ok()?;
+    let mut parts = token.splitn(3, '/');
+    let revision = parts.next()?.parse().ok()?;
+    Some((revision, (resource.plural, parts.next()?.to_owned(), parts.next()?.to_owned())))
+}
+
+/// Items of a list carry no type of their own.
+fn without_type(object: &Value) -> Value {
+    let mut object = object.clone();
+    if let Some(fields) = object.as_object_mut() {
+        fields.remove("apiVersion");
+        fields.remove("kind");
+    }
+    object
+}
+
+fn merge(target: &mut Value, patch: Value) {
+    let Value::Object(patch) = patch else {
+        *target = patch;
+        return;
+    };
+    if !target.is_object() {
+        *target = Value::Object(Map::new());
+    }
+    let Some(target) = target.as_object_mut() else { return };
+    for (field, value) in patch {
+        if value.is_null() {
+            target.remove(&field);
+        } else {
+            merge(target.entry(field).or_insert(Value::Null), value);
+        }
+    }
+}
+
+/// A Secret's `stringData` becomes `data`, as the API server stores it.
+fn encode_string_data(mut object: Value) -> Value {
+    if let Some(Value::Object(texts)) = object.as_object_mut().and_then(|fields| fields.remove("stringData"))
+    {
+        for (key, text) in texts {
+            let encoded = json!(base64::encode(text.as_str().unwrap_or_default().as_bytes()));
+            match object.get_mut("data").and_then(Value::as_object_mut) {
+                Some(data) => drop(data.insert(key, encoded)),
+                None => object["data"] = json!({ key: encoded }),
+            }
+        }
+    }
+    object
+}

@@ -1,0 +1,163 @@
+//! TokenReview and SubjectAccessReview, answered from the control plane's own tokens and grants.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+use http::{Response, StatusCode};
+use serde_json::{Value, json};
+
+use super::access::{Access, User};
+use super::reply::{Failure, json_response};
+use super::request::{Attributes, ResourceAttributes};
+use crate::https::Body;
+
+/// How many reviews are remembered.
+const REMEMBERED: usize = 4096;
+
+/// A review that somebody asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Review {
+    /// `TokenReview` or `SubjectAccessReview`.
+    pub kind: String,
+    /// The review's `spec` as it was sent; of a token only that it was there.
+    pub spec: Value,
+    /// Who asked.
+    pub by: String,
+}
+
+/// What was reviewed, and what tests do to reviews.
+pub(super) struct Reviews {
+    received: Mutex<VecDeque<Review>>,
+    fault: Mutex<Fault>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Fault {
+    status: Option<StatusCode>,
+    delay: Duration,
+}
+
+impl Reviews {
+    pub(super) fn new() -> Self {
+        Self { received: Mutex::default(), fault: Mutex::default() }
+    }
+
+    pub(super) fn received(&self) -> Vec<Review> {
+        self.reviews().iter().cloned().collect()
+    }
+
+    pub(super) fn clear(&self) {
+        self.reviews().clear();
+    }
+
+    pub(super) fn fail(&self, status: Option<StatusCode>) {
+        self.fault.lock().expect("no holder panics").status = status;
+    }
+
+    pub(super) fn delay(&self, delay: Duration) {
+        self.fault.lock().expect("no holder panics").delay = delay;
+    }
+
+    /// Answers a review that `by` has posted as `plural`.
+    pub(super) async fn answer(
+        &self,
+        access: &Access,
+        plural: &str,
+        body: &[u8],
+        by: &User,
+    ) -> Result<Response<Body>, Failure> {
+        let mut review: Value = serde_json::from_slice(body)
+            .map_err(|error| Failure::bad_request(format!("the review is no JSON: {error}")))?;
+        let kind = if plural == "tokenreviews" { "TokenReview" } else { "SubjectAccessReview" };
+        if review["kind"] != kind {
+            return Err(Failure::bad_request(format!("{} in the body, {kind} in the path", review["kind"])));
+        }
+        self.remember(Review { kind: kind.to_owned(), spec: redacted(&review["spec"]), by: by.name.clone() });
+        let fault = *self.fault.lock().expect("no holder panics");
+        tokio::time::sleep(fault.delay).await;
+        if let Some(status) = fault.status {
+            return Err(Failure::new(status, "InternalError", "the review failed on purpose"));
+        }
+        review["status"] = match kind {
+            "TokenReview" => token_status(access, &review["spec"]),
+            _ => access_status(access, &review["spec"]),
+        };
+        Ok(json_response(StatusCode::CREATED, &review))
+    }
+
+    fn remember(&self, review: Review) {
+        let mut reviews = self.reviews();
+        if reviews.len() == REMEMBERED {
+            reviews.pop_front();
+        }
+        reviews.push_back(review);
+    }
+
+    fn reviews(&self) -> MutexGuard<'_, VecDeque<Review>> {
+        self.received.lock().expect("no holder panics")
+    }
+}
+
+fn token_status(access: &Access, spec: &Value) -> Value {
+    match access.token(spec["token"].as_str().unwrap_or_default()) {
+        Some(user) => {
+            let mut status = json!({
+                "authenticated": true,
+                "user": {"username": user.name, "uid": "", "groups": user.groups},
+            });
+            if let Some(audiences) = spec.get("audiences") {
+                status["audiences"] = audiences.clone();
+            }
+            status
+        }
+        None => json!({"user": {}, "error": "[invalid bearer token, the token is in no table]"}),
+    }
+}
+
+fn access_status(access: &Access, spec: &Value) -> Value {
+    let texts = |value: &Value| -> Vec<String> {
+        let items = value.as_array().into_iter().flatten();
+        items.filter_map(|item| item.as_str().map(str::to_owned)).collect()
+    };
+    let user = User {
+        name: spec["user"].as_str().unwrap_or_default().to_owned(),
+        groups: texts(&spec["groups"]),
+        extra: BTreeMap::new(),
+    };
+    if access.allows(&user, &attributes(spec)) {
+        json!({"allowed": true})
+    } else {
+        json!({"allowed": false, "reason": "fleet"})
+    }
+}
+
+fn attributes(spec: &Value) -> Attributes {
+    let field = |part: &Value, name: &str| part[name].as_str().unwrap_or_default().to_owned();
+    match spec.get("resourceAttributes").filter(|asked| asked.is_object()) {
+        Some(asked) => Attributes {
+            verb: field(asked, "verb"),
+            path: String::new(),
+            resource: Some(ResourceAttributes {
+                group: field(asked, "group"),
+                version: field(asked, "version"),
+                resource: field(asked, "resource"),
+                subresource: field(asked, "subresource"),
+                namespace: field(asked, "namespace"),
+                name: field(asked, "name"),
+            }),
+        },
+        None => {
+            let asked = &spec["nonResourceAttributes"];
+            Attributes { verb: field(asked, "verb"), path: field(asked, "path"), resource: None }
+        }
+    }
+}
+
+fn redacted(spec: &Value) -> Value {
+    let mut spec = spec.clone();
+    if let Some(token) = spec.get_mut("token") {
+        *token = json!("(redacted)");
+    }
+    spec
+}

@@ -1,0 +1,223 @@
+//! Watches: a stream of JSON lines that follows the store's history.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, Interval, Sleep, interval_at, sleep};
+
+use super::Plane;
+use super::reply::Failure;
+use super::resources::Resource;
+use super::selection::Selection;
+use super::store::{Change, Position};
+use crate::https::{Body, streamed};
+
+/// How often a quiet watch gets a bookmark.
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+
+/// What tests do to all watches at once.
+pub(super) struct Switches {
+    drops: watch::Sender<u64>,
+    silent: watch::Sender<bool>,
+    bookmarks: watch::Sender<u64>,
+}
+
+/// What a watch was asked for.
+pub(super) struct Options {
+    pub(super) resource: &'static Resource,
+    pub(super) selection: Selection,
+    /// Where to begin; none begins with an ADDED for each object that there is.
+    pub(super) after: Option<u64>,
+    pub(super) bookmarks: bool,
+    pub(super) timeout: Duration,
+    /// Whether the objects that there are count as none.
+    pub(super) begin_empty: bool,
+}
+
+type Lines = mpsc::Sender<io::Result<Bytes>>;
+
+/// A watch in progress.
+struct Watching {
+    options: Options,
+    lines: Lines,
+    position: watch::Receiver<Position>,
+    compactions: u64,
+    sent: u64,
+    bookmark: Interval,
+    end: Pin<Box<Sleep>>,
+}
+
+/// What a watch has to do next.
+enum Due {
+    Changes,
+    Bookmark,
+    End,
+}
+
+/// Why a watch ends.
+enum End {
+    /// Normally.
+    Whole,
+    /// The connection or stream is to be reset.
+    Broken,
+}
+
+impl Switches {
+    pub(super) fn new() -> Self {
+        Self {
+            drops: watch::Sender::new(0),
+            silent: watch::Sender::new(false),
+            bookmarks: watch::Sender::new(0),
+        }
+    }
+
+    pub(super) fn drop_all(&self) {
+        self.drops.send_modify(|drops| *drops += 1);
+    }
+
+    pub(super) fn silence(&self, silent: bool) {
+        self.silent.send_replace(silent);
+    }
+
+    pub(super) fn bookmark(&self) {
+        self.bookmarks.send_modify(|bookmarks| *bookmarks += 1);
+    }
+}
+
+/// Begins a watch; it ends with its timeout, its reader, or a switch.
+pub(super) fn begin(plane: Arc<Plane>, options: Options) -> Body {
+    let (lines, mut received) = mpsc::channel(64);
+    let position = plane.store.position();
+    let compactions = position.borrow().compactions;
+    let watching = Watching {
+        lines: lines.clone(),
+        compactions,
+        sent: options.after.unwrap_or_default(),
+        bookmark: interval_at(Instant::now() + BOOKMARK_EVERY, BOOKMARK_EVERY),
+        end: Box::pin(sleep(options.timeout)),
+        position,
+        options,
+    };
+    let mut drops = plane.watches.drops.subscribe();
+    tokio::spawn(async move {
+        let end = tokio::select! {
+            () = lines.closed() => return,
+            _ = drops.changed() => End::Broken,
+            end = watching.run(&plane) => end,
+        };
+        if matches!(end, End::Broken) {
+            let _ = lines
+                .send(Err(io::Error::new(io::ErrorKind::ConnectionReset, "the watch was dropped")))
+                .await;
+        }
+    });
+    streamed(futures::stream::poll_fn(move |context| received.poll_recv(context)))
+}
+
+impl Watching {
+    async fn run(mut self, plane: &Plane) -> End {
+        let mut silent = plane.watches.silent.subscribe();
+        let mut bookmarks = plane.watches.bookmarks.subscribe();
+        if self.options.after.is_none() && self.begin(plane).await.is_none() {
+            return End::Whole;
+        }
+        let mut due = Due::Changes;
+        loop {
+            // What falls due while watches are silent waits.
+            if silent.wait_for(|silent| !silent).await.is_err() || self.catch_up(plane).await.is_none() {
+                return End::Whole;
+            }
+            match due {
+                Due::Changes => {}
+                Due::Bookmark => self.send_bookmark().await,
+                Due::End => {
+                    self.send_bookmark().await;
+                    return End::Whole;
+                }
+            }
+            due = tokio::select! {
+                changed = self.position.changed() => if changed.is_ok() { Due::Changes } else { Due::End },
+                _ = silent.changed() => Due::Changes,
+                _ = bookmarks.changed() => Due::Bookmark,
+                _ = self.bookmark.tick() => Due::Bookmark,
+                () = &mut self.end => Due::End,
+            };
+        }
+    }
+
+    /// Sends the objects that there are; none if nobody reads.
+    async fn begin(&mut self, plane: &Plane) -> Option<()> {
+        let snapshot = plane.store.snapshot(self.options.resource, None).ok()?;
+        self.sent = snapshot.revision;
+        if !self.options.begin_empty {
+            for object in snapshot.objects.values().filter(|object| self.options.selection.matches(object)) {
+                self.send("ADDED", object).await?;
+            }
+        }
+        Some(())
+    }
+
+    /// Sends what has happened since; none if the watch is over.
+    async fn catch_up(&mut self, plane: &Plane) -> Option<()> {
+        let position = *self.position.borrow_and_update();
+        let changes = match plane.store.changes_after(self.sent) {
+            Ok(changes) if position.compactions == self.compactions => changes,
+            outcome => {
+                let oldest = outcome
+                    .err()
+                    .unwrap_or(super::store::RevisionError::Expired { oldest: position.revision });
+                self.send("ERROR", &Failure::revision(self.sent, &oldest).status()).await;
+                return None;
+            }
+        };
+        for change in changes {
+            self.sent = change.revision;
+            if let Some((kind, object)) = event(&change, &self.options) {
+                self.send(kind, &object).await?;
+            }
+        }
+        Some(())
+    }
+
+    async fn send_bookmark(&mut self) {
+        if self.options.bookmarks {
+            let resource = self.options.resource;
+            let bookmark = json!({
+                "kind": resource.kind,
+                "apiVersion": resource.api_version(),
+                "metadata": {"resourceVersion": self.sent.to_string(), "creationTimestamp": null},
+            });
+            self.send("BOOKMARK", &bookmark).await;
+        }
+    }
+
+    async fn send(&self, kind: &str, object: &Value) -> Option<()> {
+        let line = format!("{}\n", json!({"type": kind, "object": object}));
+        self.lines.send(Ok(Bytes::from(line))).await.ok()
+    }
+}
+
+/// What a change means to a watch: an object that no longer matches is deleted for it, one that begins to
+/// match is added. Follows the watch cache's `convertToWatchEvent`.
+fn event(change: &Change, options: &Options) -> Option<(&'static str, Value)> {
+    if change.key.0 != options.resource.plural {
+        return None;
+    }
+    let matching =
+        |object: &Option<Arc<Value>>| object.clone().filter(|object| options.selection.matches(object));
+    match (matching(&change.before), matching(&change.after)) {
+        (None, Some(after)) => Some(("ADDED", Value::clone(&after))),
+        (Some(_), Some(after)) => Some(("MODIFIED", Value::clone(&after))),
+        (Some(before), None) => {
+            let mut last = Value::clone(&before);
+            last["metadata"]["resourceVersion"] = json!(change.revision.to_string());
+            Some(("DELETED", last))
+        }
+        (None, None) => None,
+    }
+}

@@ -1,0 +1,291 @@
+//! The loop around the algorithm: reads members and control plane over HTTPS, decides and divides.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use futures::future::{BoxFuture, join_all};
+use serde::Deserialize;
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, timeout};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::metrics;
+use super::{
+    Decision, DecisionError, FederatedHpa, Metric, MetricsError, Phase, Pod, Reading, Scale, divide,
+};
+use crate::api_client::{Answer, ApiClient};
+
+/// How long a cluster may take to tell its scale before it counts as one that cannot be read. (Karmada waits as
+/// long as its client does, 32 s; a walkthrough has no time for that, and the decision is the same.)
+const READ_LIMIT: Duration = Duration::from_secs(1);
+/// How long the metrics client waits, as client-go's default for the controller.
+const QUERY_LIMIT: Duration = Duration::from_secs(32);
+
+/// Brings a number of replicas to one member's Deployment; what fails is tried again in the next round.
+pub type ScaleTo = Arc<dyn Fn(u32) -> BoxFuture<'static, io::Result<()>> + Send + Sync>;
+
+/// What is scaled.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its pods' labels, as a selector.
+    pub selector: String,
+}
+
+/// One cluster that the target is propagated to.
+pub struct Cluster {
+    /// Its name.
+    pub name: String,
+    /// Its weight in the PropagationPolicy's static weights.
+    pub weight: u32,
+    /// What its Deployment wants: the last number that reached the cluster.
+    pub wanted: u32,
+    /// A client of its API server.
+    pub member: ApiClient,
+    /// Sets its Deployment's replicas.
+    pub scale_to: ScaleTo,
+}
+
+/// A FederatedHPA with its fleet.
+pub struct Loop {
+    hpa: FederatedHpa,
+    target: Target,
+    control_plane: ApiClient,
+    clusters: Vec<Cluster>,
+    /// What the template in the control plane wants.
+    replicas: i32,
+    read_limit: Duration,
+}
+
+/// A loop that runs until it is dropped.
+pub struct RunningLoop {
+    /// Each round as it ends; the channel ends with the loop.
+    pub rounds: mpsc::UnboundedReceiver<Round>,
+    _task: AbortOnDropHandle<()>,
+}
+
+/// What one round saw and did.
+#[derive(Clone, Debug)]
+pub struct Round {
+    /// When it began.
+    pub began: Instant,
+    /// What was read of each cluster.
+    pub clusters: Vec<ClusterReading>,
+    /// The metrics' queries, in the order of the spec.
+    pub queries: Vec<MetricsQuery>,
+    /// What was decided.
+    pub decision: Result<Decision, DecisionError>,
+    /// What the template wants after the decision.
+    pub replicas: i32,
+}
+
+/// What a round read of one cluster.
+#[derive(Clone, Debug)]
+pub struct ClusterReading {
+    /// The cluster.
+    pub name: String,
+    /// What its Deployment wanted when it was read.
+    pub wanted: u32,
+    /// Its pods, or why it was left out.
+    pub pods: Result<Vec<Pod>, String>,
+}
+
+/// One query through the control plane.
+#[derive(Clone, Debug)]
+pub struct MetricsQuery {
+    /// When it was sent.
+    pub sent: Instant,
+    /// How long it took.
+    pub took: Duration,
+    /// The answer's `Warning` headers.
+    pub warnings: Vec<String>,
+    /// What was read.
+    pub reading: Result<Reading, MetricsError>,
+}
+
+/// As much of a `PodList` as the algorithm needs.
+#[derive(Deserialize)]
+struct PodList {
+    items: Vec<PodObject>,
+}
+
+#[derive(Deserialize)]
+struct PodObject {
+    metadata: PodMetadata,
+    status: PodStatus,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PodMetadata {
+    name: String,
+    deletion_timestamp: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct PodStatus {
+    phase: String,
+    #[serde(default)]
+    conditions: Vec<Condition>,
+}
+
+/// As much of a `Cluster` as `getTargetCluster` needs.
+#[derive(Deserialize)]
+struct ClusterObject {
+    #[serde(default)]
+    status: ClusterStatus,
+}
+
+#[derive(Default, Deserialize)]
+struct ClusterStatus {
+    #[serde(default)]
+    conditions: Vec<Condition>,
+}
+
+#[derive(Deserialize)]
+struct Condition {
+    #[serde(rename = "type")]
+    kind: String,
+    status: String,
+}
+
+impl Loop {
+    /// A loop whose target wants `replicas`; a cluster that has another share gets its own in the first round.
+    pub fn new(
+        hpa: FederatedHpa,
+        target: Target,
+        control_plane: ApiClient,
+        clusters: Vec<Cluster>,
+        replicas: i32,
+    ) -> Self {
+        Self { hpa, target, control_plane, clusters, replicas, read_limit: READ_LIMIT }
+    }
+
+    /// Gives a cluster another time than 1 s until it counts as one that cannot be read.
+    #[must_use]
+    pub fn with_read_limit(self, read_limit: Duration) -> Self {
+        Self { read_limit, ..self }
+    }
+
+    /// Runs a round each `period` (Karmada: 15 s), later when one takes longer, until the result is dropped.
+    pub fn start(mut self, period: Duration) -> RunningLoop {
+        let (sender, rounds) = mpsc::unbounded_channel();
+        let task = tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(period);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                if sender.send(self.round().await).is_err() {
+                    return;
+                }
+            }
+        });
+        RunningLoop { rounds, _task: AbortOnDropHandle::new(task) }
+    }
+
+    /// Reads, decides, and brings the decision to the clusters.
+    pub async fn round(&mut self) -> Round {
+        let began = Instant::now();
+        let clusters = join_all(self.clusters.iter().map(|cluster| self.read_cluster(cluster))).await;
+        let queries = join_all(self.hpa.spec().metrics.iter().map(|metric| self.query(metric))).await;
+
+        let pods: Vec<Pod> =
+            clusters.iter().filter_map(|cluster| cluster.pods.as_ref().ok()).flatten().cloned().collect();
+        let read = clusters.iter().filter(|cluster| cluster.pods.is_ok());
+        let spec: u32 = read.map(|cluster| cluster.wanted).sum();
+        let scale = Scale { spec: count(spec), status: count(pods.len()) };
+        let readings: Vec<_> = queries.iter().map(|query| query.reading.clone()).collect();
+        let decision = self.hpa.decide(Instant::now(), self.replicas, scale, &pods, &readings);
+        if let Ok(decision) = &decision {
+            self.replicas = decision.desired;
+        }
+        self.propagate(&clusters).await;
+        Round { began, clusters, queries, decision, replicas: self.replicas }
+    }
+
+    /// Divides the template's replicas and sets the Deployments that have others; a cluster that could not be
+    /// read gets its share once it can, as Karmada repeats a Work that it could not apply.
+    async fn propagate(&mut self, readings: &[ClusterReading]) {
+        let weights: Vec<u32> = self.clusters.iter().map(|cluster| cluster.weight).collect();
+        let shares = divide(self.replicas.max(0).unsigned_abs(), &weights);
+        for ((cluster, share), reading) in self.clusters.iter_mut().zip(shares).zip(readings) {
+            let is_due = cluster.wanted != share && reading.pods.is_ok();
+            if is_due && (cluster.scale_to)(share).await.is_ok() {
+                cluster.wanted = share;
+            }
+        }
+    }
+
+    /// Follows `getTargetCluster` and `scaleForTargetCluster`.
+    async fn read_cluster(&self, cluster: &Cluster) -> ClusterReading {
+        let read = async {
+            if self.is_ready(&cluster.name).await? {
+                self.read_pods(&cluster.member).await
+            } else {
+                anyhow::bail!("the cluster is not ready")
+            }
+        };
+        let pods = match timeout(self.read_limit, read).await {
+            Ok(read) => read.map_err(|error| format!("{error:#}")),
+            Err(_) => Err(format!("no answer within {:?}", self.read_limit)),
+        };
+        ClusterReading { name: cluster.name.clone(), wanted: cluster.wanted, pods }
+    }
+
+    async fn is_ready(&self, cluster: &str) -> anyhow::Result<bool> {
+        let path = format!("/apis/cluster.karmada.io/v1alpha1/clusters/{cluster}");
+        let cluster: ClusterObject = read_object(&self.control_plane.get(&path).await?)?;
+        Ok(is_true(&cluster.status.conditions, "Ready"))
+    }
+
+    async fn read_pods(&self, member: &ApiClient) -> anyhow::Result<Vec<Pod>> {
+        let path = metrics::pods_path(&self.target.namespace, &self.target.selector);
+        let list: PodList = read_object(&member.get(&path).await?)?;
+        Ok(list.items.into_iter().map(PodObject::into_pod).collect())
+    }
+
+    async fn query(&self, metric: &Metric) -> MetricsQuery {
+        let path = metrics::path(metric, &self.target.namespace, &self.target.selector);
+        let sent = Instant::now();
+        let (reading, warnings) = match timeout(QUERY_LIMIT, self.control_plane.get(&path)).await {
+            Ok(Ok(answer)) => {
+                (metrics::read(metric, answer.status.as_u16(), &answer.body), answer.warnings())
+            }
+            Ok(Err(error)) => (Err(MetricsError::Unreachable(format!("{error:#}"))), Vec::new()),
+            Err(_) => {
+                (Err(MetricsError::Unreachable(format!("no answer within {QUERY_LIMIT:?}"))), Vec::new())
+            }
+        };
+        MetricsQuery { sent, took: sent.elapsed(), warnings, reading }
+    }
+}
+
+impl PodObject {
+    fn into_pod(self) -> Pod {
+        let phase = match self.status.phase.as_str() {
+            "Pending" => Phase::Pending,
+            "Running" => Phase::Running,
+            "Succeeded" => Phase::Succeeded,
+            "Failed" => Phase::Failed,
+            _ => Phase::Unknown,
+        };
+        let ready = is_true(&self.status.conditions, "Ready");
+        Pod { name: self.metadata.name, phase, ready, deleting: self.metadata.deletion_timestamp.is_some() }
+    }
+}
+
+fn is_true(conditions: &[Condition], kind: &str) -> bool {
+    conditions.iter().any(|condition| condition.kind == kind && condition.status == "True")
+}
+
+fn read_object<T: serde::de::DeserializeOwned>(answer: &Answer) -> anyhow::Result<T> {
+    anyhow::ensure!(answer.status.is_success(), "{}", answer.status);
+    serde_json::from_slice(&answer.body).context("the answer is not the object that was asked for")
+}
+
+fn count(number: impl TryInto<i32>) -> i32 {
+    number.try_into().unwrap_or(i32::MAX)
+}

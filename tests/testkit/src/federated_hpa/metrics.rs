@@ -1,0 +1,239 @@
+//! The custom metrics client: what is asked of the control plane and what is read from its answers.
+
+use std::collections::BTreeMap;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
+
+use super::{Metric, Reading};
+
+/// What Go's `url` package leaves alone in names and selectors; it escapes the wildcard to `%2A`.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+/// Why a metric could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MetricsError {
+    /// The control plane gave no answer at all.
+    #[error("unable to fetch metrics from custom metrics API: {0}")]
+    Unreachable(String),
+    /// It answered something other than 200.
+    #[error("unable to fetch metrics from custom metrics API: {status}: {message}")]
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// The Status object's message, or the body.
+        message: String,
+    },
+    /// The answer is no list of metric values.
+    #[error("unable to fetch metrics from custom metrics API: {0}")]
+    Malformed(String),
+    /// The list has no items.
+    #[error("no metrics returned from custom metrics API")]
+    Empty,
+    /// A query for one object answered with several values, which the client refuses.
+    #[error("unable to fetch metrics from custom metrics API: {0} results when we asked for exactly one")]
+    NotOne(usize),
+}
+
+/// As much of a `MetricValueList` (v1beta2) as the algorithm needs.
+#[derive(Deserialize)]
+struct MetricValueList {
+    items: Vec<MetricValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct MetricValue {
+    described_object: ObjectReference,
+    value: String,
+}
+
+#[derive(Deserialize)]
+struct ObjectReference {
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct Status {
+    message: String,
+}
+
+/// The path and query with which `metric` is asked for, as `k8s.io/metrics` builds it (`GetForObjects` with the
+/// pods' selector, `GetForObject` by name).
+pub(super) fn path(metric: &Metric, namespace: &str, selector: &str) -> String {
+    let escape = |text| utf8_percent_encode(text, ESCAPED);
+    let namespace = format!("/apis/custom.metrics.k8s.io/v1beta2/namespaces/{}", escape(namespace));
+    match metric {
+        Metric::Pods { name, .. } => {
+            format!("{namespace}/pods/{}/{}?labelSelector={}", escape("*"), escape(name), escape(selector))
+        }
+        Metric::Object { resource, name, .. } if resource == "namespaces" => {
+            format!("{namespace}/metrics/{}", escape(name))
+        }
+        Metric::Object { resource, object, name, .. } => {
+            format!("{namespace}/{}/{}/{}", escape(resource), escape(object), escape(name))
+        }
+    }
+}
+
+/// The path and query of a list of the target's pods.
+pub(super) fn pods_path(namespace: &str, selector: &str) -> String {
+    let escape = |text| utf8_percent_encode(text, ESCAPED);
+    format!("/api/v1/namespaces/{}/pods?labelSelector={}", escape(namespace), escape(selector))
+}
+
+/// Reads the answer to [`path`]; follows `GetRawMetric` and `GetObjectMetric`.
+pub(super) fn read(metric: &Metric, status: u16, body: &[u8]) -> Result<Reading, MetricsError> {
+    if status != 200 {
+        let message = serde_json::from_slice(body).map_or_else(
+            |_| String::from_utf8_lossy(body).trim().to_owned(),
+            |status: Status| status.message,
+        );
+        return Err(MetricsError::Refused { status, message });
+    }
+    let list: MetricValueList =
+        serde_json::from_slice(body).map_err(|error| MetricsError::Malformed(error.to_string()))?;
+    let mut values = Vec::new();
+    for item in list.items {
+        let value = milli_value(&item.value)
+            .ok_or_else(|| MetricsError::Malformed(format!("{:?} is no quantity", item.value)))?;
+        values.push((item.described_object.name, value));
+    }
+    match metric {
+        _ if values.is_empty() => Err(MetricsError::Empty),
+        Metric::Pods { .. } => Ok(Reading::Pods(values.into_iter().collect::<BTreeMap<_, _>>())),
+        Metric::Object { .. } if values.len() > 1 => Err(MetricsError::NotOne(values.len())),
+        Metric::Object { .. } => Ok(Reading::Object(values[0].1)),
+    }
+}
+
+/// A quantity in thousandths, rounded away from zero, as Go's `Quantity.MilliValue` gives it; none for what is
+/// no quantity or has more than 36 digits. Beyond the range of 64 bits it stops at its ends.
+pub fn milli_value(text: &str) -> Option<i64> {
+    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let end = unsigned.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(unsigned.len());
+    let (number, suffix) = unsigned.split_at(end);
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let digits = format!("{whole}{fraction}");
+    if digits.is_empty() || fraction.contains('.') {
+        return None;
+    }
+    let (ten, two) = exponents(suffix)?;
+    // Far beyond both ends of the range of 64 bits nothing changes any more.
+    let ten = (ten + 3).checked_sub(i32::try_from(fraction.len()).ok()?)?.clamp(-40, 40);
+    let digits = digits.trim_start_matches('0');
+    let milli = if digits.is_empty() {
+        0
+    } else if digits.len() > 36 {
+        return None;
+    } else {
+        let mantissa: u128 = digits.parse().ok()?;
+        let mantissa = mantissa.saturating_mul(1 << two);
+        let scale = 10_u128.checked_pow(ten.unsigned_abs());
+        match (ten >= 0, scale) {
+            (true, Some(scale)) => mantissa.saturating_mul(scale),
+            (true, None) => u128::MAX,
+            (false, Some(scale)) => mantissa.div_ceil(scale),
+            (false, None) => 1,
+        }
+    };
+    let milli = i64::try_from(milli).unwrap_or(i64::MAX);
+    Some(if text.starts_with('-') { -milli } else { milli })
+}
+
+/// A suffix as powers of ten and of two.
+fn exponents(suffix: &str) -> Option<(i32, u32)> {
+    Some(match suffix {
+        "n" => (-9, 0),
+        "u" => (-6, 0),
+        "m" => (-3, 0),
+        "" => (0, 0),
+        "k" => (3, 0),
+        "M" => (6, 0),
+        "G" => (9, 0),
+        "T" => (12, 0),
+        "P" => (15, 0),
+        "E" => (18, 0),
+        "Ki" => (0, 10),
+        "Mi" => (0, 20),
+        "Gi" => (0, 30),
+        "Ti" => (0, 40),
+        "Pi" => (0, 50),
+        "Ei" => (0, 60),
+        _ => (suffix.strip_prefix(['e', 'E'])?.parse::<i32>().ok()?.clamp(-1000, 1000), 0),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pods() -> Metric {
+        Metric::Pods { name: "http_requests".to_owned(), average_value: 700 }
+    }
+
+    fn object(resource: &str) -> Metric {
+        Metric::Object {
+            resource: resource.to_owned(),
+            object: "front".to_owned(),
+            name: "hits".to_owned(),
+            target: super::super::ObjectTarget::Value(1),
+        }
+    }
+
+    #[test]
+    fn paths_are_those_that_the_controller_was_recorded_with() {
+        let recorded = include_str!("../../../contract/real/aggregation.json");
+        let asked = format!("\"GET {}\"", path(&pods(), "default", "app=sample-app"));
+        assert!(recorded.contains(&asked), "{asked}");
+    }
+
+    #[test]
+    fn objects_are_asked_for_by_name() {
+        let base = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default";
+        assert_eq!(path(&object("services"), "default", ""), format!("{base}/services/front/hits"));
+        assert_eq!(path(&object("namespaces"), "default", ""), format!("{base}/metrics/hits"));
+    }
+
+    #[test]
+    fn values_are_read_in_thousandths_and_rounded_up() {
+        for (text, milli) in [
+            ("600m", 600),
+            ("0", 0),
+            ("7", 7000),
+            ("0.5", 500),
+            ("1.5k", 1_500_000),
+            ("1Ki", 1_024_000),
+            ("1u", 1),
+            ("1500001u", 1501),
+            ("-1500001u", -1501),
+            ("2e3", 2_000_000),
+            ("1E", i64::MAX),
+            ("5e-5", 1),
+            ("9e999", i64::MAX),
+        ] {
+            assert_eq!(milli_value(text), Some(milli), "{text}");
+        }
+        for text in ["", "m", "1.2.3", "1x", "--1", "NaN", "1e", "."] {
+            assert_eq!(milli_value(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_status_gives_its_message_and_any_other_body_itself() {
+        let status = br#"{"kind":"Status","message":"no member answered"}"#;
+        let refused = |status, message: &str| MetricsError::Refused { status, message: message.to_owned() };
+        assert_eq!(read(&pods(), 503, status), Err(refused(503, "no member answered")));
+        assert_eq!(read(&pods(), 503, b"service unavailable\n"), Err(refused(503, "service unavailable")));
+    }
+
+    #[test]
+    fn an_empty_list_is_an_error_and_so_are_two_values_of_one_object() {
+        let item = r#"{"describedObject":{"kind":"Service","name":"front"},"value":"2"}"#;
+        assert_eq!(read(&pods(), 200, br#"{"items":[]}"#), Err(MetricsError::Empty));
+        let one = format!(r#"{{"items":[{item}]}}"#);
+        assert_eq!(read(&object("services"), 200, one.as_bytes()), Ok(Reading::Object(2000)));
+        let two = format!(r#"{{"items":[{item},{item}]}}"#);
+        assert_eq!(read(&object("services"), 200, two.as_bytes()), Err(MetricsError::NotOne(2)));
+    }
+}

@@ -1,0 +1,77 @@
+//! `fleet`: simulated Karmada fleets for an adapter to work on.
+
+mod up;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use testkit::walkthrough;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Simulated Karmada fleets: a control plane and member clusters on loopback.
+#[derive(Parser)]
+#[command(name = "fleet", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve a fleet until Ctrl-C.
+    Up(up::Options),
+    /// Play the FederatedHPA walkthrough: scale out under load and back in, about two minutes.
+    Walkthrough(Walkthrough),
+}
+
+#[derive(clap::Args)]
+struct Walkthrough {
+    /// The adapter's binary.
+    #[arg(long, value_name = "PATH")]
+    adapter: PathBuf,
+    /// Stay up afterwards, until Ctrl-C.
+    #[arg(long)]
+    hold: bool,
+    /// Where the adapter's output goes; a new file among the temporary ones by default.
+    #[arg(long, value_name = "PATH")]
+    log: Option<PathBuf>,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let run = async {
+        match cli.command {
+            Command::Up(options) => up::serve(options).await.map(|()| true),
+            Command::Walkthrough(Walkthrough { adapter, hold, log }) => {
+                walkthrough::play(&walkthrough::Options { adapter, hold, log }).await
+            }
+        }
+    };
+    // What is interrupted is dropped, and everything that it has started with it.
+    tokio::select! {
+        result = run => match result {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
+            Err(error) => {
+                eprintln!("fleet: {error:#}");
+                ExitCode::FAILURE
+            }
+        },
+        code = interrupted() => code,
+    }
+}
+
+/// Waits for Ctrl-C or a request to end, and gives the exit code that a shell expects of it.
+async fn interrupted() -> ExitCode {
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => ExitCode::from(130),
+        _ = terminate.recv() => ExitCode::from(143),
+    }
+}

@@ -1,0 +1,145 @@
+//! prometheus-adapter's answers under `/apis/custom.metrics.k8s.io`, refusals to the letter.
+
+use http::StatusCode;
+
+use super::selector::Selector;
+use super::store::{Labels, Resource, Store};
+use super::wire::{
+    ApiGroup, ApiResource, ApiResourceList, Document, MetricValue, MetricValueList, Status, Version,
+};
+
+/// The API's group.
+pub(super) const GROUP: &str = "custom.metrics.k8s.io";
+
+/// The parameters of a query, still as text.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Selectors {
+    pub labels: String,
+    pub metric_labels: String,
+}
+
+/// What a path under a version asks for.
+struct Query<'a> {
+    resource: &'a str,
+    namespace: Option<&'a str>,
+    object: &'a str,
+    metric: &'a str,
+}
+
+/// The group with the versions that are served, the newest first and preferred.
+pub(super) fn group(versions: &[Version]) -> Option<ApiGroup> {
+    let mut versions = versions.to_vec();
+    versions.sort_by(|one, other| other.cmp(one));
+    ApiGroup::new(GROUP, &versions.into_iter().map(Version::name).collect::<Vec<_>>())
+}
+
+/// The metrics that have a value now, each in the shape of a subresource.
+pub(super) fn discovery(store: &Store, version: Version) -> ApiResourceList {
+    let entry = |(resource, metric): (Resource, String)| ApiResource {
+        name: format!("{}/{metric}", resource.qualified()),
+        singular_name: "",
+        namespaced: resource != Resource::NAMESPACES && resource != Resource::NODES,
+        kind: "MetricValueList",
+        verbs: &["get"],
+    };
+    let mut resources: Vec<_> = store.metrics().into_iter().map(entry).collect();
+    resources.sort_by(|one, other| one.name.cmp(&other.name));
+    ApiResourceList::new(version.api_version(), resources)
+}
+
+/// Answers a query; `path` is what follows the version, in decoded segments.
+pub(super) fn answer(
+    store: &Store,
+    version: Version,
+    path: &[&str],
+    selectors: &Selectors,
+) -> (StatusCode, Document) {
+    match list(store, version, path, selectors) {
+        Ok(list) => (StatusCode::OK, Document::Metrics(list)),
+        Err(status) => {
+            let code = StatusCode::from_u16(status.code).expect("refusals are made from a status code");
+            (code, Document::Status(status))
+        }
+    }
+}
+
+/// `prometheusProvider.GetMetricByName` and `GetMetricBySelector`.
+fn list(
+    store: &Store,
+    version: Version,
+    path: &[&str],
+    selectors: &Selectors,
+) -> Result<MetricValueList, Box<Status>> {
+    let query = Query::parse(path).ok_or_else(|| bad_request("invalid request path"))?;
+    let labels = Selector::parse(&selectors.labels).map_err(bad_request)?;
+    let metric_labels = Selector::parse(&selectors.metric_labels).map_err(bad_request)?;
+    let resource = resource_named(store, query.resource);
+    let is_list = query.object == "*";
+    let chosen = |name: &str, object_labels: &Labels| match is_list {
+        true => labels.matches(object_labels),
+        false => name == query.object,
+    };
+
+    let resource = match resource {
+        Some(resource) => resource,
+        None if is_list => return Err(Status::internal_error("unable to list matching resources").into()),
+        None => return Err(not_found(&query, None)),
+    };
+    if is_list && !store.has_object(resource, query.namespace, chosen) {
+        return Err(not_found(&query, None));
+    }
+    let metric = (resource, query.metric.to_owned());
+    if !store.metrics().contains(&metric) {
+        return Err(not_found(&query, None));
+    }
+    let series = store.select(&metric, query.namespace, &metric_labels, chosen);
+    if !is_list && series.is_empty() {
+        return Err(not_found(&query, Some(query.object)));
+    }
+
+    let selector = metric_labels.to_label_selector();
+    let items = series.into_iter().map(|series| MetricValue {
+        described_object: series.described_object(),
+        metric: series.metric,
+        selector: selector.clone(),
+        timestamp: Some(series.timestamp),
+        window: series.window,
+        value: series.value,
+    });
+    Ok(MetricValueList { items: items.collect(), ..MetricValueList::new(version) })
+}
+
+impl<'a> Query<'a> {
+    fn parse(path: &[&'a str]) -> Option<Self> {
+        Some(match *path {
+            ["namespaces", namespace, "metrics", metric] => {
+                Self { resource: "namespaces", namespace: None, object: namespace, metric }
+            }
+            ["namespaces", namespace, resource, object, metric] => {
+                Self { resource, namespace: Some(namespace), object, metric }
+            }
+            [resource, object, metric] if resource != "namespaces" => {
+                Self { resource, namespace: None, object, metric }
+            }
+            _ => return None,
+        })
+    }
+}
+
+fn resource_named(store: &Store, qualified: &str) -> Option<Resource> {
+    let of_series = store.metrics().into_iter().map(|(resource, _)| resource);
+    Resource::BUILT_IN.into_iter().chain(of_series).find(|resource| resource.qualified() == qualified)
+}
+
+fn bad_request(message: impl Into<String>) -> Box<Status> {
+    Status::failure(StatusCode::BAD_REQUEST, "BadRequest", message).into()
+}
+
+/// `provider.NewMetricNotFoundError`, with an object `NewMetricNotFoundForError`.
+fn not_found(query: &Query<'_>, object: Option<&str>) -> Box<Status> {
+    let mut message = format!("the server could not find the metric {} for {}", query.metric, query.resource);
+    if let Some(object) = object {
+        message = format!("{message} {object}");
+    }
+    Status::failure(StatusCode::NOT_FOUND, "NotFound", message).into()
+}

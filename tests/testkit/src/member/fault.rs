@@ -1,0 +1,187 @@
+//! What may be wrong with a member, switched while it runs.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{StreamExt, stream};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, LOCATION};
+use http::{Response, StatusCode};
+use http_body_util::BodyExt;
+use tokio::time::sleep;
+
+use super::wire::{Format, Version};
+use crate::https::{Body, full, streamed};
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Every answer comes late.
+    Delay(Duration),
+    /// No request is answered; the connection is alive, its pings are answered.
+    Hang,
+    /// This status with this text.
+    Status(StatusCode, String),
+    /// The connection (HTTP/1.1) or stream (HTTP/2) breaks before a byte of the answer.
+    Abort,
+    /// The connection (HTTP/1.1) or stream (HTTP/2) breaks in the middle of the body.
+    Reset,
+    /// The body ends before its `Content-Length`.
+    Truncated,
+    /// The list never ends.
+    Endless,
+    /// A 200 whose body is neither JSON nor protobuf.
+    Garbage,
+    /// A 200 with a list of pods.
+    WrongKind,
+    /// Lists of metrics have values that are no quantities.
+    BadQuantity,
+    /// The body comes in bytes, one an interval.
+    SlowDrip(Duration),
+    /// A 307 to this URL.
+    Redirect(String),
+    /// A list whose items are brackets in brackets, 100,000 deep.
+    DeepJson,
+    /// A good answer with a header of 256 KiB.
+    HugeHeader,
+    /// Connections are refused, the open ones are cut. Always of the whole member.
+    Refused,
+    /// Connections are accepted and carry nothing, not even a ping's answer. Always of the whole member.
+    Frozen,
+    /// The certificate is not the member's; the open connections are cut. Always of the whole member.
+    BadCertificate(Flaw),
+}
+
+/// What is wrong with a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// Another authority signed it.
+    OtherAuthority,
+    /// It is for another host.
+    WrongName,
+    /// Its time is over.
+    Expired,
+}
+
+/// The faults of paths; the longest prefix wins.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Faults {
+    by_prefix: Vec<(String, Fault)>,
+}
+
+impl Faults {
+    /// Sets the fault of the paths below a prefix, which replaces the one that this very prefix had.
+    pub(super) fn set(&mut self, prefix: &str, fault: Fault) {
+        self.by_prefix.retain(|(of, _)| of != prefix);
+        self.by_prefix.push((prefix.to_owned(), fault));
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.by_prefix.clear();
+    }
+
+    pub(super) fn of(&self, path: &str) -> Option<Fault> {
+        let matching = self.by_prefix.iter().filter(|(prefix, _)| path.starts_with(prefix));
+        matching.max_by_key(|(prefix, _)| prefix.len()).map(|(_, fault)| fault.clone())
+    }
+}
+
+impl Fault {
+    /// The answer of a fault that asks for none of the member's own, in the format that was asked for.
+    pub(super) fn answer(&self, format: Format) -> Option<Response<Body>> {
+        let json = Format::Json.media_type();
+        let answer = |status, content_type, body| {
+            let mut response = Response::new(body);
+            *response.status_mut() = status;
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+            response
+        };
+        Some(match self {
+            Self::Status(status, text) => answer(*status, "text/plain; charset=utf-8", full(text.clone())),
+            Self::Redirect(url) => {
+                let mut response = answer(StatusCode::TEMPORARY_REDIRECT, "text/plain", full(""));
+                response.headers_mut().insert(LOCATION, HeaderValue::try_from(url).ok()?);
+                response
+            }
+            Self::Garbage => {
+                answer(StatusCode::OK, format.media_type(), full(&b"\xff\xfe\x00garbage\x80{[\n"[..]))
+            }
+            Self::WrongKind => answer(StatusCode::OK, json, full(POD_LIST)),
+            Self::DeepJson => {
+                let brackets = 100_000;
+                let deep = format!("{}{}{}]}}", list_start(), "[".repeat(brackets), "]".repeat(brackets));
+                answer(StatusCode::OK, json, full(deep))
+            }
+            Self::Endless => {
+                let item = Bytes::from(ITEM.repeat(64));
+                let items = stream::repeat_with(move || item.clone());
+                answer(
+                    StatusCode::OK,
+                    json,
+                    streamed(stream::iter([Bytes::from(list_start())]).chain(items).map(Ok)),
+                )
+            }
+            _ => return None,
+        })
+    }
+
+    /// Spoils a good answer, if that is what the fault does.
+    pub(super) async fn spoil(&self, response: Response<Body>) -> io::Result<Response<Body>> {
+        if !matches!(self, Self::Reset | Self::Truncated | Self::SlowDrip(_) | Self::HugeHeader) {
+            return Ok(response);
+        }
+        let (mut head, body) = response.into_parts();
+        let body = body.collect().await?.to_bytes();
+        let half = body.slice(..body.len() / 2);
+        let body = match self {
+            Self::Reset => {
+                let broken = Err(io::Error::from(io::ErrorKind::ConnectionReset));
+                let frames = stream::iter([Ok(half)]);
+                // The first half must have left before the stream breaks, or it would go with it.
+                let frames = frames.chain(stream::once(async move {
+                    sleep(Duration::from_millis(20)).await;
+                    broken
+                }));
+                streamed(frames)
+            }
+            Self::Truncated => {
+                head.headers.insert(CONTENT_LENGTH, body.len().into());
+                streamed(stream::iter([Ok(half)]))
+            }
+            Self::SlowDrip(interval) => {
+                let interval = *interval;
+                let bytes = stream::iter(0..body.len()).then(move |place| {
+                    let byte = body.slice(place..=place);
+                    async move {
+                        sleep(interval).await;
+                        Ok(byte)
+                    }
+                });
+                streamed(bytes)
+            }
+            Self::HugeHeader => {
+                let huge = HeaderValue::try_from("x".repeat(256 << 10)).map_err(io::Error::other)?;
+                head.headers.insert("x-huge", huge);
+                full(body)
+            }
+            _ => full(body),
+        };
+        Ok(Response::from_parts(head, body))
+    }
+}
+
+fn list_start() -> String {
+    let api_version = Version::V1Beta2.api_version();
+    format!(r#"{{"kind":"MetricValueList","apiVersion":"{api_version}","metadata":{{}},"items":["#)
+}
+
+const ITEM: &str = concat!(
+    r#"{"describedObject":{"kind":"Pod","namespace":"default","name":"endless-0","apiVersion":"/v1"},"#,
+    r#""metric":{"name":"http_requests","selector":null},"timestamp":"2026-11-21T21:19:22Z","value":"1"},"#,
+);
+
+const POD_LIST: &str = concat!(
+    r#"{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"1"},"items":["#,
+    r#"{"metadata":{"name":"pod-0","namespace":"default"}}]}"#,
+    "\n",
+);

@@ -1,0 +1,318 @@
+//! A simulated member cluster: an API server with a prometheus-adapter behind it.
+//!
+//! It answers as the recorded real one (`tests/contract/real/members.json`) in JSON and in protobuf, from values that a
+//! test sets, from scripted answers, or from the sample application of [`crate::app`]; and it falls ill on command.
+
+mod cluster_api;
+mod custom_metrics;
+mod fault;
+mod script;
+mod selector;
+mod serve;
+mod store;
+mod traffic;
+pub mod wire;
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use futures::FutureExt;
+use rustls::ServerConfig;
+use rustls::crypto::aws_lc_rs;
+
+pub use self::fault::{Fault, Flaw};
+pub use self::script::{RecordedAnswer, ScriptedAnswer, contract_directory, recorded_answers};
+use self::serve::State;
+pub use self::store::{Labels, Pod, Resource, Series, Store};
+pub use self::traffic::{Counters, RecordedRequest};
+use self::wire::Version;
+use crate::https::{Line, Server};
+use crate::pki::{Authority, Identity};
+
+/// A running member cluster; it stops when dropped.
+pub struct Member {
+    state: Arc<State>,
+    server: Server,
+    authority: Authority,
+    identity: Identity,
+    flawed: AtomicBool,
+    connections_before: AtomicUsize,
+}
+
+/// What kind of API server a member has.
+#[derive(Clone, Debug)]
+pub struct MemberOptions {
+    /// The versions of the custom metrics API; without any there is no such API.
+    pub versions: Vec<Version>,
+    /// The formats that are served.
+    pub formats: Formats,
+    /// The protocols that are offered in the TLS handshake.
+    pub protocols: Protocols,
+    /// The path that every request must begin with, `/k8s/clusters/c-1` for an API server behind a proxy; or empty.
+    pub path_prefix: String,
+}
+
+/// The encodings that a member serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Formats {
+    /// JSON and protobuf, the first that the client lists.
+    Both,
+    /// JSON only.
+    Json,
+}
+
+/// The protocols that a member speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocols {
+    /// HTTP/2 and HTTP/1.1.
+    Both,
+    /// HTTP/2 only.
+    Http2,
+    /// HTTP/1.1 only.
+    Http1,
+}
+
+/// How a member is reached.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Access {
+    /// The cluster's name.
+    pub name: String,
+    /// `https://127.0.0.1:port`, with the path prefix if there is one.
+    pub endpoint: String,
+    /// The authority that signed the serving certificate.
+    pub ca_pem: String,
+    /// The bearer token.
+    pub token: String,
+}
+
+impl Member {
+    /// Starts an empty cluster with both versions, formats and protocols.
+    ///
+    /// # Errors
+    /// If no port can be bound.
+    pub async fn start(name: &str) -> anyhow::Result<Self> {
+        Self::start_with(name, MemberOptions::default()).await
+    }
+
+    /// Starts an empty cluster.
+    ///
+    /// # Errors
+    /// If no port can be bound.
+    pub async fn start_with(name: &str, options: MemberOptions) -> anyhow::Result<Self> {
+        let authority = Authority::new(&format!("{name}-ca"));
+        let identity = authority.server(&HOST_NAMES);
+        let tls = options.protocols.tls(&identity);
+        let state = Arc::new(State {
+            name: name.to_owned(),
+            options,
+            token: Mutex::new(new_token()),
+            store: Arc::new(Store::new()),
+            faults: Mutex::default(),
+            script: script::Script::default(),
+            traffic: Arc::default(),
+        });
+        let handler = state.clone();
+        let handler = Arc::new(move |request, _| serve::serve(handler.clone(), request).boxed());
+        let server = Server::start(tls, handler).await?;
+        Ok(Self {
+            state,
+            server,
+            authority,
+            identity,
+            flawed: AtomicBool::new(false),
+            connections_before: AtomicUsize::new(0),
+        })
+    }
+
+    /// Adds ready pods `sample-app-{member}-0001`… of the namespace `default`, labelled `app=sample-app`, each with a
+    /// value of `metric`.
+    #[must_use]
+    pub fn with_pods(self, metric: &str, count: usize) -> Self {
+        for number in 1..=count {
+            let name = format!("sample-app-{}-{number:04}", self.name());
+            self.store().set_pod(Pod::running("default", &name, &[("app", "sample-app")]));
+            let value = format!("{}m", 1 + number * 37 % 999);
+            let series = Series::new(Resource::PODS, Some("default"), &name, metric, &value);
+            self.set_metric(series.object_label("app", "sample-app"));
+        }
+        self
+    }
+
+    /// The cluster's name.
+    pub fn name(&self) -> &str {
+        &self.state.name
+    }
+
+    /// How to reach it now.
+    pub fn access(&self) -> Access {
+        Access {
+            name: self.name().to_owned(),
+            endpoint: format!("https://{}{}", self.server.address(), self.state.options.path_prefix),
+            ca_pem: self.authority.pem(),
+            token: self.token(),
+        }
+    }
+
+    /// The token that it accepts.
+    pub fn token(&self) -> String {
+        self.state.token.lock().expect("no holder panics").clone()
+    }
+
+    /// Accepts another token from now on, and no longer the old one.
+    pub fn rotate_token(&self) -> String {
+        let token = new_token();
+        *self.state.token.lock().expect("no holder panics") = token.clone();
+        token
+    }
+
+    /// What is in the cluster.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.state.store
+    }
+
+    /// Sets the value of a series.
+    pub fn set_metric(&self, series: Series) {
+        self.state.store.set_metric(series);
+    }
+
+    /// Answers requests with the right token to this path and query always like this. Paths are compared decoded and
+    /// without the parameter `timeout`; the path prefix does not belong to them.
+    pub fn answer(&self, path_and_query: &str, answer: ScriptedAnswer) {
+        self.state.script.set(path_and_query, answer);
+    }
+
+    /// Forgets the scripted answers.
+    pub fn clear_answers(&self) {
+        self.state.script.clear();
+    }
+
+    /// Makes the whole member ill, in place of what it had as a whole before.
+    pub fn fault(&self, fault: Fault) {
+        self.fault_on("", fault);
+    }
+
+    /// Makes the paths ill that start with `prefix` (decoded, without the member's own path prefix); the longest prefix
+    /// decides. Faults of the line are always the whole member's.
+    pub fn fault_on(&self, prefix: &str, fault: Fault) {
+        let flawed = match fault {
+            Fault::Refused => return self.server.set_line(Line::Refused),
+            Fault::Frozen => return self.server.set_line(Line::Frozen),
+            Fault::BadCertificate(Flaw::OtherAuthority) => {
+                Authority::new(&format!("{}-ca", self.name())).server(&HOST_NAMES)
+            }
+            Fault::BadCertificate(Flaw::WrongName) => self.authority.server(&["elsewhere.example"]),
+            Fault::BadCertificate(Flaw::Expired) => self.authority.expired_server(&HOST_NAMES),
+            fault => return self.state.faults.lock().expect("no holder panics").set(prefix, fault),
+        };
+        self.flawed.store(true, Ordering::Relaxed);
+        self.present(&flawed);
+    }
+
+    /// Ends all faults. Requests that hang keep hanging.
+    pub fn heal(&self) {
+        self.state.faults.lock().expect("no holder panics").clear();
+        self.server.set_line(Line::Open);
+        if self.flawed.swap(false, Ordering::Relaxed) {
+            self.present(&self.identity);
+        }
+    }
+
+    /// The requests so far, the oldest first (the last 2,000 are kept; [`Member::counters`] counts all).
+    pub fn requests(&self) -> Vec<RecordedRequest> {
+        self.state.traffic.requests().iter().cloned().collect()
+    }
+
+    /// The requests whose raw path and query start with `prefix`.
+    pub fn requests_to(&self, prefix: &str) -> Vec<RecordedRequest> {
+        let requests = self.state.traffic.requests();
+        requests.iter().filter(|request| request.path_and_query.starts_with(prefix)).cloned().collect()
+    }
+
+    /// The connections that were accepted so far.
+    pub fn connections(&self) -> usize {
+        self.server.connections() - self.connections_before.load(Ordering::Relaxed)
+    }
+
+    /// The numbers now.
+    pub fn counters(&self) -> Counters {
+        *self.state.traffic.counters().borrow()
+    }
+
+    /// Requests whose answer has not been sent completely.
+    pub fn in_flight(&self) -> usize {
+        self.counters().in_flight
+    }
+
+    /// Starts all counts at nothing, save that of the requests in flight.
+    pub fn reset_counters(&self) {
+        self.connections_before.store(self.server.connections(), Ordering::Relaxed);
+        self.state.traffic.reset();
+    }
+
+    /// Waits for the first request since the last reset, at once if it has arrived already.
+    pub async fn arrived(&self) {
+        self.until(|counters| counters.requests > 0).await;
+    }
+
+    /// Waits for the first request since the last reset whose raw path starts with `prefix`.
+    pub async fn arrived_at(&self, prefix: &str) {
+        self.until(|_| !self.requests_to(prefix).is_empty()).await;
+    }
+
+    /// Waits until the numbers are as wanted: `|counters| counters.cancelled == 1`.
+    pub async fn until(&self, wanted: impl Fn(&Counters) -> bool) -> Counters {
+        let mut counters = self.state.traffic.counters();
+        *counters.wait_for(|counters| wanted(counters)).await.expect("the sender lives as long as the member")
+    }
+
+    /// Shows another certificate, also to the clients that are connected now: their connections are cut.
+    fn present(&self, identity: &Identity) {
+        self.server.set_tls(self.state.options.protocols.tls(identity));
+        self.server.cut();
+    }
+}
+
+impl Protocols {
+    fn tls(self, identity: &Identity) -> ServerConfig {
+        let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("the provider has suites for both versions")
+            .with_no_client_auth()
+            .with_single_cert(identity.chain(), identity.private_key())
+            .expect("the key belongs to the certificate");
+        config.alpn_protocols = match self {
+            Self::Both => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+            Self::Http2 => vec![b"h2".to_vec()],
+            Self::Http1 => vec![b"http/1.1".to_vec()],
+        };
+        config
+    }
+}
+
+impl Default for MemberOptions {
+    fn default() -> Self {
+        Self {
+            versions: vec![Version::V1Beta1, Version::V1Beta2],
+            formats: Formats::Both,
+            protocols: Protocols::Both,
+            path_prefix: String::new(),
+        }
+    }
+}
+
+impl fmt::Debug for Access {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Access")
+            .field("name", &self.name)
+            .field("endpoint", &self.endpoint)
+            .finish_non_exhaustive()
+    }
+}
+
+const HOST_NAMES: [&str; 2] = ["127.0.0.1", "localhost"];
+
+fn new_token() -> String {
+    uuid::Uuid::new_v4().simple().to_string()
+}

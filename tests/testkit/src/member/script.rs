@@ -1,0 +1,157 @@
+//! Exact answers to exact requests: how recorded traffic is played.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use anyhow::Context;
+use bytes::Bytes;
+use http::StatusCode;
+use percent_encoding::percent_decode_str;
+use serde::Deserialize;
+
+use super::wire::{Format, MetricValueList};
+use crate::base64;
+
+/// An answer that is sent as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScriptedAnswer {
+    /// The status.
+    pub status: StatusCode,
+    /// The `Content-Type`.
+    pub content_type: String,
+    /// The body's bytes.
+    pub body: Bytes,
+}
+
+/// One row of `tests/contract/real/members.json`.
+#[derive(Clone, Debug)]
+pub struct RecordedAnswer {
+    /// The row's name; rows of one name differ in `accept`.
+    pub name: String,
+    /// The path and query that were asked for, `POD` standing for a pod's name.
+    pub path: String,
+    /// The request's `Accept`.
+    pub accept: String,
+    /// What a real member answered; `None` where it did not within 40 s.
+    pub answer: Option<ScriptedAnswer>,
+}
+
+/// The scripted answers of a member.
+#[derive(Debug, Default)]
+pub(super) struct Script {
+    answers: Mutex<HashMap<String, ScriptedAnswer>>,
+}
+
+#[derive(Deserialize)]
+struct Rows {
+    answers: Vec<Row>,
+}
+
+#[derive(Deserialize)]
+#[serde(default)]
+#[derive(Default)]
+struct Row {
+    name: String,
+    path: String,
+    accept: String,
+    status: u16,
+    headers: HashMap<String, String>,
+    body: String,
+}
+
+impl ScriptedAnswer {
+    /// An object as JSON.
+    pub fn json(status: StatusCode, object: &serde_json::Value) -> Self {
+        let body = format!("{object}\n").into();
+        Self { status, content_type: Format::Json.media_type().to_owned(), body }
+    }
+
+    /// A list of metric values, given as JSON, in either format.
+    ///
+    /// # Errors
+    /// If the object is no `MetricValueList`.
+    pub fn metrics(object: &serde_json::Value, format: Format) -> anyhow::Result<Self> {
+        let body = MetricValueList::from_json(object)?.encode(format).into();
+        Ok(Self { status: StatusCode::OK, content_type: format.media_type().to_owned(), body })
+    }
+}
+
+impl Script {
+    pub(super) fn set(&self, path_and_query: &str, answer: ScriptedAnswer) {
+        self.answers.lock().expect("no holder panics").insert(key(path_and_query), answer);
+    }
+
+    pub(super) fn clear(&self) {
+        self.answers.lock().expect("no holder panics").clear();
+    }
+
+    pub(super) fn answer(&self, path_and_query: &str) -> Option<ScriptedAnswer> {
+        let answers = self.answers.lock().expect("no holder panics");
+        if answers.is_empty() { None } else { answers.get(&key(path_and_query)).cloned() }
+    }
+}
+
+/// `tests/contract`, where the recorded facts lie.
+pub fn contract_directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../contract")
+}
+
+/// What a real member answered: the rows of `real/members.json`.
+///
+/// # Errors
+/// If the file cannot be read or a row is malformed.
+pub fn recorded_answers() -> anyhow::Result<Vec<RecordedAnswer>> {
+    let path = contract_directory().join("real/members.json");
+    let rows = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+    let rows: Rows = serde_json::from_slice(&rows)?;
+    rows.answers.into_iter().map(Row::into_recorded).collect()
+}
+
+impl Row {
+    fn into_recorded(self) -> anyhow::Result<RecordedAnswer> {
+        let answer = if self.status == 0 { None } else { Some(self.answer()?) };
+        Ok(RecordedAnswer { name: self.name, path: self.path, accept: self.accept, answer })
+    }
+
+    fn answer(&self) -> anyhow::Result<ScriptedAnswer> {
+        let body = match self.body.strip_prefix("base64:") {
+            Some(text) => {
+                base64::decode(text).with_context(|| format!("{}: malformed base64", self.name))?.into()
+            }
+            None => self.body.clone().into(),
+        };
+        let content_type = self.headers.get("content-type").cloned().unwrap_or_default();
+        Ok(ScriptedAnswer { status: StatusCode::from_u16(self.status)?, content_type, body })
+    }
+}
+
+/// Path and query decoded, without `timeout`, the parameters in order.
+fn key(path_and_query: &str) -> String {
+    let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let (path, query) = path_and_query.split_once('?').unwrap_or((path_and_query, ""));
+    let parameters = query.split('&').map(|pair| decode(&pair.replace('+', " ")));
+    let mut parameters: Vec<_> =
+        parameters.filter(|pair| !pair.is_empty() && !pair.starts_with("timeout=")).collect();
+    parameters.sort();
+    format!("{}?{}", decode(path), parameters.join("&"))
+}
+
+impl fmt::Display for RecordedAnswer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} ({})", self.name, self.accept)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_compared_decoded_and_without_their_timeout() {
+        assert_eq!(key("/a/%2A/m?timeout=32s&b=%3D&a=x+y"), key("/a/*/m?a=x%20y&b==&timeout=5s"));
+        assert_eq!(key("/a?timeout=32s"), key("/a"));
+        assert_ne!(key("/a?b=1"), key("/a"));
+    }
+}

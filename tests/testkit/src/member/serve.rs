@@ -1,0 +1,273 @@
+//! A request's way through a member: its faults, its token, its script, then what it really has to say.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http::header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use percent_encoding::percent_decode_str;
+use tokio::time::sleep;
+
+use super::cluster_api::{self, ListOptions};
+use super::custom_metrics::{self, GROUP, Selectors};
+use super::fault::{Fault, Faults};
+use super::script::Script;
+use super::store::Store;
+use super::traffic::Traffic;
+use super::wire::{Document, Encoded, Format, Status};
+use super::{Formats, MemberOptions};
+use crate::https::{Body, full};
+
+/// What the handler of a member's requests knows.
+pub(super) struct State {
+    pub name: String,
+    pub options: MemberOptions,
+    pub token: Mutex<String>,
+    pub store: Arc<Store>,
+    pub faults: Mutex<Faults>,
+    pub script: Script,
+    pub traffic: Arc<Traffic>,
+}
+
+/// A request with its path in decoded segments and its query in decoded pairs.
+struct Ask<'a> {
+    method: &'a Method,
+    segments: Vec<String>,
+    query: Vec<(String, String)>,
+}
+
+/// What a route leads to.
+enum Found {
+    Document(StatusCode, Document),
+    Stream(Body),
+}
+
+pub(super) async fn serve(state: Arc<State>, request: Request<Incoming>) -> io::Result<Response<Body>> {
+    let flight = state.traffic.arrive(&request);
+    match state.respond(&request).await {
+        Ok(response) => Ok(flight.carry(response)),
+        Err(error) => {
+            flight.abort();
+            Err(error)
+        }
+    }
+}
+
+impl State {
+    async fn respond(&self, request: &Request<Incoming>) -> io::Result<Response<Body>> {
+        let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+        let Some(target) = target.strip_prefix(&self.options.path_prefix) else {
+            return Ok(response(page_not_found()));
+        };
+        let path = target.split('?').next().unwrap_or_default();
+        let path = percent_decode_str(path).decode_utf8_lossy();
+        let format = self.options.formats.negotiate(request.headers());
+        let fault = self.faults.lock().expect("no holder panics").of(&path);
+        match &fault {
+            Some(Fault::Hang) => std::future::pending().await,
+            Some(Fault::Delay(time)) => sleep(*time).await,
+            Some(Fault::Abort) => return Err(io::ErrorKind::ConnectionReset.into()),
+            Some(fault) => {
+                if let Some(answer) = fault.answer(format.unwrap_or(Format::Json)) {
+                    return Ok(answer);
+                }
+            }
+            None => {}
+        }
+        let answer = self.well(request, target, format, fault.as_ref());
+        match fault {
+            Some(fault) => fault.spoil(answer).await,
+            None => Ok(answer),
+        }
+    }
+
+    /// What a member in good health answers; only a list's values may be spoiled here.
+    fn well(
+        &self,
+        request: &Request<Incoming>,
+        target: &str,
+        format: Option<Format>,
+        fault: Option<&Fault>,
+    ) -> Response<Body> {
+        let format_or_json = format.unwrap_or(Format::Json);
+        if !self.knows(request.headers()) {
+            let status = Status::failure(StatusCode::UNAUTHORIZED, "Unauthorized", "Unauthorized");
+            return response(
+                Document::Status(status.into()).encode(StatusCode::UNAUTHORIZED, format_or_json),
+            );
+        }
+        if let Some(answer) = self.script.answer(target) {
+            let mut scripted = Response::new(full(answer.body));
+            *scripted.status_mut() = answer.status;
+            if let Ok(content_type) = HeaderValue::try_from(answer.content_type) {
+                scripted.headers_mut().insert(CONTENT_TYPE, content_type);
+            }
+            return scripted;
+        }
+        let (status, mut document) = match self.route(&Ask::new(request.method(), target)) {
+            Some(Found::Document(status, document)) => (status, document),
+            Some(Found::Stream(body)) => {
+                let mut stream = Response::new(body);
+                stream.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                return stream;
+            }
+            None => return response(page_not_found()),
+        };
+        if format.is_none() && !matches!(document, Document::Text(_)) {
+            let message = "only the following media types are accepted: application/json, \
+                           application/vnd.kubernetes.protobuf";
+            let status = Status::failure(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message);
+            return response(
+                Document::Status(status.into()).encode(StatusCode::NOT_ACCEPTABLE, Format::Json),
+            );
+        }
+        if let (Some(Fault::BadQuantity), Document::Metrics(list)) = (fault, &mut document) {
+            list.items.iter_mut().for_each(|item| item.value = "12 apples".to_owned());
+        }
+        response(document.encode(status, format_or_json))
+    }
+
+    fn knows(&self, headers: &HeaderMap) -> bool {
+        let bearer =
+            headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+        bearer.is_some_and(|bearer| bearer == *self.token.lock().expect("no holder panics"))
+    }
+
+    fn route(&self, ask: &Ask<'_>) -> Option<Found> {
+        let ok = |document| Found::Document(StatusCode::OK, document);
+        let group = custom_metrics::group(&self.options.versions);
+        let segments: Vec<&str> = ask.segments.iter().map(String::as_str).collect();
+        let found = match *segments {
+            ["version"] => ok(Document::Raw(cluster_api::VERSION)),
+            ["healthz" | "livez" | "readyz", ..] => ok(Document::Text("ok")),
+            ["api"] => ok(cluster_api::versions()),
+            ["api", "v1"] => ok(Document::Resources(cluster_api::core_resources())),
+            ["api", "v1", "pods"] => self.pods(None, ask),
+            ["api", "v1", "namespaces", namespace, "pods"] => self.pods(Some(namespace), ask),
+            ["api", "v1", "nodes"] => match ask.list_options() {
+                options if options.watch => self.watch(None, options),
+                _ => document(cluster_api::nodes(&self.store, &self.name)),
+            },
+            ["apis"] => ok(Document::Groups(group.into_iter().collect())),
+            ["apis", GROUP] => ok(Document::Group(group?)),
+            ["apis", GROUP, version, ref path @ ..] => {
+                let mut versions = self.options.versions.iter().copied();
+                let version = versions.find(|served| served.name() == version)?;
+                match path {
+                    [] => ok(Document::Resources(custom_metrics::discovery(&self.store, version))),
+                    path => {
+                        document(custom_metrics::answer(&self.store, version, path, &ask.metric_selectors()))
+                    }
+                }
+            }
+            _ => return None,
+        };
+        Some(if ask.method == Method::GET { found } else { method_not_allowed() })
+    }
+
+    fn pods(&self, namespace: Option<&str>, ask: &Ask<'_>) -> Found {
+        let options = ask.list_options();
+        if options.watch {
+            return self.watch(Some(namespace.map(str::to_owned)), options);
+        }
+        document(cluster_api::pods(&self.store, namespace, &options))
+    }
+
+    fn watch(&self, namespace: Option<Option<String>>, options: ListOptions) -> Found {
+        match cluster_api::watch(self.store.clone(), namespace, options) {
+            Ok(events) => Found::Stream(events),
+            Err(status) => Found::Document(StatusCode::UNPROCESSABLE_ENTITY, Document::Status(status)),
+        }
+    }
+}
+
+impl Formats {
+    /// The first format of `Accept` that is served; none if there is none.
+    fn negotiate(self, headers: &HeaderMap) -> Option<Format> {
+        let accept: Vec<&str> =
+            headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+        if accept.is_empty() {
+            return Some(Format::Json);
+        }
+        accept.iter().flat_map(|value| value.split(',')).find_map(|range| {
+            let (media_type, parameters) = range.split_once(';').unwrap_or((range, ""));
+            match media_type.trim() {
+                _ if parameters.contains("as=") => None,
+                "application/vnd.kubernetes.protobuf" if self == Self::Both => Some(Format::Protobuf),
+                "application/json" | "application/*" | "*/*" => Some(Format::Json),
+                _ => None,
+            }
+        })
+    }
+}
+
+impl<'a> Ask<'a> {
+    fn new(method: &'a Method, target: &str) -> Self {
+        let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let pair = |pair: &str| {
+            let pair = pair.replace('+', " ");
+            let (key, value) = pair.split_once('=').unwrap_or((&pair, ""));
+            (decode(key), decode(value))
+        };
+        Self {
+            method,
+            segments: path.trim_start_matches('/').split('/').map(decode).collect(),
+            query: query.split('&').map(pair).collect(),
+        }
+    }
+
+    fn parameter(&self, name: &str) -> String {
+        let found = self.query.iter().find(|(key, _)| key == name);
+        found.map(|(_, value)| value.clone()).unwrap_or_default()
+    }
+
+    fn metric_selectors(&self) -> Selectors {
+        Selectors {
+            labels: self.parameter("labelSelector"),
+            metric_labels: self.parameter("metricLabelSelector"),
+        }
+    }
+
+    fn list_options(&self) -> ListOptions {
+        let is_set = |name| matches!(self.parameter(name).as_str(), "1" | "true");
+        ListOptions {
+            labels: self.parameter("labelSelector"),
+            fields: self.parameter("fieldSelector"),
+            watch: is_set("watch"),
+            send_initial_events: is_set("sendInitialEvents"),
+            resource_version: self.parameter("resourceVersion"),
+            timeout: self.parameter("timeoutSeconds").parse().ok().map(Duration::from_secs),
+        }
+    }
+}
+
+fn document((status, document): (StatusCode, Document)) -> Found {
+    Found::Document(status, document)
+}
+
+fn method_not_allowed() -> Found {
+    let message = "the server does not allow this method on the requested resource";
+    let status = Status::failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message);
+    Found::Document(StatusCode::METHOD_NOT_ALLOWED, Document::Status(status.into()))
+}
+
+fn page_not_found() -> Encoded {
+    Document::Text("404 page not found\n").encode(StatusCode::NOT_FOUND, Format::Json)
+}
+
+fn response(encoded: Encoded) -> Response<Body> {
+    let mut response = Response::new(full(encoded.body));
+    *response.status_mut() = encoded.status;
+    let headers = response.headers_mut();
+    let audit_id = uuid::Uuid::new_v4().to_string();
+    headers.insert("audit-id", HeaderValue::try_from(audit_id).expect("a UUID is ASCII"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(encoded.content_type));
+    if encoded.status == StatusCode::NOT_FOUND && encoded.content_type.starts_with("text/plain") {
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    }
+    response
+}

@@ -1,0 +1,100 @@
+//! Certificate authorities and the identities they sign, each test fleet with its own.
+
+use std::sync::Arc;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose,
+};
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+/// A certificate authority.
+pub struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+/// A leaf certificate and its private key, both as PEM.
+#[derive(Clone)]
+pub struct Identity {
+    /// The certificate.
+    pub certificate: String,
+    /// The private key (PKCS#8).
+    pub key: String,
+}
+
+impl Authority {
+    /// A new self-signed authority.
+    pub fn new(common_name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, common_name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let key = KeyPair::generate().expect("the default algorithm generates keys");
+        let issuer = CertifiedIssuer::self_signed(params, key).expect("the parameters are complete");
+        Self { issuer }
+    }
+
+    /// The authority's certificate as PEM.
+    pub fn pem(&self) -> String {
+        self.issuer.pem()
+    }
+
+    /// A serving certificate for DNS names and IP addresses.
+    pub fn server(&self, names: &[&str]) -> Identity {
+        let mut params = params_for(names);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        self.sign(&params)
+    }
+
+    /// A serving certificate whose time is over.
+    pub fn expired_server(&self, names: &[&str]) -> Identity {
+        let mut params = params_for(names);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.not_before = rcgen::date_time_ymd(2019, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+        self.sign(&params)
+    }
+
+    /// A client certificate: `common_name` is the user, `organizations` are the groups.
+    pub fn client(&self, common_name: &str, organizations: &[&str]) -> Identity {
+        let mut params = params_for(&[]);
+        params.distinguished_name.push(DnType::CommonName, common_name);
+        for organization in organizations {
+            params.distinguished_name.push(DnType::OrganizationName, *organization);
+        }
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        self.sign(&params)
+    }
+
+    /// Trust in this authority alone.
+    pub fn roots(&self) -> Arc<RootCertStore> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.issuer.der().clone()).expect("a certificate that was just made is well-formed");
+        Arc::new(roots)
+    }
+
+    fn sign(&self, params: &CertificateParams) -> Identity {
+        let key = KeyPair::generate().expect("the default algorithm generates keys");
+        let certificate = params.signed_by(&key, &self.issuer).expect("the parameters are complete");
+        Identity { certificate: certificate.pem(), key: key.serialize_pem() }
+    }
+}
+
+impl Identity {
+    /// The certificate as rustls takes it.
+    pub fn chain(&self) -> Vec<CertificateDer<'static>> {
+        vec![CertificateDer::from_pem_slice(self.certificate.as_bytes()).expect("rcgen writes valid PEM")]
+    }
+
+    /// The key as rustls takes it.
+    pub fn private_key(&self) -> PrivateKeyDer<'static> {
+        PrivateKeyDer::from_pem_slice(self.key.as_bytes()).expect("rcgen writes valid PEM")
+    }
+}
+
+fn params_for(names: &[&str]) -> CertificateParams {
+    let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+    CertificateParams::new(names).expect("names are ASCII")
+}

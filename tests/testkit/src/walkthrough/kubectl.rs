@@ -1,0 +1,137 @@
+//! The command with which one looks for oneself, and what it prints.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use crate::pki::Identity;
+
+/// Items that are shown before the rest is only counted.
+const SHOWN: usize = 3;
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A command line that asks the control plane for a path: kubectl's, or curl's where there is no kubectl.
+#[derive(Clone)]
+pub(super) struct Asking {
+    program: &'static str,
+    arguments: Vec<String>,
+}
+
+/// A list as it came, item by item.
+#[derive(Deserialize)]
+struct List<'a> {
+    kind: &'a str,
+    #[serde(rename = "apiVersion")]
+    api_version: &'a str,
+    #[serde(borrow)]
+    items: Vec<&'a RawValue>,
+}
+
+impl Asking {
+    /// The command for `path`.
+    pub(super) async fn kubectl(kubeconfig: &Path, path: &str) -> Option<Self> {
+        let version = Command::new("kubectl").args(["version", "--client"]).output().await;
+        let arguments = ["--kubeconfig", &kubeconfig.display().to_string(), "get", "--raw", path]
+            .map(str::to_owned)
+            .to_vec();
+        version.ok().map(|_| Self { program: "kubectl", arguments })
+    }
+
+    /// The command for `path` without kubectl; the files it needs are written into `directory`.
+    ///
+    /// # Errors
+    /// If they cannot be written.
+    pub(super) fn curl(
+        directory: &Path,
+        server: &str,
+        ca_pem: &str,
+        identity: &Identity,
+        path: &str,
+    ) -> io::Result<Self> {
+        let mut arguments = Vec::new();
+        for (flag, name, text) in [
+            ("--cacert", "ca.crt", ca_pem),
+            ("--cert", "admin.crt", &identity.certificate),
+            ("--key", "admin.key", &identity.key),
+        ] {
+            let file = directory.join(name);
+            fs::write(&file, text)?;
+            arguments.extend([flag.to_owned(), file.display().to_string()]);
+        }
+        arguments.splice(0..0, ["--silent", "--show-error"].map(str::to_owned));
+        arguments.push(format!("{server}{path}"));
+        Ok(Self { program: "curl", arguments })
+    }
+
+    /// The line to type.
+    pub(super) fn line(&self) -> String {
+        let quoted = self.arguments.iter().map(|argument| {
+            if argument.contains(['*', '?', '&', ' ']) { format!("\"{argument}\"") } else { argument.clone() }
+        });
+        std::iter::once(self.program.to_owned()).chain(quoted).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Runs it and returns what it prints, lists cut short.
+    ///
+    /// # Errors
+    /// If it cannot be run, fails or takes too long; with what it says.
+    pub(super) async fn run(&self) -> anyhow::Result<String> {
+        let command = Command::new(self.program).args(&self.arguments).kill_on_drop(true).output();
+        let output = timeout(LIMIT, command).await.context("it took too long")??;
+        let complaints = String::from_utf8_lossy(&output.stderr);
+        anyhow::ensure!(output.status.success(), "{}", complaints.trim());
+        Ok(format!("{complaints}{}", shorten(&String::from_utf8_lossy(&output.stdout))))
+    }
+}
+
+/// A list with an item a line, the first few of them; anything else as it is.
+fn shorten(body: &str) -> String {
+    let Ok(list) = serde_json::from_str::<List<'_>>(body) else { return body.trim_end().to_owned() };
+    let mut lines = vec![format!("{} ({}), {} items:", list.kind, list.api_version, list.items.len())];
+    lines.extend(list.items.iter().take(SHOWN).map(|item| format!("  {item}")));
+    if list.items.len() > SHOWN {
+        lines.push(format!("  … and {} more", list.items.len() - SHOWN));
+    }
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_cut_short_and_its_items_stay_as_they_are() {
+        let item = r#"{"value":"1","describedObject":{"name":"a"}}"#;
+        let list = |count: usize| {
+            let items = vec![item; count].join(",");
+            format!(r#"{{"kind":"MetricValueList","apiVersion":"v1","metadata":{{}},"items":[{items}]}}"#)
+        };
+        assert_eq!(shorten(&list(1)), format!("MetricValueList (v1), 1 items:\n  {item}"));
+        let long = shorten(&list(5));
+        assert!(long.ends_with("  … and 2 more"), "{long}");
+        assert_eq!(long.lines().count(), 5);
+        assert_eq!(shorten("ok\n"), "ok");
+    }
+
+    #[test]
+    fn the_line_to_type_keeps_the_shell_from_the_wildcard() {
+        let asking = Asking {
+            program: "kubectl",
+            arguments: ["get", "--raw", "/pods/*/http_requests"].map(str::to_owned).to_vec(),
+        };
+        assert_eq!(asking.line(), r#"kubectl get --raw "/pods/*/http_requests""#);
+    }
+
+    #[tokio::test]
+    async fn a_command_that_fails_says_why() {
+        let asking = Asking { program: "ls", arguments: vec!["/nowhere".to_owned()] };
+        assert!(asking.run().await.unwrap_err().to_string().contains("/nowhere"));
+    }
+}

@@ -1,0 +1,224 @@
+//! What stands on the walkthrough's stage: the fleet, the application, the adapter and the scaling loop.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use futures::FutureExt;
+use tempfile::TempDir;
+
+use super::Options;
+use super::evidence::Probes;
+use super::kubectl::Asking;
+use super::screen::decimal;
+use crate::adapter::AdapterProcess;
+use crate::api_client::{ApiClient, Credentials};
+use crate::app::{Deployment, LoadGenerator};
+use crate::federated_hpa::{Cluster, FederatedHpa, Loop, Metric, RunningLoop, ScaleTo, Spec, Target, divide};
+use crate::fleet::{Fleet, PREFERRED};
+use crate::member::{Fault, Member};
+
+const MEMBERS: [&str; 2] = ["member1", "member2"];
+/// The clusters' static weights.
+const WEIGHTS: [u32; 2] = [1, 1];
+/// The member that freezes.
+const FROZEN: usize = 1;
+/// How often the scaling loop runs; Karmada's 15 s would leave it eight rounds.
+const PERIOD: Duration = Duration::from_secs(1);
+/// How often the aggregation layer probes the adapter; kube-apiserver's 30 s would miss the freeze.
+const PROBE_PERIOD: Duration = Duration::from_secs(3);
+/// Requests a second: enough for four times the most replicas.
+const LOAD: u32 = 30;
+const QUERY: &str = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/pods/*/http_requests";
+
+/// Everything that runs; it ends when dropped, the adapter first.
+pub(super) struct Stage {
+    pub(super) adapter: AdapterProcess,
+    pub(super) rounds: RunningLoop,
+    /// The command with which one looks for oneself.
+    pub(super) asking: Asking,
+    spec: Spec,
+    load: LoadGenerator,
+    deployments: Vec<Arc<Deployment>>,
+    fleet: Fleet,
+    _directory: TempDir,
+}
+
+impl Stage {
+    /// Starts everything and waits until the adapter serves the control plane.
+    ///
+    /// # Errors
+    /// If something cannot be started, or the adapter does not become ready.
+    pub(super) async fn set(options: &Options) -> anyhow::Result<Self> {
+        let directory = tempfile::Builder::new().prefix("fleet-").tempdir()?;
+        let spec = Spec::tutorial();
+        let mut members = Vec::new();
+        for name in MEMBERS {
+            members.push(Member::start(name).await?);
+        }
+        let deployments: Vec<_> = members.iter().map(|member| Arc::new(Deployment::start(member))).collect();
+        let shares = divide(spec.min_replicas.unsigned_abs(), &WEIGHTS);
+        for (deployment, share) in deployments.iter().zip(&shares) {
+            deployment.scale_to(*share as usize).await?;
+        }
+        let fleet = Fleet::start(members).await?;
+        fleet.plane.set_probe_interval(PROBE_PERIOD);
+        let log = match &options.log {
+            Some(log) => log.clone(),
+            None => kept_file()?,
+        };
+        let adapter = fleet.start_adapter(&options.adapter, &[], Some(log)).await?;
+        let asking = match Asking::kubectl(&fleet.plane.admin_kubeconfig()?, QUERY).await {
+            Some(asking) => asking,
+            None => {
+                let (url, authority) = (fleet.plane.url(), fleet.plane.ca_pem());
+                let admin = fleet.plane.client_identity("admin", &["system:masters"]);
+                Asking::curl(directory.path(), &url, &authority, &admin, QUERY)?
+            }
+        };
+        for (deployment, share) in deployments.iter().zip(&shares) {
+            deployment.ready(*share as usize).await;
+        }
+        let clusters = clusters(&fleet, &deployments, &shares)?;
+        let target = Target { namespace: "default".to_owned(), selector: "app=sample-app".to_owned() };
+        let scaling = Loop::new(
+            FederatedHpa::new(spec.clone()),
+            target,
+            fleet.plane.admin_client(),
+            clusters,
+            spec.min_replicas,
+        );
+        let load =
+            LoadGenerator::start(deployments.iter().map(|deployment| deployment.endpoints()).collect());
+        let rounds = scaling.start(PERIOD);
+        Ok(Self { adapter, rounds, asking, spec, load, deployments, fleet, _directory: directory })
+    }
+
+    /// What there is to know at the beginning.
+    pub(super) fn introduction(&self) -> String {
+        let Spec { min_replicas, max_replicas, .. } = self.spec;
+        format!(
+            "The adapter serves https://{} and {PREFERRED} is available.\n\
+             Its log:  {}\n\
+             Scaling:  {min_replicas} to {max_replicas} replicas, http_requests {} on average, 10 s of \
+             stabilization, divided {}:{}\n\
+             Look for yourself meanwhile:\n\n  {}\n",
+            self.adapter.address(),
+            self.adapter.log().display(),
+            decimal(self.target()),
+            WEIGHTS[0],
+            WEIGHTS[1],
+            self.asking.line()
+        )
+    }
+
+    /// What one can do when it is held.
+    ///
+    /// # Errors
+    /// If the kubeconfig cannot be written.
+    pub(super) fn invitation(&self) -> anyhow::Result<String> {
+        let kubeconfig = self.fleet.plane.admin_kubeconfig()?;
+        let kubeconfig = kubeconfig.display();
+        let replicas = self.deployments.iter().flat_map(|deployment| deployment.endpoints().borrow().clone());
+        let mut text = format!(
+            "\nEverything stays up until Ctrl-C:\n\n  {}\n  \
+             kubectl --kubeconfig {kubeconfig} get clusters\n  \
+             kubectl --kubeconfig {kubeconfig} get apiservices\n  \
+             curl http://{}/metrics   (the adapter's own)\n",
+            self.asking.line(),
+            self.adapter.metrics_address(),
+        );
+        for address in replicas {
+            let _ = writeln!(text, "  curl http://{address}/   (the application; each request counts)");
+        }
+        Ok(text)
+    }
+
+    /// Stays up until it is dropped.
+    ///
+    /// # Errors
+    /// If the adapter or the scaling loop ends.
+    pub(super) async fn hold(&mut self) -> anyhow::Result<()> {
+        loop {
+            self.rounds.rounds.recv().await.context("the scaling loop has ended")?;
+            self.adapter.check()?;
+        }
+    }
+
+    /// The fewest and the most replicas.
+    pub(super) fn limits(&self) -> (i32, i32) {
+        (self.spec.min_replicas, self.spec.max_replicas)
+    }
+
+    /// What a replica should have, in thousandths.
+    pub(super) fn target(&self) -> i64 {
+        self.spec.metrics.iter().find_map(average_value).unwrap_or_default()
+    }
+
+    /// The member that freezes.
+    pub(super) fn frozen_member(&self) -> &str {
+        self.fleet.members[FROZEN].name()
+    }
+
+    /// Freezes a member's API server; its Cluster object stays Ready, as Karmada takes longer to notice.
+    pub(super) fn freeze(&self) {
+        self.fleet.members[FROZEN].fault(Fault::Frozen);
+    }
+
+    /// Lets it answer again.
+    pub(super) fn thaw(&self) {
+        self.fleet.members[FROZEN].heal();
+    }
+
+    /// Turns the load on or off and says how many requests a second it is now.
+    pub(super) fn set_load(&self, on: bool) -> u32 {
+        let rate = if on { LOAD } else { 0 };
+        self.load.set_rate(f64::from(rate));
+        rate
+    }
+
+    /// Requests of the load generator: done and failed.
+    pub(super) fn load_counts(&self) -> (u64, u64) {
+        (self.load.done(), self.load.failed())
+    }
+
+    /// What the aggregation layer's probes found.
+    pub(super) fn probes(&self) -> Option<Probes> {
+        let transitions = self.fleet.plane.transitions(PREFERRED).ok()?;
+        let failed = self.fleet.plane.probe_failures(PREFERRED).ok()?;
+        // What was before it became available for the first time is the adapter's start.
+        let since = transitions.into_iter().skip_while(|state| !state.available);
+        let unavailable = since.filter(|state| !state.available).map(|state| state.message).collect();
+        Some(Probes { failed: failed.len(), unavailable })
+    }
+}
+
+fn clusters(fleet: &Fleet, deployments: &[Arc<Deployment>], shares: &[u32]) -> anyhow::Result<Vec<Cluster>> {
+    let stages = fleet.members.iter().zip(deployments).zip(WEIGHTS.iter().zip(shares));
+    let cluster = |((member, deployment), (weight, wanted)): ((&Member, &Arc<Deployment>), (&u32, &u32))| {
+        let access = member.access();
+        let deployment = deployment.clone();
+        let scale_to: ScaleTo = Arc::new(move |replicas| {
+            let deployment = deployment.clone();
+            async move { deployment.scale_to(replicas as usize).await }.boxed()
+        });
+        let member = ApiClient::new(&access.endpoint, &access.ca_pem, Credentials::Token(&access.token))?;
+        Ok(Cluster { name: access.name, weight: *weight, wanted: *wanted, member, scale_to })
+    };
+    stages.map(cluster).collect()
+}
+
+fn average_value(metric: &Metric) -> Option<i64> {
+    match metric {
+        Metric::Pods { average_value, .. } => Some(*average_value),
+        Metric::Object { .. } => None,
+    }
+}
+
+/// A file for the adapter's log that stays when all is over.
+fn kept_file() -> anyhow::Result<PathBuf> {
+    let file = tempfile::Builder::new().prefix("karmada-metrics-adapter-").suffix(".log").tempfile()?;
+    Ok(file.into_temp_path().keep()?)
+}

@@ -1,0 +1,326 @@
+//! The aggregation layer in front of a server that writes down what it is sent.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, Version};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use serde_json::{Value, json};
+use testkit::api_client::Credentials;
+use testkit::control_plane::{BACKEND_NAMESPACE, BACKEND_SERVICE, CUSTOM_METRICS, ControlPlane};
+use testkit::https::{Body, Handler, Server, full};
+use testkit::pki::Authority;
+
+use super::{get, within};
+
+const V1BETA2: &str = "v1beta2.custom.metrics.k8s.io";
+const PODS: &str = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/pods/*/http_requests";
+
+/// What the backend got: the request's line, version, and headers in order.
+#[derive(Clone, Debug)]
+struct Got {
+    line: String,
+    version: Version,
+    headers: Vec<(String, String)>,
+}
+
+/// A backend in the adapter's place.
+struct Backend {
+    server: Server,
+    authority: Authority,
+    got: Arc<Mutex<Vec<Got>>>,
+    /// How many probes are to fail from now on.
+    failing: Arc<AtomicUsize>,
+}
+
+impl Backend {
+    async fn start(plane: &ControlPlane, protocols: &[&str]) -> Self {
+        let authority = Authority::new("adapter-ca");
+        let identity = authority.server(&[&format!("{BACKEND_SERVICE}.{BACKEND_NAMESPACE}.svc")]);
+        let mut front_proxies = RootCertStore::empty();
+        let pem = plane.front_proxy_ca_pem();
+        front_proxies.add(CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()).unwrap();
+        let mut tls = ServerConfig::builder()
+            .with_client_cert_verifier(
+                WebPkiClientVerifier::builder(Arc::new(front_proxies)).build().unwrap(),
+            )
+            .with_single_cert(identity.chain(), identity.private_key())
+            .unwrap();
+        tls.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let (got, failing) = (Arc::<Mutex<Vec<Got>>>::default(), Arc::<AtomicUsize>::default());
+        let handler: Handler = {
+            let (got, failing) = (got.clone(), failing.clone());
+            Arc::new(move |request, _| {
+                got.lock().unwrap().push(Got::of(&request));
+                let response = answer(&request, &failing);
+                Box::pin(async move { Ok(response) })
+            })
+        };
+        let server = Server::start(tls, handler).await.unwrap();
+        Self { server, authority, got, failing }
+    }
+
+    async fn registered(plane: &ControlPlane, protocols: &[&str]) -> Self {
+        let backend = Self::start(plane, protocols).await;
+        let pem = backend.authority.pem();
+        plane.register_backend(backend.server.address(), Some(&pem), &CUSTOM_METRICS).unwrap();
+        for name in CUSTOM_METRICS {
+            within(plane.available(name)).await.unwrap();
+        }
+        backend
+    }
+
+    fn got(&self, line: &str) -> Vec<Got> {
+        self.got.lock().unwrap().iter().filter(|got| got.line == line).cloned().collect()
+    }
+}
+
+impl Got {
+    fn of<T>(request: &Request<T>) -> Self {
+        let pairs = request.headers().iter();
+        let pairs = pairs.map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()));
+        Self {
+            line: format!("{} {}", request.method(), request.uri().path_and_query().unwrap()),
+            version: request.version(),
+            headers: pairs.collect(),
+        }
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+}
+
+fn answer<T>(request: &Request<T>, failing: &AtomicUsize) -> Response<Body> {
+    let known = request.headers().get("if-none-match").is_some_and(|etag| etag == "\"1\"");
+    let document = match request.uri().path() {
+        "/apis" if known => return respond(StatusCode::NOT_MODIFIED, ""),
+        "/apis" => json!({
+            "kind": "APIGroupDiscoveryList",
+            "apiVersion": "apidiscovery.k8s.io/v2",
+            "items": [{"metadata": {"name": "custom.metrics.k8s.io"}, "versions": [{
+                "version": "v1beta2",
+                "resources": [{
+                    "resource": "pods",
+                    "responseKind": {"group": "", "version": "", "kind": ""},
+                    "scope": "Namespaced",
+                    "singularResource": "",
+                    "verbs": [],
+                    "subresources": [{
+                        "subresource": "http_requests",
+                        "responseKind": {"group": "", "version": "", "kind": "MetricValueList"},
+                        "verbs": ["get"],
+                    }],
+                }],
+            }]}],
+        }),
+        path if path.starts_with("/openapi") => {
+            return respond(StatusCode::NOT_FOUND, "404 page not found\n");
+        }
+        path if path.matches('/').count() == 3 => {
+            let fails = failing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+            if fails.is_ok() {
+                return respond(StatusCode::TOO_MANY_REQUESTS, "later\n");
+            }
+            json!({"kind": "APIResourceList", "apiVersion": "v1", "resources": []})
+        }
+        _ => json!({"kind": "MetricValueList", "items": []}),
+    };
+    respond(StatusCode::OK, &document.to_string())
+}
+
+fn respond(status: StatusCode, body: &str) -> Response<Body> {
+    Response::builder()
+        .status(status)
+        .header("content-type", "application/json")
+        .header("etag", "\"1\"")
+        .header("warning", "299 - \"member1 is away\"")
+        .body(full(body.to_owned()))
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_request_reaches_the_backend_as_kube_apiserver_sends_it() {
+    let recorded: Value = serde_json::from_str(
+        &std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../contract/real/aggregation.json"))
+            .unwrap(),
+    )
+    .unwrap();
+    let recorded = &recorded["requests"][0];
+    for protocols in [["http/1.1"], ["h2"]] {
+        let plane = ControlPlane::start().await.unwrap();
+        let backend = Backend::registered(&plane, &protocols).await;
+        let mut request = Request::get(format!("{PODS}?labelSelector=app%3Dsample-app"));
+        for header in recorded["headers"].as_array().unwrap() {
+            let (name, value) = (header[0].as_str().unwrap(), header[1].as_str().unwrap());
+            if !name.starts_with("X-") {
+                request = request.header(name, value);
+            }
+        }
+        let request = request.header("X-Remote-User", "mallory").header("X-Remote-Group", "system:masters");
+        let answer = within(plane.admin_client().send(request.body(Bytes::new()).unwrap())).await.unwrap();
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.json().unwrap()["kind"], "MetricValueList");
+        assert_eq!(answer.warnings(), ["299 - \"member1 is away\""]);
+
+        let got = backend.got(recorded["request"].as_str().unwrap()).remove(0);
+        assert_eq!(got.version, if protocols == ["h2"] { Version::HTTP_2 } else { Version::HTTP_11 });
+        let headers: Vec<_> = got.headers.iter().filter(|(name, _)| name != "host").collect();
+        for (header, (name, value)) in recorded["headers"].as_array().unwrap().iter().zip(&headers) {
+            assert_eq!(*name, header[0].as_str().unwrap().to_lowercase());
+            if name.starts_with("x-remote-extra-") {
+                assert!(value.starts_with("X509SHA256=") && value.len() == "X509SHA256=".len() + 64);
+            } else {
+                assert_eq!(*value, header[1].as_str().unwrap(), "{name}");
+            }
+        }
+        assert_eq!(headers.len(), recorded["headers"].as_array().unwrap().len());
+    }
+}
+
+#[tokio::test]
+async fn a_path_is_decoded_and_encoded_again_as_go_does() {
+    let plane = ControlPlane::start().await.unwrap();
+    let backend = Backend::registered(&plane, &["h2"]).await;
+    for (sent, arrives) in [
+        ("pods/*/m?b=2&a=x%20y", "pods/%2A/m?a=x+y&b=2"),
+        ("pods/%2a/m", "pods/%2A/m"),
+        ("pods/a%2Fb(1)/m", "pods/a/b%281%29/m"),
+    ] {
+        let root = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/";
+        assert_eq!(get(&plane, &format!("{root}{sent}")).await.status, 200);
+        assert_eq!(backend.got(&format!("GET {root}{arrives}")).len(), 1, "{sent}");
+    }
+    assert_eq!(get(&plane, "/apis/custom.metrics.k8s.io/v1beta2/%zz").await.status, 400);
+}
+
+#[tokio::test]
+async fn the_control_plane_authorizes_before_it_forwards() {
+    let plane = ControlPlane::start().await.unwrap();
+    let backend = Backend::registered(&plane, &["h2"]).await;
+    plane.add_token("good", "alice", &[]);
+    let alice = plane.client(Credentials::Token("good"));
+    let answer = alice.get(PODS).await.unwrap();
+    assert_eq!(answer.status, 403);
+    assert_eq!(
+        answer.json().unwrap()["message"],
+        "pods.custom.metrics.k8s.io \"*\" is forbidden: User \"alice\" cannot get resource \"pods/http_requests\" in \
+         API group \"custom.metrics.k8s.io\" in the namespace \"default\""
+    );
+    let line = format!("GET {}", PODS.replace('*', "%2A"));
+    assert!(backend.got(&line).is_empty());
+    plane.allow("alice", &["get"], "custom.metrics.k8s.io", &["*"]);
+    assert_eq!(alice.get(PODS).await.unwrap().status, 200);
+    let got = &backend.got(&line)[0];
+    assert_eq!(got.header("x-remote-user"), Some("alice"));
+    assert_eq!(got.header("authorization"), None);
+    let posted = alice.send_json(Method::POST, PODS, &json!({})).await.unwrap();
+    assert_eq!(posted.status, 403);
+}
+
+#[tokio::test]
+async fn five_probes_at_a_time_decide_and_one_success_is_enough() {
+    let plane = ControlPlane::start().await.unwrap();
+    let backend = Backend::registered(&plane, &["http/1.1"]).await;
+    let line = "GET /apis/custom.metrics.k8s.io/v1beta2";
+    let arrived = async |count| {
+        while backend.got(line).len() < count {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    within(arrived(5)).await;
+    plane.probe_now(V1BETA2).await.unwrap();
+    let probes = backend.got(line);
+    assert_eq!(probes.len(), 10);
+    let sent = ["user-agent", "x-remote-group", "x-remote-user", "accept-encoding"];
+    let values = ["Go-http-client/1.1", "system:masters", "system:kube-aggregator", "gzip"];
+    assert_eq!(sent.map(|name| probes[0].header(name).unwrap()), values);
+
+    backend.failing.store(4, Ordering::SeqCst);
+    assert!(plane.probe_now(V1BETA2).await.unwrap().available);
+    let failures = plane.probe_failures(V1BETA2).unwrap();
+    assert_eq!(failures.len(), 4);
+    assert!(failures[0].ends_with("/apis/custom.metrics.k8s.io/v1beta2: 429"), "{}", failures[0]);
+
+    backend.failing.store(usize::MAX, Ordering::SeqCst);
+    let state = plane.probe_now(V1BETA2).await.unwrap();
+    assert!(!state.available);
+    assert_eq!(state.reason, "FailedDiscoveryCheck");
+    let refused = get(&plane, PODS).await;
+    assert_eq!((refused.status.as_u16(), &refused.body[..]), (503, b"service unavailable\n".as_slice()));
+    assert_eq!(refused.headers["content-type"], "text/plain; charset=utf-8");
+
+    backend.failing.store(0, Ordering::SeqCst);
+    assert!(plane.probe_now(V1BETA2).await.unwrap().available);
+    let flips: Vec<bool> = plane.transitions(V1BETA2).unwrap().iter().map(|state| state.available).collect();
+    assert_eq!(flips, [true, false, true]);
+    let object = plane.object("APIService", "", V1BETA2).unwrap();
+    assert_eq!(object["status"]["conditions"][0]["reason"], "Passed");
+}
+
+#[tokio::test]
+async fn a_backend_that_is_away_is_unavailable_until_it_comes() {
+    let plane = ControlPlane::start().await.unwrap();
+    plane.set_probe_interval(Duration::from_millis(50));
+    let backend = Backend::start(&plane, &["h2"]).await;
+    backend.server.set_line(testkit::https::Line::Refused);
+    plane.register_backend(backend.server.address(), None, &[V1BETA2]).unwrap();
+    let mut state = plane.availability(V1BETA2).unwrap();
+    let reason = within(state.wait_for(|state| !state.available && !state.reason.is_empty())).await.unwrap();
+    assert!(reason.message.starts_with("failing or missing response from https://127.0.0.1:"));
+    drop(reason);
+    backend.server.set_line(testkit::https::Line::Open);
+    within(plane.available(V1BETA2)).await.unwrap();
+    assert_eq!(get(&plane, PODS).await.status, 200);
+    plane.deregister_backend(&[V1BETA2]);
+    assert_eq!(get(&plane, PODS).await.status, 404);
+}
+
+#[tokio::test]
+async fn a_backend_with_a_foreign_certificate_is_not_reached() {
+    let plane = ControlPlane::start().await.unwrap();
+    let backend = Backend::start(&plane, &["h2"]).await;
+    let other = Authority::new("another-ca").pem();
+    plane.register_backend(backend.server.address(), Some(&other), &[V1BETA2]).unwrap();
+    within(plane.available(V1BETA2)).await.unwrap();
+    let answer = get(&plane, PODS).await;
+    assert_eq!(answer.status, 503);
+    assert!(answer.body.starts_with(b"error trying to reach service: "), "{:?}", answer.body);
+}
+
+#[tokio::test]
+async fn discovery_is_fetched_with_etags_and_merged() {
+    let plane = ControlPlane::start().await.unwrap();
+    let backend = Backend::registered(&plane, &["h2"]).await;
+    plane.poll_discovery_now(CUSTOM_METRICS[0]).await.unwrap();
+    let again = plane.poll_discovery_now(CUSTOM_METRICS[0]).await.unwrap();
+    assert_eq!(again[0], ("/apis", Some(StatusCode::NOT_MODIFIED)));
+    assert_eq!(again[1], ("/openapi/v2", Some(StatusCode::NOT_FOUND)));
+    let openapi = &backend.got("GET /openapi/v3")[0];
+    assert_eq!(
+        (openapi.header("x-remote-user"), openapi.header("x-remote-group")),
+        (Some("system:aggregator"), None)
+    );
+
+    let accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+    let request = Request::get("/apis").header("accept", accept).body(Bytes::new()).unwrap();
+    let answer = plane.admin_client().send(request).await.unwrap();
+    assert_eq!(
+        answer.headers["content-type"],
+        "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+    );
+    let document = answer.json().unwrap();
+    let groups = document["items"].as_array().unwrap();
+    let custom = groups.iter().find(|group| group["metadata"]["name"] == "custom.metrics.k8s.io").unwrap();
+    assert_eq!(custom["versions"][0]["version"], "v1beta2");
+    assert_eq!(custom["versions"][0]["resources"][0]["subresources"][0]["subresource"], "http_requests");
+    assert_eq!(custom["versions"][0]["freshness"], "Current");
+    assert_eq!(custom["versions"][1]["version"], "v1beta1");
+    let plain = get(&plane, "/apis/custom.metrics.k8s.io").await.json().unwrap();
+    assert_eq!(plain["preferredVersion"]["groupVersion"], "custom.metrics.k8s.io/v1beta2");
+}

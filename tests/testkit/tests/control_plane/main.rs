@@ -1,0 +1,104 @@
+//! The simulated control plane over real sockets, and with the real kubectl where it is installed.
+
+mod access;
+mod aggregation;
+mod kubectl;
+mod lists;
+mod watches;
+
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use http::Request;
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper_rustls::HttpsConnectorBuilder;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+use serde_json::Value;
+use testkit::api_client::Answer;
+use testkit::control_plane::{ControlPlane, MemberSpec};
+
+const CLUSTERS: &str = "/apis/cluster.karmada.io/v1alpha1/clusters";
+const SECRETS: &str = "/api/v1/namespaces/karmada-cluster/secrets";
+
+/// A member that answers nowhere.
+fn member(name: &str) -> MemberSpec {
+    MemberSpec {
+        name: name.to_owned(),
+        endpoint: "https://127.0.0.1:1".to_owned(),
+        ca_bundle: Some("a bundle".to_owned()),
+        token: Some("a token".to_owned()),
+        ready: true,
+        ..MemberSpec::default()
+    }
+}
+
+async fn get(plane: &ControlPlane, path: &str) -> Answer {
+    within(plane.admin_client().get(path)).await.unwrap()
+}
+
+async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), future).await.expect("it happens in time")
+}
+
+fn names(list: &Value) -> Vec<&str> {
+    let items = list["items"].as_array().expect("a list has items");
+    items.iter().map(|item| item["metadata"]["name"].as_str().unwrap()).collect()
+}
+
+/// A watch as its client sees it: line by line.
+struct Watch {
+    body: Incoming,
+    buffered: BytesMut,
+}
+
+impl Watch {
+    async fn open(plane: &ControlPlane, path: &str) -> Self {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(plane.ca_pem().as_bytes()).unwrap()).unwrap();
+        let identity = plane.client_identity("admin", &["system:masters"]);
+        let tls = ClientConfig::builder()
+            .with_root_certificates(roots)
+            .with_client_auth_cert(identity.chain(), identity.private_key())
+            .unwrap();
+        let https =
+            HttpsConnectorBuilder::new().with_tls_config(tls).https_only().enable_all_versions().build();
+        let client = Client::builder(TokioExecutor::new()).build::<_, Empty<&[u8]>>(https);
+        let request = Request::get(format!("{}{path}", plane.url())).body(Empty::new()).unwrap();
+        let response = within(client.request(request)).await.unwrap();
+        assert_eq!(response.status(), 200);
+        Self { body: response.into_body(), buffered: BytesMut::new() }
+    }
+
+    /// The next event, or none at the normal end; an error if the stream breaks off.
+    async fn next(&mut self) -> Result<Option<Value>, hyper::Error> {
+        loop {
+            if let Some(end) = self.buffered.iter().position(|&byte| byte == b'\n') {
+                let line = self.buffered.split_to(end);
+                self.buffered.advance(1);
+                return Ok(Some(serde_json::from_slice(&line).unwrap()));
+            }
+            match within(self.body.frame()).await {
+                Some(frame) => self.buffered.extend_from_slice(&frame?.into_data().unwrap_or_default()),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// The next event's type, object name and resourceVersion.
+    async fn event(&mut self) -> (String, String, u64) {
+        let event = self.next().await.expect("the watch is whole").expect("the watch goes on");
+        let metadata = &event["object"]["metadata"];
+        let revision = metadata["resourceVersion"].as_str().unwrap_or("0").parse().unwrap();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        (text(&event["type"]), text(&metadata["name"]), revision)
+    }
+}
+
+fn revision(object: &Value) -> u64 {
+    object["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap()
+}

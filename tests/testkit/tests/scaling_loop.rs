@@ -1,0 +1,181 @@
+//! The scaling loop over real sockets: members, control plane and aggregation layer, with a backend that knows no
+//! faults in place of an adapter.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::FutureExt;
+use http::{HeaderValue, Response};
+use rustls::ServerConfig;
+use serde_json::json;
+use testkit::api_client::{ApiClient, Credentials};
+use testkit::control_plane::{BACKEND_NAMESPACE, BACKEND_SERVICE, CUSTOM_METRICS};
+use testkit::federated_hpa::{
+    Cluster, DecisionError, FederatedHpa, Loop, Metric, MetricsError, Round, ScaleTo, Spec, Target,
+};
+use testkit::fleet::Fleet;
+use testkit::https::{Handler, Server, full};
+use testkit::member::{Fault, Member, Pod};
+use testkit::pki::Authority;
+
+/// What each pod of the backend's answers has, by the pod's name.
+type Values = Arc<Mutex<Vec<(String, String)>>>;
+/// What reached the clusters' Deployments, in order.
+type Reached = Arc<Mutex<Vec<(String, u32)>>>;
+
+/// A healthy cluster takes milliseconds, save on a busy machine.
+const READ_LIMIT: Duration = Duration::from_secs(5);
+
+struct Scene {
+    fleet: Fleet,
+    scaling: Loop,
+    values: Values,
+    reached: Reached,
+    _backend: Server,
+}
+
+impl Scene {
+    /// Two members with a pod for each of `pods`, which the clusters' Deployments also want.
+    async fn with(pods: [u32; 2], spec: Spec) -> Self {
+        let mut members = Vec::new();
+        for (name, count) in ["member1", "member2"].into_iter().zip(pods) {
+            let member = Member::start(name).await.unwrap();
+            for number in 0..count {
+                let name = format!("{name}-{number}");
+                member.store().set_pod(Pod::running("default", &name, &[("app", "sample-app")]));
+            }
+            members.push(member);
+        }
+        let fleet = Fleet::start(members).await.unwrap();
+        let values = Values::default();
+        let (backend, authority) = backend(values.clone()).await;
+        fleet.plane.register_backend(backend.address(), Some(&authority), &CUSTOM_METRICS).unwrap();
+        fleet.plane.available(CUSTOM_METRICS[1]).await.unwrap();
+
+        let reached = Reached::default();
+        let clusters = fleet.members.iter().zip(pods).map(|(member, wanted)| {
+            let access = member.access();
+            let (name, log) = (access.name.clone(), reached.clone());
+            let scale_to: ScaleTo = Arc::new(move |replicas| {
+                log.lock().unwrap().push((name.clone(), replicas));
+                async { Ok(()) }.boxed()
+            });
+            let credentials = Credentials::Token(&access.token);
+            let member = ApiClient::new(&access.endpoint, &access.ca_pem, credentials).unwrap();
+            Cluster { name: access.name, weight: 1, wanted, member, scale_to }
+        });
+        let target = Target { namespace: "default".to_owned(), selector: "app=sample-app".to_owned() };
+        let replicas = i32::try_from(pods.iter().sum::<u32>()).unwrap();
+        let control_plane = fleet.plane.admin_client();
+        let scaling = Loop::new(FederatedHpa::new(spec), target, control_plane, clusters.collect(), replicas)
+            .with_read_limit(READ_LIMIT);
+        Self { fleet, scaling, values, reached, _backend: backend }
+    }
+
+    fn set_values(&self, values: &[(&str, &str)]) {
+        *self.values.lock().unwrap() =
+            values.iter().map(|(pod, value)| ((*pod).to_owned(), (*value).to_owned())).collect();
+    }
+
+    async fn round(&mut self) -> Round {
+        tokio::time::timeout(Duration::from_secs(60), self.scaling.round()).await.expect("a round ends")
+    }
+
+    fn reached(&self) -> Vec<(String, u32)> {
+        std::mem::take(&mut *self.reached.lock().unwrap())
+    }
+}
+
+/// A server that answers every query with `values`, and the authority that signed its certificate.
+async fn backend(values: Values) -> (Server, String) {
+    let authority = Authority::new("backend-ca");
+    let identity = authority.server(&[&format!("{BACKEND_SERVICE}.{BACKEND_NAMESPACE}.svc")]);
+    let tls = ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(identity.chain(), identity.private_key())
+        .unwrap();
+    let handler: Handler = Arc::new(move |_, _| {
+        let items: Vec<_> = values
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|(pod, value)| json!({"describedObject": {"kind": "Pod", "name": pod}, "value": value}))
+            .collect();
+        let mut response = Response::new(full(json!({"items": items}).to_string()));
+        response.headers_mut().insert("content-type", HeaderValue::from_static("application/json"));
+        response.headers_mut().insert("warning", HeaderValue::from_static("299 - \"a warning\""));
+        async { Ok(response) }.boxed()
+    });
+    (Server::start(tls, handler).await.unwrap(), authority.pem())
+}
+
+fn spec() -> Spec {
+    let metric = Metric::Pods { name: "http_requests".to_owned(), average_value: 1000 };
+    Spec { downscale_stabilization: Duration::ZERO, ..Spec::new(metric, 1..=10) }
+}
+
+#[tokio::test]
+async fn replicas_are_decided_from_all_clusters_and_divided_between_them() {
+    let mut scene = Scene::with([1, 1], spec()).await;
+    scene.set_values(&[("member1-0", "2"), ("member2-0", "500m")]);
+    let round = scene.round().await;
+    // (2 + 0.5) / 2 where 1 is wanted, × 2.
+    assert_eq!(round.decision.unwrap().desired, 3);
+    assert_eq!(round.queries[0].warnings, ["299 - \"a warning\""]);
+    assert_eq!(scene.reached(), [("member1".to_owned(), 2)], "member2 has its share already");
+}
+
+#[tokio::test]
+async fn a_frozen_cluster_is_left_out_and_gets_its_share_when_it_answers_again() {
+    let mut scene = Scene::with([2, 2], spec()).await;
+    scene.fleet.members[1].fault(Fault::Frozen);
+    scene.set_values(&[("member1-0", "2"), ("member1-1", "2")]);
+    let round = scene.round().await;
+    assert_eq!(round.clusters[1].pods, Err("no answer within 5s".to_owned()));
+    // 2 × 2 pods, by the half that was read.
+    assert_eq!(round.decision.unwrap().desired, 8);
+    assert_eq!(scene.reached(), [("member1".to_owned(), 4)]);
+
+    scene.fleet.members[1].heal();
+    scene.set_values(&[("member1-0", "1"), ("member1-1", "1"), ("member2-0", "1"), ("member2-1", "1")]);
+    let round = scene.round().await;
+    assert_eq!(round.clusters[1].pods.as_ref().map(Vec::len), Ok(2));
+    assert_eq!(scene.reached(), [("member2".to_owned(), 4)]);
+}
+
+#[tokio::test]
+async fn a_cluster_that_is_not_ready_is_left_out() {
+    let mut scene = Scene::with([1, 1], spec()).await;
+    scene.fleet.plane.set_ready("member1", false);
+    scene.set_values(&[("member2-0", "1")]);
+    let round = scene.round().await;
+    assert_eq!(round.clusters[0].pods, Err("the cluster is not ready".to_owned()));
+    assert_eq!(round.decision.unwrap().desired, 2);
+}
+
+#[tokio::test]
+async fn without_any_cluster_or_any_value_nothing_changes() {
+    let mut scene = Scene::with([1, 1], spec()).await;
+    let round = scene.round().await;
+    assert_eq!(round.queries[0].reading, Err(MetricsError::Empty));
+    assert_eq!((round.decision.is_err(), round.replicas), (true, 2));
+    for member in &scene.fleet.members {
+        member.fault(Fault::Refused);
+    }
+    scene.set_values(&[("member1-0", "9")]);
+    let round = scene.round().await;
+    assert_eq!((round.decision, round.replicas), (Err(DecisionError::NoReplicas), 2));
+    assert_eq!(scene.reached(), []);
+}
+
+#[tokio::test]
+async fn a_backend_that_is_gone_is_the_querys_failure() {
+    let mut scene = Scene::with([1, 1], spec()).await;
+    let nowhere: SocketAddr = "127.0.0.1:1".parse().unwrap();
+    scene.fleet.plane.register_backend(nowhere, None, &CUSTOM_METRICS).unwrap();
+    let round = scene.round().await;
+    let refused = round.queries[0].reading.as_ref().unwrap_err();
+    assert!(matches!(refused, MetricsError::Refused { status: 503, .. }), "{refused}");
+    assert_eq!(round.replicas, 2);
+}
