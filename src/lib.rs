@@ -1,7 +1,8 @@
 //! `karmada-metrics-adapter`: one metrics API over all member clusters of a Karmada control plane.
 //!
-//! The layers, lowest first; a module uses only what stands above it in this list. `docs/architecture.md` shows how
-//! a request goes through them.
+//! The layers, lowest first: `api`, `config`, `cli`, `process`, `control`, `member`, `fleet`, `gather`, `merge`,
+//! `answer`, `access`, `server`, `app`. A module uses only those before it, which `tests/it/layers.rs` checks;
+//! `docs/architecture.md` shows how a request goes through them.
 
 pub mod access;
 pub mod answer;

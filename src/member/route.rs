@@ -1,5 +1,7 @@
 //! The way to a member's API server: direct, or through a proxy; then TLS.
 
+use std::io;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -8,24 +10,24 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use futures::future::BoxFuture;
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Uri};
+use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::proxy::{SocksV5, Tunnel};
-use hyper_util::client::legacy::connect::{Connection, HttpConnector};
+use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::rt::TokioIo;
 use percent_encoding::percent_decode_str;
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::{Service, ServiceExt as _};
 
 use super::credentials::{Proxy, Trust};
 use super::tls::{TrustError, client_config};
+use crate::api::duration::GoDuration;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// TCP, or TLS to a proxy.
 type Hop = MaybeHttpsStream<TokioIo<TcpStream>>;
-/// The stream that HTTP is spoken on.
-pub(super) type Stream = MaybeHttpsStream<Hop>;
 
 /// Which protocols are offered to the API server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,9 +46,24 @@ pub(super) struct Dialer {
     https: HttpsConnector<Route>,
     /// A connection that was made to settle the protocol and waits for its first use.
     ready: Arc<Mutex<Option<Stream>>>,
-    /// Bounds how many members shake hands at a time.
-    handshakes: Arc<Semaphore>,
-    timeout: Duration,
+    bounds: Bounds,
+}
+
+/// What dialling is held to.
+#[derive(Clone)]
+pub(super) struct Bounds {
+    /// Connections that may be open at a time.
+    pub(super) connections: Arc<Semaphore>,
+    /// Handshakes that may go on at a time, with all members.
+    pub(super) handshakes: Arc<Semaphore>,
+    /// How long connecting and the handshake may take.
+    pub(super) timeout: Duration,
+}
+
+/// The stream that HTTP is spoken on.
+pub(super) struct Stream {
+    stream: MaybeHttpsStream<Hop>,
+    _permit: OwnedSemaphorePermit,
 }
 
 /// How the first byte gets to the API server.
@@ -59,19 +76,13 @@ pub(super) enum Route {
 
 impl Dialer {
     /// A dialer by way of `route`. `config` says which certificates are accepted.
-    pub(super) fn new(
-        route: Route,
-        mut config: ClientConfig,
-        protocol: Protocol,
-        handshakes: Arc<Semaphore>,
-        timeout: Duration,
-    ) -> Self {
+    pub(super) fn new(route: Route, mut config: ClientConfig, protocol: Protocol, bounds: Bounds) -> Self {
         config.alpn_protocols = match protocol {
             Protocol::Http2 => vec![b"h2".to_vec()],
             Protocol::Http1 => vec![b"http/1.1".to_vec()],
             Protocol::Either => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
         };
-        Self { https: HttpsConnector::from((route, config)), ready: Arc::default(), handshakes, timeout }
+        Self { https: HttpsConnector::from((route, config)), ready: Arc::default(), bounds }
     }
 
     /// Hands over a connection for the next call to use.
@@ -84,15 +95,18 @@ impl Dialer {
         if let Some(stream) = self.ready.lock().expect("no holder panics").take() {
             return Ok(stream);
         }
+        let Bounds { connections, handshakes, timeout } = self.bounds;
         let dialing = async {
-            let _permit = self.handshakes.acquire().await?;
-            self.https.ready().await?.call(uri).await
+            let permit = connections.acquire_owned().await?;
+            let _shaking = handshakes.acquire().await?;
+            let stream = self.https.ready().await?.call(uri).await?;
+            Ok(Stream { stream, _permit: permit })
         };
-        match tokio::time::timeout(self.timeout, dialing).await {
+        match tokio::time::timeout(timeout, dialing).await {
             Ok(result) => result,
             Err(_) => {
-                let seconds = self.timeout.as_secs_f32();
-                Err(format!("no connection and TLS handshake within {seconds} s").into())
+                let timeout = GoDuration::from(timeout);
+                Err(format!("no connection and TLS handshake within {timeout}").into())
             }
         }
     }
@@ -112,9 +126,57 @@ impl Service<Uri> for Dialer {
     }
 }
 
-/// Whether the two ends settled on HTTP/2.
-pub(super) fn speaks_http2(stream: &Stream) -> bool {
-    stream.connected().is_negotiated_h2()
+impl Stream {
+    /// Whether the two ends settled on HTTP/2.
+    pub(super) fn speaks_http2(&self) -> bool {
+        self.connected().is_negotiated_h2()
+    }
+}
+
+impl Connection for Stream {
+    fn connected(&self) -> Connected {
+        self.stream.connected()
+    }
+}
+
+impl Read for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl Write for Stream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
 }
 
 impl Route {

@@ -5,6 +5,7 @@
 //! failed connect, so that an API server behind a new load balancer is not lost.
 
 use std::error::Error;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use tokio::sync::{Mutex, Semaphore};
 
 use super::credentials::Credentials;
 use super::failure::Failure;
-use super::route::{Dialer, Protocol, Route, speaks_http2};
+use super::route::{Bounds, Dialer, Protocol, Route};
 use super::tls::{TrustError, client_config};
 
 /// How many requests one HTTP/2 connection carries at a time; Go's servers allow 250 streams.
@@ -36,7 +37,7 @@ const IDLE: Duration = Duration::from_secs(90);
 /// Limits that all transports share or take from the configuration.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Connections to one member over HTTP/1.1.
+    /// Connections to one member; with HTTP/2 one is enough unless the member closes it.
     pub connections: usize,
     /// How long connecting and the TLS handshake may take.
     pub connect_timeout: Duration,
@@ -102,8 +103,13 @@ impl Transport {
     pub async fn get(&self, path: &str, accept: &'static str) -> Result<Reply, Failure> {
         let pinned = self.pinned().await?;
         let _permit = pinned.permits.acquire().await.map_err(|_| Failure::Busy)?;
-        let request = self.request(path, accept)?;
-        let response = pinned.client.request(request).await.map_err(|error| {
+        let mut response = pinned.client.request(self.request(path, accept)?).await;
+        // A connection that was idle may have been closed meanwhile, which shows only now: as Go's
+        // `http.Transport` does, the request is sent once more. A ping that was not answered is another matter.
+        if response.as_ref().is_err_and(|error| !error.is_connect() && !timed_out(error)) {
+            response = pinned.client.request(self.request(path, accept)?).await;
+        }
+        let response = response.map_err(|error| {
             if error.is_connect() {
                 self.unpin(&pinned);
                 return Failure::Connect(root_cause(&error));
@@ -161,11 +167,12 @@ impl Transport {
 
     async fn settle(&self) -> Result<Pinned, Failure> {
         let uri = self.credentials.endpoint.uri("/").map_err(|error| Failure::Connect(error.to_string()))?;
-        let dialing = self.dialer(Protocol::Either).dial(uri).await;
-        let stream = dialing.map_err(|error| Failure::Connect(root_cause(error.as_ref())))?;
-        let http2 = speaks_http2(&stream);
-        let dialer = self.dialer(if http2 { Protocol::Http2 } else { Protocol::Http1 });
-        dialer.keep(stream);
+        let connections = Arc::new(Semaphore::new(self.limits.connections));
+        let dialing = self.dialer(Protocol::Either, &connections).dial(uri).await;
+        let connection = dialing.map_err(|error| Failure::Connect(root_cause(error.as_ref())))?;
+        let http2 = connection.speaks_http2();
+        let dialer = self.dialer(if http2 { Protocol::Http2 } else { Protocol::Http1 }, &connections);
+        dialer.keep(connection);
         let client = legacy::Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
@@ -187,17 +194,39 @@ impl Transport {
         }
     }
 
-    fn dialer(&self, protocol: Protocol) -> Dialer {
-        let Limits { handshakes, connect_timeout, .. } = &self.limits;
-        Dialer::new(self.route.clone(), self.tls.clone(), protocol, handshakes.clone(), *connect_timeout)
+    fn dialer(&self, protocol: Protocol, connections: &Arc<Semaphore>) -> Dialer {
+        let bounds = Bounds {
+            connections: connections.clone(),
+            handshakes: self.limits.handshakes.clone(),
+            timeout: self.limits.connect_timeout,
+        };
+        Dialer::new(self.route.clone(), self.tls.clone(), protocol, bounds)
     }
+}
+
+/// Whether a ping was not answered in time.
+fn timed_out(error: &legacy::Error) -> bool {
+    let cause = error.source().and_then(|source| source.downcast_ref::<hyper::Error>());
+    cause.is_some_and(hyper::Error::is_timeout)
 }
 
 /// The innermost error: the layers above it say only that something failed.
 fn root_cause(error: &(dyn Error + 'static)) -> String {
     let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
+    loop {
+        if let Some(error) = cause.downcast_ref::<hyper::Error>()
+            && error.is_timeout()
+        {
+            return "it did not answer a ping in time".to_owned();
+        }
+        if let Some(error) = cause.downcast_ref::<io::Error>()
+            && error.kind() == io::ErrorKind::UnexpectedEof
+        {
+            return "the other end closed it".to_owned();
+        }
+        match cause.source() {
+            Some(source) => cause = source,
+            None => return cause.to_string(),
+        }
     }
-    cause.to_string()
 }

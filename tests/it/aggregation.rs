@@ -1,1 +1,90 @@
-//! TODO
+//! The requests that a real kube-apiserver, FederatedHPA controller and kubectl were recorded to send, with their
+//! headers.
+
+use http::StatusCode;
+use serde_json::Value;
+use testkit::api_client::Answer;
+use testkit::member::contract_directory;
+
+use crate::stage::{Stage, members};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_recorded_request_for_custom_metrics_is_answered_as_its_sender_expects() {
+    let stage = Stage::start(members(2, 3).await, &[]).await;
+    let mut answered = 0;
+    for recorded in recorded_requests() {
+        let line = recorded["request"].as_str().expect("a request line");
+        let path = line.strip_prefix("GET ").expect("all are GET");
+        let conditional = header(&recorded, "If-None-Match").is_some();
+        let answer = if conditional {
+            // What was recorded is the tag of the reference's document; the one to send is that of ours.
+            let first = send(&stage, path, &recorded, None).await;
+            let tag = first.headers.get("etag").map(|tag| tag.to_str().expect("ASCII").to_owned());
+            send(&stage, path, &recorded, tag.as_deref()).await
+        } else {
+            send(&stage, path, &recorded, None).await
+        };
+        match path {
+            "/apis" => check_groups(&answer, conditional),
+            "/apis/custom.metrics.k8s.io/v1beta2" => {
+                assert_eq!(answer.status, StatusCode::OK);
+                assert_eq!(answer.json().expect("JSON")["kind"], "APIResourceList");
+            }
+            // Served by a later version; until then it is absent, and not forbidden.
+            "/openapi/v2" | "/openapi/v3" => assert_eq!(answer.status, StatusCode::NOT_FOUND, "{path}"),
+            path if path.starts_with("/apis/custom.metrics.k8s.io/") => check_list(&answer, &recorded),
+            _ => continue,
+        }
+        answered += 1;
+    }
+    assert_eq!(answered, 7);
+}
+
+fn check_groups(answer: &Answer, conditional: bool) {
+    let header = |name| answer.headers.get(name).map(|value| value.to_str().expect("ASCII"));
+    assert_eq!(header("cache-control"), Some("public"));
+    assert_eq!(header("vary"), Some("Accept"));
+    assert!(header("etag").is_some_and(|tag| tag.starts_with('"') && tag.ends_with('"')));
+    if conditional {
+        assert_eq!((answer.status, answer.body.len()), (StatusCode::NOT_MODIFIED, 0));
+    } else {
+        let expected = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+        assert_eq!((answer.status, header("content-type")), (StatusCode::OK, Some(expected)));
+    }
+}
+
+fn check_list(answer: &Answer, recorded: &Value) {
+    assert_eq!(answer.status, StatusCode::OK, "{:?}", answer.body);
+    for pair in recorded["reference"]["headers"].as_array().expect("headers") {
+        let (name, value) = (pair[0].as_str().expect("a name"), pair[1].as_str().expect("a value"));
+        assert_eq!(answer.headers.get(name).and_then(|value| value.to_str().ok()), Some(value), "{name}");
+    }
+    assert_eq!(answer.json().expect("JSON")["items"].as_array().map(Vec::len), Some(6));
+    // So that both servers' logs can be searched for it.
+    assert_eq!(answer.headers.get("audit-id").and_then(|id| id.to_str().ok()), header(recorded, "Audit-Id"));
+}
+
+fn recorded_requests() -> Vec<Value> {
+    let file = contract_directory().join("real/aggregation.json");
+    let recorded: Value =
+        serde_json::from_slice(&std::fs::read(file).expect("recorded")).expect("valid JSON");
+    recorded["requests"].as_array().expect("requests").clone()
+}
+
+fn header<'a>(recorded: &'a Value, name: &str) -> Option<&'a str> {
+    let headers = recorded["headers"].as_array().expect("headers");
+    headers.iter().find(|pair| pair[0] == name).and_then(|pair| pair[1].as_str())
+}
+
+/// Sends a request with its recorded headers, save that `If-None-Match` has another tag, or none.
+async fn send(stage: &Stage, path: &str, recorded: &Value, tag: Option<&str>) -> Answer {
+    let mut headers: Vec<(&str, &str)> = recorded["headers"]
+        .as_array()
+        .expect("headers")
+        .iter()
+        .map(|pair| (pair[0].as_str().expect("a name"), pair[1].as_str().expect("a value")))
+        .filter(|(name, _)| *name != "If-None-Match")
+        .collect();
+    headers.extend(tag.map(|tag| ("If-None-Match", tag)));
+    stage.get_with(path, &headers).await
+}

@@ -1,1 +1,202 @@
-//! TODO
+//! Members that fail: what a client sees, and that nobody else's values suffer.
+
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+use testkit::api_client::Answer;
+use testkit::fleet::PREFERRED;
+use testkit::member::{Fault, Flaw, Member};
+
+use crate::stage::{PODS, Stage, clusters, members};
+
+/// The longest that an answer waits for a member in these tests.
+const MEMBER_TIMEOUT: &str = "--member-timeout=2s";
+/// What else an answer may take, on a machine that has a lot to do.
+const SLACK: Duration = Duration::from_secs(8);
+
+/// Asks for the pods' metric and checks that only `member2` is missing and named, with these words.
+async fn missing_member2(stage: &Stage, words: &str) -> Answer {
+    let answer = stage.get(PODS).await;
+    assert_eq!(answer.status, StatusCode::OK, "{words}: {:?}", answer.body);
+    assert_eq!(clusters(&answer.json().expect("JSON")), ["member1", "member3"], "{words}");
+    let warnings = answer.warnings();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    let expected = "299 - \"values of 1 cluster are missing: member2: ";
+    assert!(warnings[0].starts_with(expected) && warnings[0].contains(words), "{words}: {warnings:?}");
+    answer
+}
+
+async fn whole(stage: &Stage) {
+    let answer = stage.get(PODS).await;
+    assert!(answer.warnings().is_empty(), "{:?}", answer.warnings());
+    assert_eq!(clusters(&answer.json().expect("JSON")), ["member1", "member2", "member3"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_fault_of_a_member_is_that_members_failure_and_nobody_elses() {
+    let stage = Stage::start(members(3, 2).await, &[MEMBER_TIMEOUT, "--member-body-bytes=1Mi"]).await;
+    let faults = [
+        (Fault::Status(StatusCode::INTERNAL_SERVER_ERROR, "boom".to_owned()), "HTTP 500: boom"),
+        (Fault::Status(StatusCode::FORBIDDEN, String::new()), "HTTP 403"),
+        (Fault::Abort, "the connection broke"),
+        (Fault::Reset, "the connection broke"),
+        (Fault::Truncated, "the connection broke"),
+        (Fault::Endless, "the answer has more than 1048576 bytes"),
+        (Fault::Garbage, "the answer is malformed"),
+        (Fault::WrongKind, "the answer is malformed"),
+        (Fault::BadQuantity, "the answer is malformed: item 0 has a value that is no quantity"),
+        (Fault::DeepJson, "the answer is malformed"),
+        (Fault::SlowDrip(Duration::from_millis(200)), "no answer within 2s"),
+        (Fault::Hang, "no answer within 2s"),
+        (Fault::Redirect("https://127.0.0.1:1/".to_owned()), "HTTP 307"),
+        (Fault::Refused, "cannot connect"),
+        (Fault::BadCertificate(Flaw::OtherAuthority), "cannot connect: invalid peer certificate"),
+        (Fault::BadCertificate(Flaw::WrongName), "cannot connect: invalid peer certificate"),
+        (Fault::BadCertificate(Flaw::Expired), "cannot connect: invalid peer certificate"),
+        (Fault::Frozen, ""),
+    ];
+    for (fault, words) in faults {
+        stage.member(1).fault(fault);
+        let start = Instant::now();
+        missing_member2(&stage, words).await;
+        assert!(start.elapsed() < Duration::from_secs(2) + SLACK, "{words}: {:?}", start.elapsed());
+        stage.member(1).heal();
+        whole(&stage).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_member_delays_no_answer_past_its_deadline_and_no_discovery_at_all() {
+    let stage = Stage::start(members(3, 2).await, &[MEMBER_TIMEOUT]).await;
+    whole(&stage).await;
+    let plain = median_discovery(&stage).await;
+    stage.member(1).fault(Fault::Frozen);
+    let start = Instant::now();
+    missing_member2(&stage, "member2").await;
+    assert!(start.elapsed() < Duration::from_secs(2) + SLACK);
+    let frozen = median_discovery(&stage).await;
+    assert!(frozen < plain * 20 + Duration::from_millis(50), "{plain:?} became {frozen:?}");
+    let state = stage.fleet.plane.probe_now(PREFERRED).await.expect("a registered APIService");
+    assert!(state.available, "{state:?}");
+    assert_eq!(stage.fleet.plane.probe_failures(PREFERRED).expect("registered"), Vec::<String>::new());
+    stage.member(1).heal();
+    whole(&stage).await;
+}
+
+async fn median_discovery(stage: &Stage) -> Duration {
+    let mut times = Vec::new();
+    for _ in 0..11 {
+        let start = Instant::now();
+        let answer = stage.get("/apis/custom.metrics.k8s.io/v1beta2").await;
+        assert_eq!(answer.status, StatusCode::OK);
+        times.push(start.elapsed());
+    }
+    times.sort();
+    times[5]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_all_members_fail_the_answer_names_each_and_why() {
+    let stage = Stage::start(members(2, 1).await, &[MEMBER_TIMEOUT]).await;
+    stage.member(0).fault(Fault::Status(StatusCode::INTERNAL_SERVER_ERROR, "boom".to_owned()));
+    stage.member(1).fault(Fault::Hang);
+    let answer = stage.get(PODS).await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(answer.headers.get("retry-after"), None, "client-go would ask again at once");
+    let body = answer.json().expect("JSON");
+    let causes: Vec<(&str, &str)> = body["details"]["causes"]
+        .as_array()
+        .expect("causes")
+        .iter()
+        .map(|cause| {
+            (cause["field"].as_str().expect("a cluster"), cause["reason"].as_str().expect("a reason"))
+        })
+        .collect();
+    assert_eq!(causes, [("member1", "HTTPStatus"), ("member2", "Timeout")]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_beside_members_without_the_metric_is_no_404() {
+    let stage = Stage::start(members(2, 1).await, &[MEMBER_TIMEOUT]).await;
+    let path = PODS.replace("http_requests", "unknown");
+    assert_eq!(stage.get(&path).await.status, StatusCode::NOT_FOUND);
+    stage.member(0).fault(Fault::Refused);
+    assert_eq!(stage.get(&path).await.status, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_is_not_ready_is_not_asked_and_named() {
+    let stage = Stage::start(members(3, 1).await, &[]).await;
+    stage.fleet.plane.set_ready("member2", false);
+    until(&stage, |names| names == ["member1", "member3"]).await;
+    missing_member2(&stage, "the cluster is not Ready").await;
+    stage.fleet.plane.set_ready("member2", true);
+    until(&stage, |names| names.len() == 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clusters_join_and_leave_while_it_runs() {
+    let stage = Stage::start(members(2, 1).await, &[]).await;
+    let late = Member::start("late").await.expect("a member starts").with_pods("http_requests", 1);
+    let access = late.access();
+    let spec = testkit::control_plane::MemberSpec {
+        name: access.name,
+        endpoint: access.endpoint,
+        ca_bundle: Some(access.ca_pem),
+        token: Some(access.token),
+        ready: true,
+        ..Default::default()
+    };
+    stage.fleet.plane.join(&spec).expect("it joins");
+    until(&stage, |names| names == ["late", "member1", "member2"]).await;
+    stage.fleet.plane.remove("member1");
+    until(&stage, |names| names == ["late", "member2"]).await;
+}
+
+/// Asks until the answer has values of clusters as wanted; a change of the fleet cannot be awaited from outside.
+async fn until(stage: &Stage, wanted: impl Fn(&[String]) -> bool) {
+    let deadline = Instant::now() + crate::stage::GENEROUS;
+    loop {
+        let answer = stage.get(PODS).await;
+        let names = if answer.status == StatusCode::OK {
+            clusters(&answer.json().expect("JSON"))
+        } else {
+            Vec::new()
+        };
+        if wanted(&names) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "still {names:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_leaves_takes_its_members_requests_along() {
+    let stage = Stage::start(members(2, 1).await, &["--member-timeout=1h", "--request-timeout=1h"]).await;
+    for index in [0, 1] {
+        stage.member(index).reset_counters();
+        stage.member(index).fault(Fault::Hang);
+    }
+    let both_asked = async {
+        for index in [0, 1] {
+            stage.member(index).until(|counters| counters.in_flight == 1).await;
+        }
+    };
+    tokio::select! {
+        _ = stage.get(PODS) => panic!("hung members gave an answer"),
+        () = both_asked => {}
+    }
+    for index in [0, 1] {
+        let gone = stage.member(index).until(|counters| counters.cancelled == 1 && counters.in_flight == 0);
+        tokio::time::timeout(crate::stage::GENEROUS, gone).await.expect("the request is cancelled");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clients_own_timeout_shortens_its_wait() {
+    let stage = Stage::start(members(1, 1).await, &["--member-timeout=1h", "--request-timeout=1h"]).await;
+    stage.member(0).fault(Fault::Hang);
+    let answer = stage.get(&format!("{PODS}?timeout=200ms")).await;
+    assert_eq!(answer.status, StatusCode::GATEWAY_TIMEOUT);
+    assert_eq!(answer.json().expect("JSON")["reason"], "Timeout");
+}

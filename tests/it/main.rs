@@ -11,4 +11,3 @@ mod members;
 mod process;
 mod scale;
 mod stage;
-mod walkthrough;

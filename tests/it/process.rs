@@ -1,1 +1,144 @@
-//! TODO
+//! The process: how it starts, what it says of itself, and how it ends.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use http::StatusCode;
+use testkit::fleet::Fleet;
+use testkit::member::Fault;
+use tokio::process::Command;
+
+use crate::stage::{GENEROUS, PODS, Stage, binary, members};
+
+async fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let child = Command::new(binary()).args(arguments).stdin(Stdio::null()).kill_on_drop(true).output();
+    let output = tokio::time::timeout(GENEROUS, child).await.expect("it ends").expect("it runs");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[tokio::test]
+async fn a_bad_flag_is_one_line_that_names_it() {
+    for (argument, words) in [("--secure-port=abc", "--secure-port"), ("--no-such-flag", "--no-such-flag")] {
+        let (code, out, err) = run(&[argument]).await;
+        assert_eq!((code, out.as_str()), (Some(2), ""));
+        assert_eq!(err.lines().count(), 1, "{err}");
+        assert!(err.starts_with("karmada-metrics-adapter: ") && err.contains(words), "{err}");
+    }
+}
+
+#[tokio::test]
+async fn a_kubeconfig_that_is_not_there_is_one_clear_error() {
+    let (code, _, err) = run(&["--kubeconfig=/nowhere/kubeconfig", "--secure-port=0", "--cert-dir="]).await;
+    assert_eq!(code, Some(1));
+    let last = err.lines().last().expect("a line");
+    assert!(
+        last.starts_with("karmada-metrics-adapter: --kubeconfig: ") && last.contains("/nowhere/kubeconfig"),
+        "{err}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn its_metrics_say_what_was_asked_and_what_members_did() {
+    let stage = Stage::start(members(2, 1).await, &[]).await;
+    stage.get(PODS).await;
+    stage.member(1).fault(Fault::Status(StatusCode::BAD_GATEWAY, String::new()));
+    stage.get(PODS).await;
+    let metrics = stage.metrics().await;
+    for line in [
+        "karmada_metrics_adapter_queries_total 2",
+        r#"karmada_metrics_adapter_member_outcomes_total{cluster="member1",outcome="Found"} 2"#,
+        r#"karmada_metrics_adapter_member_outcomes_total{cluster="member2",outcome="Found"} 1"#,
+        r#"karmada_metrics_adapter_member_outcomes_total{cluster="member2",outcome="HTTPStatus"} 1"#,
+        r#"karmada_metrics_adapter_member_request_duration_seconds_count{cluster="member1"} 2"#,
+        r#"karmada_metrics_adapter_clusters{standing="asked"} 2"#,
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line} is not in\n{metrics}");
+    }
+    let counted = metrics
+        .lines()
+        .find(|line| line.starts_with("apiserver_request_total{") && line.contains("http_requests"));
+    let counted = counted.expect("requests are counted");
+    for label in [r#"verb="GET""#, r#"group="custom.metrics.k8s.io""#, r#"resource="pods""#, r#"code="200""#]
+    {
+        assert!(counted.contains(label), "{label} is not in {counted}");
+    }
+    for name in [
+        "karmada_build_info{",
+        "apiserver_request_duration_seconds_bucket{",
+        "workqueue_queue_duration_seconds_count{name=",
+    ] {
+        assert!(metrics.lines().any(|line| line.starts_with(name)), "{name} is not in\n{metrics}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_clients_make_up_does_not_grow_its_metrics() {
+    let stage = Stage::start(members(1, 1).await, &[]).await;
+    let lines = async || stage.metrics().await.lines().count();
+    stage.get(&PODS.replace("http_requests", "made_up")).await;
+    lines().await;
+    let before = lines().await;
+    for number in 0..20 {
+        stage.get(&PODS.replace("http_requests", &format!("made_up_{number}"))).await;
+    }
+    assert_eq!(lines().await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_can_be_asked_in_parts() {
+    let stage = Stage::start(members(1, 1).await, &[]).await;
+    let text = async |path: &str| {
+        let answer = stage.get(path).await;
+        (answer.status.as_u16(), String::from_utf8(answer.body.to_vec()).expect("text"))
+    };
+    assert_eq!(text("/readyz").await, (200, "ok".to_owned()));
+    assert_eq!(text("/livez/ping").await, (200, "ok".to_owned()));
+    assert_eq!(text("/readyz/nonsense").await.0, 404);
+    let (status, verbose) = text("/readyz?verbose&exclude=discovery&exclude=moon").await;
+    assert_eq!(status, 200);
+    assert_eq!(
+        verbose,
+        "[+]ping ok\n[+]informer-sync ok\n[+]discovery excluded: ok\n[+]shutdown ok\n\
+         warn: some health checks cannot be excluded: no matches for \"moon\"\nreadyz check passed\n"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_lets_requests_in_flight_end_and_then_ends_it() {
+    let mut stage = Stage::start(members(1, 1).await, &[]).await;
+    stage.member(0).reset_counters();
+    stage.member(0).fault(Fault::Delay(Duration::from_secs(1)));
+    let id = stage.adapter.id().expect("it runs").to_string();
+    let (answer, ()) = tokio::join!(stage.get(PODS), async {
+        stage.member(0).until(|counters| counters.in_flight == 1).await;
+        let killed = Command::new("kill").args(["-TERM", &id]).status().await.expect("kill runs");
+        assert!(killed.success());
+    });
+    assert_eq!(answer.status, StatusCode::OK);
+    let ended = tokio::time::timeout(GENEROUS, stage.adapter.ended()).await.expect("it ends in time");
+    assert_eq!(ended.expect("it ran").code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn neither_tokens_nor_secrets_are_in_its_log_at_any_level() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let log = directory.path().join("adapter.log");
+    let fleet = Fleet::start(members(2, 1).await).await.expect("the fleet starts");
+    let flags = ["--v=10".to_owned(), "--logging-format=json".to_owned()];
+    let adapter = fleet.start_adapter(binary(), &flags, Some(log.clone())).await.expect("the adapter starts");
+    let front = crate::stage::front(&fleet, &adapter);
+    front.get(PODS).await.expect("an answer");
+    fleet.members[1].rotate_token();
+    front.get(PODS).await.expect("an answer");
+    let text = std::fs::read_to_string(&log).expect("a log");
+    assert!(text.lines().count() > 20, "{text}");
+    assert!(
+        text.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()),
+        "each line is JSON"
+    );
+    for member in &fleet.members {
+        assert!(!text.contains(&member.access().token));
+    }
+    assert!(!text.contains("PRIVATE KEY"));
+}

@@ -1,1 +1,90 @@
-//! TODO
+//! Many clusters, many clients: completeness, and few connections.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use testkit::fleet::Fleet;
+use testkit::member::{Fault, Member, MemberOptions, Protocols};
+
+use crate::stage::{GENEROUS, PODS, Stage, binary, clusters, front, members};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_clusters_of_fifty_pods_are_answered_completely() {
+    let stage = Stage::start(members(100, 50).await, &["--member-timeout=30s"]).await;
+    let answer = stage.get(PODS).await;
+    assert_eq!((answer.status, answer.warnings()), (StatusCode::OK, Vec::new()));
+    let list = answer.json().expect("JSON");
+    assert_eq!(list["items"].as_array().map(Vec::len), Some(5000));
+    assert_eq!(clusters(&list).len(), 100);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_queries_at_once_need_few_connections() {
+    let mut fleet = Vec::new();
+    for (name, protocols) in
+        [("http1", Protocols::Http1), ("http2", Protocols::Http2), ("both", Protocols::Both)]
+    {
+        let options = MemberOptions { protocols, ..MemberOptions::default() };
+        let member = Member::start_with(name, options).await.expect("a member starts");
+        fleet.push(member.with_pods("http_requests", 5));
+    }
+    let stage = Stage::start(fleet, &["--member-timeout=30s", "--discovery-interval=1h"]).await;
+    // Different queries, so that none shares another's answer.
+    let queries = (0..200).map(|number| format!("{PODS}?labelSelector=app%3Dsample-app,a%21%3D{number}"));
+    let answers = futures::future::join_all(queries.map(|path| {
+        let stage = &stage;
+        async move { stage.get(&path).await }
+    }));
+    for answer in answers.await {
+        assert_eq!((answer.status, answer.warnings()), (StatusCode::OK, Vec::new()));
+        assert_eq!(clusters(&answer.json().expect("JSON")), ["both", "http1", "http2"]);
+    }
+    for member in &stage.fleet.members {
+        let most = if member.name() == "http1" { 8 } else { 1 };
+        assert!(member.connections() <= most, "{}: {} connections", member.name(), member.connections());
+        let asked = member.requests_to("/apis/custom.metrics.k8s.io/v1beta2/namespaces/").len();
+        assert_eq!(asked, 200, "{}", member.name());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn identical_queries_in_flight_ask_members_once() {
+    let stage = Stage::start(members(2, 5).await, &["--discovery-interval=1h"]).await;
+    for member in &stage.fleet.members {
+        member.reset_counters();
+        member.fault(Fault::Delay(Duration::from_secs(2)));
+    }
+    let answers = futures::future::join_all((0..50).map(|_| stage.get(PODS))).await;
+    assert!(answers.iter().all(|answer| answer.status == StatusCode::OK && answer.body == answers[0].body));
+    for member in &stage.fleet.members {
+        assert_eq!(member.counters().requests, 1, "{}", member.name());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_dead_members_delay_no_healthy_one() {
+    let fleet = members(60, 2).await;
+    for member in &fleet[..20] {
+        member.fault(if member.name().ends_with(['1', '2', '3']) { Fault::Frozen } else { Fault::Hang });
+    }
+    let fleet = Fleet::start(fleet).await.expect("the fleet starts");
+    let flags = ["--member-timeout=2s".to_owned()];
+    let adapter = fleet.start_adapter(binary(), &flags, None).await.expect("it is ready beside dead members");
+    let front = front(&fleet, &adapter);
+    let request = http::Request::builder()
+        .uri(PODS)
+        .header("X-Remote-User", "admin")
+        .header("X-Remote-Group", "system:masters")
+        .body(bytes::Bytes::new())
+        .expect("a request");
+    let answer =
+        tokio::time::timeout(GENEROUS, front.send(request)).await.expect("in time").expect("an answer");
+    assert_eq!(answer.status, StatusCode::OK);
+    assert_eq!(clusters(&answer.json().expect("JSON")).len(), 40);
+    let warnings = answer.warnings();
+    assert_eq!(warnings.len(), 1);
+    assert!(
+        warnings[0].contains("values of 20 clusters are missing") && warnings[0].contains("and 10 more"),
+        "{warnings:?}"
+    );
+}

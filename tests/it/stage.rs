@@ -35,6 +35,16 @@ impl Stage {
         Self { fleet, adapter, front }
     }
 
+    /// The same for flags with which the control plane's own front proxy is not believed.
+    pub async fn start_bare(members: Vec<Member>, flags: &[&str]) -> Self {
+        let fleet = Fleet::start(members).await.expect("the fleet starts");
+        let flags: Vec<String> = flags.iter().map(ToString::to_string).collect();
+        let mut adapter = fleet.run_adapter(binary(), &flags, None).expect("the adapter starts");
+        adapter.ready(GENEROUS).await.expect("the adapter is ready");
+        let front = front(&fleet, &adapter);
+        Self { fleet, adapter, front }
+    }
+
     /// The member of this number, counted from 0.
     pub fn member(&self, index: usize) -> &Member {
         &self.fleet.members[index]

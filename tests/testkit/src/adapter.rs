@@ -130,6 +130,14 @@ impl AdapterProcess {
         }
     }
 
+    /// Waits until it ends.
+    ///
+    /// # Errors
+    /// If its end cannot be waited for.
+    pub async fn ended(&mut self) -> anyhow::Result<ExitStatus> {
+        Ok(self.child.wait().await?)
+    }
+
     /// Where it serves.
     pub fn address(&self) -> SocketAddr {
         self.address

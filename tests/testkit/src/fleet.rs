@@ -55,13 +55,7 @@ impl Fleet {
         flags: &[String],
         log: Option<PathBuf>,
     ) -> anyhow::Result<AdapterProcess> {
-        let mut adapter = AdapterProcess::start(&Invocation {
-            binary: binary.to_owned(),
-            kubeconfig: self.plane.adapter_kubeconfig()?,
-            client_ca_pem: self.plane.client_ca_pem(),
-            flags: flags.to_vec(),
-            log,
-        })?;
+        let mut adapter = self.run_adapter(binary, flags, log)?;
         adapter.ready(START_LIMIT).await?;
         self.plane.register_backend(adapter.address(), Some(adapter.ca_pem()), &CUSTOM_METRICS)?;
         timeout(START_LIMIT, self.plane.available(PREFERRED)).await.with_context(|| {
@@ -69,5 +63,24 @@ impl Fleet {
             format!("{PREFERRED} is not available after {seconds} s\n{}", adapter.log_tail())
         })??;
         Ok(adapter)
+    }
+
+    /// Starts an adapter with its production flags and no more.
+    ///
+    /// # Errors
+    /// If it cannot be run.
+    pub fn run_adapter(
+        &self,
+        binary: &Path,
+        flags: &[String],
+        log: Option<PathBuf>,
+    ) -> anyhow::Result<AdapterProcess> {
+        AdapterProcess::start(&Invocation {
+            binary: binary.to_owned(),
+            kubeconfig: self.plane.adapter_kubeconfig()?,
+            client_ca_pem: self.plane.client_ca_pem(),
+            flags: flags.to_vec(),
+            log,
+        })
     }
 }

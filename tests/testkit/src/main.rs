@@ -49,8 +49,10 @@ async fn main() -> ExitCode {
             }
         }
     };
-    // What is interrupted is dropped, and everything that it has started with it.
+    // What is interrupted is dropped, and everything that it has started with it. Ctrl-C is the ordinary end of a
+    // walkthrough that is held, which therefore comes first.
     tokio::select! {
+        biased;
         result = run => match result {
             Ok(true) => ExitCode::SUCCESS,
             Ok(false) => ExitCode::FAILURE,

@@ -135,7 +135,7 @@ impl Evidence {
         let median = millis(took.get(took.len() / 2).copied().unwrap_or_default());
         let highest = rounds().filter_map(|round| round.average).max().unwrap_or_default();
         let mut found = format!(
-            "{} through the control plane, {} failed; {median} in the middle, {} at most; up to {} a replica",
+            "{} through the control plane, {} failed; median {median}, slowest {}; up to {} a replica",
             took.len(),
             failures.len(),
             millis(took.last().copied().unwrap_or_default()),

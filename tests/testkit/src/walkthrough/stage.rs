@@ -136,13 +136,17 @@ impl Stage {
         Ok(text)
     }
 
-    /// Stays up until it is dropped.
+    /// Stays up until Ctrl-C.
     ///
     /// # Errors
     /// If the adapter or the scaling loop ends.
     pub(super) async fn hold(&mut self) -> anyhow::Result<()> {
+        let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
         loop {
-            self.rounds.rounds.recv().await.context("the scaling loop has ended")?;
+            tokio::select! {
+                interrupt = &mut interrupt => return Ok(interrupt?),
+                round = self.rounds.rounds.recv() => round.context("the scaling loop has ended")?,
+            };
             self.adapter.check()?;
         }
     }
