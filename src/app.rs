@@ -128,6 +128,7 @@ fn limits(members: &Members) -> Limits {
         connect_timeout: members.timeout * 4 / 5,
         body_bytes: members.body_bytes,
         handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
+        rate: members.rate,
     }
 }
 

@@ -6,12 +6,17 @@ mod route;
 mod tls;
 pub mod transport;
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use governor::clock::{Clock as _, DefaultClock};
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
 use crate::api::custom_metrics::Version;
 use crate::api::discovery::Catalog;
+use crate::config::Rate;
 use credentials::Credentials;
 pub use failure::Failure;
 pub use tls::TrustError;
@@ -24,6 +29,7 @@ pub const ACCEPT: &str = "application/vnd.kubernetes.protobuf,application/json";
 /// keeps what was learned.
 pub struct Member {
     name: String,
+    rate: Option<DefaultDirectRateLimiter>,
     transport: ArcSwap<Transport>,
     discovered: ArcSwapOption<Discovered>,
 }
@@ -43,8 +49,9 @@ impl Member {
     /// # Errors
     /// If the credentials cannot be used.
     pub fn new(name: String, credentials: Credentials, limits: Limits) -> Result<Self, TrustError> {
+        let rate = limits.rate.and_then(limiter);
         let transport = ArcSwap::from_pointee(Transport::new(credentials, limits)?);
-        Ok(Self { name, transport, discovered: ArcSwapOption::empty() })
+        Ok(Self { name, rate, transport, discovered: ArcSwapOption::empty() })
     }
 
     /// The cluster's name.
@@ -69,11 +76,16 @@ impl Member {
         Ok(true)
     }
 
-    /// Asks for a path, encoded already.
+    /// Asks for a path, encoded already, when the rate allows it.
     ///
     /// # Errors
     /// If no whole answer came.
     pub async fn get(&self, path: &str) -> Result<Reply, Failure> {
+        if let Some(rate) = &self.rate {
+            while let Err(early) = rate.check() {
+                tokio::time::sleep(early.wait_time_from(DefaultClock::default().now())).await;
+            }
+        }
         self.transport().get(path, ACCEPT).await
     }
 
@@ -90,4 +102,11 @@ impl Member {
         }
         news
     }
+}
+
+/// A token bucket; `None` if the rate is too small to be one.
+fn limiter(Rate { qps, burst }: Rate) -> Option<DefaultDirectRateLimiter> {
+    let period = Duration::try_from_secs_f64(1.0 / f64::from(qps)).ok()?;
+    let quota = Quota::with_period(period)?.allow_burst(NonZeroU32::new(burst)?);
+    Some(RateLimiter::direct(quota))
 }

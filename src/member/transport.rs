@@ -24,6 +24,7 @@ use super::credentials::Credentials;
 use super::failure::Failure;
 use super::route::{Bounds, Dialer, Protocol, Route};
 use super::tls::{TrustError, client_config};
+use crate::config::Rate;
 
 /// How many requests one HTTP/2 connection carries at a time; Go's servers allow 250 streams.
 const STREAMS: usize = 200;
@@ -45,6 +46,8 @@ pub struct Limits {
     pub body_bytes: usize,
     /// Members that shake hands at a time.
     pub handshakes: Arc<Semaphore>,
+    /// How often one member is asked; `None` for as often as clients ask.
+    pub rate: Option<Rate>,
 }
 
 /// The way to one member with one set of credentials.

@@ -7,7 +7,7 @@ use testkit::api_client::Answer;
 use testkit::fleet::PREFERRED;
 use testkit::member::{Fault, Flaw, Member};
 
-use crate::stage::{PODS, Stage, clusters, members};
+use crate::stage::{PODS, Stage, clusters, members, until};
 
 /// The longest that an answer waits for a member in these tests.
 const MEMBER_TIMEOUT: &str = "--member-timeout=2s";
@@ -151,23 +151,6 @@ async fn clusters_join_and_leave_while_it_runs() {
     until(&stage, |names| names == ["late", "member1", "member2"]).await;
     stage.fleet.plane.remove("member1");
     until(&stage, |names| names == ["late", "member2"]).await;
-}
-
-/// Asks until the answer has values of clusters as wanted; a change of the fleet cannot be awaited from outside.
-async fn until(stage: &Stage, wanted: impl Fn(&[String]) -> bool) {
-    let deadline = Instant::now() + crate::stage::GENEROUS;
-    loop {
-        let answer = stage.get(PODS).await;
-        let names = if answer.status == StatusCode::OK {
-            clusters(&answer.json().expect("JSON"))
-        } else {
-            Vec::new()
-        };
-        if wanted(&names) {
-            return;
-        }
-        assert!(Instant::now() < deadline, "still {names:?}");
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,3 +11,4 @@ mod members;
 mod process;
 mod scale;
 mod stage;
+mod transport;

@@ -1,10 +1,10 @@
 //! What tests stand on: a fleet, the adapter's process, and a client that comes as the front proxy.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::Request;
+use http::{Request, StatusCode};
 use serde_json::Value;
 use testkit::adapter::AdapterProcess;
 use testkit::api_client::{Answer, ApiClient, Credentials};
@@ -129,4 +129,21 @@ pub fn item_clusters(item: &Value) -> Vec<String> {
     let values =
         expressions.filter(|expression| expression["key"] == CLUSTER_LABEL).map(|one| &one["values"]);
     values.filter_map(Value::as_array).flatten().filter_map(|name| Some(name.as_str()?.to_owned())).collect()
+}
+
+/// Asks until the answer has values of clusters as wanted; a change of the fleet cannot be awaited from outside.
+pub async fn until(stage: &Stage, wanted: impl Fn(&[String]) -> bool) {
+    let deadline = Instant::now() + GENEROUS;
+    loop {
+        let answer = stage.get(PODS).await;
+        let names = if answer.status == StatusCode::OK {
+            clusters(&answer.json().expect("JSON"))
+        } else {
+            Vec::new()
+        };
+        if wanted(&names) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "still {names:?}");
+    }
 }

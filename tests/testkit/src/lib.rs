@@ -12,5 +12,6 @@ pub mod https;
 pub mod member;
 pub mod pki;
 pub mod protobuf;
+pub mod proxy;
 pub mod timestamp;
 pub mod walkthrough;

@@ -1,0 +1,100 @@
+//! How members are reached: proxies, trust, rates.
+
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+use testkit::control_plane::MemberSpec;
+use testkit::member::Member;
+use testkit::pki::Authority;
+use testkit::proxy::{Kind, Proxy};
+
+use crate::stage::{PODS, Stage, clusters, until};
+
+fn spec(member: &Member) -> MemberSpec {
+    let access = member.access();
+    MemberSpec {
+        name: access.name,
+        endpoint: access.endpoint,
+        ca_bundle: Some(access.ca_pem),
+        token: Some(access.token),
+        ready: true,
+        ..MemberSpec::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_behind_a_proxy_is_asked_through_it() {
+    for kind in [Kind::Http, Kind::Socks5] {
+        let stage = Stage::start(Vec::new(), &[]).await;
+        let member = Member::start("member1").await.expect("a member starts").with_pods("http_requests", 2);
+        let proxy = Proxy::start(kind).await.expect("a proxy starts");
+        let joined = stage.fleet.plane.join(&MemberSpec {
+            proxy_url: Some(proxy.url()),
+            proxy_header: vec![("X-Tenant".to_owned(), "one,two".to_owned())],
+            ..spec(&member)
+        });
+        joined.expect("it joins");
+        until(&stage, |names| names == ["member1"]).await;
+        let tunnels = proxy.tunnels();
+        assert_eq!(tunnels.len(), 1, "{kind:?}: {tunnels:?}");
+        assert_eq!(format!("https://{}", tunnels[0].to), member.access().endpoint);
+        let tenants: Vec<&String> = tunnels[0]
+            .headers
+            .iter()
+            .filter(|line| line.to_ascii_lowercase().starts_with("x-tenant: "))
+            .collect();
+        assert_eq!(tenants.len(), if kind == Kind::Http { 2 } else { 0 }, "{:?}", tunnels[0].headers);
+        assert!(member.requests().iter().all(|request| !request.headers.contains_key("x-tenant")));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trust_is_what_the_cluster_and_its_secret_say() {
+    let stage = Stage::start(Vec::new(), &[]).await;
+    let mut members = Vec::new();
+    for name in ["bundle", "insecure", "stranger"] {
+        members.push(Member::start(name).await.expect("a member starts").with_pods("http_requests", 1));
+    }
+    let other = Authority::new("somebody-else").pem();
+    stage.fleet.plane.join(&spec(&members[0])).expect("it joins");
+    let insecure = MemberSpec { insecure: true, ca_bundle: Some(other.clone()), ..spec(&members[1]) };
+    stage.fleet.plane.join(&insecure).expect("it joins");
+    stage.fleet.plane.join(&MemberSpec { ca_bundle: Some(other), ..spec(&members[2]) }).expect("it joins");
+    until(&stage, |names| names == ["bundle", "insecure"]).await;
+    let answer = stage.get(PODS).await;
+    assert_eq!(clusters(&answer.json().expect("JSON")), ["bundle", "insecure"]);
+    let warnings = answer.warnings();
+    assert!(warnings[0].contains("stranger: cannot connect: invalid peer certificate"), "{warnings:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_without_a_secret_is_no_member_and_no_failure() {
+    let stage = Stage::start(crate::stage::members(1, 1).await, &[]).await;
+    let pull = MemberSpec { name: "pull".to_owned(), ready: true, ..MemberSpec::default() };
+    stage.fleet.plane.join(&pull).expect("it joins");
+    let outside = r#"karmada_metrics_adapter_clusters{standing="outside"} 1"#;
+    let deadline = Instant::now() + crate::stage::GENEROUS;
+    while !stage.metrics().await.contains(outside) {
+        assert!(Instant::now() < deadline, "{}", stage.metrics().await);
+    }
+    let answer = stage.get(PODS).await;
+    assert_eq!((answer.status, answer.warnings()), (StatusCode::OK, Vec::new()));
+    let log = std::fs::read_to_string(stage.adapter.log()).expect("a log");
+    assert_eq!(log.lines().filter(|line| line.contains("cluster is not asked")).count(), 1, "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rate_that_is_given_is_kept() {
+    let flags =
+        ["--cluster-api-qps=5", "--cluster-api-burst=1", "--discovery-interval=1h", "--member-timeout=30s"];
+    let stage = Stage::start(crate::stage::members(1, 1).await, &flags).await;
+    let start = Instant::now();
+    for _ in 0..6 {
+        assert_eq!(stage.get(PODS).await.status, StatusCode::OK);
+    }
+    assert!(
+        start.elapsed() >= Duration::from_millis(900),
+        "six queries took {:?} at 5 a second",
+        start.elapsed()
+    );
+}

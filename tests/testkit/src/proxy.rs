@@ -1,0 +1,144 @@
+//! A proxy on the way to a member: HTTP CONNECT or SOCKS5, with user and password if it wants them.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::base64;
+
+/// User and password that a proxy wants.
+const USER: (&str, &str) = ("proxy-user", "proxy-password");
+
+/// What a proxy speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// HTTP CONNECT.
+    Http,
+    /// SOCKS version 5.
+    Socks5,
+}
+
+/// A running proxy; it stops when dropped.
+pub struct Proxy {
+    kind: Kind,
+    address: SocketAddr,
+    tunnels: Arc<Mutex<Vec<Tunnel>>>,
+    _task: AbortOnDropHandle<()>,
+}
+
+/// One tunnel that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tunnel {
+    /// Where to, `host:port`.
+    pub to: String,
+    /// The header lines of the CONNECT request.
+    pub headers: Vec<String>,
+}
+
+impl Proxy {
+    /// Starts a proxy that wants a user and a password.
+    ///
+    /// # Errors
+    /// If no port can be bound.
+    pub async fn start(kind: Kind) -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        let tunnels = Arc::new(Mutex::new(Vec::new()));
+        let record = tunnels.clone();
+        let task = tokio::spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                let record = record.clone();
+                connections.spawn(async move {
+                    let _ = match kind {
+                        Kind::Http => connect(stream, &record).await,
+                        Kind::Socks5 => socks(stream, &record).await,
+                    };
+                });
+            }
+        });
+        Ok(Self { kind, address, tunnels, _task: AbortOnDropHandle::new(task) })
+    }
+
+    /// Its URL with user and password, as `proxyURL` takes it.
+    pub fn url(&self) -> String {
+        let scheme = match self.kind {
+            Kind::Http => "http",
+            Kind::Socks5 => "socks5",
+        };
+        format!("{scheme}://{}:{}@{}", USER.0, USER.1, self.address)
+    }
+
+    /// The tunnels that were made so far.
+    pub fn tunnels(&self) -> Vec<Tunnel> {
+        self.tunnels.lock().expect("no holder panics").clone()
+    }
+}
+
+async fn connect(stream: TcpStream, record: &Mutex<Vec<Tunnel>>) -> io::Result<()> {
+    let mut client = BufReader::new(stream);
+    let mut lines = Vec::new();
+    loop {
+        let mut line = String::new();
+        if client.read_line(&mut line).await? == 0 {
+            return Ok(());
+        }
+        match line.trim_end() {
+            "" => break,
+            line => lines.push(line.to_owned()),
+        }
+    }
+    let to = lines[0].split(' ').nth(1).unwrap_or_default().to_owned();
+    let expected = format!("basic {}", base64::encode(format!("{}:{}", USER.0, USER.1).as_bytes()));
+    let authorized = lines[1..].iter().any(|line| {
+        let (name, value) = line.split_once(": ").unwrap_or_default();
+        name.eq_ignore_ascii_case("proxy-authorization") && value.eq_ignore_ascii_case(&expected)
+    });
+    if !authorized {
+        return client.write_all(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n").await;
+    }
+    let mut server = TcpStream::connect(&to).await?;
+    record.lock().expect("no holder panics").push(Tunnel { to, headers: lines.split_off(1) });
+    client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await?;
+    copy_bidirectional(&mut client, &mut server).await.map(drop)
+}
+
+/// RFC 1928 and RFC 1929, as much as a client of one address needs.
+async fn socks(mut client: TcpStream, record: &Mutex<Vec<Tunnel>>) -> io::Result<()> {
+    let [_version, methods] = read(&mut client).await?;
+    let mut offered = vec![0; usize::from(methods)];
+    client.read_exact(&mut offered).await?;
+    client.write_all(&[5, 2]).await?;
+    let [_version] = read(&mut client).await?;
+    let (user, password) = (short_string(&mut client).await?, short_string(&mut client).await?);
+    let known = (user.as_str(), password.as_str()) == USER;
+    client.write_all(&[1, u8::from(!known)]).await?;
+    let [_version, _connect, _reserved, kind] = read(&mut client).await?;
+    let host = match kind {
+        1 => Ipv4Addr::from(read(&mut client).await?).to_string(),
+        _ => short_string(&mut client).await?,
+    };
+    let to = format!("{host}:{}", u16::from_be_bytes(read(&mut client).await?));
+    let mut server = TcpStream::connect(&to).await?;
+    record.lock().expect("no holder panics").push(Tunnel { to, headers: Vec::new() });
+    client.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).await?;
+    copy_bidirectional(&mut client, &mut server).await.map(drop)
+}
+
+async fn read<const N: usize>(stream: &mut TcpStream) -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    stream.read_exact(&mut bytes).await?;
+    Ok(bytes)
+}
+
+async fn short_string(stream: &mut TcpStream) -> io::Result<String> {
+    let [length] = read(stream).await?;
+    let mut bytes = vec![0; usize::from(length)];
+    stream.read_exact(&mut bytes).await?;
+    String::from_utf8(bytes).map_err(io::Error::other)
+}
