@@ -124,8 +124,7 @@ async fn authenticators(
 fn limits(members: &Members) -> Limits {
     Limits {
         connections: members.connections,
-        // Less than an answer waits, so that a dead address is told from a slow API.
-        connect_timeout: members.timeout * 4 / 5,
+        timeout: members.timeout,
         body_bytes: members.body_bytes,
         handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
         rate: members.rate,

@@ -247,14 +247,14 @@ impl Registry {
             && joined.uid == spec.uid
             && joined.endpoint == credentials.endpoint
         {
-            if joined.member.renew(credentials, self.limits.clone())? {
+            if joined.member.renew(credentials, &self.limits)? {
                 tracing::info!(cluster = name, "cluster has new credentials");
             }
             return Ok(None);
         }
         let endpoint = credentials.endpoint.clone();
         tracing::info!(cluster = name, %endpoint, "cluster joined the fleet");
-        let member = Arc::new(Member::new(name.to_owned(), credentials, self.limits.clone())?);
+        let member = Arc::new(Member::new(name.to_owned(), credentials, &self.limits)?);
         Ok(Some(Joined { uid: spec.uid.clone(), endpoint, member }))
     }
 

@@ -1,14 +1,16 @@
 //! What can go wrong between this server and a member.
 
+use std::error::Error;
+use std::io;
 use std::time::Duration;
 
 use http::StatusCode;
-use thiserror::Error;
+use thiserror::Error as ThisError;
 
 use crate::api::page::PageError;
 
 /// Why a member gave no usable answer. The text says what an operator can look for; it never has a token in it.
-#[derive(Debug, Error)]
+#[derive(Debug, ThisError)]
 pub enum Failure {
     /// Karmada says that the cluster is not ready, so it was not asked.
     #[error("the cluster is not Ready")]
@@ -19,6 +21,10 @@ pub enum Failure {
     /// The connection broke before the answer was complete.
     #[error("the connection broke: {0}")]
     Lost(String),
+    /// Nobody is at the other end of the connection any more: a ping, or a question on another connection, was not
+    /// answered.
+    #[error("its API server does not answer any more")]
+    Silent,
     /// The answer did not come in time.
     #[error("no answer within {}", crate::api::duration::GoDuration::from(*.0))]
     Timeout(Duration),
@@ -42,12 +48,18 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// What broke a request on a connection that was made.
+    pub(super) fn lost(error: &hyper::Error) -> Self {
+        if error.is_timeout() { Self::Silent } else { Self::Lost(root_cause(error)) }
+    }
+
     /// One word for metrics and for `Status.details.causes`.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::NotReady => "NotReady",
             Self::Connect(_) => "Connect",
             Self::Lost(_) => "ConnectionLost",
+            Self::Silent => "Silent",
             Self::Timeout(_) => "Timeout",
             Self::Busy => "Busy",
             Self::Status { status: StatusCode::UNAUTHORIZED, .. } => "Unauthorized",
@@ -61,4 +73,16 @@ impl Failure {
 
 fn colon(message: &str) -> String {
     if message.is_empty() { String::new() } else { format!(": {message}") }
+}
+
+/// The innermost error: the layers above it say only that something failed.
+pub(super) fn root_cause(error: &(dyn Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    match cause.downcast_ref::<io::Error>() {
+        Some(error) if error.kind() == io::ErrorKind::UnexpectedEof => "the other end closed it".to_owned(),
+        _ => cause.to_string(),
+    }
 }

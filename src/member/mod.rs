@@ -2,6 +2,7 @@
 
 pub mod credentials;
 pub mod failure;
+mod pool;
 mod route;
 mod tls;
 pub mod transport;
@@ -48,7 +49,7 @@ impl Member {
     ///
     /// # Errors
     /// If the credentials cannot be used.
-    pub fn new(name: String, credentials: Credentials, limits: Limits) -> Result<Self, TrustError> {
+    pub fn new(name: String, credentials: Credentials, limits: &Limits) -> Result<Self, TrustError> {
         let rate = limits.rate.and_then(limiter);
         let transport = ArcSwap::from_pointee(Transport::new(credentials, limits)?);
         Ok(Self { name, rate, transport, discovered: ArcSwapOption::empty() })
@@ -68,7 +69,7 @@ impl Member {
     ///
     /// # Errors
     /// If the new credentials cannot be used; the old ones stay.
-    pub fn renew(&self, credentials: Credentials, limits: Limits) -> Result<bool, TrustError> {
+    pub fn renew(&self, credentials: Credentials, limits: &Limits) -> Result<bool, TrustError> {
         if *self.transport.load().credentials() == credentials {
             return Ok(false);
         }

@@ -1,8 +1,6 @@
 //! The way to a member's API server: direct, or through a proxy; then TLS.
 
-use std::io;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -10,178 +8,75 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use futures::future::BoxFuture;
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Uri};
-use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::proxy::{SocksV5, Tunnel};
-use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
+use hyper_util::client::legacy::connect::{Connection as _, HttpConnector};
 use hyper_util::rt::TokioIo;
 use percent_encoding::percent_decode_str;
-use rustls::ClientConfig;
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tower::{Service, ServiceExt as _};
 
-use super::credentials::{Proxy, Trust};
+use super::credentials::{Credentials, Proxy, Trust};
 use super::tls::{TrustError, client_config};
 use crate::api::duration::GoDuration;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// TCP, or TLS to a proxy.
 type Hop = MaybeHttpsStream<TokioIo<TcpStream>>;
+/// The stream that HTTP is spoken on.
+pub(super) type Stream = MaybeHttpsStream<Hop>;
 
-/// Which protocols are offered to the API server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Protocol {
-    /// HTTP/2 alone.
-    Http2,
-    /// HTTP/1.1 alone.
-    Http1,
-    /// Whichever the API server prefers.
-    Either,
-}
-
-/// Dials: one connection for each call.
-#[derive(Clone)]
+/// Dials: one connection for each call, on which the API server chose HTTP/2 or HTTP/1.1.
 pub(super) struct Dialer {
     https: HttpsConnector<Route>,
-    /// A connection that was made to settle the protocol and waits for its first use.
-    ready: Arc<Mutex<Option<Stream>>>,
-    bounds: Bounds,
-}
-
-/// What dialling is held to.
-#[derive(Clone)]
-pub(super) struct Bounds {
-    /// Connections that may be open at a time.
-    pub(super) connections: Arc<Semaphore>,
-    /// Handshakes that may go on at a time, with all members.
-    pub(super) handshakes: Arc<Semaphore>,
-    /// How long connecting and the handshake may take.
-    pub(super) timeout: Duration,
-}
-
-/// The stream that HTTP is spoken on.
-pub(super) struct Stream {
-    stream: MaybeHttpsStream<Hop>,
-    _permit: OwnedSemaphorePermit,
+    uri: Uri,
+    /// Bounds how many members shake hands at a time.
+    handshakes: Arc<Semaphore>,
+    timeout: Duration,
 }
 
 /// How the first byte gets to the API server.
 #[derive(Clone)]
-pub(super) enum Route {
+enum Route {
     Direct(HttpConnector),
     Tunnel(Tunnel<HttpsConnector<HttpConnector>>),
     Socks(SocksV5<HttpsConnector<HttpConnector>>),
 }
 
 impl Dialer {
-    /// A dialer by way of `route`. `config` says which certificates are accepted.
-    pub(super) fn new(route: Route, mut config: ClientConfig, protocol: Protocol, bounds: Bounds) -> Self {
-        config.alpn_protocols = match protocol {
-            Protocol::Http2 => vec![b"h2".to_vec()],
-            Protocol::Http1 => vec![b"http/1.1".to_vec()],
-            Protocol::Either => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
-        };
-        Self { https: HttpsConnector::from((route, config)), ready: Arc::default(), bounds }
+    /// A dialer for the endpoint of these credentials; connecting and the handshake may take `timeout`.
+    pub(super) fn new(
+        credentials: &Credentials,
+        handshakes: Arc<Semaphore>,
+        timeout: Duration,
+    ) -> Result<Self, TrustError> {
+        let mut tls = client_config(&credentials.trust)?;
+        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let https = HttpsConnector::from((Route::new(credentials.proxy.as_ref())?, tls));
+        let uri = credentials.endpoint.uri("/").map_err(|_| TrustError::Endpoint)?;
+        Ok(Self { https, uri, handshakes, timeout })
     }
 
-    /// Hands over a connection for the next call to use.
-    pub(super) fn keep(&self, stream: Stream) {
-        *self.ready.lock().expect("no holder panics") = Some(stream);
-    }
-
-    /// One connection to the API server at `uri`.
-    pub(super) async fn dial(mut self, uri: Uri) -> Result<Stream, BoxError> {
-        if let Some(stream) = self.ready.lock().expect("no holder panics").take() {
-            return Ok(stream);
-        }
-        let Bounds { connections, handshakes, timeout } = self.bounds;
+    /// One connection, and whether HTTP/2 is spoken on it.
+    pub(super) async fn dial(&self) -> Result<(Stream, bool), BoxError> {
         let dialing = async {
-            let permit = connections.acquire_owned().await?;
-            let _shaking = handshakes.acquire().await?;
-            let stream = self.https.ready().await?.call(uri).await?;
-            Ok(Stream { stream, _permit: permit })
+            let _shaking = self.handshakes.acquire().await?;
+            self.https.clone().oneshot(self.uri.clone()).await
         };
-        match tokio::time::timeout(timeout, dialing).await {
-            Ok(result) => result,
-            Err(_) => {
-                let timeout = GoDuration::from(timeout);
-                Err(format!("no connection and TLS handshake within {timeout}").into())
-            }
-        }
-    }
-}
-
-impl Service<Uri> for Dialer {
-    type Response = Stream;
-    type Error = BoxError;
-    type Future = BoxFuture<'static, Result<Stream, BoxError>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        Box::pin(self.clone().dial(uri))
-    }
-}
-
-impl Stream {
-    /// Whether the two ends settled on HTTP/2.
-    pub(super) fn speaks_http2(&self) -> bool {
-        self.connected().is_negotiated_h2()
-    }
-}
-
-impl Connection for Stream {
-    fn connected(&self) -> Connected {
-        self.stream.connected()
-    }
-}
-
-impl Read for Stream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl Write for Stream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        let Ok(stream) = tokio::time::timeout(self.timeout, dialing).await else {
+            let timeout = GoDuration::from(self.timeout);
+            return Err(format!("no connection and TLS handshake within {timeout}").into());
+        };
+        let stream = stream?;
+        let http2 = stream.connected().is_negotiated_h2();
+        Ok((stream, http2))
     }
 }
 
 impl Route {
     /// Directly, or by way of `proxy`.
-    pub(super) fn new(proxy: Option<&Proxy>) -> Result<Self, TrustError> {
+    fn new(proxy: Option<&Proxy>) -> Result<Self, TrustError> {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);

@@ -23,6 +23,9 @@ pub enum TrustError {
     /// The system has no roots.
     #[error("no CA bundle is given and the system has no root certificates")]
     NoSystemRoots,
+    /// The endpoint is no address.
+    #[error("the endpoint is no address")]
+    Endpoint,
     /// The proxy's address or credentials cannot be used.
     #[error("the proxy's address or credentials cannot be used")]
     Proxy,
