@@ -2,20 +2,23 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use tempfile::TempDir;
+use tokio::net::TcpSocket;
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
 use crate::api_client::{ApiClient, Credentials};
 use crate::control_plane::{BACKEND_NAMESPACE, BACKEND_SERVICE};
+use crate::listener::hold_port;
 use crate::pki::Authority;
 
+const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 /// Lines of the log that an error shows.
 const TAIL: usize = 20;
 
@@ -42,6 +45,7 @@ pub struct AdapterProcess {
     log: PathBuf,
     probe: ApiClient,
     _directory: TempDir,
+    _ports: Vec<TcpSocket>,
 }
 
 impl AdapterProcess {
@@ -60,7 +64,8 @@ impl AdapterProcess {
             Ok(path.display().to_string())
         };
         let kubeconfig = invocation.kubeconfig.display();
-        let (address, metrics) = (free_address()?, free_address()?);
+        let ports = [hold_port(ANY_PORT)?, hold_port(ANY_PORT)?];
+        let (address, metrics) = (ports[0].local_addr()?, ports[1].local_addr()?);
         let arguments = [
             format!("--kubeconfig={kubeconfig}"),
             format!("--authentication-kubeconfig={kubeconfig}"),
@@ -94,7 +99,10 @@ impl AdapterProcess {
             })?;
         let ca_pem = authority.pem();
         let probe = ApiClient::new(&format!("https://{address}"), &ca_pem, Credentials::None)?;
-        Ok(Self { child, address, metrics, ca_pem, log, probe, _directory: directory })
+        // Linux lets the adapter listen on a port that is held here, and gives it to nobody else; others do not, and
+        // there the adapter must be quick.
+        let ports = if cfg!(target_os = "linux") { ports.into() } else { Vec::new() };
+        Ok(Self { child, address, metrics, ca_pem, log, probe, _directory: directory, _ports: ports })
     }
 
     /// Waits until `/readyz` answers 200.
@@ -178,11 +186,6 @@ impl AdapterProcess {
 
 fn describe(status: ExitStatus) -> String {
     status.code().map_or_else(|| "killed by a signal".to_owned(), |code| format!("exit code {code}"))
-}
-
-/// An address of 127.0.0.1 whose port was free a moment ago: the adapter takes no listening socket from us.
-fn free_address() -> anyhow::Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
 #[cfg(test)]

@@ -4,16 +4,15 @@ use std::fmt;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
-use http::{Method, Request, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
 
-use crate::pki::Identity;
+use crate::pki::{self, Identity};
 
 /// A client of one server; connections are kept and shared between clones.
 #[derive(Clone)]
@@ -51,11 +50,7 @@ impl ApiClient {
     /// # Errors
     /// If the authority or the credentials are malformed.
     pub fn new(base: &str, ca_pem: &str, credentials: Credentials<'_>) -> anyhow::Result<Self> {
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
-            roots.add(certificate?)?;
-        }
-        let tls = ClientConfig::builder().with_root_certificates(roots);
+        let tls = ClientConfig::builder().with_root_certificates(pki::roots(ca_pem)?);
         let (tls, token) = match credentials {
             Credentials::None => (tls.with_no_client_auth(), None),
             Credentials::Certificate(identity) => {
@@ -106,13 +101,21 @@ impl ApiClient {
     ///
     /// # Errors
     /// As [`ApiClient::get`].
-    pub async fn send(&self, mut request: Request<Bytes>) -> anyhow::Result<Answer> {
+    pub async fn send(&self, request: Request<Bytes>) -> anyhow::Result<Answer> {
+        let (head, body) = self.open(request).await?.into_parts();
+        Ok(Answer { status: head.status, headers: head.headers, body: body.collect().await?.to_bytes() })
+    }
+
+    /// Sends any request whose URI is a path and returns when the answer begins, its body still to be read.
+    ///
+    /// # Errors
+    /// If the server cannot be reached.
+    pub async fn open(&self, mut request: Request<Bytes>) -> anyhow::Result<Response<Incoming>> {
         *request.uri_mut() = format!("{}{}", self.base, request.uri()).parse()?;
         if let Some(token) = &self.token {
             request.headers_mut().entry(AUTHORIZATION).or_insert_with(|| token.clone());
         }
-        let (head, body) = self.http.request(request.map(Full::new)).await?.into_parts();
-        Ok(Answer { status: head.status, headers: head.headers, body: body.collect().await?.to_bytes() })
+        Ok(self.http.request(request.map(Full::new)).await?)
     }
 }
 

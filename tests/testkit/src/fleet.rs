@@ -7,7 +7,7 @@ use anyhow::Context;
 use tokio::time::timeout;
 
 use crate::adapter::{AdapterProcess, Invocation};
-use crate::control_plane::{CUSTOM_METRICS, ControlPlane, MemberSpec};
+use crate::control_plane::{CUSTOM_METRICS, ControlPlane};
 use crate::member::Member;
 
 /// The APIService that the scaling controllers and kubectl's examples use.
@@ -31,15 +31,7 @@ impl Fleet {
     pub async fn start(members: Vec<Member>) -> anyhow::Result<Self> {
         let plane = ControlPlane::start().await?;
         for member in &members {
-            let access = member.access();
-            plane.join(&MemberSpec {
-                name: access.name,
-                endpoint: access.endpoint,
-                ca_bundle: Some(access.ca_pem),
-                token: Some(access.token),
-                ready: true,
-                ..MemberSpec::default()
-            })?;
+            plane.join(&member.into())?;
         }
         Ok(Self { plane, members })
     }

@@ -8,20 +8,29 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{Stream, TryStreamExt};
-use http::{Request, Response};
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Request, Response, StatusCode};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::AbortOnDropHandle;
+
+use crate::listener::{ACCEPT_AGAIN, hold_port};
+use crate::pki::Identity;
+
+/// What ALPN offers: HTTP/2 and HTTP/1.1.
+pub const HTTP_VERSIONS: [&str; 2] = ["h2", "http/1.1"];
 
 /// A response's body: whole, streamed, or one that breaks off.
 pub type Body = BoxBody<Bytes, io::Error>;
@@ -125,12 +134,14 @@ impl Acceptor {
             let state = *self.line.borrow_and_update();
             if state == Line::Refused {
                 if listener.take().is_some() {
-                    kept_port = bind(address).ok();
+                    kept_port = hold_port(address).ok();
                 }
                 connections.abort_all();
             } else if listener.is_none() {
-                listener =
-                    kept_port.take().or_else(|| bind(address).ok()).and_then(|port| port.listen(1024).ok());
+                listener = kept_port
+                    .take()
+                    .or_else(|| hold_port(address).ok())
+                    .and_then(|port| port.listen(1024).ok());
             }
             let accept = async {
                 match &listener {
@@ -139,16 +150,20 @@ impl Acceptor {
                 }
             };
             tokio::select! {
+                biased; // who connects after a change finds the line changed
                 changed = self.line.changed() => if changed.is_err() { return },
                 changed = self.cuts.changed() => match changed {
                     Ok(()) => connections.abort_all(),
                     Err(_) => return,
                 },
-                Ok((stream, peer)) = accept => {
-                    self.accepted.fetch_add(1, Ordering::Relaxed);
-                    connections.spawn(self.connection(stream, peer));
-                }
                 Some(_) = connections.join_next() => {}
+                accepted = accept => match accepted {
+                    Ok((stream, peer)) => {
+                        self.accepted.fetch_add(1, Ordering::Relaxed);
+                        connections.spawn(self.connection(stream, peer));
+                    }
+                    Err(_) => sleep(ACCEPT_AGAIN).await,
+                },
             }
         }
     }
@@ -168,8 +183,9 @@ impl Acceptor {
                     continue;
                 }
                 tokio::select! {
-                    () = &mut serving => return,
+                    biased; // or a request that comes after the freeze might still be answered
                     changed = line.changed() => if changed.is_err() { return },
+                    () = &mut serving => return,
                 }
             }
         }
@@ -187,12 +203,32 @@ async fn serve(stream: TcpStream, address: SocketAddr, tls: Arc<ServerConfig>, h
         .await;
 }
 
-/// Takes a port without listening: connections are refused, and nobody else gets the port meanwhile.
-fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
-    let socket = TcpSocket::new_v4()?;
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    Ok(socket)
+/// The TLS side of a server: its certificate, the authority of its clients' certificates, which they may but need
+/// not show, and what ALPN offers.
+///
+/// # Errors
+/// If the key does not belong to the certificate, or the authority is empty.
+pub fn tls(
+    identity: &Identity,
+    clients: Option<Arc<RootCertStore>>,
+    protocols: &[&str],
+) -> anyhow::Result<ServerConfig> {
+    let verifier = match clients {
+        Some(roots) => WebPkiClientVerifier::builder(roots).allow_unauthenticated().build()?,
+        None => WebPkiClientVerifier::no_client_auth(),
+    };
+    let tls = ServerConfig::builder().with_client_cert_verifier(verifier);
+    let mut tls = tls.with_single_cert(identity.chain(), identity.private_key())?;
+    tls.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+    Ok(tls)
+}
+
+/// A response with a body of this type.
+pub fn response(status: StatusCode, content_type: &'static str, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
 }
 
 /// A whole body.

@@ -1,17 +1,32 @@
 //! A simulated Karmada control plane and member clusters, independent of the adapter: it speaks HTTPS, JSON and
 //! protobuf of its own, so that the code under test cannot vouch for itself, and hosts any adapter's binary.
+//!
+//! The modules stand in groups, lowest first: a group uses itself and what is above it.
 
-pub mod adapter;
-pub mod api_client;
-pub mod app;
-pub mod base64;
-pub mod control_plane;
-pub mod federated_hpa;
-pub mod fleet;
-pub mod https;
-pub mod member;
-pub mod pki;
-pub mod protobuf;
-pub mod proxy;
+// What Go and Kubernetes write.
+mod base64;
+mod go_url;
+mod protobuf;
+mod selector;
 pub mod timestamp;
+
+// Servers, clients and what is between them.
+pub mod api_client;
+pub mod https;
+mod listener;
+pub mod pki;
+pub mod proxy;
+
+// A fleet: members with an application, their control plane, an adapter's process.
+pub mod adapter;
+pub mod app;
+pub mod control_plane;
+pub mod fleet;
+pub mod member;
+
+// What works on it.
+pub mod federated_hpa;
+mod kubectl;
 pub mod walkthrough;
+
+pub use kubectl::{Kubectl, kubectl};

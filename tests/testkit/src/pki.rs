@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use anyhow::Context;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose,
@@ -68,13 +69,6 @@ impl Authority {
         self.sign(&params)
     }
 
-    /// Trust in this authority alone.
-    pub fn roots(&self) -> Arc<RootCertStore> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.issuer.der().clone()).expect("a certificate that was just made is well-formed");
-        Arc::new(roots)
-    }
-
     fn sign(&self, params: &CertificateParams) -> Identity {
         let key = KeyPair::generate().expect("the default algorithm generates keys");
         let certificate = params.signed_by(&key, &self.issuer).expect("the parameters are complete");
@@ -92,6 +86,18 @@ impl Identity {
     pub fn private_key(&self) -> PrivateKeyDer<'static> {
         PrivateKeyDer::from_pem_slice(self.key.as_bytes()).expect("rcgen writes valid PEM")
     }
+}
+
+/// Trust in the authorities of a PEM bundle alone.
+///
+/// # Errors
+/// If the bundle is malformed.
+pub fn roots(pem: &str) -> anyhow::Result<Arc<RootCertStore>> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+        roots.add(certificate.context("the authority's PEM")?).context("the authority's certificate")?;
+    }
+    Ok(Arc::new(roots))
 }
 
 fn params_for(names: &[&str]) -> CertificateParams {

@@ -6,13 +6,18 @@ use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::base64;
+use crate::listener::serve_each;
 
 /// User and password that a proxy wants.
 const USER: (&str, &str) = ("proxy-user", "proxy-password");
+
+/// The longest line of a CONNECT request's head.
+const LONGEST_LINE: u64 = 16 << 10;
+/// The method of SOCKS by which a client says who it is.
+const USER_AND_PASSWORD: u8 = 2;
 
 /// What a proxy speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,18 +55,15 @@ impl Proxy {
         let address = listener.local_addr()?;
         let tunnels = Arc::new(Mutex::new(Vec::new()));
         let record = tunnels.clone();
-        let task = tokio::spawn(async move {
-            let mut connections = JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
-                let record = record.clone();
-                connections.spawn(async move {
-                    let _ = match kind {
-                        Kind::Http => connect(stream, &record).await,
-                        Kind::Socks5 => socks(stream, &record).await,
-                    };
-                });
+        let task = tokio::spawn(serve_each(listener, move |stream| {
+            let record = record.clone();
+            async move {
+                let _ = match kind {
+                    Kind::Http => connect(stream, &record).await,
+                    Kind::Socks5 => socks(stream, &record).await,
+                };
             }
-        });
+        }));
         Ok(Self { kind, address, tunnels, _task: AbortOnDropHandle::new(task) })
     }
 
@@ -80,12 +82,13 @@ impl Proxy {
     }
 }
 
+/// RFC 9110, section 9.3.6, with basic credentials (RFC 7617).
 async fn connect(stream: TcpStream, record: &Mutex<Vec<Tunnel>>) -> io::Result<()> {
     let mut client = BufReader::new(stream);
     let mut lines = Vec::new();
     loop {
         let mut line = String::new();
-        if client.read_line(&mut line).await? == 0 {
+        if (&mut client).take(LONGEST_LINE).read_line(&mut line).await? == 0 {
             return Ok(());
         }
         match line.trim_end() {
@@ -93,17 +96,31 @@ async fn connect(stream: TcpStream, record: &Mutex<Vec<Tunnel>>) -> io::Result<(
             line => lines.push(line.to_owned()),
         }
     }
-    let to = lines[0].split(' ').nth(1).unwrap_or_default().to_owned();
-    let expected = format!("basic {}", base64::encode(format!("{}:{}", USER.0, USER.1).as_bytes()));
-    let authorized = lines[1..].iter().any(|line| {
+    let mut lines = lines.into_iter();
+    let request = lines.next().unwrap_or_default();
+    let headers: Vec<String> = lines.collect();
+    let ["CONNECT", to, "HTTP/1.1"] = *request.split(' ').collect::<Vec<_>>() else {
+        return client.write_all(b"HTTP/1.1 405 Method Not Allowed\r\nConnection: close\r\n\r\n").await;
+    };
+    let expected = base64::encode(format!("{}:{}", USER.0, USER.1).as_bytes());
+    let authorized = headers.iter().any(|line| {
         let (name, value) = line.split_once(": ").unwrap_or_default();
-        name.eq_ignore_ascii_case("proxy-authorization") && value.eq_ignore_ascii_case(&expected)
+        let (scheme, credentials) = value.split_once(' ').unwrap_or_default();
+        name.eq_ignore_ascii_case("proxy-authorization")
+            && scheme.eq_ignore_ascii_case("basic")
+            && credentials == expected
     });
     if !authorized {
-        return client.write_all(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n").await;
+        let refusal =
+            b"HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm=\"proxy\"\r\n\
+                        Connection: close\r\n\r\n";
+        return client.write_all(refusal).await;
     }
-    let mut server = TcpStream::connect(&to).await?;
-    record.lock().expect("no holder panics").push(Tunnel { to, headers: lines.split_off(1) });
+    let Ok(mut server) = TcpStream::connect(to).await else {
+        return client.write_all(b"HTTP/1.1 502 Bad Gateway\r\nConnection: close\r\n\r\n").await;
+    };
+    let to = to.to_owned();
+    record.lock().expect("no holder panics").push(Tunnel { to, headers });
     client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await?;
     copy_bidirectional(&mut client, &mut server).await.map(drop)
 }
@@ -113,21 +130,34 @@ async fn socks(mut client: TcpStream, record: &Mutex<Vec<Tunnel>>) -> io::Result
     let [_version, methods] = read(&mut client).await?;
     let mut offered = vec![0; usize::from(methods)];
     client.read_exact(&mut offered).await?;
-    client.write_all(&[5, 2]).await?;
+    if !offered.contains(&USER_AND_PASSWORD) {
+        return client.write_all(&[5, 0xff]).await;
+    }
+    client.write_all(&[5, USER_AND_PASSWORD]).await?;
     let [_version] = read(&mut client).await?;
     let (user, password) = (short_string(&mut client).await?, short_string(&mut client).await?);
-    let known = (user.as_str(), password.as_str()) == USER;
-    client.write_all(&[1, u8::from(!known)]).await?;
-    let [_version, _connect, _reserved, kind] = read(&mut client).await?;
-    let host = match kind {
-        1 => Ipv4Addr::from(read(&mut client).await?).to_string(),
-        _ => short_string(&mut client).await?,
+    if (user.as_str(), password.as_str()) != USER {
+        return client.write_all(&[1, 1]).await;
+    }
+    client.write_all(&[1, 0]).await?;
+    let [_version, command, _reserved, kind] = read(&mut client).await?;
+    let host = match (command, kind) {
+        (1, 1) => Ipv4Addr::from(read(&mut client).await?).to_string(),
+        (1, 3) => short_string(&mut client).await?,
+        _ => return client.write_all(&socks_reply(7)).await,
     };
     let to = format!("{host}:{}", u16::from_be_bytes(read(&mut client).await?));
-    let mut server = TcpStream::connect(&to).await?;
+    let Ok(mut server) = TcpStream::connect(&to).await else {
+        return client.write_all(&socks_reply(5)).await;
+    };
     record.lock().expect("no holder panics").push(Tunnel { to, headers: Vec::new() });
-    client.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).await?;
+    client.write_all(&socks_reply(0)).await?;
     copy_bidirectional(&mut client, &mut server).await.map(drop)
+}
+
+/// A reply of SOCKS that tells no address.
+fn socks_reply(code: u8) -> [u8; 10] {
+    [5, code, 0, 1, 0, 0, 0, 0, 0, 0]
 }
 
 async fn read<const N: usize>(stream: &mut TcpStream) -> io::Result<[u8; N]> {

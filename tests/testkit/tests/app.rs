@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use testkit::api_client::{ApiClient, Credentials};
+use testkit::api_client::ApiClient;
 use testkit::app::{Deployment, DeploymentOptions, LoadGenerator, Replica};
 use testkit::member::Member;
 use tokio::time::{sleep, timeout};
@@ -23,9 +23,7 @@ struct Cluster {
 impl Cluster {
     async fn start(name: &str) -> Self {
         let member = Member::start(name).await.unwrap();
-        let access = member.access();
-        let client =
-            ApiClient::new(&access.endpoint, &access.ca_pem, Credentials::Token(&access.token)).unwrap();
+        let client = member.access().client();
         let options = DeploymentOptions {
             startup: Duration::from_millis(50),
             scrape_interval: Duration::from_millis(100),
@@ -104,8 +102,7 @@ async fn pods_come_up_unready_and_get_a_metric_after_two_scrapes() {
         let parts: Vec<&str> = pod.name.rsplitn(3, '-').collect();
         assert_eq!((parts[0].len(), parts[1].len(), parts[2]), (5, 10, "sample-app"));
     }
-    let access = member.access();
-    let client = ApiClient::new(&access.endpoint, &access.ca_pem, Credentials::Token(&access.token)).unwrap();
+    let client = member.access().client();
     assert_eq!(client.get(LIST).await.unwrap().status, 404, "one scrape at most");
 
     let cluster = Cluster::start("member2").await;
@@ -148,6 +145,12 @@ async fn the_load_is_shared_by_all_replicas_and_its_rate_is_the_metric() {
         cluster.metrics_until(|items| items.iter().all(|item| milli(item) == 0)).await;
     }
     let served = (one.deployment.served(), two.deployment.served());
+    let counted = async {
+        while load.done() + load.failed() < served.0 + served.1 {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(LIMIT, counted).await.expect("the last answers arrive");
     assert_eq!((load.done(), load.failed()), (served.0 + served.1, 0));
     assert!(served.0.abs_diff(2 * served.1) <= 3, "{served:?}");
 }
@@ -159,9 +162,12 @@ async fn the_load_keeps_its_rate_and_what_finds_no_replica_fails() {
     sleep(Duration::from_millis(150)).await; // resting
     let began = Instant::now();
     load.set_rate(1000.0);
-    while load.failed() < 100 {
-        sleep(Duration::from_millis(5)).await;
-    }
+    let failing = async {
+        while load.failed() < 100 {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(LIMIT, failing).await.unwrap();
     assert!(began.elapsed() >= Duration::from_millis(95), "no burst");
     assert_eq!(load.done(), 0);
     cluster.scale(1).await;

@@ -1,10 +1,15 @@
 //! The `fleet` binary from the outside.
 
-use std::io::{BufRead, BufReader};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use serde_json::Value;
+
+/// Longer than anything takes that ends at all.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// A process that does not outlive its test.
 struct Fleet(Child);
@@ -50,38 +55,29 @@ fn an_adapter_that_ends_fails_the_walkthrough_with_a_clear_word() {
 #[test]
 fn the_adapter_ends_with_the_walkthrough() {
     let directory = tempfile::tempdir().unwrap();
-    let (adapter, log) = (directory.path().join("adapter"), directory.path().join("adapter.log"));
+    let adapter = directory.path().join("adapter");
     // Another process writes it: a file that is open for writing here, or in a fork of a neighbouring test, cannot
-    // be run.
-    let write = r#"printf '#!/bin/sh\necho $$\nexec sleep 600\n' > "$0" && chmod +x "$0""#;
+    // be run. The pipe has a writer for as long as the adapter lives.
+    let write = r#"mkfifo "$0.alive" &&
+        printf '#!/bin/sh\nexec 3>"$0.alive"\nexec sleep 600\n' > "$0" && chmod +x "$0""#;
     assert!(Command::new("sh").args(["-c", write]).arg(&adapter).status().unwrap().success());
     let mut command = fleet();
-    command.arg("walkthrough").arg("--adapter").arg(&adapter).arg("--log").arg(&log).stdout(Stdio::null());
+    command.arg("walkthrough").arg("--adapter").arg(&adapter).stdout(Stdio::null());
     let mut fleet = Fleet(command.spawn().unwrap());
-    let adapter = wait_for(|| std::fs::read_to_string(&log).ok()?.trim().parse().ok());
-    assert!(runs(adapter));
-    let terminate = Command::new("kill").args(["-TERM", &fleet.0.id().to_string()]).status();
+
+    let alive = directory.path().join("adapter.alive");
+    let (sender, seen) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut writer = File::open(alive).unwrap();
+        sender.send("alive").unwrap();
+        writer.read_to_end(&mut Vec::new()).unwrap();
+        sender.send("gone").unwrap();
+    });
+    assert_eq!(seen.recv_timeout(LIMIT), Ok("alive"));
+    let terminate = Command::new("sh").args(["-c", r#"kill -TERM "$0""#, &fleet.0.id().to_string()]).status();
     assert!(terminate.unwrap().success());
     assert_eq!(fleet.0.wait().unwrap().code(), Some(143));
-    wait_for(|| (!runs(adapter)).then_some(()));
-}
-
-/// Says whether a process runs; one that has ended and waits for somebody to take notice does not.
-fn runs(process: u32) -> bool {
-    let output = Command::new("ps").args(["-o", "stat=", "-p", &process.to_string()]).output().unwrap();
-    let state = String::from_utf8(output.stdout).unwrap();
-    !state.trim().is_empty() && !state.starts_with('Z')
-}
-
-fn wait_for<T>(mut found: impl FnMut() -> Option<T>) -> T {
-    let began = Instant::now();
-    loop {
-        if let Some(found) = found() {
-            return found;
-        }
-        assert!(began.elapsed() < Duration::from_secs(60), "waited in vain");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    assert_eq!(seen.recv_timeout(LIMIT), Ok("gone"));
 }
 
 #[test]

@@ -1,7 +1,5 @@
 //! The simulated member cluster against what real ones were recorded to do.
 
-mod raw;
-
 use std::time::Duration;
 
 use anyhow::Result;
@@ -9,7 +7,7 @@ use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use testkit::api_client::{Answer, ApiClient, Credentials};
+use testkit::api_client::{Answer, ApiClient};
 use testkit::member::wire::{Format, MetricValueList, Version};
 use testkit::member::{
     Access, Formats, Member, MemberOptions, Pod, Protocols, Resource, ScriptedAnswer, Series,
@@ -24,10 +22,6 @@ const LIST: &str = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/pods/
 
 /// Generous: passes in milliseconds unless something hangs that must not.
 const LIMIT: Duration = Duration::from_secs(20);
-
-fn client(access: &Access) -> ApiClient {
-    ApiClient::new(&access.endpoint, &access.ca_pem, Credentials::Token(&access.token)).unwrap()
-}
 
 async fn ask(client: &ApiClient, path: &str, accept: &str) -> Result<Answer> {
     let request = Request::builder().uri(path).header("accept", accept).body(Bytes::new())?;
@@ -62,9 +56,8 @@ async fn member_speaking(protocols: Protocols) -> Member {
 #[tokio::test]
 async fn every_recorded_answer_comes_byte_for_byte_out_of_values() {
     let member = recorded_member().await;
-    let access = member.access();
-    let known = client(&access);
-    let stranger = ApiClient::new(&access.endpoint, &access.ca_pem, Credentials::Token("wrong")).unwrap();
+    let known = member.access().client();
+    let stranger = Access { token: "wrong".to_owned(), ..member.access() }.client();
     let mut compared = 0;
     for row in recorded_answers().unwrap() {
         // A member whose prometheus-adapter is ill is what faults are for.
@@ -116,12 +109,12 @@ fn lists_are_the_bytes_of_the_protobuf_vectors() {
 #[tokio::test]
 async fn a_rotated_token_is_the_only_one_that_is_accepted() {
     let member = member_speaking(Protocols::Both).await;
-    let before = client(&member.access());
+    let before = member.access().client();
     assert_eq!(before.get("/livez").await.unwrap().status, StatusCode::OK);
     let token = member.rotate_token();
     assert_eq!(token, member.token());
     assert_eq!(before.get("/livez").await.unwrap().status, StatusCode::UNAUTHORIZED);
-    assert_eq!(client(&member.access()).get("/livez").await.unwrap().status, StatusCode::OK);
+    assert_eq!(member.access().client().get("/livez").await.unwrap().status, StatusCode::OK);
 }
 
 #[tokio::test]
@@ -130,9 +123,9 @@ async fn an_api_server_behind_a_prefix_answers_only_below_it() {
     let member = Member::start_with("member1", options).await.unwrap().with_pods("http_requests", 1);
     let mut access = member.access();
     assert!(access.endpoint.ends_with("/k8s/clusters/c-1"));
-    assert_eq!(client(&access).get(LIST).await.unwrap().status, StatusCode::OK);
+    assert_eq!(access.client().get(LIST).await.unwrap().status, StatusCode::OK);
     access.endpoint = access.endpoint.replace("/k8s/clusters/c-1", "");
-    assert_eq!(client(&access).get(LIST).await.unwrap().status, StatusCode::NOT_FOUND);
+    assert_eq!(access.client().get(LIST).await.unwrap().status, StatusCode::NOT_FOUND);
     assert!(member.requests()[0].path_and_query.starts_with("/k8s/clusters/c-1/apis/"));
 }
 
@@ -144,7 +137,7 @@ async fn members_differ_in_versions_and_formats() {
         ..MemberOptions::default()
     };
     let old = Member::start_with("old", options).await.unwrap().with_pods("http_requests", 1);
-    let asking = client(&old.access());
+    let asking = old.access().client();
     let newest = ask(&asking, LIST, PROTOBUF).await.unwrap();
     assert_eq!((newest.status, &newest.body[..]), (StatusCode::NOT_FOUND, &b"404 page not found\n"[..]));
     let list = ask(&asking, &LIST.replace("beta2", "beta1"), "application/vnd.kubernetes.protobuf, */*")
@@ -159,7 +152,7 @@ async fn members_differ_in_versions_and_formats() {
 
     let options = MemberOptions { versions: Vec::new(), ..MemberOptions::default() };
     let without = Member::start_with("without", options).await.unwrap();
-    let asking = client(&without.access());
+    let asking = without.access().client();
     assert_eq!(asking.get(LIST).await.unwrap().status, StatusCode::NOT_FOUND);
     assert_eq!(asking.get("/apis").await.unwrap().json().unwrap()["groups"], json!([]));
 }
@@ -177,7 +170,7 @@ async fn all_shapes_of_queries_find_their_objects() {
     let post = Series::new(Resource::SERVICES, Some("default"), "shop", "hits", "7").label("verb", "POST");
     member.set_metric(Series { window: Some(60), ..get });
     member.set_metric(post);
-    let asking = client(&member.access());
+    let asking = member.access().client();
     let prefix = "/apis/custom.metrics.k8s.io/v1beta2";
     for (path, expected) in [
         ("/nodes/*/load", json!(["Node node-1 3"])),
@@ -213,16 +206,16 @@ async fn a_scripted_answer_goes_first_and_needs_the_token() {
     let scripted = ScriptedAnswer::json(StatusCode::NOT_FOUND, &json!({"kind": "Status", "code": 404}));
     member.answer(&LIST.replace('*', "%2A"), scripted.clone());
     let mut access = member.access();
-    let answer = client(&access).get(&format!("{LIST}?timeout=32s")).await.unwrap();
+    let answer = access.client().get(&format!("{LIST}?timeout=32s")).await.unwrap();
     assert_eq!((answer.status, answer.body), (StatusCode::NOT_FOUND, scripted.body));
     assert_eq!(
-        client(&access).get(&format!("{LIST}?labelSelector=a")).await.unwrap().status,
+        access.client().get(&format!("{LIST}?labelSelector=a")).await.unwrap().status,
         StatusCode::NOT_FOUND
     );
     access.token = "wrong".to_owned();
-    assert_eq!(client(&access).get(LIST).await.unwrap().status, StatusCode::UNAUTHORIZED);
+    assert_eq!(access.client().get(LIST).await.unwrap().status, StatusCode::UNAUTHORIZED);
     member.clear_answers();
-    assert_eq!(client(&member.access()).get(LIST).await.unwrap().status, StatusCode::OK);
+    assert_eq!(member.access().client().get(LIST).await.unwrap().status, StatusCode::OK);
 }
 
 #[tokio::test]
@@ -233,7 +226,7 @@ async fn a_json_list_of_a_case_can_be_played_in_protobuf() {
     let row = case["members"]["member1"].as_array().unwrap().last().unwrap();
     let path = row["request"].as_str().unwrap().strip_prefix("GET ").unwrap();
     member.answer(path, ScriptedAnswer::metrics(&row["body"], Format::Protobuf).unwrap());
-    let answer = client(&member.access()).get(LIST).await.unwrap();
+    let answer = member.access().client().get(LIST).await.unwrap();
     assert_eq!(answer.headers["content-type"], PROTOBUF);
     assert!(answer.body.starts_with(b"k8s\0"));
 }
@@ -241,7 +234,7 @@ async fn a_json_list_of_a_case_can_be_played_in_protobuf() {
 #[tokio::test]
 async fn requests_are_recorded_as_on_the_wire_without_showing_the_token() {
     let member = member_speaking(Protocols::Both).await;
-    let asking = client(&member.access());
+    let asking = member.access().client();
     asking.get(&LIST.replace('*', "%2A")).await.unwrap();
     asking.get("/version?timeout=32s").await.unwrap();
     let requests = member.requests();
@@ -261,7 +254,7 @@ async fn requests_are_recorded_as_on_the_wire_without_showing_the_token() {
 async fn http2_carries_many_requests_on_one_connection_and_http1_one_at_a_time() {
     for (protocols, connections) in [(Protocols::Http2, 1), (Protocols::Both, 1), (Protocols::Http1, 5)] {
         let member = member_speaking(protocols).await;
-        let asking = client(&member.access());
+        let asking = member.access().client();
         asking.get("/livez").await.unwrap();
         member.fault(testkit::member::Fault::Hang);
         let hanging: Vec<_> = (0..5)
@@ -283,7 +276,7 @@ async fn http2_carries_many_requests_on_one_connection_and_http1_one_at_a_time()
 async fn pods_and_nodes_are_listed_as_the_scaling_loop_reads_them() {
     let member = member_speaking(Protocols::Both).await;
     member.store().set_pod(Pod { ready: false, phase: "Pending", ..Pod::running("other", "lone", &[]) });
-    let asking = client(&member.access());
+    let asking = member.access().client();
     let list = async |path: &str| asking.get(path).await.unwrap().json().unwrap();
     let pods = list("/api/v1/namespaces/default/pods?labelSelector=app%3Dsample-app").await;
     assert_eq!(pods["kind"], "PodList");
@@ -307,12 +300,13 @@ async fn pods_and_nodes_are_listed_as_the_scaling_loop_reads_them() {
 #[tokio::test]
 async fn a_watch_of_pods_tells_what_changes_until_its_time_is_over() {
     let member = member_speaking(Protocols::Both).await;
-    let asking = client(&member.access());
+    let asking = member.access().client();
     let version =
         asking.get("/api/v1/pods").await.unwrap().json().unwrap()["metadata"]["resourceVersion"].clone();
     let path =
         format!("/api/v1/pods?watch=true&timeoutSeconds=1&resourceVersion={}", version.as_str().unwrap());
-    let watching = timeout(LIMIT, raw::open(&member.access(), &path)).await.unwrap();
+    let request = Request::builder().uri(path).body(Bytes::new()).unwrap();
+    let watching = timeout(LIMIT, asking.open(request)).await.unwrap().unwrap();
     member.store().set_pod(Pod::running("default", "new", &[]));
     member.store().remove_pod("default", "sample-app-member1-0001");
     let ended = timeout(LIMIT, watching.into_body().collect()).await.unwrap().unwrap().to_bytes();

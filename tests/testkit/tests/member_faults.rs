@@ -1,14 +1,14 @@
 //! Every way in which a simulated member can be ill.
 
-mod raw;
-
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use http::StatusCode;
+use bytes::Bytes;
+use http::{Request, StatusCode};
 use http_body_util::BodyExt;
-use testkit::api_client::{Answer, ApiClient, Credentials};
-use testkit::member::{Access, Fault, Flaw, Member, MemberOptions, Protocols};
+use hyper::body::Incoming;
+use testkit::api_client::{Answer, ApiClient};
+use testkit::member::{Fault, Flaw, Member, MemberOptions, Protocols};
 use tokio::time::timeout;
 
 const LIST: &str = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/pods/*/http_requests";
@@ -27,18 +27,20 @@ async fn members() -> [(Member, ApiClient); 2] {
 async fn connected(protocols: Protocols) -> (Member, ApiClient) {
     let options = MemberOptions { protocols, ..MemberOptions::default() };
     let member = Member::start_with("member1", options).await.unwrap().with_pods("http_requests", 3);
-    let client = client(&member.access());
+    let client = member.access().client();
     assert_eq!(ask(&client, "/livez").await.unwrap().status, StatusCode::OK);
     member.reset_counters();
     (member, client)
 }
 
-fn client(access: &Access) -> ApiClient {
-    ApiClient::new(&access.endpoint, &access.ca_pem, Credentials::Token(&access.token)).unwrap()
-}
-
 async fn ask(client: &ApiClient, path: &str) -> Result<Answer> {
     timeout(LIMIT, client.get(path)).await?
+}
+
+/// An answer's body, as it comes.
+async fn open(client: &ApiClient, path: &str) -> Incoming {
+    let request = Request::builder().uri(path).body(Bytes::new()).unwrap();
+    timeout(LIMIT, client.open(request)).await.unwrap().unwrap().into_body()
 }
 
 async fn ask_until(client: &ApiClient, wanted: impl Fn(&Result<Answer>) -> bool) {
@@ -88,6 +90,21 @@ async fn the_longest_prefix_decides() {
 }
 
 #[tokio::test]
+async fn a_fault_of_the_whole_member_takes_the_place_of_the_one_before() {
+    for (member, client) in members().await {
+        for before in [Fault::Frozen, Fault::Refused, Fault::BadCertificate(Flaw::Expired), Fault::Hang] {
+            member.fault(before);
+            member.fault(Fault::Status(StatusCode::BAD_GATEWAY, "ill".to_owned()));
+            ask_until(&client, |answer| answer.as_ref().is_ok_and(|answer| answer.body == "ill")).await;
+        }
+        member.fault(Fault::Refused);
+        member.heal();
+        ask_until(&client, Result::is_ok).await;
+        is_well(&client).await;
+    }
+}
+
+#[tokio::test]
 async fn a_status_comes_with_its_text() {
     for (member, client) in members().await {
         let text = "error trying to reach service: net/http: TLS handshake timeout\n";
@@ -115,18 +132,18 @@ async fn broken_answers_are_errors_of_the_transport() {
 
 #[tokio::test]
 async fn a_reset_comes_after_half_of_the_body() {
-    let (member, _) = connected(Protocols::Http1).await;
+    let (member, client) = connected(Protocols::Http1).await;
     member.fault(Fault::Reset);
-    let mut body = raw::open(&member.access(), LIST).await.into_body();
+    let mut body = open(&client, LIST).await;
     assert!(timeout(LIMIT, body.frame()).await.unwrap().unwrap().is_ok());
     assert!(timeout(LIMIT, body.frame()).await.unwrap().unwrap().is_err());
 }
 
 #[tokio::test]
 async fn an_endless_body_goes_on_until_the_client_leaves() {
-    let (member, _) = connected(Protocols::Http1).await;
+    let (member, client) = connected(Protocols::Http1).await;
     member.fault(Fault::Endless);
-    let mut body = raw::open(&member.access(), LIST).await.into_body();
+    let mut body = open(&client, LIST).await;
     let mut received = 0;
     while received < 4 << 20 {
         let frame = timeout(LIMIT, body.frame()).await.unwrap().unwrap().unwrap();
@@ -190,7 +207,7 @@ async fn a_huge_header_comes_over_http1_and_is_too_much_for_http2() {
 async fn a_refused_connection_fails_at_once_and_the_port_is_kept() {
     for (member, connected) in members().await {
         member.fault(Fault::Refused);
-        let fresh = client(&member.access());
+        let fresh = member.access().client();
         assert!(timeout(LIMIT, fresh.get(LIST)).await.unwrap().is_err());
         assert!(timeout(LIMIT, connected.get(LIST)).await.unwrap().is_err());
         member.heal();
@@ -203,7 +220,7 @@ async fn a_refused_connection_fails_at_once_and_the_port_is_kept() {
 async fn a_frozen_member_answers_when_it_thaws() {
     for (member, connected) in members().await {
         member.fault(Fault::Frozen);
-        let fresh = client(&member.access());
+        let fresh = member.access().client();
         assert!(timeout(PATIENCE, fresh.get("/livez")).await.is_err());
         let waiting = tokio::spawn(async move { ask(&connected, LIST).await });
         assert!(timeout(PATIENCE, member.arrived()).await.is_err(), "not even read");

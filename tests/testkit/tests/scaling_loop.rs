@@ -6,16 +6,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::FutureExt;
-use http::{HeaderValue, Response};
-use rustls::ServerConfig;
+use http::{HeaderValue, StatusCode};
 use serde_json::json;
-use testkit::api_client::{ApiClient, Credentials};
 use testkit::control_plane::{BACKEND_NAMESPACE, BACKEND_SERVICE, CUSTOM_METRICS};
 use testkit::federated_hpa::{
     Cluster, DecisionError, FederatedHpa, Loop, Metric, MetricsError, Round, ScaleTo, Spec, Target,
 };
 use testkit::fleet::Fleet;
-use testkit::https::{Handler, Server, full};
+use testkit::https::{self, Handler, Server, full};
 use testkit::member::{Fault, Member, Pod};
 use testkit::pki::Authority;
 
@@ -61,9 +59,7 @@ impl Scene {
                 log.lock().unwrap().push((name.clone(), replicas));
                 async { Ok(()) }.boxed()
             });
-            let credentials = Credentials::Token(&access.token);
-            let member = ApiClient::new(&access.endpoint, &access.ca_pem, credentials).unwrap();
-            Cluster { name: access.name, weight: 1, wanted, member, scale_to }
+            Cluster { member: access.client(), name: access.name, weight: 1, wanted, scale_to }
         });
         let target = Target { namespace: "default".to_owned(), selector: "app=sample-app".to_owned() };
         let replicas = i32::try_from(pods.iter().sum::<u32>()).unwrap();
@@ -91,10 +87,7 @@ impl Scene {
 async fn backend(values: Values) -> (Server, String) {
     let authority = Authority::new("backend-ca");
     let identity = authority.server(&[&format!("{BACKEND_SERVICE}.{BACKEND_NAMESPACE}.svc")]);
-    let tls = ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(identity.chain(), identity.private_key())
-        .unwrap();
+    let tls = https::tls(&identity, None, &[]).unwrap();
     let handler: Handler = Arc::new(move |_, _| {
         let items: Vec<_> = values
             .lock()
@@ -102,8 +95,8 @@ async fn backend(values: Values) -> (Server, String) {
             .iter()
             .map(|(pod, value)| json!({"describedObject": {"kind": "Pod", "name": pod}, "value": value}))
             .collect();
-        let mut response = Response::new(full(json!({"items": items}).to_string()));
-        response.headers_mut().insert("content-type", HeaderValue::from_static("application/json"));
+        let body = full(json!({"items": items}).to_string());
+        let mut response = https::response(StatusCode::OK, "application/json", body);
         response.headers_mut().insert("warning", HeaderValue::from_static("299 - \"a warning\""));
         async { Ok(response) }.boxed()
     });

@@ -14,8 +14,9 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
+
+use crate::listener::serve_each;
 
 /// The longest answer that the client reads.
 const LONGEST_ANSWER: usize = 64 << 10;
@@ -40,8 +41,9 @@ impl Replica {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
         let served = Arc::new(AtomicU64::new(0));
-        let task = AbortOnDropHandle::new(tokio::spawn(accept(listener, served.clone())));
-        Ok(Self { address, served, _task: task })
+        let count = served.clone();
+        let task = tokio::spawn(serve_each(listener, move |stream| serve(stream, count.clone())));
+        Ok(Self { address, served, _task: AbortOnDropHandle::new(task) })
     }
 
     /// Where it listens.
@@ -74,22 +76,9 @@ pub(super) async fn fetch(address: SocketAddr, path: &str) -> io::Result<Bytes> 
     Ok(body.to_bytes())
 }
 
-async fn accept(listener: TcpListener, served: Arc<AtomicU64>) {
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            Ok((stream, _)) = listener.accept() => {
-                let served = served.clone();
-                connections.spawn(async move {
-                    let service = service_fn(|request| std::future::ready(answer(&request, &served)));
-                    let _ = hyper::server::conn::http1::Builder::new()
-                        .serve_connection(TokioIo::new(stream), service)
-                        .await;
-                });
-            }
-            Some(_) = connections.join_next() => {}
-        }
-    }
+async fn serve(stream: TcpStream, served: Arc<AtomicU64>) {
+    let service = service_fn(|request| std::future::ready(answer(&request, &served)));
+    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 
 fn answer(request: &Request<Incoming>, served: &AtomicU64) -> Result<Response<Full<Bytes>>, Infallible> {

@@ -8,9 +8,9 @@ use http::{HeaderMap, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::Plane;
-use super::reply::{json_response, text_response, typed, unknown_path};
-use super::resources::{Resource, STORED};
-use crate::https::Body;
+use super::objects::resources::{Resource, STORED};
+use super::reply::{json_response, text_response, unknown_path};
+use crate::https::{Body, full, response};
 
 /// Virtual resources, which are created and never stored: group, kind, plural, singular.
 const REVIEWS: [(&str, &str, &str, &str); 2] = [
@@ -31,9 +31,7 @@ const AGGREGATED: [(&str, &str, &str); 2] = [
 pub(super) fn answer(plane: &Plane, path: &str, headers: &HeaderMap) -> Response<Body> {
     let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
     match *segments {
-        ["healthz" | "livez" | "readyz"] => {
-            typed(StatusCode::OK, "text/plain; charset=utf-8", "ok".to_owned())
-        }
+        ["healthz" | "livez" | "readyz"] => response(StatusCode::OK, "text/plain; charset=utf-8", full("ok")),
         ["version"] => json_response(StatusCode::OK, &version()),
         ["api"] => aggregated(headers, || vec![group(plane, "")]).unwrap_or_else(|| {
             json_response(StatusCode::OK, &json!({"kind": "APIVersions", "versions": ["v1"]}))
@@ -149,7 +147,7 @@ fn aggregated(headers: &HeaderMap, items: impl FnOnce() -> Vec<Value>) -> Option
         "metadata": {},
         "items": items(),
     });
-    Some(typed(StatusCode::OK, content_type, format!("{document}\n")))
+    Some(response(StatusCode::OK, content_type, full(format!("{document}\n"))))
 }
 
 /// One group of the aggregated list: the control plane's own, or what the backend said about its versions.

@@ -4,10 +4,11 @@ use std::fmt;
 
 use serde_json::{Map, Value, json};
 
+use crate::member::{Access, Member};
 use crate::{base64, timestamp};
 
 /// Where Karmada keeps the members' credentials.
-pub const CLUSTER_NAMESPACE: &str = "karmada-cluster";
+pub(super) const CLUSTER_NAMESPACE: &str = "karmada-cluster";
 
 /// A member cluster to join.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -28,6 +29,25 @@ pub struct MemberSpec {
     pub proxy_header: Vec<(String, String)>,
     /// Whether its Ready condition is true.
     pub ready: bool,
+}
+
+impl From<Access> for MemberSpec {
+    fn from(access: Access) -> Self {
+        Self {
+            name: access.name,
+            endpoint: access.endpoint,
+            ca_bundle: Some(access.ca_pem),
+            token: Some(access.token),
+            ready: true,
+            ..Self::default()
+        }
+    }
+}
+
+impl From<&Member> for MemberSpec {
+    fn from(member: &Member) -> Self {
+        member.access().into()
+    }
 }
 
 impl fmt::Debug for MemberSpec {

@@ -1,22 +1,27 @@
 //! Kubeconfig files with everything in them.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context;
 
 use crate::base64;
 use crate::pki::Identity;
 
-/// Writes a kubeconfig for `user` into `directory` and returns its path.
+/// The name of a user's file.
+pub(super) fn file_name(user: &str, groups: &[&str]) -> String {
+    let safe = |letter: char| if letter.is_ascii_alphanumeric() { letter } else { '-' };
+    let names = [&[user], groups].concat().join("-");
+    format!("{}.kubeconfig", names.chars().map(safe).collect::<String>())
+}
+
+/// Writes a kubeconfig for `user`.
 pub(super) fn write(
-    directory: &Path,
+    path: &Path,
     server: &str,
     authority: &str,
     user: &str,
     identity: &Identity,
-) -> anyhow::Result<PathBuf> {
-    let safe = |letter: char| if letter.is_ascii_alphanumeric() || letter == '-' { letter } else { '-' };
-    let path = directory.join(format!("{}.kubeconfig", user.chars().map(safe).collect::<String>()));
+) -> anyhow::Result<()> {
     let text = format!(
         "apiVersion: v1\nkind: Config\nclusters:\n- name: karmada-apiserver\n  cluster:\n    server: {server}\n    \
          certificate-authority-data: {authority}\nusers:\n- name: {user:?}\n  user:\n    \
@@ -26,6 +31,5 @@ pub(super) fn write(
         certificate = base64::encode(identity.certificate.as_bytes()),
         key = base64::encode(identity.key.as_bytes()),
     );
-    std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
-    Ok(path)
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }

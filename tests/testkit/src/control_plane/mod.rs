@@ -7,23 +7,13 @@
 
 mod access;
 mod aggregation;
-mod availability;
-mod backends;
 mod discovery;
-mod go_url;
 mod joining;
 mod kubeconfig;
+mod objects;
 mod reply;
 mod request;
-mod resources;
-mod rest;
-mod review;
-mod selection;
 mod serving;
-mod store;
-mod table;
-mod upstream;
-mod watching;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -34,9 +24,6 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use http::StatusCode;
-use rustls::ServerConfig;
-use rustls::crypto::aws_lc_rs;
-use rustls::server::WebPkiClientVerifier;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
@@ -45,23 +32,24 @@ use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
 use self::access::Access;
+use self::access::review::Reviews;
 use self::aggregation::Aggregation;
-use self::availability::PROBE_EVERY;
+use self::aggregation::availability::PROBE_EVERY;
+use self::objects::resources::{CLUSTERS, Resource, STORED};
+use self::objects::store::{Mode, Store};
+use self::objects::watching::Switches;
 use self::request::Recorder;
-use self::resources::{CLUSTERS, Resource, STORED};
-use self::review::Reviews;
-use self::store::{Mode, Store};
-use self::watching::Switches;
 use crate::api_client::{ApiClient, Credentials};
-use crate::https::{Handler, Line, Server};
-use crate::pki::{Authority, Identity};
+use crate::https::{self, HTTP_VERSIONS, Handler, Line, Server};
+use crate::pki::{self, Authority, Identity};
 
 pub use self::access::ADAPTER_USER;
+pub use self::access::review::Review;
+pub use self::aggregation::availability::Availability;
 pub use self::aggregation::{BACKEND_NAMESPACE, BACKEND_SERVICE};
-pub use self::availability::Availability;
-pub use self::joining::{CLUSTER_NAMESPACE, MemberSpec};
+use self::joining::CLUSTER_NAMESPACE;
+pub use self::joining::MemberSpec;
 pub use self::request::Recorded;
-pub use self::review::Review;
 
 /// The APIServices of `custom.metrics.k8s.io`.
 pub const CUSTOM_METRICS: [&str; 2] = ["v1beta1.custom.metrics.k8s.io", "v1beta2.custom.metrics.k8s.io"];
@@ -128,8 +116,15 @@ impl ControlPlane {
             let plane = plane.clone();
             Arc::new(move |request, peer| Box::pin(serving::serve(plane.clone(), request, peer)))
         };
+        let serving = serving_authority.server(&[
+            "127.0.0.1",
+            "localhost",
+            "karmada-apiserver.karmada-system.svc.cluster.local",
+        ]);
+        let clients = pki::roots(&client_authority.pem())?;
+        let tls = https::tls(&serving, Some(clients), &HTTP_VERSIONS)?;
         let started = Self {
-            server: Server::start(tls(&serving_authority, &client_authority)?, handler).await?,
+            server: Server::start(tls, handler).await?,
             plane,
             directory: tempfile::tempdir().context("no directory for kubeconfigs")?,
             front_proxy: front_proxy_authority.client(FRONT_PROXY, &[]),
@@ -202,13 +197,17 @@ impl ControlPlane {
         self.client(Credentials::Certificate(&self.client_identity("admin", &["system:masters"])))
     }
 
-    /// Writes a kubeconfig with a client certificate in it.
+    /// A kubeconfig with a client certificate in it; the file is written once and stays as it is.
     ///
     /// # Errors
     /// If the file cannot be written.
     pub fn kubeconfig(&self, user: &str, groups: &[&str]) -> anyhow::Result<PathBuf> {
-        let identity = self.client_identity(user, groups);
-        kubeconfig::write(self.directory(), &self.url(), &self.ca_pem(), user, &identity)
+        let path = self.directory().join(kubeconfig::file_name(user, groups));
+        if !path.exists() {
+            let identity = self.client_identity(user, groups);
+            kubeconfig::write(&path, &self.url(), &self.ca_pem(), user, &identity)?;
+        }
+        Ok(path)
     }
 
     /// A kubeconfig that may do everything.
@@ -368,12 +367,6 @@ impl ControlPlane {
         self.plane.access.grant(subject, verbs, group, resources);
     }
 
-    /// Allows a user or group to get a path that is no resource's; a trailing `*` stands for any
-    /// continuation.
-    pub fn allow_path(&self, subject: &str, path: &str) {
-        self.plane.access.grant_path(subject, path);
-    }
-
     /// Takes back all that was allowed to a user or group.
     pub fn revoke(&self, subject: &str) {
         self.plane.access.revoke(subject);
@@ -414,24 +407,4 @@ impl ControlPlane {
     pub async fn seen(&self, matches: impl Fn(&Recorded) -> bool) -> Recorded {
         self.plane.recorder.seen(matches).await
     }
-
-    /// Forgets the requests so far.
-    pub fn clear_requests(&self) {
-        self.plane.recorder.clear();
-    }
-}
-
-fn tls(serving: &Authority, clients: &Authority) -> anyhow::Result<ServerConfig> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let verifier = WebPkiClientVerifier::builder_with_provider(clients.roots(), provider.clone())
-        .allow_unauthenticated()
-        .build()?;
-    let identity =
-        serving.server(&["127.0.0.1", "localhost", "karmada-apiserver.karmada-system.svc.cluster.local"]);
-    let mut tls = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(identity.chain(), identity.private_key())?;
-    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(tls)
 }

@@ -1,29 +1,27 @@
 //! Responses: JSON documents, and failures as Kubernetes' `Status`.
 
-use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::resources::qualify;
-use super::store::RevisionError;
-use crate::https::{Body, full};
+use super::objects::resources::qualify;
+use super::objects::store::RevisionError;
+use crate::https::{Body, full, response};
+use crate::member::wire::{Status, StatusCause, StatusDetails};
 
 /// A request that failed; becomes a `Status`.
 #[derive(Debug)]
 pub(super) struct Failure {
     code: StatusCode,
-    reason: &'static str,
-    message: String,
-    details: Option<Value>,
+    status: Box<Status>,
 }
 
 impl Failure {
-    pub(super) fn new(code: StatusCode, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: None }
+    pub(super) fn new(code: StatusCode, reason: &str, message: impl Into<String>) -> Self {
+        Self { code, status: Status::failure(code, reason, message).into() }
     }
 
-    pub(super) fn with_details(mut self, details: Value) -> Self {
-        self.details = Some(details);
+    pub(super) fn with_details(mut self, details: StatusDetails) -> Self {
+        self.status.details = Some(details);
         self
     }
 
@@ -45,11 +43,14 @@ impl Failure {
     pub(super) fn forbidden_option(field: &str, detail: &str) -> Self {
         let cause = format!("Forbidden: {detail}");
         let message = format!("ListOptions.meta.k8s.io \"\" is invalid: {field}: {cause}");
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message).with_details(json!({
-            "group": "meta.k8s.io",
-            "kind": "ListOptions",
-            "causes": [{"reason": "FieldValueForbidden", "message": cause, "field": field}],
-        }))
+        let cause =
+            StatusCause { reason: "FieldValueForbidden".to_owned(), message: cause, field: field.to_owned() };
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message).with_details(StatusDetails {
+            group: "meta.k8s.io".to_owned(),
+            kind: "ListOptions".to_owned(),
+            causes: vec![cause],
+            ..StatusDetails::default()
+        })
     }
 
     /// A list at a revision that is gone or has not come yet.
@@ -61,29 +62,22 @@ impl Failure {
             }
             RevisionError::Future { newest } => {
                 let message = format!("Too large resource version: {asked}, current: {newest}");
-                let cause =
-                    json!({"reason": "ResourceVersionTooLarge", "message": "Too large resource version"});
-                Self::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", format!("Timeout: {message}"))
-                    .with_details(json!({"causes": [cause], "retryAfterSeconds": 1}))
+                let cause = StatusCause {
+                    reason: "ResourceVersionTooLarge".to_owned(),
+                    message: "Too large resource version".to_owned(),
+                    ..StatusCause::default()
+                };
+                let causes = vec![cause];
+                Self::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", format!("Timeout: {message}")).with_details(
+                    StatusDetails { causes, retry_after_seconds: 1, ..StatusDetails::default() },
+                )
             }
         }
     }
 
     /// The `Status` object.
     pub(super) fn status(&self) -> Value {
-        let mut status = json!({
-            "kind": "Status",
-            "apiVersion": "v1",
-            "metadata": {},
-            "status": "Failure",
-            "message": self.message,
-            "reason": self.reason,
-            "code": self.code.as_u16(),
-        });
-        if let Some(details) = &self.details {
-            status["details"] = details.clone();
-        }
-        status
+        json!(self.status)
     }
 
     pub(super) fn response(&self) -> Response<Body> {
@@ -92,33 +86,25 @@ impl Failure {
 }
 
 /// A Status' `details` for one object.
-pub(super) fn details(plural: &str, group: &str, name: &str) -> Value {
-    let mut details = json!({"kind": plural});
-    for (field, value) in [("group", group), ("name", name)] {
-        if !value.is_empty() {
-            details[field] = json!(value);
-        }
+pub(super) fn details(plural: &str, group: &str, name: &str) -> StatusDetails {
+    StatusDetails {
+        kind: plural.to_owned(),
+        group: group.to_owned(),
+        name: name.to_owned(),
+        ..StatusDetails::default()
     }
-    details
 }
 
 pub(super) fn json_response(code: StatusCode, document: &Value) -> Response<Body> {
-    typed(code, "application/json", format!("{document}\n"))
+    response(code, "application/json", full(format!("{document}\n")))
 }
 
 /// What Go's `http.Error` writes.
 pub(super) fn text_response(code: StatusCode, text: &str) -> Response<Body> {
-    typed(code, "text/plain; charset=utf-8", format!("{text}\n"))
-}
-
-pub(super) fn typed(code: StatusCode, content_type: &'static str, body: String) -> Response<Body> {
-    let mut response = Response::new(full(body));
-    *response.status_mut() = code;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    response
+    response(code, "text/plain; charset=utf-8", full(format!("{text}\n")))
 }
 
 /// What kube-apiserver answers for a path that it does not know.
 pub(super) fn unknown_path() -> Response<Body> {
-    typed(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "404 page not found\n".to_owned())
+    text_response(StatusCode::NOT_FOUND, "404 page not found")
 }

@@ -6,8 +6,8 @@ use std::sync::{Mutex, MutexGuard};
 use http::Method;
 use tokio::sync::watch;
 
-use super::go_url::Query;
-use super::selection::Selection;
+use super::objects::selection::Selection;
+use crate::go_url::Query;
 
 /// How many requests are remembered.
 const REMEMBERED: usize = 16_384;
@@ -122,10 +122,6 @@ impl Recorder {
 
     pub(super) fn all(&self) -> Vec<Recorded> {
         self.requests().iter().cloned().collect()
-    }
-
-    pub(super) fn clear(&self) {
-        self.requests().clear();
     }
 
     /// Returns the first request that matches, at once if it was there before.

@@ -13,11 +13,11 @@ use super::Plane;
 use super::access::{User, forbidden};
 use super::aggregation::forwarded_headers;
 use super::discovery;
-use super::go_url::{Query, decode_path};
+use super::objects::resources::Resource;
+use super::objects::rest::{self, Call};
 use super::reply::{Failure, text_response, unknown_path};
 use super::request::{Attributes, Recorded};
-use super::resources::Resource;
-use super::rest::{self, Call};
+use crate::go_url::{Query, decode_path};
 use crate::https::{Body, Peer};
 
 /// As much as kube-apiserver takes.

@@ -8,10 +8,10 @@ use futures::{StreamExt, stream};
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::selector::Selector;
-use super::store::{Pod, Store};
+use super::store::{Pod, Store, values_of};
 use super::wire::{ApiResource, ApiResourceList, Document, Status};
 use crate::https::{Body, streamed};
+use crate::selector::Selector;
 use crate::timestamp;
 
 /// `/version`, as a real member of the recording wrote it.
@@ -156,14 +156,14 @@ fn matching_pods(
     options: &ListOptions,
 ) -> Result<Vec<Value>, String> {
     let labels = Selector::parse(&options.labels)?;
-    let name = match options.fields.split_once('=') {
-        None if options.fields.is_empty() => None,
-        Some(("metadata.name", name)) => Some(name),
-        _ => return Err(format!("field selector is not supported here: {}", options.fields)),
-    };
+    let fields = Selector::parse(&options.fields)?;
+    if let Some(unknown) = fields.requirements().iter().find(|field| field.key != "metadata.name") {
+        return Err(format!("field label not supported: {}", unknown.key));
+    }
     let pods = store.pods().into_iter();
     let pods = pods.filter(|pod| namespace.is_none_or(|namespace| pod.namespace == namespace));
-    let pods = pods.filter(|pod| labels.matches(&pod.labels) && name.is_none_or(|name| pod.name == name));
+    let pods = pods
+        .filter(|pod| labels.matches(values_of(&pod.labels)) && fields.matches(|_| Some(pod.name.as_str())));
     Ok(pods.map(|pod| pod_json(&pod)).collect())
 }
 

@@ -2,11 +2,12 @@
 
 use http::StatusCode;
 
-use super::selector::Selector;
-use super::store::{Labels, Resource, Store};
+use super::store::{Labels, Resource, Store, values_of};
 use super::wire::{
-    ApiGroup, ApiResource, ApiResourceList, Document, MetricValue, MetricValueList, Status, Version,
+    ApiGroup, ApiResource, ApiResourceList, Document, LabelSelector, LabelSelectorRequirement, MetricValue,
+    MetricValueList, Status, Version,
 };
+use crate::selector::{Operator, Selector};
 
 /// The API's group.
 pub(super) const GROUP: &str = "custom.metrics.k8s.io";
@@ -76,7 +77,7 @@ fn list(
     let resource = resource_named(store, query.resource);
     let is_list = query.object == "*";
     let chosen = |name: &str, object_labels: &Labels| match is_list {
-        true => labels.matches(object_labels),
+        true => labels.matches(values_of(object_labels)),
         false => name == query.object,
     };
 
@@ -97,7 +98,7 @@ fn list(
         return Err(not_found(&query, Some(query.object)));
     }
 
-    let selector = metric_labels.to_label_selector();
+    let selector = label_selector(&metric_labels);
     let items = series.into_iter().map(|series| MetricValue {
         described_object: series.described_object(),
         metric: series.metric,
@@ -142,4 +143,50 @@ fn not_found(query: &Query<'_>, object: Option<&str>) -> Box<Status> {
         message = format!("{message} {object}");
     }
     Status::failure(StatusCode::NOT_FOUND, "NotFound", message).into()
+}
+
+/// The selector as an object, as prometheus-adapter puts it into an item; nothing for an empty one.
+fn label_selector(selector: &Selector) -> Option<LabelSelector> {
+    let mut object = LabelSelector::default();
+    for requirement in selector.requirements() {
+        let key = requirement.key.clone();
+        let values: Vec<String> = requirement.values.iter().cloned().collect();
+        let operator = match requirement.operator {
+            Operator::Equals => {
+                object.match_labels.insert(key, values.concat());
+                continue;
+            }
+            Operator::In => "In",
+            Operator::NotIn | Operator::NotEquals => "NotIn",
+            Operator::Exists => "Exists",
+            Operator::DoesNotExist => "DoesNotExist",
+            Operator::GreaterThan => "Gt",
+            Operator::LessThan => "Lt",
+        };
+        let operator = operator.to_owned();
+        object.match_expressions.push(LabelSelectorRequirement { key, operator, values });
+    }
+    (!selector.requirements().is_empty()).then_some(object)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_selector_becomes_an_object_as_prometheus_adapter_makes_it() {
+        let selector = Selector::parse("zone in (b,a),pod=x,tier!=y,!old").unwrap();
+        assert_eq!(
+            serde_json::to_value(label_selector(&selector)).unwrap(),
+            serde_json::json!({
+                "matchLabels": {"pod": "x"},
+                "matchExpressions": [
+                    {"key": "old", "operator": "DoesNotExist"},
+                    {"key": "tier", "operator": "NotIn", "values": ["y"]},
+                    {"key": "zone", "operator": "In", "values": ["a", "b"]},
+                ],
+            })
+        );
+        assert!(label_selector(&Selector::default()).is_none());
+    }
 }

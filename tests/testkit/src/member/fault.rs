@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, LOCATION};
+use http::header::{CONTENT_LENGTH, HeaderValue, LOCATION};
 use http::{Response, StatusCode};
 use http_body_util::BodyExt;
 use tokio::time::sleep;
 
 use super::wire::{Format, Version};
-use crate::https::{Body, full, streamed};
+use crate::https::{Body, full, response, streamed};
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,8 +72,13 @@ pub(super) struct Faults {
 impl Faults {
     /// Sets the fault of the paths below a prefix, which replaces the one that this very prefix had.
     pub(super) fn set(&mut self, prefix: &str, fault: Fault) {
-        self.by_prefix.retain(|(of, _)| of != prefix);
+        self.unset(prefix);
         self.by_prefix.push((prefix.to_owned(), fault));
+    }
+
+    /// Ends the fault of this very prefix.
+    pub(super) fn unset(&mut self, prefix: &str) {
+        self.by_prefix.retain(|(of, _)| of != prefix);
     }
 
     pub(super) fn clear(&mut self) {
@@ -90,32 +95,26 @@ impl Fault {
     /// The answer of a fault that asks for none of the member's own, in the format that was asked for.
     pub(super) fn answer(&self, format: Format) -> Option<Response<Body>> {
         let json = Format::Json.media_type();
-        let answer = |status, content_type, body| {
-            let mut response = Response::new(body);
-            *response.status_mut() = status;
-            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-            response
-        };
         Some(match self {
-            Self::Status(status, text) => answer(*status, "text/plain; charset=utf-8", full(text.clone())),
+            Self::Status(status, text) => response(*status, "text/plain; charset=utf-8", full(text.clone())),
             Self::Redirect(url) => {
-                let mut response = answer(StatusCode::TEMPORARY_REDIRECT, "text/plain", full(""));
+                let mut response = response(StatusCode::TEMPORARY_REDIRECT, "text/plain", full(""));
                 response.headers_mut().insert(LOCATION, HeaderValue::try_from(url).ok()?);
                 response
             }
             Self::Garbage => {
-                answer(StatusCode::OK, format.media_type(), full(&b"\xff\xfe\x00garbage\x80{[\n"[..]))
+                response(StatusCode::OK, format.media_type(), full(&b"\xff\xfe\x00garbage\x80{[\n"[..]))
             }
-            Self::WrongKind => answer(StatusCode::OK, json, full(POD_LIST)),
+            Self::WrongKind => response(StatusCode::OK, json, full(POD_LIST)),
             Self::DeepJson => {
                 let brackets = 100_000;
                 let deep = format!("{}{}{}]}}", list_start(), "[".repeat(brackets), "]".repeat(brackets));
-                answer(StatusCode::OK, json, full(deep))
+                response(StatusCode::OK, json, full(deep))
             }
             Self::Endless => {
                 let item = Bytes::from(ITEM.repeat(64));
                 let items = stream::repeat_with(move || item.clone());
-                answer(
+                response(
                     StatusCode::OK,
                     json,
                     streamed(stream::iter([Bytes::from(list_start())]).chain(items).map(Ok)),

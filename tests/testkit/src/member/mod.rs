@@ -7,7 +7,6 @@ mod cluster_api;
 mod custom_metrics;
 mod fault;
 mod script;
-mod selector;
 mod serve;
 mod store;
 mod traffic;
@@ -15,19 +14,19 @@ pub mod wire;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use futures::FutureExt;
-use rustls::ServerConfig;
-use rustls::crypto::aws_lc_rs;
 
+use self::fault::Faults;
 pub use self::fault::{Fault, Flaw};
 pub use self::script::{RecordedAnswer, ScriptedAnswer, contract_directory, recorded_answers};
 use self::serve::State;
 pub use self::store::{Labels, Pod, Resource, Series, Store};
 pub use self::traffic::{Counters, RecordedRequest};
 use self::wire::Version;
-use crate::https::{Line, Server};
+use crate::api_client::{ApiClient, Credentials};
+use crate::https::{self, HTTP_VERSIONS, Line, Server};
 use crate::pki::{Authority, Identity};
 
 /// A running member cluster; it stops when dropped.
@@ -102,7 +101,7 @@ impl Member {
     pub async fn start_with(name: &str, options: MemberOptions) -> anyhow::Result<Self> {
         let authority = Authority::new(&format!("{name}-ca"));
         let identity = authority.server(&HOST_NAMES);
-        let tls = options.protocols.tls(&identity);
+        let tls = https::tls(&identity, None, options.protocols.alpn())?;
         let state = Arc::new(State {
             name: name.to_owned(),
             options,
@@ -189,33 +188,35 @@ impl Member {
 
     /// Makes the whole member ill, in place of what it had as a whole before.
     pub fn fault(&self, fault: Fault) {
+        self.faults().unset("");
+        if !matches!(fault, Fault::BadCertificate(_)) {
+            self.certify();
+        }
+        if !matches!(fault, Fault::Refused | Fault::Frozen) {
+            self.server.set_line(Line::Open);
+        }
         self.fault_on("", fault);
     }
 
     /// Makes the paths ill that start with `prefix` (decoded, without the member's own path prefix); the longest prefix
-    /// decides. Faults of the line are always the whole member's.
+    /// decides. Faults of the line and the certificate are always the whole member's.
     pub fn fault_on(&self, prefix: &str, fault: Fault) {
-        let flawed = match fault {
-            Fault::Refused => return self.server.set_line(Line::Refused),
-            Fault::Frozen => return self.server.set_line(Line::Frozen),
-            Fault::BadCertificate(Flaw::OtherAuthority) => {
-                Authority::new(&format!("{}-ca", self.name())).server(&HOST_NAMES)
+        match fault {
+            Fault::Refused => self.server.set_line(Line::Refused),
+            Fault::Frozen => self.server.set_line(Line::Frozen),
+            Fault::BadCertificate(flaw) => {
+                self.flawed.store(true, Ordering::Relaxed);
+                self.present(&self.flawed_identity(flaw));
             }
-            Fault::BadCertificate(Flaw::WrongName) => self.authority.server(&["elsewhere.example"]),
-            Fault::BadCertificate(Flaw::Expired) => self.authority.expired_server(&HOST_NAMES),
-            fault => return self.state.faults.lock().expect("no holder panics").set(prefix, fault),
-        };
-        self.flawed.store(true, Ordering::Relaxed);
-        self.present(&flawed);
+            fault => self.faults().set(prefix, fault),
+        }
     }
 
     /// Ends all faults. Requests that hang keep hanging.
     pub fn heal(&self) {
-        self.state.faults.lock().expect("no holder panics").clear();
+        self.faults().clear();
         self.server.set_line(Line::Open);
-        if self.flawed.swap(false, Ordering::Relaxed) {
-            self.present(&self.identity);
-        }
+        self.certify();
     }
 
     /// The requests so far, the oldest first (the last 2,000 are kept; [`Member::counters`] counts all).
@@ -266,27 +267,48 @@ impl Member {
         *counters.wait_for(|counters| wanted(counters)).await.expect("the sender lives as long as the member")
     }
 
+    /// Shows its own certificate again, if it showed another.
+    fn certify(&self) {
+        if self.flawed.swap(false, Ordering::Relaxed) {
+            self.present(&self.identity);
+        }
+    }
+
+    fn flawed_identity(&self, flaw: Flaw) -> Identity {
+        match flaw {
+            Flaw::OtherAuthority => Authority::new(&format!("{}-ca", self.name())).server(&HOST_NAMES),
+            Flaw::WrongName => self.authority.server(&["elsewhere.example"]),
+            Flaw::Expired => self.authority.expired_server(&HOST_NAMES),
+        }
+    }
+
+    fn faults(&self) -> MutexGuard<'_, Faults> {
+        self.state.faults.lock().expect("no holder panics")
+    }
+
     /// Shows another certificate, also to the clients that are connected now: their connections are cut.
     fn present(&self, identity: &Identity) {
-        self.server.set_tls(self.state.options.protocols.tls(identity));
+        let tls = https::tls(identity, None, self.state.options.protocols.alpn());
+        self.server.set_tls(tls.expect("the key belongs to the certificate"));
         self.server.cut();
     }
 }
 
 impl Protocols {
-    fn tls(self, identity: &Identity) -> ServerConfig {
-        let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("the provider has suites for both versions")
-            .with_no_client_auth()
-            .with_single_cert(identity.chain(), identity.private_key())
-            .expect("the key belongs to the certificate");
-        config.alpn_protocols = match self {
-            Self::Both => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
-            Self::Http2 => vec![b"h2".to_vec()],
-            Self::Http1 => vec![b"http/1.1".to_vec()],
-        };
-        config
+    fn alpn(self) -> &'static [&'static str] {
+        match self {
+            Self::Both => &HTTP_VERSIONS,
+            Self::Http2 => &["h2"],
+            Self::Http1 => &["http/1.1"],
+        }
+    }
+}
+
+impl Access {
+    /// A client with the token.
+    pub fn client(&self) -> ApiClient {
+        let credentials = Credentials::Token(&self.token);
+        ApiClient::new(&self.endpoint, &self.ca_pem, credentials).expect("the kit's certificates are valid")
     }
 }
 

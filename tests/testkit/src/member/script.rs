@@ -8,11 +8,11 @@ use std::sync::Mutex;
 use anyhow::Context;
 use bytes::Bytes;
 use http::StatusCode;
-use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 
 use super::wire::{Format, MetricValueList};
 use crate::base64;
+use crate::go_url::{Query, decode_path};
 
 /// An answer that is sent as it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,13 +129,11 @@ impl Row {
 
 /// Path and query decoded, without `timeout`, the parameters in order.
 fn key(path_and_query: &str) -> String {
-    let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
     let (path, query) = path_and_query.split_once('?').unwrap_or((path_and_query, ""));
-    let parameters = query.split('&').map(|pair| decode(&pair.replace('+', " ")));
-    let mut parameters: Vec<_> =
-        parameters.filter(|pair| !pair.is_empty() && !pair.starts_with("timeout=")).collect();
-    parameters.sort();
-    format!("{}?{}", decode(path), parameters.join("&"))
+    let path = decode_path(path).unwrap_or_else(|| path.into());
+    let mut query = Query::parse(query);
+    query.remove("timeout");
+    format!("{}?{}", String::from_utf8_lossy(&path), query.encode())
 }
 
 impl fmt::Display for RecordedAnswer {

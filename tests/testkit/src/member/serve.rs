@@ -18,7 +18,8 @@ use super::store::Store;
 use super::traffic::Traffic;
 use super::wire::{Document, Encoded, Format, Status};
 use super::{Formats, MemberOptions};
-use crate::https::{Body, full};
+use crate::go_url::Query;
+use crate::https::{Body, full, response};
 
 /// What the handler of a member's requests knows.
 pub(super) struct State {
@@ -31,11 +32,11 @@ pub(super) struct State {
     pub traffic: Arc<Traffic>,
 }
 
-/// A request with its path in decoded segments and its query in decoded pairs.
+/// A request with its path in decoded segments.
 struct Ask<'a> {
     method: &'a Method,
     segments: Vec<String>,
-    query: Vec<(String, String)>,
+    query: Query,
 }
 
 /// What a route leads to.
@@ -59,7 +60,7 @@ impl State {
     async fn respond(&self, request: &Request<Incoming>) -> io::Result<Response<Body>> {
         let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
         let Some(target) = target.strip_prefix(&self.options.path_prefix) else {
-            return Ok(response(page_not_found()));
+            return Ok(encoded(page_not_found()));
         };
         let path = target.split('?').next().unwrap_or_default();
         let path = percent_decode_str(path).decode_utf8_lossy();
@@ -94,9 +95,7 @@ impl State {
         let format_or_json = format.unwrap_or(Format::Json);
         if !self.knows(request.headers()) {
             let status = Status::failure(StatusCode::UNAUTHORIZED, "Unauthorized", "Unauthorized");
-            return response(
-                Document::Status(status.into()).encode(StatusCode::UNAUTHORIZED, format_or_json),
-            );
+            return encoded(Document::Status(status.into()).encode(StatusCode::UNAUTHORIZED, format_or_json));
         }
         if let Some(answer) = self.script.answer(target) {
             let mut scripted = Response::new(full(answer.body));
@@ -108,25 +107,19 @@ impl State {
         }
         let (status, mut document) = match self.route(&Ask::new(request.method(), target)) {
             Some(Found::Document(status, document)) => (status, document),
-            Some(Found::Stream(body)) => {
-                let mut stream = Response::new(body);
-                stream.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-                return stream;
-            }
-            None => return response(page_not_found()),
+            Some(Found::Stream(body)) => return response(StatusCode::OK, Format::Json.media_type(), body),
+            None => return encoded(page_not_found()),
         };
         if format.is_none() && !matches!(document, Document::Text(_)) {
             let message = "only the following media types are accepted: application/json, \
                            application/vnd.kubernetes.protobuf";
             let status = Status::failure(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message);
-            return response(
-                Document::Status(status.into()).encode(StatusCode::NOT_ACCEPTABLE, Format::Json),
-            );
+            return encoded(Document::Status(status.into()).encode(StatusCode::NOT_ACCEPTABLE, Format::Json));
         }
         if let (Some(Fault::BadQuantity), Document::Metrics(list)) = (fault, &mut document) {
             list.items.iter_mut().for_each(|item| item.value = "12 apples".to_owned());
         }
-        response(document.encode(status, format_or_json))
+        encoded(document.encode(status, format_or_json))
     }
 
     fn knows(&self, headers: &HeaderMap) -> bool {
@@ -207,21 +200,15 @@ impl<'a> Ask<'a> {
     fn new(method: &'a Method, target: &str) -> Self {
         let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let pair = |pair: &str| {
-            let pair = pair.replace('+', " ");
-            let (key, value) = pair.split_once('=').unwrap_or((&pair, ""));
-            (decode(key), decode(value))
-        };
         Self {
             method,
             segments: path.trim_start_matches('/').split('/').map(decode).collect(),
-            query: query.split('&').map(pair).collect(),
+            query: Query::parse(query),
         }
     }
 
     fn parameter(&self, name: &str) -> String {
-        let found = self.query.iter().find(|(key, _)| key == name);
-        found.map(|(_, value)| value.clone()).unwrap_or_default()
+        self.query.value(name).unwrap_or_default().into_owned()
     }
 
     fn metric_selectors(&self) -> Selectors {
@@ -232,12 +219,11 @@ impl<'a> Ask<'a> {
     }
 
     fn list_options(&self) -> ListOptions {
-        let is_set = |name| matches!(self.parameter(name).as_str(), "1" | "true");
         ListOptions {
             labels: self.parameter("labelSelector"),
             fields: self.parameter("fieldSelector"),
-            watch: is_set("watch"),
-            send_initial_events: is_set("sendInitialEvents"),
+            watch: self.query.flag("watch"),
+            send_initial_events: self.query.flag("sendInitialEvents"),
             resource_version: self.parameter("resourceVersion"),
             timeout: self.parameter("timeoutSeconds").parse().ok().map(Duration::from_secs),
         }
@@ -258,14 +244,12 @@ fn page_not_found() -> Encoded {
     Document::Text("404 page not found\n").encode(StatusCode::NOT_FOUND, Format::Json)
 }
 
-fn response(encoded: Encoded) -> Response<Body> {
-    let mut response = Response::new(full(encoded.body));
-    *response.status_mut() = encoded.status;
+fn encoded(encoded: Encoded) -> Response<Body> {
+    let mut response = response(encoded.status, encoded.content_type, full(encoded.body));
     let headers = response.headers_mut();
     let audit_id = uuid::Uuid::new_v4().to_string();
     headers.insert("audit-id", HeaderValue::try_from(audit_id).expect("a UUID is ASCII"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(encoded.content_type));
     if encoded.status == StatusCode::NOT_FOUND && encoded.content_type.starts_with("text/plain") {
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     }

@@ -5,8 +5,8 @@ use std::sync::{Mutex, MutexGuard};
 
 use tokio::sync::watch;
 
-use super::selector::Selector;
 use super::wire::ObjectReference;
+use crate::selector::Selector;
 use crate::timestamp;
 
 /// A label set.
@@ -276,7 +276,7 @@ impl Store {
         places
             .filter(|series| series.namespace.as_deref() == namespace)
             .filter(|series| chosen(&series.object, &series.object_labels))
-            .filter(|series| series_selector.matches(&series.labels))
+            .filter(|series| series_selector.matches(values_of(&series.labels)))
             .cloned()
             .collect()
     }
@@ -288,4 +288,9 @@ impl Store {
     fn contents(&self) -> MutexGuard<'_, Contents> {
         self.contents.lock().expect("no holder panics")
     }
+}
+
+/// Looks labels up, as a selector does.
+pub(super) fn values_of<'a>(labels: &'a Labels) -> impl Fn(&str) -> Option<&'a str> {
+    |key| labels.get(key).map(String::as_str)
 }

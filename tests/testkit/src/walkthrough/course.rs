@@ -67,7 +67,7 @@ impl Course {
             stage.adapter.check()?;
             self.advance(stage);
             if let Some(shown) = self.shown_command().await {
-                screen.say(&format!("\n$ {}\n{shown}", stage.asking.line()));
+                screen.say(&format!("\n$ {}\n{shown}", stage.query_command.line()));
             }
             self.chart();
             self.view.elapsed = self.began.elapsed();
@@ -156,8 +156,8 @@ impl Course {
             }
         }
         if self.phase == Phase::Steady && !self.demonstrated && now - self.since >= SETTLED {
-            let asking = stage.asking.clone();
-            let task = tokio::spawn(async move { asking.run().await });
+            let query_command = stage.query_command.clone();
+            let task = tokio::spawn(async move { query_command.run().await });
             self.demonstration = Some(AbortOnDropHandle::new(task));
             self.demonstrated = true;
         }

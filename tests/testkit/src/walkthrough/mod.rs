@@ -3,8 +3,8 @@
 
 mod course;
 mod evidence;
-mod kubectl;
 mod phase;
+mod query_command;
 mod screen;
 mod stage;
 

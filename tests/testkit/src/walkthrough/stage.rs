@@ -11,10 +11,9 @@ use tempfile::TempDir;
 
 use super::Options;
 use super::evidence::Probes;
-use super::kubectl::Asking;
+use super::query_command::QueryCommand;
 use super::screen::decimal;
 use crate::adapter::AdapterProcess;
-use crate::api_client::{ApiClient, Credentials};
 use crate::app::{Deployment, LoadGenerator};
 use crate::federated_hpa::{Cluster, FederatedHpa, Loop, Metric, RunningLoop, ScaleTo, Spec, Target, divide};
 use crate::fleet::{Fleet, PREFERRED};
@@ -38,7 +37,7 @@ pub(super) struct Stage {
     pub(super) adapter: AdapterProcess,
     pub(super) rounds: RunningLoop,
     /// The command with which one looks for oneself.
-    pub(super) asking: Asking,
+    pub(super) query_command: QueryCommand,
     spec: Spec,
     load: LoadGenerator,
     deployments: Vec<Arc<Deployment>>,
@@ -70,18 +69,18 @@ impl Stage {
             None => kept_file()?,
         };
         let adapter = fleet.start_adapter(&options.adapter, &[], Some(log)).await?;
-        let asking = match Asking::kubectl(&fleet.plane.admin_kubeconfig()?, QUERY).await {
-            Some(asking) => asking,
+        let query_command = match QueryCommand::kubectl(&fleet.plane.admin_kubeconfig()?, QUERY) {
+            Some(query_command) => query_command,
             None => {
                 let (url, authority) = (fleet.plane.url(), fleet.plane.ca_pem());
                 let admin = fleet.plane.client_identity("admin", &["system:masters"]);
-                Asking::curl(directory.path(), &url, &authority, &admin, QUERY)?
+                QueryCommand::curl(directory.path(), &url, &authority, &admin, QUERY)?
             }
         };
         for (deployment, share) in deployments.iter().zip(&shares) {
             deployment.ready(*share as usize).await;
         }
-        let clusters = clusters(&fleet, &deployments, &shares)?;
+        let clusters = clusters(&fleet, &deployments, &shares);
         let target = Target { namespace: "default".to_owned(), selector: "app=sample-app".to_owned() };
         let scaling = Loop::new(
             FederatedHpa::new(spec.clone()),
@@ -93,7 +92,7 @@ impl Stage {
         let load =
             LoadGenerator::start(deployments.iter().map(|deployment| deployment.endpoints()).collect());
         let rounds = scaling.start(PERIOD);
-        Ok(Self { adapter, rounds, asking, spec, load, deployments, fleet, _directory: directory })
+        Ok(Self { adapter, rounds, query_command, spec, load, deployments, fleet, _directory: directory })
     }
 
     /// What there is to know at the beginning.
@@ -110,7 +109,7 @@ impl Stage {
             decimal(self.target()),
             WEIGHTS[0],
             WEIGHTS[1],
-            self.asking.line()
+            self.query_command.line()
         )
     }
 
@@ -127,7 +126,7 @@ impl Stage {
              kubectl --kubeconfig {kubeconfig} get clusters\n  \
              kubectl --kubeconfig {kubeconfig} get apiservices\n  \
              curl http://{}/metrics   (the adapter's own)\n",
-            self.asking.line(),
+            self.query_command.line(),
             self.adapter.metrics_address(),
         );
         for address in replicas {
@@ -199,7 +198,7 @@ impl Stage {
     }
 }
 
-fn clusters(fleet: &Fleet, deployments: &[Arc<Deployment>], shares: &[u32]) -> anyhow::Result<Vec<Cluster>> {
+fn clusters(fleet: &Fleet, deployments: &[Arc<Deployment>], shares: &[u32]) -> Vec<Cluster> {
     let stages = fleet.members.iter().zip(deployments).zip(WEIGHTS.iter().zip(shares));
     let cluster = |((member, deployment), (weight, wanted)): ((&Member, &Arc<Deployment>), (&u32, &u32))| {
         let access = member.access();
@@ -208,8 +207,8 @@ fn clusters(fleet: &Fleet, deployments: &[Arc<Deployment>], shares: &[u32]) -> a
             let deployment = deployment.clone();
             async move { deployment.scale_to(replicas as usize).await }.boxed()
         });
-        let member = ApiClient::new(&access.endpoint, &access.ca_pem, Credentials::Token(&access.token))?;
-        Ok(Cluster { name: access.name, weight: *weight, wanted: *wanted, member, scale_to })
+        let member = access.client();
+        Cluster { name: access.name, weight: *weight, wanted: *wanted, member, scale_to }
     };
     stages.map(cluster).collect()
 }

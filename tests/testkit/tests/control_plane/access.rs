@@ -138,3 +138,13 @@ async fn review(plane: &ControlPlane, path: &str, kind: &str, spec: Value) -> Va
     assert_eq!(answer.status, 201);
     answer.json().unwrap()["status"].clone()
 }
+
+#[tokio::test]
+async fn a_kubeconfig_stays_as_it_is_however_often_it_is_asked_for() {
+    let plane = ControlPlane::start().await.unwrap();
+    let written = plane.kubeconfig("alice", &["devs"]).unwrap();
+    let text = std::fs::read_to_string(&written).unwrap();
+    assert_eq!(plane.kubeconfig("alice", &["devs"]).unwrap(), written);
+    assert_eq!(std::fs::read_to_string(&written).unwrap(), text);
+    assert_ne!(plane.kubeconfig("alice", &["ops"]).unwrap(), written);
+}

@@ -6,15 +6,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, Version};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
 use serde_json::{Value, json};
 use testkit::api_client::Credentials;
-use testkit::control_plane::{BACKEND_NAMESPACE, BACKEND_SERVICE, CUSTOM_METRICS, ControlPlane};
-use testkit::https::{Body, Handler, Server, full};
-use testkit::pki::Authority;
+use testkit::control_plane::{
+    BACKEND_NAMESPACE, BACKEND_SERVICE, CUSTOM_METRICS, ControlPlane, EXTERNAL_METRICS, RESOURCE_METRICS,
+};
+use testkit::https::{self, Body, Handler, Server, full};
+use testkit::pki::{self, Authority};
 
 use super::{get, within};
 
@@ -42,20 +40,13 @@ impl Backend {
     async fn start(plane: &ControlPlane, protocols: &[&str]) -> Self {
         let authority = Authority::new("adapter-ca");
         let identity = authority.server(&[&format!("{BACKEND_SERVICE}.{BACKEND_NAMESPACE}.svc")]);
-        let mut front_proxies = RootCertStore::empty();
-        let pem = plane.front_proxy_ca_pem();
-        front_proxies.add(CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()).unwrap();
-        let mut tls = ServerConfig::builder()
-            .with_client_cert_verifier(
-                WebPkiClientVerifier::builder(Arc::new(front_proxies)).build().unwrap(),
-            )
-            .with_single_cert(identity.chain(), identity.private_key())
-            .unwrap();
-        tls.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let front_proxies = pki::roots(&plane.front_proxy_ca_pem()).unwrap();
+        let tls = https::tls(&identity, Some(front_proxies), protocols).unwrap();
         let (got, failing) = (Arc::<Mutex<Vec<Got>>>::default(), Arc::<AtomicUsize>::default());
         let handler: Handler = {
             let (got, failing) = (got.clone(), failing.clone());
-            Arc::new(move |request, _| {
+            Arc::new(move |request, peer| {
+                assert!(peer.certificate.is_some(), "only the front proxy comes here");
                 got.lock().unwrap().push(Got::of(&request));
                 let response = answer(&request, &failing);
                 Box::pin(async move { Ok(response) })
@@ -197,6 +188,24 @@ async fn a_path_is_decoded_and_encoded_again_as_go_does() {
         assert_eq!(backend.got(&format!("GET {root}{arrives}")).len(), 1, "{sent}");
     }
     assert_eq!(get(&plane, "/apis/custom.metrics.k8s.io/v1beta2/%zz").await.status, 400);
+}
+
+#[tokio::test]
+async fn all_three_metrics_apis_can_be_served_by_one_backend() {
+    let plane = ControlPlane::start().await.unwrap();
+    let backend = Backend::registered(&plane, &["h2"]).await;
+    let paths = [
+        (EXTERNAL_METRICS, "/apis/external.metrics.k8s.io/v1beta1/namespaces/default/queue_length"),
+        (RESOURCE_METRICS, "/apis/metrics.k8s.io/v1beta1/namespaces/default/pods"),
+    ];
+    for (name, path) in paths {
+        assert_eq!(get(&plane, path).await.status, 404, "{name} is not registered");
+        let pem = backend.authority.pem();
+        plane.register_backend(backend.server.address(), Some(&pem), &[name]).unwrap();
+        within(plane.available(name)).await.unwrap();
+        assert_eq!(get(&plane, path).await.status, 200);
+        assert_eq!(backend.got(&format!("GET {path}")).len(), 1);
+    }
 }
 
 #[tokio::test]

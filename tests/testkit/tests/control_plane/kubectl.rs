@@ -1,51 +1,53 @@
 //! The real kubectl, where it is installed.
 
-use std::process::Output;
-
 use serde_json::json;
 use testkit::control_plane::{CUSTOM_METRICS, ControlPlane};
-use tokio::process::Command;
+use testkit::kubectl;
 
 use super::{member, within};
 
 #[tokio::test]
 async fn kubectl_reads_and_writes_clusters() {
     let plane = ControlPlane::start().await.unwrap();
+    let Some(kubectl) = kubectl(&plane.admin_kubeconfig().unwrap()) else { return };
     plane.join(&member("member1")).unwrap();
     plane.join(&member("member2")).unwrap();
     plane.set_ready("member2", false);
-    let Some(clusters) = kubectl(&plane, &["get", "clusters"]).await else { return };
+    let clusters = kubectl.run(&["get", "clusters"]).await.unwrap();
     let rows: Vec<Vec<&str>> = clusters.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(rows[0], ["NAME", "VERSION", "MODE", "READY", "AGE"]);
     assert_eq!(rows[1][..4], ["member1", "v1.31.0", "Push", "True"]);
     assert_eq!(rows[2][..2], ["member2", "Push"]);
 
-    let raw = kubectl(&plane, &["get", "--raw", "/apis/cluster.karmada.io/v1alpha1/clusters/member1"]).await;
+    let raw = kubectl.run(&["get", "--raw", "/apis/cluster.karmada.io/v1alpha1/clusters/member1"]).await;
     assert!(raw.unwrap().contains("\"apiEndpoint\":\"https://127.0.0.1:1\""));
-    let resources = kubectl(&plane, &["api-resources"]).await.unwrap();
+    let resources = kubectl.run(&["api-resources"]).await.unwrap();
     assert!(resources.contains("cluster.karmada.io/v1alpha1") && resources.contains("configmaps"));
-    let versions = kubectl(&plane, &["api-versions"]).await.unwrap();
+    let versions = kubectl.run(&["api-versions"]).await.unwrap();
     assert!(versions.contains("authorization.k8s.io/v1\n") && versions.contains("\nv1\n"));
-    assert!(kubectl(&plane, &["version"]).await.unwrap().contains("Server Version: v1.31.0-fleet"));
+    assert!(kubectl.run(&["version"]).await.unwrap().contains("Server Version: v1.31.0-fleet"));
 
-    kubectl(&plane, &["create", "secret", "generic", "s", "-n", "karmada-cluster", "--from-literal=token=x"])
-        .await;
+    kubectl
+        .run(&["create", "secret", "generic", "s", "-n", "karmada-cluster", "--from-literal=token=x"])
+        .await
+        .unwrap();
     assert_eq!(plane.object("Secret", "karmada-cluster", "s").unwrap()["data"]["token"], "eA==");
     let patch = r#"{"spec":{"insecureSkipTLSVerification":true}}"#;
-    kubectl(&plane, &["patch", "cluster", "member1", "--type=merge", "-p", patch]).await;
+    kubectl.run(&["patch", "cluster", "member1", "--type=merge", "-p", patch]).await.unwrap();
     let cluster = plane.object("Cluster", "", "member1").unwrap();
     assert_eq!(cluster["spec"]["insecureSkipTLSVerification"], true);
     assert_eq!(cluster["spec"]["syncMode"], "Push");
-    kubectl(&plane, &["label", "cluster", "member1", "region=north"]).await;
-    let north = kubectl(&plane, &["get", "clusters", "-l", "region=north", "-o", "name"]).await.unwrap();
+    kubectl.run(&["label", "cluster", "member1", "region=north"]).await.unwrap();
+    let north = kubectl.run(&["get", "clusters", "-l", "region=north", "-o", "name"]).await.unwrap();
     assert_eq!(north.trim(), "cluster.cluster.karmada.io/member1");
-    kubectl(&plane, &["delete", "cluster", "member1"]).await;
+    kubectl.run(&["delete", "cluster", "member1"]).await.unwrap();
     assert!(plane.object("Cluster", "", "member1").is_none());
 }
 
 #[tokio::test]
 async fn kubectl_applies_clusters_and_shows_api_services() {
     let plane = ControlPlane::start().await.unwrap();
+    let Some(kubectl) = kubectl(&plane.admin_kubeconfig().unwrap()) else { return };
     let manifest = plane.directory().join("cluster.json");
     for endpoint in ["https://127.0.0.1:1", "https://127.0.0.1:2"] {
         let cluster = json!({
@@ -54,9 +56,7 @@ async fn kubectl_applies_clusters_and_shows_api_services() {
         });
         std::fs::write(&manifest, cluster.to_string()).unwrap();
         let arguments = ["apply", "--validate=false", "-f", manifest.to_str().unwrap()];
-        if kubectl(&plane, &arguments).await.is_none() {
-            return;
-        }
+        kubectl.run(&arguments).await.unwrap();
         let applied = plane.object("Cluster", "", "member1").unwrap();
         assert_eq!(applied["spec"]["apiEndpoint"], endpoint);
     }
@@ -64,25 +64,9 @@ async fn kubectl_applies_clusters_and_shows_api_services() {
     plane.register_backend(nobody_listens, None, &CUSTOM_METRICS).unwrap();
     let mut state = plane.availability(CUSTOM_METRICS[1]).unwrap();
     within(state.wait_for(|state| !state.reason.is_empty())).await.unwrap();
-    let services = kubectl(&plane, &["get", "apiservices", CUSTOM_METRICS[1]]).await.unwrap();
+    let services = kubectl.run(&["get", "apiservices", CUSTOM_METRICS[1]]).await.unwrap();
     assert!(services.contains("karmada-system/karmada-metrics-adapter"), "{services}");
     assert!(services.contains("False (FailedDiscoveryCheck)"), "{services}");
-    let versions = kubectl(&plane, &["api-versions"]).await.unwrap();
+    let versions = kubectl.run(&["api-versions"]).await.unwrap();
     assert!(!versions.contains("custom.metrics.k8s.io"), "what is stale is left out: {versions}");
-}
-
-/// What kubectl prints; none where it is not installed.
-async fn kubectl(plane: &ControlPlane, arguments: &[&str]) -> Option<String> {
-    let mut command = Command::new("kubectl");
-    command
-        .env("HOME", plane.directory())
-        .args(["--kubeconfig".as_ref(), plane.admin_kubeconfig().unwrap().as_os_str()]);
-    let Output { status, stdout, stderr } =
-        match within(command.args(arguments).kill_on_drop(true).output()).await {
-            Ok(output) => output,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
-            Err(error) => panic!("kubectl cannot be run: {error}"),
-        };
-    assert!(status.success(), "kubectl {arguments:?}: {}", String::from_utf8_lossy(&stderr));
-    Some(String::from_utf8(stdout).unwrap())
 }

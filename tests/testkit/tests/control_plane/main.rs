@@ -8,16 +8,10 @@ mod watches;
 
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use http::Request;
-use http_body_util::{BodyExt, Empty};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper_rustls::HttpsConnectorBuilder;
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
 use testkit::api_client::Answer;
 use testkit::control_plane::{ControlPlane, MemberSpec};
@@ -58,18 +52,8 @@ struct Watch {
 
 impl Watch {
     async fn open(plane: &ControlPlane, path: &str) -> Self {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(plane.ca_pem().as_bytes()).unwrap()).unwrap();
-        let identity = plane.client_identity("admin", &["system:masters"]);
-        let tls = ClientConfig::builder()
-            .with_root_certificates(roots)
-            .with_client_auth_cert(identity.chain(), identity.private_key())
-            .unwrap();
-        let https =
-            HttpsConnectorBuilder::new().with_tls_config(tls).https_only().enable_all_versions().build();
-        let client = Client::builder(TokioExecutor::new()).build::<_, Empty<&[u8]>>(https);
-        let request = Request::get(format!("{}{path}", plane.url())).body(Empty::new()).unwrap();
-        let response = within(client.request(request)).await.unwrap();
+        let request = Request::get(path).body(Bytes::new()).unwrap();
+        let response = within(plane.admin_client().open(request)).await.unwrap();
         assert_eq!(response.status(), 200);
         Self { body: response.into_body(), buffered: BytesMut::new() }
     }

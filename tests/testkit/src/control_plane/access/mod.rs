@@ -1,5 +1,7 @@
 //! Who asks, and what they may do: client certificates, tokens, and RBAC as far as its defaults go.
 
+pub(super) mod review;
+
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
 
@@ -11,6 +13,7 @@ use rustls::pki_types::CertificateDer;
 use super::reply::{Failure, details};
 use super::request::{Attributes, ResourceAttributes};
 use crate::https::Peer;
+use crate::member::wire::StatusDetails;
 
 /// The adapter's user, whose rights are those of its ClusterRole.
 pub const ADAPTER_USER: &str = "system:serviceaccount:karmada-system:karmada-metrics-adapter";
@@ -23,14 +26,14 @@ const DISCOVERY: [&str; 3] = ["/api", "/apis", "/openapi"];
 
 /// An identity, as reviews and request headers carry it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct User {
-    pub(super) name: String,
-    pub(super) groups: Vec<String>,
-    pub(super) extra: BTreeMap<String, Vec<String>>,
+pub(crate) struct User {
+    pub(crate) name: String,
+    pub(crate) groups: Vec<String>,
+    pub(crate) extra: BTreeMap<String, Vec<String>>,
 }
 
 /// Tokens and grants.
-pub(super) struct Access {
+pub(crate) struct Access {
     tokens: Mutex<BTreeMap<String, User>>,
     grants: Mutex<Vec<Grant>>,
 }
@@ -39,20 +42,12 @@ pub(super) struct Access {
 struct Grant {
     subject: String,
     verbs: Vec<String>,
-    scope: Scope,
-}
-
-enum Scope {
-    Resources {
-        group: String,
-        resources: Vec<String>,
-    },
-    /// A trailing `*` stands for any continuation.
-    Path(String),
+    group: String,
+    resources: Vec<String>,
 }
 
 impl Access {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let access = Self { tokens: Mutex::default(), grants: Mutex::default() };
         let reads = &["get", "list", "watch"];
         access.grant(ADAPTER_USER, reads, "cluster.karmada.io", &["clusters"]);
@@ -62,35 +57,34 @@ impl Access {
         access
     }
 
-    pub(super) fn add_token(&self, token: &str, name: &str, groups: &[&str]) {
+    pub(crate) fn add_token(&self, token: &str, name: &str, groups: &[&str]) {
         self.tokens().insert(token.to_owned(), User::authenticated(name, groups));
     }
 
-    pub(super) fn remove_token(&self, token: &str) {
+    pub(crate) fn remove_token(&self, token: &str) {
         self.tokens().remove(token);
     }
 
     /// The identity of a known token.
-    pub(super) fn token(&self, token: &str) -> Option<User> {
+    pub(crate) fn token(&self, token: &str) -> Option<User> {
         self.tokens().get(token).cloned()
     }
 
-    pub(super) fn grant(&self, subject: &str, verbs: &[&str], group: &str, resources: &[&str]) {
-        let scope = Scope::Resources { group: group.to_owned(), resources: owned(resources) };
-        self.grants().push(Grant { subject: subject.to_owned(), verbs: owned(verbs), scope });
+    pub(crate) fn grant(&self, subject: &str, verbs: &[&str], group: &str, resources: &[&str]) {
+        self.grants().push(Grant {
+            subject: subject.to_owned(),
+            verbs: owned(verbs),
+            group: group.to_owned(),
+            resources: owned(resources),
+        });
     }
 
-    pub(super) fn grant_path(&self, subject: &str, path: &str) {
-        let scope = Scope::Path(path.to_owned());
-        self.grants().push(Grant { subject: subject.to_owned(), verbs: owned(&["get"]), scope });
-    }
-
-    pub(super) fn revoke(&self, subject: &str) {
+    pub(crate) fn revoke(&self, subject: &str) {
         self.grants().retain(|grant| grant.subject != subject);
     }
 
     /// A client certificate, else a bearer token, else nobody; none if the token is unknown.
-    pub(super) fn authenticate(&self, peer: &Peer, headers: &HeaderMap) -> Option<User> {
+    pub(crate) fn authenticate(&self, peer: &Peer, headers: &HeaderMap) -> Option<User> {
         if let Some(user) = peer.certificate.as_ref().and_then(User::of_certificate) {
             return Some(user);
         }
@@ -100,7 +94,7 @@ impl Access {
         }
     }
 
-    pub(super) fn allows(&self, user: &User, attributes: &Attributes) -> bool {
+    pub(crate) fn allows(&self, user: &User, attributes: &Attributes) -> bool {
         user.is(MASTERS)
             || allowed_by_default(user, attributes)
             || self.grants().iter().any(|grant| user.is(&grant.subject) && grant.covers(attributes))
@@ -116,7 +110,7 @@ impl Access {
 }
 
 impl User {
-    pub(super) fn anonymous() -> Self {
+    pub(crate) fn anonymous() -> Self {
         Self { name: "system:anonymous".to_owned(), groups: owned(&[UNAUTHENTICATED]), ..Self::default() }
     }
 
@@ -146,26 +140,21 @@ impl User {
 impl Grant {
     fn covers(&self, attributes: &Attributes) -> bool {
         let listed = |list: &[String], value: &str| list.iter().any(|one| one == "*" || one == value);
-        listed(&self.verbs, &attributes.verb)
-            && match (&self.scope, &attributes.resource) {
-                (Scope::Path(path), None) => match path.strip_suffix('*') {
-                    Some(prefix) => attributes.path.starts_with(prefix),
-                    None => attributes.path == *path,
-                },
-                (Scope::Resources { group, resources }, Some(asked)) => {
-                    (group == "*" || *group == asked.group) && listed(resources, &resource_name(asked))
-                }
-                _ => false,
-            }
+        attributes.resource.as_ref().is_some_and(|asked| {
+            listed(&self.verbs, &attributes.verb)
+                && (self.group == "*" || self.group == asked.group)
+                && listed(&self.resources, &resource_name(asked))
+        })
     }
 }
 
 /// The 403 of kube-apiserver; follows `responsewriters.Forbidden`.
-pub(super) fn forbidden(user: &User, attributes: &Attributes) -> Failure {
+pub(crate) fn forbidden(user: &User, attributes: &Attributes) -> Failure {
     let (name, verb) = (&user.name, &attributes.verb);
     let Some(asked) = &attributes.resource else {
         let message = format!("forbidden: User {name:?} cannot {verb} path {:?}", attributes.path);
-        return Failure::new(StatusCode::FORBIDDEN, "Forbidden", message).with_details(serde_json::json!({}));
+        return Failure::new(StatusCode::FORBIDDEN, "Forbidden", message)
+            .with_details(StatusDetails::default());
     };
     let place = match asked.namespace.as_str() {
         "" => "at the cluster scope".to_owned(),
@@ -177,7 +166,7 @@ pub(super) fn forbidden(user: &User, attributes: &Attributes) -> Failure {
     };
     let message = format!(
         "{}{object} is forbidden: User {name:?} cannot {verb} resource {:?} in API group {:?} {place}",
-        super::resources::qualify(&asked.resource, &asked.group),
+        super::objects::resources::qualify(&asked.resource, &asked.group),
         resource_name(asked),
         asked.group,
     );

@@ -3,23 +3,20 @@
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::time::Duration;
 
-use anyhow::Context;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::process::Command;
-use tokio::time::timeout;
 
+use crate::kubectl;
 use crate::pki::Identity;
 
 /// Items that are shown before the rest is only counted.
 const SHOWN: usize = 3;
-const LIMIT: Duration = Duration::from_secs(20);
 
 /// A command line that asks the control plane for a path: kubectl's, or curl's where there is no kubectl.
 #[derive(Clone)]
-pub(super) struct Asking {
+pub(super) struct QueryCommand {
     program: &'static str,
     arguments: Vec<String>,
 }
@@ -34,14 +31,12 @@ struct List<'a> {
     items: Vec<&'a RawValue>,
 }
 
-impl Asking {
-    /// The command for `path`.
-    pub(super) async fn kubectl(kubeconfig: &Path, path: &str) -> Option<Self> {
-        let version = Command::new("kubectl").args(["version", "--client"]).output().await;
-        let arguments = ["--kubeconfig", &kubeconfig.display().to_string(), "get", "--raw", path]
-            .map(str::to_owned)
-            .to_vec();
-        version.ok().map(|_| Self { program: "kubectl", arguments })
+impl QueryCommand {
+    /// The command for `path`; none where there is no kubectl.
+    pub(super) fn kubectl(kubeconfig: &Path, path: &str) -> Option<Self> {
+        let kubeconfig = kubeconfig.display().to_string();
+        let arguments = ["--kubeconfig", &kubeconfig, "get", "--raw", path].map(str::to_owned).to_vec();
+        kubectl::is_installed().then_some(Self { program: "kubectl", arguments })
     }
 
     /// The command for `path` without kubectl; the files it needs are written into `directory`.
@@ -83,11 +78,9 @@ impl Asking {
     /// # Errors
     /// If it cannot be run, fails or takes too long; with what it says.
     pub(super) async fn run(&self) -> anyhow::Result<String> {
-        let command = Command::new(self.program).args(&self.arguments).kill_on_drop(true).output();
-        let output = timeout(LIMIT, command).await.context("it took too long")??;
-        let complaints = String::from_utf8_lossy(&output.stderr);
-        anyhow::ensure!(output.status.success(), "{}", complaints.trim());
-        Ok(format!("{complaints}{}", shorten(&String::from_utf8_lossy(&output.stdout))))
+        let mut command = Command::new(self.program);
+        let (printed, complaints) = kubectl::output_of(command.args(&self.arguments)).await?;
+        Ok(format!("{complaints}{}", shorten(&printed)))
     }
 }
 
@@ -122,16 +115,16 @@ mod tests {
 
     #[test]
     fn the_line_to_type_keeps_the_shell_from_the_wildcard() {
-        let asking = Asking {
+        let query_command = QueryCommand {
             program: "kubectl",
             arguments: ["get", "--raw", "/pods/*/http_requests"].map(str::to_owned).to_vec(),
         };
-        assert_eq!(asking.line(), r#"kubectl get --raw "/pods/*/http_requests""#);
+        assert_eq!(query_command.line(), r#"kubectl get --raw "/pods/*/http_requests""#);
     }
 
     #[tokio::test]
     async fn a_command_that_fails_says_why() {
-        let asking = Asking { program: "ls", arguments: vec!["/nowhere".to_owned()] };
-        assert!(asking.run().await.unwrap_err().to_string().contains("/nowhere"));
+        let query_command = QueryCommand { program: "ls", arguments: vec!["/nowhere".to_owned()] };
+        assert!(query_command.run().await.unwrap_err().to_string().contains("/nowhere"));
     }
 }

@@ -1,16 +1,16 @@
-//! Paths and queries as Go's `net/url` reads and writes them, which is what a backend of the aggregation
-//! layer gets to see.
+//! Paths and queries as Go's `net/url` reads and writes them: how API servers understand a request, and what a backend
+//! of the aggregation layer gets to see.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
 /// A query's parameters in the order they came.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Query(Vec<(Vec<u8>, Vec<u8>)>);
+pub(crate) struct Query(Vec<(Vec<u8>, Vec<u8>)>);
 
 impl Query {
     /// Follows `url.ParseQuery` as `URL.Query` uses it: malformed parameters are dropped, without a word.
-    pub(super) fn parse(raw: &str) -> Self {
+    pub(crate) fn parse(raw: &str) -> Self {
         let pairs = raw.split('&').filter(|pair| !pair.is_empty() && !pair.contains(';'));
         let decoded = pairs.filter_map(|pair| {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -20,7 +20,7 @@ impl Query {
     }
 
     /// Follows `url.Values.Encode`: sorted by key, spaces as `+`.
-    pub(super) fn encode(&self) -> String {
+    pub(crate) fn encode(&self) -> String {
         let mut pairs: Vec<_> = self.0.iter().collect();
         pairs.sort_by(|(left, _), (right, _)| left.cmp(right));
         let encoded =
@@ -29,34 +29,39 @@ impl Query {
     }
 
     /// The first value of a parameter; an absent and an empty one are the same, as in Kubernetes' options.
-    pub(super) fn value(&self, name: &str) -> Option<Cow<'_, str>> {
+    pub(crate) fn value(&self, name: &str) -> Option<Cow<'_, str>> {
         let (_, value) = self.0.iter().find(|(key, _)| key == name.as_bytes())?;
         (!value.is_empty()).then(|| String::from_utf8_lossy(value))
     }
 
     /// Whether a boolean parameter is on; follows `runtime.Convert_Slice_string_To_bool`: anything but
     /// `false` and `0` is, an absent parameter is not.
-    pub(super) fn flag(&self, name: &str) -> bool {
+    pub(crate) fn flag(&self, name: &str) -> bool {
         self.0
             .iter()
             .find(|(key, _)| key == name.as_bytes())
             .is_some_and(|(_, value)| !(value.eq_ignore_ascii_case(b"false") || value == b"0"))
     }
 
+    /// Takes a parameter out.
+    pub(crate) fn remove(&mut self, name: &str) {
+        self.0.retain(|(key, _)| key != name.as_bytes());
+    }
+
     /// Whether a parameter is there at all.
-    pub(super) fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.0.iter().any(|(key, _)| key == name.as_bytes())
     }
 }
 
 /// Decodes a path's percent-escapes; none if one is malformed, which Go's server answers with 400.
-pub(super) fn decode_path(raw: &str) -> Option<Vec<u8>> {
+pub(crate) fn decode_path(raw: &str) -> Option<Vec<u8>> {
     unescape(raw, Plus::IsPlus)
 }
 
 /// Follows `URL.EscapedPath` without a `RawPath`: what a decoded path looks like when it is sent on. Escaped
 /// are `*`, `!`, quotes and parentheses, kept are `$&+,/:;=@`, and a decoded `%2F` has become a separator.
-pub(super) fn encode_path(path: &[u8]) -> String {
+pub(crate) fn encode_path(path: &[u8]) -> String {
     escape(path, |byte| byte.is_ascii_alphanumeric() || b"-_.~$&+,/:;=@".contains(&byte))
 }
 

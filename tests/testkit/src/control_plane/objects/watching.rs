@@ -10,33 +10,33 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Interval, Sleep, interval_at, sleep};
 
-use super::Plane;
-use super::reply::Failure;
 use super::resources::Resource;
 use super::selection::Selection;
 use super::store::{Change, Position};
+use crate::control_plane::Plane;
+use crate::control_plane::reply::Failure;
 use crate::https::{Body, streamed};
 
 /// How often a quiet watch gets a bookmark.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 
 /// What tests do to all watches at once.
-pub(super) struct Switches {
+pub(crate) struct Switches {
     drops: watch::Sender<u64>,
     silent: watch::Sender<bool>,
     bookmarks: watch::Sender<u64>,
 }
 
 /// What a watch was asked for.
-pub(super) struct Options {
-    pub(super) resource: &'static Resource,
-    pub(super) selection: Selection,
+pub(crate) struct Options {
+    pub(crate) resource: &'static Resource,
+    pub(crate) selection: Selection,
     /// Where to begin; none begins with an ADDED for each object that there is.
-    pub(super) after: Option<u64>,
-    pub(super) bookmarks: bool,
-    pub(super) timeout: Duration,
+    pub(crate) after: Option<u64>,
+    pub(crate) bookmarks: bool,
+    pub(crate) timeout: Duration,
     /// Whether the objects that there are count as none.
-    pub(super) begin_empty: bool,
+    pub(crate) begin_empty: bool,
 }
 
 type Lines = mpsc::Sender<io::Result<Bytes>>;
@@ -48,6 +48,8 @@ struct Watching {
     position: watch::Receiver<Position>,
     compactions: u64,
     sent: u64,
+    silent: watch::Receiver<bool>,
+    bookmarks: watch::Receiver<u64>,
     bookmark: Interval,
     end: Pin<Box<Sleep>>,
 }
@@ -68,7 +70,7 @@ enum End {
 }
 
 impl Switches {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             drops: watch::Sender::new(0),
             silent: watch::Sender::new(false),
@@ -76,21 +78,21 @@ impl Switches {
         }
     }
 
-    pub(super) fn drop_all(&self) {
+    pub(crate) fn drop_all(&self) {
         self.drops.send_modify(|drops| *drops += 1);
     }
 
-    pub(super) fn silence(&self, silent: bool) {
+    pub(crate) fn silence(&self, silent: bool) {
         self.silent.send_replace(silent);
     }
 
-    pub(super) fn bookmark(&self) {
+    pub(crate) fn bookmark(&self) {
         self.bookmarks.send_modify(|bookmarks| *bookmarks += 1);
     }
 }
 
 /// Begins a watch; it ends with its timeout, its reader, or a switch.
-pub(super) fn begin(plane: Arc<Plane>, options: Options) -> Body {
+pub(crate) fn begin(plane: Arc<Plane>, options: Options) -> Body {
     let (lines, mut received) = mpsc::channel(64);
     let position = plane.store.position();
     let compactions = position.borrow().compactions;
@@ -98,6 +100,8 @@ pub(super) fn begin(plane: Arc<Plane>, options: Options) -> Body {
         lines: lines.clone(),
         compactions,
         sent: options.after.unwrap_or_default(),
+        silent: plane.watches.silent.subscribe(),
+        bookmarks: plane.watches.bookmarks.subscribe(),
         bookmark: interval_at(Instant::now() + BOOKMARK_EVERY, BOOKMARK_EVERY),
         end: Box::pin(sleep(options.timeout)),
         position,
@@ -121,15 +125,13 @@ pub(super) fn begin(plane: Arc<Plane>, options: Options) -> Body {
 
 impl Watching {
     async fn run(mut self, plane: &Plane) -> End {
-        let mut silent = plane.watches.silent.subscribe();
-        let mut bookmarks = plane.watches.bookmarks.subscribe();
         if self.options.after.is_none() && self.begin(plane).await.is_none() {
             return End::Whole;
         }
         let mut due = Due::Changes;
         loop {
             // What falls due while watches are silent waits.
-            if silent.wait_for(|silent| !silent).await.is_err() || self.catch_up(plane).await.is_none() {
+            if self.silent.wait_for(|silent| !silent).await.is_err() || self.catch_up(plane).await.is_none() {
                 return End::Whole;
             }
             match due {
@@ -142,8 +144,8 @@ impl Watching {
             }
             due = tokio::select! {
                 changed = self.position.changed() => if changed.is_ok() { Due::Changes } else { Due::End },
-                _ = silent.changed() => Due::Changes,
-                _ = bookmarks.changed() => Due::Bookmark,
+                _ = self.silent.changed() => Due::Changes,
+                _ = self.bookmarks.changed() => Due::Bookmark,
                 _ = self.bookmark.tick() => Due::Bookmark,
                 () = &mut self.end => Due::End,
             };

@@ -1,25 +1,25 @@
-//! Label selectors as `k8s.io/apimachinery/pkg/labels` parses them, without the checks of keys and values.
+//! Label selectors as `k8s.io/apimachinery/pkg/labels` parses them, without the checks of keys and values. Field
+//! selectors are read with the same grammar, of which theirs is a part.
 
 use std::collections::{BTreeSet, VecDeque};
 
-use super::store::Labels;
-use super::wire::{LabelSelector, LabelSelectorRequirement};
-
 /// A parsed selector; all of its requirements must hold.
 #[derive(Clone, Debug, Default)]
-pub struct Selector {
+pub(crate) struct Selector {
     requirements: Vec<Requirement>,
 }
 
+/// What is asked of one label.
 #[derive(Clone, Debug)]
-struct Requirement {
-    key: String,
-    operator: Operator,
-    values: BTreeSet<String>,
+pub(crate) struct Requirement {
+    pub(crate) key: String,
+    pub(crate) operator: Operator,
+    pub(crate) values: BTreeSet<String>,
 }
 
+/// How a label is compared with the values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Operator {
+pub(crate) enum Operator {
     Equals,
     NotEquals,
     In,
@@ -38,7 +38,7 @@ impl Selector {
     ///
     /// # Errors
     /// The message of Go's parser.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut tokens = Tokens::new(text);
         let mut requirements = Vec::new();
         if tokens.peek().is_empty() {
@@ -61,40 +61,21 @@ impl Selector {
         Ok(Self { requirements })
     }
 
-    /// Whether a label set meets all requirements.
-    pub fn matches(&self, labels: &Labels) -> bool {
-        self.requirements.iter().all(|requirement| requirement.matches(labels.get(&requirement.key)))
+    /// Whether labels, looked up by key, meet all requirements.
+    pub(crate) fn matches<'a>(&self, label: impl Fn(&str) -> Option<&'a str>) -> bool {
+        self.requirements.iter().all(|requirement| requirement.matches(label(&requirement.key)))
     }
 
-    /// The selector as an object, as prometheus-adapter puts it into an item; nothing for an empty one.
-    pub fn to_label_selector(&self) -> Option<LabelSelector> {
-        let mut selector = LabelSelector::default();
-        for Requirement { key, operator, values } in &self.requirements {
-            let values: Vec<String> = values.iter().cloned().collect();
-            let operator = match operator {
-                Operator::Equals => {
-                    selector.match_labels.insert(key.clone(), values.concat());
-                    continue;
-                }
-                Operator::In => "In",
-                Operator::NotIn | Operator::NotEquals => "NotIn",
-                Operator::Exists => "Exists",
-                Operator::DoesNotExist => "DoesNotExist",
-                Operator::GreaterThan => "Gt",
-                Operator::LessThan => "Lt",
-            };
-            let expression =
-                LabelSelectorRequirement { key: key.clone(), operator: operator.to_owned(), values };
-            selector.match_expressions.push(expression);
-        }
-        (!self.requirements.is_empty()).then_some(selector)
+    /// What must hold, by key.
+    pub(crate) fn requirements(&self) -> &[Requirement] {
+        &self.requirements
     }
 }
 
 impl Requirement {
-    fn matches(&self, label: Option<&String>) -> bool {
-        let number = |text: &String| text.parse::<i64>().ok();
-        let bound = || self.values.first().and_then(number);
+    fn matches(&self, label: Option<&str>) -> bool {
+        let number = |text: &str| text.parse::<i64>().ok();
+        let bound = || self.values.first().and_then(|value| number(value));
         match self.operator {
             Operator::Equals | Operator::In => label.is_some_and(|value| self.values.contains(value)),
             Operator::NotEquals | Operator::NotIn => label.is_none_or(|value| !self.values.contains(value)),
@@ -211,13 +192,16 @@ impl Tokens {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[test]
     fn selectors_parse_and_match_as_in_the_vectors() {
         let vectors = concat!(env!("CARGO_MANIFEST_DIR"), "/../contract/vectors/selectors.json");
         let vectors: serde_json::Value = serde_json::from_slice(&std::fs::read(vectors).unwrap()).unwrap();
-        let sets: Vec<Labels> = serde_json::from_value(vectors["labelSets"].clone()).unwrap();
+        let sets: Vec<BTreeMap<String, String>> =
+            serde_json::from_value(vectors["labelSets"].clone()).unwrap();
         let mut checked = 0;
         for case in vectors["cases"].as_array().unwrap() {
             let text = case["in"].as_str().unwrap();
@@ -227,29 +211,15 @@ mod tests {
                 (Some(error), parsed) => assert_eq!(parsed.unwrap_err(), error, "{text}"),
                 (None, parsed) => {
                     let parsed = parsed.unwrap_or_else(|error| panic!("{text}: {error}"));
-                    let matches: Vec<bool> = sets.iter().map(|labels| parsed.matches(labels)).collect();
+                    let matches: Vec<bool> = sets
+                        .iter()
+                        .map(|labels| parsed.matches(|key| labels.get(key).map(String::as_str)))
+                        .collect();
                     assert_eq!(serde_json::json!(matches), case["matches"], "{text}");
                 }
             }
             checked += 1;
         }
         assert!(checked > 300, "only {checked}");
-    }
-
-    #[test]
-    fn a_selector_becomes_an_object_as_prometheus_adapter_makes_it() {
-        let object = Selector::parse("zone in (b,a),pod=x,tier!=y,!old").unwrap().to_label_selector();
-        assert_eq!(
-            serde_json::to_value(object).unwrap(),
-            serde_json::json!({
-                "matchLabels": {"pod": "x"},
-                "matchExpressions": [
-                    {"key": "old", "operator": "DoesNotExist"},
-                    {"key": "tier", "operator": "NotIn", "values": ["y"]},
-                    {"key": "zone", "operator": "In", "values": ["a", "b"]},
-                ],
-            })
-        );
-        assert!(Selector::parse("").unwrap().to_label_selector().is_none());
     }
 }

@@ -13,43 +13,43 @@ use crate::timestamp;
 const HISTORY: usize = 4096;
 
 /// What an object is found by: the resource's plural, the namespace (empty if it has none), the name.
-pub(super) type Key = (&'static str, String, String);
+pub(crate) type Key = (&'static str, String, String);
 
 /// Objects as etcd and kube-apiserver's watch cache keep them together.
-pub(super) struct Store {
+pub(crate) struct Store {
     state: Mutex<State>,
     position: watch::Sender<Position>,
 }
 
 /// Where the store stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Position {
+pub(crate) struct Position {
     /// The newest `resourceVersion`.
-    pub(super) revision: u64,
+    pub(crate) revision: u64,
     /// How often the history was thrown away; a running watch that sees it grow has expired.
-    pub(super) compactions: u64,
+    pub(crate) compactions: u64,
 }
 
 /// One object's change.
 #[derive(Clone)]
-pub(super) struct Change {
-    pub(super) revision: u64,
-    pub(super) key: Key,
+pub(crate) struct Change {
+    pub(crate) revision: u64,
+    pub(crate) key: Key,
     /// The object as it was; none if it is new.
-    pub(super) before: Option<Arc<Value>>,
+    pub(crate) before: Option<Arc<Value>>,
     /// The object as it is; none if it was deleted.
-    pub(super) after: Option<Arc<Value>>,
+    pub(crate) after: Option<Arc<Value>>,
 }
 
 /// The objects of one resource at one revision, ordered by namespace and name.
-pub(super) struct Snapshot {
-    pub(super) revision: u64,
-    pub(super) objects: BTreeMap<Key, Arc<Value>>,
+pub(crate) struct Snapshot {
+    pub(crate) revision: u64,
+    pub(crate) objects: BTreeMap<Key, Arc<Value>>,
 }
 
 /// How an object is written.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mode {
+pub(crate) enum Mode {
     /// It must not exist.
     Create,
     /// It must exist, at the `resourceVersion` that it names, if it names one.
@@ -60,7 +60,7 @@ pub(super) enum Mode {
 
 /// Why an object was not written.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum WriteError {
+pub(crate) enum WriteError {
     /// No object, or no name in it.
     #[error("an object needs metadata with a name: give it one")]
     Nameless,
@@ -77,7 +77,7 @@ pub(super) enum WriteError {
 
 /// Why a revision cannot be read.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum RevisionError {
+pub(crate) enum RevisionError {
     /// Its history is gone.
     Expired {
         /// The oldest revision that can be read.
@@ -99,18 +99,18 @@ struct State {
 }
 
 impl Store {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let position = Position { revision: 1, compactions: 0 };
         let state = State { objects: BTreeMap::new(), history: VecDeque::new(), forgotten: 1, position };
         Self { state: Mutex::new(state), position: watch::Sender::new(position) }
     }
 
     /// Where the store stands, now and from now on.
-    pub(super) fn position(&self) -> watch::Receiver<Position> {
+    pub(crate) fn position(&self) -> watch::Receiver<Position> {
         self.position.subscribe()
     }
 
-    pub(super) fn object(
+    pub(crate) fn object(
         &self,
         resource: &'static Resource,
         namespace: &str,
@@ -121,7 +121,7 @@ impl Store {
     }
 
     /// Writes an object, whatever is in it besides its name; what changes nothing makes no revision.
-    pub(super) fn write(
+    pub(crate) fn write(
         &self,
         resource: &'static Resource,
         mut object: Value,
@@ -165,7 +165,7 @@ impl Store {
     }
 
     /// Deletes an object and returns it as it was.
-    pub(super) fn delete(
+    pub(crate) fn delete(
         &self,
         resource: &'static Resource,
         namespace: &str,
@@ -180,7 +180,7 @@ impl Store {
     }
 
     /// A resource's objects, now or at an older revision, which is rolled back to from the history.
-    pub(super) fn snapshot(
+    pub(crate) fn snapshot(
         &self,
         resource: &'static Resource,
         at: Option<u64>,
@@ -208,7 +208,7 @@ impl Store {
     }
 
     /// All changes after a revision, oldest first.
-    pub(super) fn changes_after(&self, revision: u64) -> Result<Vec<Change>, RevisionError> {
+    pub(crate) fn changes_after(&self, revision: u64) -> Result<Vec<Change>, RevisionError> {
         let state = self.state();
         if revision < state.forgotten {
             return Err(RevisionError::Expired { oldest: state.forgotten });
@@ -217,7 +217,7 @@ impl Store {
     }
 
     /// Throws the history away.
-    pub(super) fn compact(&self) {
+    pub(crate) fn compact(&self) {
         let mut state = self.state();
         state.history.clear();
         state.forgotten = state.position.revision;

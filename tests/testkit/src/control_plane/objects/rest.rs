@@ -8,31 +8,31 @@ use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, Response, StatusCode};
 use serde_json::{Map, Value, json};
 
-use super::Plane;
-use super::go_url::Query;
-use super::reply::{Failure, details, json_response, typed};
-use super::request::ResourceAttributes;
 use super::resources::Resource;
 use super::selection::Selection;
 use super::store::{Key, Mode, Snapshot, WriteError};
 use super::{table, watching};
 use crate::base64;
-use crate::https::Body;
+use crate::control_plane::Plane;
+use crate::control_plane::reply::{Failure, details, json_response};
+use crate::control_plane::request::ResourceAttributes;
+use crate::go_url::Query;
+use crate::https::{Body, response};
 
 /// How long a watch lasts that names no time.
 const WATCH_LASTS: Duration = Duration::from_secs(1800);
 
 /// A request for stored objects, after authorization.
-pub(super) struct Call<'a> {
-    pub(super) verb: &'a str,
-    pub(super) resource: &'static Resource,
-    pub(super) asked: &'a ResourceAttributes,
-    pub(super) query: &'a Query,
-    pub(super) headers: &'a HeaderMap,
-    pub(super) body: &'a [u8],
+pub(crate) struct Call<'a> {
+    pub(crate) verb: &'a str,
+    pub(crate) resource: &'static Resource,
+    pub(crate) asked: &'a ResourceAttributes,
+    pub(crate) query: &'a Query,
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) body: &'a [u8],
 }
 
-pub(super) fn answer(plane: &Arc<Plane>, call: &Call<'_>) -> Result<Response<Body>, Failure> {
+pub(crate) fn answer(plane: &Arc<Plane>, call: &Call<'_>) -> Result<Response<Body>, Failure> {
     match call.verb {
         "list" => list(plane, call),
         "watch" => watch(plane, call),
@@ -47,7 +47,7 @@ pub(super) fn answer(plane: &Arc<Plane>, call: &Call<'_>) -> Result<Response<Bod
         "delete" => {
             let deleted = plane.store.delete(call.resource, &call.asked.namespace, &call.asked.name);
             let deleted = deleted.ok_or_else(|| call.not_found())?;
-            let mut details = details(call.resource.plural, call.resource.group, &call.asked.name);
+            let mut details = json!(details(call.resource.plural, call.resource.group, &call.asked.name));
             details["uid"] = deleted["metadata"]["uid"].clone();
             let status = json!({
                 "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details,
@@ -139,9 +139,7 @@ fn watch(plane: &Arc<Plane>, call: &Call<'_>) -> Result<Response<Body>, Failure>
         timeout: timeout.filter(|&seconds| seconds > 0).map_or(WATCH_LASTS, Duration::from_secs),
         begin_empty: plane.lists_are_empty(),
     };
-    let mut response = typed(StatusCode::OK, "application/json", String::new());
-    *response.body_mut() = watching::begin(plane.clone(), options);
-    Ok(response)
+    Ok(response(StatusCode::OK, "application/json", watching::begin(plane.clone(), options)))
 }
 
 /// A JSON merge patch (RFC 7386); a strategic one is taken for it, which is the same for flat objects.

@@ -2,21 +2,21 @@
 
 /// A resource type, its names as discovery lists them.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Resource {
+pub(crate) struct Resource {
     /// The API group; empty for the core group.
-    pub(super) group: &'static str,
-    pub(super) version: &'static str,
-    pub(super) kind: &'static str,
+    pub(crate) group: &'static str,
+    pub(crate) version: &'static str,
+    pub(crate) kind: &'static str,
     /// The name in paths.
-    pub(super) plural: &'static str,
-    pub(super) singular: &'static str,
-    pub(super) short: &'static [&'static str],
-    pub(super) namespaced: bool,
+    pub(crate) plural: &'static str,
+    pub(crate) singular: &'static str,
+    pub(crate) short: &'static [&'static str],
+    pub(crate) namespaced: bool,
     /// Whether objects have a status of their own path.
-    pub(super) status: bool,
+    pub(crate) status: bool,
 }
 
-pub(super) static CLUSTERS: Resource = Resource {
+pub(crate) static CLUSTERS: Resource = Resource {
     group: "cluster.karmada.io",
     version: "v1alpha1",
     kind: "Cluster",
@@ -26,7 +26,7 @@ pub(super) static CLUSTERS: Resource = Resource {
     namespaced: false,
     status: true,
 };
-pub(super) static SECRETS: Resource = Resource {
+pub(crate) static SECRETS: Resource = Resource {
     group: "",
     version: "v1",
     kind: "Secret",
@@ -36,7 +36,7 @@ pub(super) static SECRETS: Resource = Resource {
     namespaced: true,
     status: false,
 };
-pub(super) static CONFIG_MAPS: Resource = Resource {
+pub(crate) static CONFIG_MAPS: Resource = Resource {
     group: "",
     version: "v1",
     kind: "ConfigMap",
@@ -46,7 +46,7 @@ pub(super) static CONFIG_MAPS: Resource = Resource {
     namespaced: true,
     status: false,
 };
-pub(super) static NAMESPACES: Resource = Resource {
+pub(crate) static NAMESPACES: Resource = Resource {
     group: "",
     version: "v1",
     kind: "Namespace",
@@ -56,7 +56,7 @@ pub(super) static NAMESPACES: Resource = Resource {
     namespaced: false,
     status: true,
 };
-pub(super) static API_SERVICES: Resource = Resource {
+pub(crate) static API_SERVICES: Resource = Resource {
     group: "apiregistration.k8s.io",
     version: "v1",
     kind: "APIService",
@@ -68,23 +68,23 @@ pub(super) static API_SERVICES: Resource = Resource {
 };
 
 /// All of them, as discovery orders them.
-pub(super) static STORED: [&Resource; 5] = [&CONFIG_MAPS, &NAMESPACES, &SECRETS, &API_SERVICES, &CLUSTERS];
+pub(crate) static STORED: [&Resource; 5] = [&CONFIG_MAPS, &NAMESPACES, &SECRETS, &API_SERVICES, &CLUSTERS];
 
 impl Resource {
     /// The stored resource that a path's parts name.
-    pub(super) fn named(group: &str, version: &str, plural: &str) -> Option<&'static Self> {
+    pub(crate) fn named(group: &str, version: &str, plural: &str) -> Option<&'static Self> {
         STORED
             .into_iter()
             .find(|known| known.group == group && known.version == version && known.plural == plural)
     }
 
     /// The stored resource of an object's `apiVersion` and `kind`.
-    pub(super) fn of_object(api_version: &str, kind: &str) -> Option<&'static Self> {
+    pub(crate) fn of_object(api_version: &str, kind: &str) -> Option<&'static Self> {
         STORED.into_iter().find(|known| known.api_version() == api_version && known.kind == kind)
     }
 
     /// The `apiVersion` of its objects.
-    pub(super) fn api_version(&self) -> String {
+    pub(crate) fn api_version(&self) -> String {
         if self.group.is_empty() {
             self.version.to_owned()
         } else {
@@ -93,12 +93,12 @@ impl Resource {
     }
 
     /// `clusters.cluster.karmada.io`, as error messages say it.
-    pub(super) fn qualified(&self) -> String {
+    pub(crate) fn qualified(&self) -> String {
         qualify(self.plural, self.group)
     }
 }
 
 /// A resource's name with its group, as `schema.GroupResource` prints it.
-pub(super) fn qualify(plural: &str, group: &str) -> String {
+pub(crate) fn qualify(plural: &str, group: &str) -> String {
     if group.is_empty() { plural.to_owned() } else { format!("{plural}.{group}") }
 }

@@ -13,16 +13,16 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::Plane;
-use super::aggregation::Backend;
-use super::resources::API_SERVICES;
-use super::store::Mode;
+use super::Backend;
 use super::upstream::Upstream;
+use crate::control_plane::Plane;
+use crate::control_plane::objects::resources::API_SERVICES;
+use crate::control_plane::objects::store::Mode;
 use crate::https::{Body, full};
 use crate::timestamp;
 
 /// How often kube-apiserver probes.
-pub(super) const PROBE_EVERY: Duration = Duration::from_secs(30);
+pub(crate) const PROBE_EVERY: Duration = Duration::from_secs(30);
 
 const ATTEMPTS: usize = 5;
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
@@ -47,11 +47,11 @@ pub struct Availability {
 }
 
 /// A registered APIService.
-pub(super) struct Service {
-    pub(super) name: String,
-    pub(super) group: String,
-    pub(super) version: String,
-    pub(super) backend: Arc<Backend>,
+pub(crate) struct ApiService {
+    pub(crate) name: String,
+    pub(crate) group: String,
+    pub(crate) version: String,
+    pub(crate) backend: Arc<Backend>,
     documents: Arc<Documents>,
     availability: watch::Sender<Availability>,
     past: Mutex<Past>,
@@ -59,7 +59,7 @@ pub(super) struct Service {
 
 /// What a backend said about itself, shared by its APIServices.
 #[derive(Default)]
-pub(super) struct Documents(Mutex<Fetched>);
+pub(crate) struct Documents(Mutex<Fetched>);
 
 #[derive(Default)]
 struct Fetched {
@@ -74,9 +74,9 @@ struct Past {
     failures: VecDeque<String>,
 }
 
-impl Service {
+impl ApiService {
     /// An APIService by its name, `v1beta2.custom.metrics.k8s.io`.
-    pub(super) fn new(name: &str, backend: Arc<Backend>, documents: Arc<Documents>) -> Option<Self> {
+    pub(crate) fn new(name: &str, backend: Arc<Backend>, documents: Arc<Documents>) -> Option<Self> {
         let (version, group) = name.split_once('.')?;
         let unknown = Availability { available: false, reason: String::new(), message: String::new() };
         Some(Self {
@@ -90,28 +90,28 @@ impl Service {
         })
     }
 
-    pub(super) async fn fetch_discovery(&self) -> Vec<(&'static str, Option<StatusCode>)> {
+    pub(crate) async fn fetch_discovery(&self) -> Vec<(&'static str, Option<StatusCode>)> {
         self.documents.fetch(&self.backend).await
     }
 
-    pub(super) fn availability(&self) -> watch::Receiver<Availability> {
+    pub(crate) fn availability(&self) -> watch::Receiver<Availability> {
         self.availability.subscribe()
     }
 
-    pub(super) fn is_available(&self) -> bool {
+    pub(crate) fn is_available(&self) -> bool {
         self.availability.borrow().available
     }
 
-    pub(super) fn transitions(&self) -> Vec<Availability> {
+    pub(crate) fn transitions(&self) -> Vec<Availability> {
         self.past().transitions.iter().cloned().collect()
     }
 
-    pub(super) fn failures(&self) -> Vec<String> {
+    pub(crate) fn failures(&self) -> Vec<String> {
         self.past().failures.iter().cloned().collect()
     }
 
     /// This version's entry in the aggregated discovery document.
-    pub(super) fn discovery(&self) -> Value {
+    pub(crate) fn discovery(&self) -> Value {
         let found = self.documents.version(&self.group, &self.version);
         let mut entry = found.unwrap_or_else(|| json!({"version": self.version, "resources": []}));
         entry["freshness"] = json!(if self.is_available() { "Current" } else { "Stale" });
@@ -119,7 +119,7 @@ impl Service {
     }
 
     /// Keeps the condition until the task is dropped.
-    pub(super) async fn keep(self: Arc<Self>, plane: Arc<Plane>) {
+    pub(crate) async fn keep(self: Arc<Self>, plane: Arc<Plane>) {
         let mut interval = plane.probe_interval.subscribe();
         loop {
             let every = *interval.borrow_and_update();
@@ -134,7 +134,7 @@ impl Service {
 
     /// Follows `AvailableConditionController.sync`: five requests at a time, one success is enough, and the
     /// condition does not wait for the others.
-    pub(super) async fn probe(&self, plane: &Plane) -> Availability {
+    pub(crate) async fn probe(&self, plane: &Plane) -> Availability {
         let url = format!("https://{}/apis/{}/{}", self.backend.address, self.group, self.version);
         let mut attempts = JoinSet::new();
         for _ in 0..ATTEMPTS {
@@ -194,7 +194,7 @@ impl Service {
     }
 
     /// Writes the APIService object.
-    pub(super) fn write(&self, plane: &Plane, status: &Value) {
+    pub(crate) fn write(&self, plane: &Plane, status: &Value) {
         let object = json!({
             "metadata": {"name": self.name},
             "spec": self.backend.api_service_spec(&self.group, &self.version),
@@ -210,7 +210,7 @@ impl Service {
 
 impl Documents {
     /// Fetches discovery now and then while `service` is available, until the task is dropped.
-    pub(super) async fn keep(self: Arc<Self>, service: Arc<Service>) {
+    pub(crate) async fn keep(self: Arc<Self>, service: Arc<ApiService>) {
         let mut availability = service.availability();
         while availability.wait_for(|state| state.available).await.is_ok() {
             self.fetch(&service.backend).await;
@@ -221,7 +221,7 @@ impl Documents {
     /// Fetches the aggregated discovery and both OpenAPI roots, as kube-apiserver does every minute.
     ///
     /// Returns each path with its status, none where no answer came in time.
-    pub(super) async fn fetch(&self, backend: &Backend) -> Vec<(&'static str, Option<StatusCode>)> {
+    pub(crate) async fn fetch(&self, backend: &Backend) -> Vec<(&'static str, Option<StatusCode>)> {
         let mut statuses = Vec::new();
         for (path, accept, user, groups) in [
             ("/apis", Some(AGGREGATED), "system:kube-aggregator", &["system:masters"] as &[&str]),

@@ -1,5 +1,9 @@
 //! The aggregation layer: APIServices, and requests that go on to their backend as kube-apiserver sends them.
 
+pub(super) mod availability;
+mod registration;
+mod upstream;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -12,12 +16,12 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 
+use self::availability::ApiService;
+use self::upstream::{Trust, Upstream};
 use super::access::User;
-use super::availability::Service;
-use super::go_url::{Query, encode_path};
 use super::reply::{Failure, text_response};
-use super::upstream::{Trust, Upstream};
 use crate::base64;
+use crate::go_url::{Query, encode_path};
 use crate::https::Body;
 use crate::pki::Identity;
 
@@ -34,50 +38,50 @@ const REPLACED: [&str; 6] =
     ["authorization", "host", "x-forwarded-uri", "x-forwarded-proto", "x-forwarded-for", "audit-id"];
 
 /// The APIServices, by name.
-pub(super) struct Aggregation {
-    services: Mutex<BTreeMap<String, Arc<Service>>>,
+pub(crate) struct Aggregation {
+    services: Mutex<BTreeMap<String, Arc<ApiService>>>,
 }
 
 /// A server behind the aggregation layer.
-pub(super) struct Backend {
-    pub(super) address: SocketAddr,
+pub(crate) struct Backend {
+    pub(crate) address: SocketAddr,
     /// Verifies the certificate, as requests need it.
-    pub(super) proxy: Upstream,
+    pub(crate) proxy: Upstream,
     /// Verifies nothing, as the availability probe does.
-    pub(super) probe: Upstream,
+    pub(crate) probe: Upstream,
     /// PEM; none skips the verification of requests, too.
-    pub(super) authority: Option<String>,
+    pub(crate) authority: Option<String>,
 }
 
 impl Aggregation {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { services: Mutex::default() }
     }
 
-    pub(super) fn insert(&self, service: Arc<Service>) {
+    pub(crate) fn insert(&self, service: Arc<ApiService>) {
         self.map().insert(service.name.clone(), service);
     }
 
-    pub(super) fn remove(&self, name: &str) {
+    pub(crate) fn remove(&self, name: &str) {
         self.map().remove(name);
     }
 
-    pub(super) fn service(&self, name: &str) -> Option<Arc<Service>> {
+    pub(crate) fn service(&self, name: &str) -> Option<Arc<ApiService>> {
         self.map().get(name).cloned()
     }
 
-    pub(super) fn services(&self) -> Vec<Arc<Service>> {
+    pub(crate) fn services(&self) -> Vec<Arc<ApiService>> {
         self.map().values().cloned().collect()
     }
 
     /// The APIService that serves a path, if it is one of theirs.
-    pub(super) fn of_path(&self, path: &str) -> Option<Arc<Service>> {
+    pub(crate) fn of_path(&self, path: &str) -> Option<Arc<ApiService>> {
         let mut segments = path.strip_prefix("/apis/")?.split('/');
         let (group, version) = (segments.next()?, segments.next()?);
         self.service(&format!("{version}.{group}"))
     }
 
-    fn map(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Service>>> {
+    fn map(&self) -> MutexGuard<'_, BTreeMap<String, Arc<ApiService>>> {
         self.services.lock().expect("no holder panics")
     }
 }
@@ -85,7 +89,7 @@ impl Aggregation {
 impl Backend {
     /// # Errors
     /// If the authority is no PEM.
-    pub(super) fn new(
+    pub(crate) fn new(
         address: SocketAddr,
         authority: Option<&str>,
         identity: &Identity,
@@ -101,7 +105,7 @@ impl Backend {
     }
 
     /// The `spec` of an APIService that this backend serves.
-    pub(super) fn api_service_spec(&self, group: &str, version: &str) -> Value {
+    pub(crate) fn api_service_spec(&self, group: &str, version: &str) -> Value {
         let mut spec = json!({
             "group": group,
             "version": version,
@@ -117,7 +121,7 @@ impl Backend {
     }
 
     /// Sends a request on; follows kube-aggregator's `proxyHandler.ServeHTTP` with Go's `ReverseProxy` in it.
-    pub(super) async fn forward(
+    pub(crate) async fn forward(
         &self,
         head: &request::Parts,
         path: &[u8],
@@ -157,7 +161,7 @@ impl Backend {
 }
 
 /// The headers of a forwarded request, sorted as Go writes them, `User-Agent` first.
-pub(super) fn forwarded_headers(
+pub(crate) fn forwarded_headers(
     head: &request::Parts,
     path: &[u8],
     user: &User,

@@ -32,7 +32,7 @@ const DATA: &[Column] =
     &[("Data", |object| json!(object["data"].as_object().map_or(0, serde_json::Map::len)))];
 
 /// A `meta.k8s.io/v1` Table of `objects`; list metadata is `document`'s.
-pub(super) fn of(resource: &Resource, document: &Value, objects: &[Arc<Value>]) -> Value {
+pub(crate) fn of(resource: &Resource, document: &Value, objects: &[Arc<Value>]) -> Value {
     let columns = match resource.kind {
         "Cluster" => CLUSTER,
         "APIService" => API_SERVICE,

@@ -13,16 +13,15 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{self, CryptoProvider, WebPkiSupportedAlgorithms};
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 
 use crate::https::Body;
-use crate::pki::Identity;
+use crate::pki::{self, Identity};
 
 /// Which servers are believed.
 #[derive(Clone, Copy)]
-pub(super) enum Trust<'a> {
+pub(crate) enum Trust<'a> {
     /// Those with a certificate of this authority (PEM) for this name, whatever their address.
     Authority { pem: &'a str, name: &'a str },
     /// All of them.
@@ -31,32 +30,25 @@ pub(super) enum Trust<'a> {
 
 /// A pooled client that streams; HTTP/2 where the server offers it. Clones share the pool.
 #[derive(Clone)]
-pub(super) struct Upstream {
+pub(crate) struct Upstream {
     pool: Client<HttpsConnector<HttpConnector>, Body>,
 }
 
 /// Why there was no response; every cause, outermost first.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct SendError(String);
+pub(crate) struct SendError(String);
 
 impl Upstream {
     /// # Errors
     /// If the authority or the name is malformed.
-    pub(super) fn new(trust: Trust<'_>, identity: &Identity) -> anyhow::Result<Self> {
-        let provider = Arc::new(crypto::aws_lc_rs::default_provider());
-        let tls =
-            ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
+    pub(crate) fn new(trust: Trust<'_>, identity: &Identity) -> anyhow::Result<Self> {
+        let tls = ClientConfig::builder();
         let tls = match trust {
-            Trust::Authority { pem, .. } => {
-                let mut roots = RootCertStore::empty();
-                for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-                    roots.add(certificate.context("the authority's PEM")?)?;
-                }
-                tls.with_root_certificates(roots)
-            }
+            Trust::Authority { pem, .. } => tls.with_root_certificates(pki::roots(pem)?),
             Trust::Anyone => {
-                tls.dangerous().with_custom_certificate_verifier(Arc::new(Unverified::new(&provider)))
+                let verifier = Unverified::new(tls.crypto_provider());
+                tls.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
             }
         };
         let tls = tls.with_client_auth_cert(identity.chain(), identity.private_key())?;
@@ -81,7 +73,7 @@ impl Upstream {
     ///
     /// # Errors
     /// If none arrives.
-    pub(super) async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, SendError> {
+    pub(crate) async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, SendError> {
         self.pool.request(request).await.map_err(|error| SendError(chain(&error)))
     }
 }

@@ -2,6 +2,7 @@
 
 mod up;
 
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -41,6 +42,13 @@ struct Walkthrough {
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
+    let interrupted = match interrupted() {
+        Ok(interrupted) => interrupted,
+        Err(error) => {
+            eprintln!("fleet: signals cannot be awaited: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     let run = async {
         match cli.command {
             Command::Up(options) => up::serve(options).await.map(|()| true),
@@ -61,19 +69,17 @@ async fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
-        code = interrupted() => code,
+        code = interrupted => code,
     }
 }
 
-/// Waits for Ctrl-C or a request to end, and gives the exit code that a shell expects of it.
-async fn interrupted() -> ExitCode {
-    let (Ok(mut interrupt), Ok(mut terminate)) =
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => ExitCode::from(130),
-        _ = terminate.recv() => ExitCode::from(143),
-    }
+/// Waits for Ctrl-C or a request to end, from now on, and gives the exit code that a shell expects of it.
+fn interrupted() -> io::Result<impl Future<Output = ExitCode>> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => ExitCode::from(130),
+            _ = terminate.recv() => ExitCode::from(143),
+        }
+    })
 }

@@ -127,9 +127,12 @@ pub(super) async fn serve(options: Options) -> anyhow::Result<()> {
             Some(adapter) => {
                 println!("  adapter: https://{}, log {}", adapter.address(), adapter.log().display());
                 println!("  adapter's own metrics: http://{}/metrics", adapter.metrics_address());
-                println!("\n  kubectl --kubeconfig {} get --raw \"{path}\"", kubeconfig.display());
             }
             None => println!("  no adapter: --adapter PATH starts one"),
+        }
+        println!("\n  kubectl --kubeconfig {} get clusters", kubeconfig.display());
+        if adapter.is_some() {
+            println!("  kubectl --kubeconfig {} get --raw \"{path}\"", kubeconfig.display());
         }
         println!("\nCtrl-C ends it.");
     }

@@ -10,10 +10,10 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::ControlPlane;
-use super::aggregation::Backend;
-use super::availability::{Availability, Documents, Service};
-use super::resources::API_SERVICES;
+use super::Backend;
+use super::availability::{ApiService, Availability, Documents};
+use crate::control_plane::ControlPlane;
+use crate::control_plane::objects::resources::API_SERVICES;
 
 impl ControlPlane {
     /// Registers APIServices (`v1beta2.custom.metrics.k8s.io`) that a server at `address` answers, and begins
@@ -31,7 +31,7 @@ impl ControlPlane {
         let backend = Arc::new(Backend::new(address, ca_pem, &self.front_proxy)?);
         let documents = Arc::new(Documents::default());
         let services = names.iter().map(|name| {
-            let service = Service::new(name, backend.clone(), documents.clone());
+            let service = ApiService::new(name, backend.clone(), documents.clone());
             service
                 .map(Arc::new)
                 .with_context(|| format!("{name} is no APIService's name: <version>.<group>"))
@@ -119,7 +119,7 @@ impl ControlPlane {
         Ok(self.service(name)?.fetch_discovery().await)
     }
 
-    fn service(&self, name: &str) -> anyhow::Result<Arc<Service>> {
+    fn service(&self, name: &str) -> anyhow::Result<Arc<ApiService>> {
         self.plane.aggregation.service(name).with_context(|| format!("{name} is not registered"))
     }
 }

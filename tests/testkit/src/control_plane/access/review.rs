@@ -7,9 +7,9 @@ use std::time::Duration;
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::access::{Access, User};
-use super::reply::{Failure, json_response};
-use super::request::{Attributes, ResourceAttributes};
+use super::{Access, User};
+use crate::control_plane::reply::{Failure, json_response};
+use crate::control_plane::request::{Attributes, ResourceAttributes};
 use crate::https::Body;
 
 /// How many reviews are remembered.
@@ -27,7 +27,7 @@ pub struct Review {
 }
 
 /// What was reviewed, and what tests do to reviews.
-pub(super) struct Reviews {
+pub(crate) struct Reviews {
     received: Mutex<VecDeque<Review>>,
     fault: Mutex<Fault>,
 }
@@ -39,28 +39,28 @@ struct Fault {
 }
 
 impl Reviews {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { received: Mutex::default(), fault: Mutex::default() }
     }
 
-    pub(super) fn received(&self) -> Vec<Review> {
+    pub(crate) fn received(&self) -> Vec<Review> {
         self.reviews().iter().cloned().collect()
     }
 
-    pub(super) fn clear(&self) {
+    pub(crate) fn clear(&self) {
         self.reviews().clear();
     }
 
-    pub(super) fn fail(&self, status: Option<StatusCode>) {
+    pub(crate) fn fail(&self, status: Option<StatusCode>) {
         self.fault.lock().expect("no holder panics").status = status;
     }
 
-    pub(super) fn delay(&self, delay: Duration) {
+    pub(crate) fn delay(&self, delay: Duration) {
         self.fault.lock().expect("no holder panics").delay = delay;
     }
 
     /// Answers a review that `by` has posted as `plural`.
-    pub(super) async fn answer(
+    pub(crate) async fn answer(
         &self,
         access: &Access,
         plural: &str,
