@@ -44,12 +44,12 @@ fn merging(criterion: &mut Criterion) {
     group.finish();
 }
 
-fn read(format: Format, bodies: &Bodies) -> Vec<(Arc<str>, Page)> {
-    let read = |body: &Bytes| Page::read(format, body.clone()).expect("a valid body");
+fn read(format: Format, bodies: &Bodies) -> Vec<(Arc<str>, Arc<Page>)> {
+    let read = |body: &Bytes| Arc::new(Page::read(format, body.clone()).expect("a valid body"));
     bodies.iter().map(|(cluster, body)| (cluster.clone(), read(body))).collect()
 }
 
-fn answer(pages: &[(Arc<str>, Page)]) -> Vec<u8> {
+fn answer(pages: &[(Arc<str>, Arc<Page>)]) -> Vec<u8> {
     let items = custom::merge(pages, SameNamePods::Sum, false);
     custom_metrics::to_json(Version::V1Beta2, &items, Some(CLUSTER_LABEL))
 }

@@ -66,7 +66,7 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Resul
     let serving = Serving {
         authenticators,
         reviewer: Reviewer::new(reviews, &config.authorization),
-        answers: Answers::new(fleet, config.members, config.merging, gather_metrics),
+        answers: Answers::new(fleet, &config.members, config.merging, gather_metrics),
         documents: Documents::new(catalog, format!(":{}", address.port())),
         health: Health { synced, discovered, shutdown: shutdown.clone() },
         metrics: metrics.clone(),

@@ -153,8 +153,35 @@ pub struct Members {
     pub inflight_bytes: usize,
     /// How often each member's metric names are read again.
     pub discovery_interval: Duration,
+    /// What becomes of an answer when a member fails.
+    pub on_failure: OnMemberFailure,
+    /// What is kept to stand in.
+    pub last_known: LastKnown,
     /// For each member; `None`: no limit on the client's side.
     pub rate: Option<Rate>,
+}
+
+/// What becomes of an answer when a member fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnMemberFailure {
+    /// A member whose metrics API fails is stood in for by its last reply; one whose API server cannot be reached
+    /// is left out. Both are named.
+    LastKnown,
+    /// It is left out and named.
+    Partial,
+    /// There is no answer.
+    Fail,
+}
+
+/// Replies that are kept to stand in for a member's next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastKnown {
+    /// How old they may become.
+    pub max_age: Duration,
+    /// How much memory all of them may take.
+    pub bytes: usize,
+    /// How long a reply is waited for after the answer has gone without it.
+    pub late: Duration,
 }
 
 /// How members' answers become one.

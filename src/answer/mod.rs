@@ -3,6 +3,7 @@
 use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use dashmap::DashMap;
@@ -15,11 +16,11 @@ use crate::api::custom_metrics::{self, Version};
 use crate::api::page::Page;
 use crate::api::selector::Requirement;
 use crate::api::status::Status;
-use crate::config::{Members, Merging};
+use crate::config::{Members, Merging, OnMemberFailure};
 use crate::fleet::Fleet;
+use crate::gather::Gather;
 use crate::gather::metrics::GatherMetrics;
 use crate::gather::query::Query;
-use crate::gather::{self};
 use crate::merge::custom;
 use crate::merge::verdict::{self, Verdict};
 use crate::process::work;
@@ -33,6 +34,8 @@ pub struct Key {
     pub clusters: Vec<Requirement>,
     /// The version that the client speaks.
     pub version: Version,
+    /// How long it waits for each member.
+    pub member_timeout: Duration,
 }
 
 /// An encoded answer.
@@ -60,7 +63,9 @@ pub struct Answers {
 /// What it takes to make an answer.
 struct Kitchen {
     fleet: watch::Receiver<Arc<Fleet>>,
-    members: Members,
+    gather: Gather,
+    member_timeout: Duration,
+    on_failure: OnMemberFailure,
     merging: Merging,
     metrics: Arc<GatherMetrics>,
 }
@@ -69,17 +74,24 @@ impl Answers {
     /// Answers from the members of `fleet`.
     pub fn new(
         fleet: watch::Receiver<Arc<Fleet>>,
-        members: Members,
+        members: &Members,
         merging: Merging,
         metrics: Arc<GatherMetrics>,
     ) -> Self {
-        let kitchen = Arc::new(Kitchen { fleet, members, merging, metrics });
+        let gather = Gather::new(members, metrics.clone());
+        let Members { timeout: member_timeout, on_failure, .. } = *members;
+        let kitchen = Arc::new(Kitchen { fleet, gather, member_timeout, on_failure, merging, metrics });
         Self { kitchen, in_flight: Arc::default(), ticket: Arc::default() }
     }
 
     /// The label by which clusters are chosen and named; `None` if they are not.
     pub fn cluster_label(&self) -> Option<&str> {
         self.kitchen.merging.cluster_label.as_deref()
+    }
+
+    /// How long an answer waits for each member unless its client has less time.
+    pub fn member_timeout(&self) -> Duration {
+        self.kitchen.member_timeout
     }
 
     /// The answer to `key`: that of an identical query in flight, or a new one. When all who wait for it have left,
@@ -138,12 +150,13 @@ impl Drop for Leave {
 
 impl Kitchen {
     async fn cook(&self, key: Key) -> Answered {
-        let Key { query, clusters, version } = key;
+        let Key { query, clusters, version, member_timeout } = key;
         let fleet = self.fleet.borrow().clone();
         let chosen =
             |cluster: &str| clusters.iter().all(|requirement| requirement.matches_label(Some(cluster)));
-        let answers = gather::fan_out(&fleet, &query, chosen, self.members.timeout, &self.metrics).await;
-        match verdict::judge(&query, answers) {
+        let query = Arc::new(query);
+        let answers = self.gather.ask_all(&fleet, &query, chosen, member_timeout).await;
+        match verdict::judge(&query, answers, self.on_failure) {
             Verdict::Refused(status) => Err(Arc::new(status)),
             Verdict::Found { pages, warning } => {
                 let by_name = query.object().is_some();
@@ -153,7 +166,7 @@ impl Kitchen {
         }
     }
 
-    async fn encode(&self, pages: Vec<(Arc<str>, Page)>, by_name: bool, version: Version) -> Bytes {
+    async fn encode(&self, pages: Vec<(Arc<str>, Arc<Page>)>, by_name: bool, version: Version) -> Bytes {
         let Merging { cluster_label, same_name_pods } = self.merging.clone();
         let bytes = pages.iter().map(|(_, page)| page.len()).sum();
         let encoding = move || {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::values::{self, List};
-use crate::config::{self, Contradiction, LogFormat, Rate, SameNamePods, TlsVersion};
+use crate::config::{self, Contradiction, LogFormat, OnMemberFailure, Rate, SameNamePods, TlsVersion};
 
 /// The reference's rate for whichever half of a rate is left out while the other is given.
 const DEFAULT_QPS: f32 = 40.0;
@@ -146,6 +146,18 @@ pub struct Members {
     /// How often each member's metric names are read again
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = values::time_span)]
     discovery_interval: Duration,
+    /// What to do when a member fails: last-known, partial or fail
+    #[arg(long, value_name = "POLICY", default_value = "last-known", hide_possible_values = true)]
+    on_member_failure: OnMemberFailure,
+    /// How old a value may be that stands in for a member whose metrics API fails
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = values::time_span)]
+    last_known_max_age: Duration,
+    /// Most memory for the values that may stand in
+    #[arg(long, value_name = "BYTES", default_value = "16Mi", value_parser = values::bytes)]
+    last_known_bytes: usize,
+    /// How long a reply that comes too late is still waited for, to be kept
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = values::time_span)]
+    last_known_late: Duration,
     /// Requests a second to each member; unset or 0 means no limit
     #[arg(long, value_name = "NUMBER", value_parser = values::float)]
     cluster_api_qps: Option<f32>,
@@ -259,6 +271,12 @@ impl From<Members> for config::Members {
             body_bytes: flags.member_body_bytes,
             inflight_bytes: flags.inflight_bytes,
             discovery_interval: flags.discovery_interval,
+            on_failure: flags.on_member_failure,
+            last_known: config::LastKnown {
+                max_age: flags.last_known_max_age,
+                bytes: flags.last_known_bytes,
+                late: flags.last_known_late,
+            },
             rate: rate(flags.cluster_api_qps, flags.cluster_api_burst),
         }
     }

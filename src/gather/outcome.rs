@@ -1,24 +1,35 @@
 //! What one member made of a query.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::StatusCode;
 
 use crate::api::custom_metrics::Version;
 use crate::api::page::{Format, Page};
 use crate::api::status::MemberStatus;
+use crate::member::failure::shortened;
 use crate::member::transport::Reply;
 use crate::member::{Failure, Member};
 
 use super::query::Query;
-
-/// How many characters of a member's message are passed on.
-const MESSAGE: usize = 200;
+use crate::process::work;
 
 /// What came of asking one member.
 #[derive(Debug)]
 pub enum Outcome {
     /// It has the metric.
-    Page(Page),
+    Page(Arc<Page>),
+    /// Its metrics API failed, and its last reply to the same query stands in.
+    StoodIn {
+        /// The last reply.
+        page: Arc<Page>,
+        /// How old that is.
+        age: Duration,
+        /// Why it has to stand in.
+        failure: Failure,
+    },
     /// It has it not.
     NotFound,
     /// It could not be asked, or gave no usable answer.
@@ -31,25 +42,33 @@ impl Outcome {
         match self {
             Self::Page(_) => "Found",
             Self::NotFound => "NotFound",
-            Self::Failure(failure) => failure.reason(),
+            Self::StoodIn { failure, .. } | Self::Failure(failure) => failure.reason(),
+        }
+    }
+
+    /// Why the member itself gave no answer; `None` if it did.
+    pub fn failure(&self) -> Option<&Failure> {
+        match self {
+            Self::Page(_) | Self::NotFound => None,
+            Self::StoodIn { failure, .. } | Self::Failure(failure) => Some(failure),
         }
     }
 }
 
 /// Asks a member, in the version that it has.
-pub(super) async fn ask(member: &Member, query: &Query) -> Outcome {
+pub(super) async fn ask(member: Arc<Member>, query: Arc<Query>) -> Outcome {
     let version = member.discovered().map(|discovered| discovered.version);
     let reply = match version {
         Some(Some(version)) => member.get(&query.path(version)).await,
-        // Discovery found no such API; only discovery, which goes on, finds it again.
-        Some(None) => return Outcome::NotFound,
+        // Discovery found no such API, which may have come since: a query is not gated on discovery.
+        Some(None) => member.get(&query.path(Version::V1Beta2)).await,
         None => match member.get(&query.path(Version::V1Beta2)).await {
             Ok(reply) if lacks_version(&reply) => member.get(&query.path(Version::V1Beta1)).await,
             other => other,
         },
     };
     match reply {
-        Ok(reply) => judge(member, query, reply),
+        Ok(reply) => judge(&member, &query, reply).await,
         Err(failure) => Outcome::Failure(failure),
     }
 }
@@ -59,9 +78,9 @@ fn lacks_version(reply: &Reply) -> bool {
     reply.status == StatusCode::NOT_FOUND && read_status(reply).is_none()
 }
 
-fn judge(member: &Member, query: &Query, reply: Reply) -> Outcome {
+async fn judge(member: &Member, query: &Query, reply: Reply) -> Outcome {
     match reply.status {
-        StatusCode::OK => read_page(&reply.content_type, reply.body),
+        StatusCode::OK => read_page(&reply.content_type, reply.body).await,
         StatusCode::NOT_FOUND => Outcome::NotFound,
         status if status.is_server_error() && knows_others_only(member, query) => Outcome::NotFound,
         status => {
@@ -71,15 +90,15 @@ fn judge(member: &Member, query: &Query, reply: Reply) -> Outcome {
     }
 }
 
-fn read_page(content_type: &str, body: Bytes) -> Outcome {
+async fn read_page(content_type: &str, body: Bytes) -> Outcome {
     let format = match content_type {
         "application/vnd.kubernetes.protobuf" => Format::Protobuf,
         _ => Format::Json,
     };
-    match Page::read(format, body) {
+    match work::run(body.len(), move || Page::read(format, body)).await {
         Ok(page) if page.is_empty() => Outcome::NotFound,
-        Ok(page) => Outcome::Page(page),
-        Err(error) => Outcome::Failure(error.into()),
+        Ok(page) => Outcome::Page(Arc::new(page)),
+        Err(error) => Outcome::Failure(Failure::malformed(&error)),
     }
 }
 
@@ -102,15 +121,5 @@ fn plain_text(reply: &Reply) -> String {
     if reply.content_type != "text/plain" {
         return String::new();
     }
-    String::from_utf8_lossy(&reply.body[..reply.body.len().min(4 * MESSAGE)]).into_owned()
-}
-
-/// One line that fits into a header and a log.
-fn shortened(message: &str) -> String {
-    let mut line: String = message.split_whitespace().collect::<Vec<_>>().join(" ");
-    if let Some((end, _)) = line.char_indices().nth(MESSAGE) {
-        line.truncate(end);
-        line.push('…');
-    }
-    line
+    String::from_utf8_lossy(&reply.body).into_owned()
 }

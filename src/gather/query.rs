@@ -76,6 +76,11 @@ impl Query {
         path
     }
 
+    /// How many bytes of memory it takes, about.
+    pub fn memory(&self) -> usize {
+        size_of::<Self>() + self.path(Version::V1Beta2).len()
+    }
+
     /// The resource as discovery names it.
     pub fn resource(&self) -> &str {
         match &self.subject {

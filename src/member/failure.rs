@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::StatusCode;
 use thiserror::Error as ThisError;
 
+use super::health::Skip;
 use crate::api::page::PageError;
 
 /// Why a member gave no usable answer. The text says what an operator can look for; it never has a token in it.
@@ -28,9 +29,9 @@ pub enum Failure {
     /// The answer did not come in time.
     #[error("no answer within {}", crate::api::duration::GoDuration::from(*.0))]
     Timeout(Duration),
-    /// Too many requests wait for this member already.
-    #[error("too many requests are waiting for it")]
-    Busy,
+    /// It failed again and again and is not asked until it answers in the background.
+    #[error("not asked, since it failed again and again: {}", .0.cause)]
+    Skipped(Skip),
     /// An answer that is neither a success nor a 404.
     #[error("HTTP {}{}", .status.as_u16(), colon(.message))]
     Status {
@@ -44,13 +45,28 @@ pub enum Failure {
     TooLarge(usize),
     /// The answer is not what was asked for.
     #[error("the answer is malformed: {0}")]
-    Malformed(#[from] PageError),
+    Malformed(String),
 }
 
 impl Failure {
+    /// What is wrong with a page.
+    pub fn malformed(error: &PageError) -> Self {
+        Self::Malformed(shortened(&error.to_string()))
+    }
+
     /// What broke a request on a connection that was made.
     pub(super) fn lost(error: &hyper::Error) -> Self {
         if error.is_timeout() { Self::Silent } else { Self::Lost(root_cause(error)) }
+    }
+
+    /// Whether the API server itself could not be reached, as FederatedHPA would find it too; otherwise the API
+    /// server is well and its metrics API is not.
+    pub fn is_unreachable(&self) -> bool {
+        match self {
+            Self::NotReady | Self::Connect(_) | Self::Silent => true,
+            Self::Skipped(skip) => skip.unreachable,
+            _ => false,
+        }
     }
 
     /// One word for metrics and for `Status.details.causes`.
@@ -61,7 +77,7 @@ impl Failure {
             Self::Lost(_) => "ConnectionLost",
             Self::Silent => "Silent",
             Self::Timeout(_) => "Timeout",
-            Self::Busy => "Busy",
+            Self::Skipped(_) => "Skipped",
             Self::Status { status: StatusCode::UNAUTHORIZED, .. } => "Unauthorized",
             Self::Status { status: StatusCode::FORBIDDEN, .. } => "Forbidden",
             Self::Status { .. } => "HTTPStatus",
@@ -75,6 +91,20 @@ fn colon(message: &str) -> String {
     if message.is_empty() { String::new() } else { format!(": {message}") }
 }
 
+/// How many characters of somebody else's text are passed on.
+const TEXT: usize = 200;
+
+/// One line that fits into a header and a log, whatever a member put into it.
+pub fn shortened(text: &str) -> String {
+    let words = text.split_whitespace().flat_map(|word| [" ", word]).skip(1);
+    let mut line: String = words.flat_map(str::chars).filter(|c| !c.is_control()).take(TEXT + 1).collect();
+    if let Some((end, _)) = line.char_indices().nth(TEXT) {
+        line.truncate(end);
+        line.push('…');
+    }
+    line
+}
+
 /// The innermost error: the layers above it say only that something failed.
 pub(super) fn root_cause(error: &(dyn Error + 'static)) -> String {
     let mut cause = error;
@@ -83,6 +113,18 @@ pub(super) fn root_cause(error: &(dyn Error + 'static)) -> String {
     }
     match cause.downcast_ref::<io::Error>() {
         Some(error) if error.kind() == io::ErrorKind::UnexpectedEof => "the other end closed it".to_owned(),
-        _ => cause.to_string(),
+        _ => shortened(&cause.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_members_text_stays_on_one_short_line() {
+        assert_eq!(shortened("  two\r\n words\u{7} "), "two words");
+        let long = shortened(&"ä".repeat(1000));
+        assert_eq!((long.chars().count(), long.ends_with('…')), (TEXT + 1, true));
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod credentials;
 pub mod failure;
+pub mod health;
 mod pool;
 mod route;
 mod tls;
@@ -9,6 +10,7 @@ pub mod transport;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -17,9 +19,11 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
 use crate::api::custom_metrics::Version;
 use crate::api::discovery::Catalog;
+use crate::api::duration::GoDuration;
 use crate::config::Rate;
 use credentials::Credentials;
 pub use failure::Failure;
+use health::{Health, Skip};
 pub use tls::TrustError;
 use transport::{Limits, Reply, Transport};
 
@@ -30,7 +34,10 @@ pub const ACCEPT: &str = "application/vnd.kubernetes.protobuf,application/json";
 /// keeps what was learned.
 pub struct Member {
     name: String,
+    id: u64,
     rate: Option<DefaultDirectRateLimiter>,
+    timeout: Duration,
+    health: Health,
     transport: ArcSwap<Transport>,
     discovered: ArcSwapOption<Discovered>,
 }
@@ -52,12 +59,37 @@ impl Member {
     pub fn new(name: String, credentials: Credentials, limits: &Limits) -> Result<Self, TrustError> {
         let rate = limits.rate.and_then(limiter);
         let transport = ArcSwap::from_pointee(Transport::new(credentials, limits)?);
-        Ok(Self { name, rate, transport, discovered: ArcSwapOption::empty() })
+        static IDS: AtomicU64 = AtomicU64::new(0);
+        Ok(Self {
+            name,
+            id: IDS.fetch_add(1, Ordering::Relaxed),
+            rate,
+            timeout: limits.timeout,
+            health: Health::default(),
+            transport,
+            discovered: ArcSwapOption::empty(),
+        })
     }
 
     /// The cluster's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Another number for each member that ever was, also of the same name.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Why it is not asked at present; `None` if it is.
+    pub fn skipped(&self) -> Option<Skip> {
+        self.health.skipped()
+    }
+
+    /// Takes note of how a query for a path ended: a member that fails again and again is skipped, and looked after
+    /// in the background.
+    pub fn note(self: &Arc<Self>, path: impl FnOnce() -> String, failure: Option<&Failure>) {
+        self.health.note(self, path, failure);
     }
 
     /// How it is reached at present.
@@ -90,9 +122,23 @@ impl Member {
         self.transport().get(path, ACCEPT).await
     }
 
+    /// What it means that no answer came within `timeout`: a member that is still being connected to is unreachable.
+    pub fn too_late(&self, timeout: Duration) -> Failure {
+        if self.transport.load().is_connected() {
+            Failure::Timeout(timeout)
+        } else {
+            Failure::Connect(format!("no connection within {}", GoDuration::from(timeout)))
+        }
+    }
+
     /// What discovery last said; `None` until it has.
     pub fn discovered(&self) -> Option<Arc<Discovered>> {
         self.discovered.load_full()
+    }
+
+    /// The version to ask it in, as far as is known.
+    pub fn version(&self) -> Version {
+        self.discovered().and_then(|discovered| discovered.version).unwrap_or(Version::V1Beta2)
     }
 
     /// Notes what discovery said; tells whether that is news.

@@ -5,10 +5,12 @@
 //! request by itself opens dozens under a burst. hyper-util's pooled client does not tell whether a request waited
 //! for a connection or for an answer, nor whether a connection was used before; both are needed here.
 
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, Shared};
 use http::header::HOST;
 use http::{HeaderValue, Request, Response, Uri};
 use http_body_util::Empty;
@@ -18,22 +20,31 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::failure::{Failure, root_cause};
-use super::route::{Dialer, Stream};
+use super::route::Dialer;
 
 /// How many requests one HTTP/2 connection carries at a time; Go's servers allow 250 streams.
 const STREAMS: usize = 200;
+const NEVER_CLOSED: &str = "the pool never closes its semaphores";
 /// How long an idle HTTP/1.1 connection is used again; Go's servers close theirs after 90 s to 3 min.
 const IDLE: Duration = Duration::from_secs(75);
 
 /// The connections to one member.
 pub(super) struct Pool {
+    line: Arc<Line>,
+    /// The attempt to settle the protocol that is under way, shared by all who wait for it.
+    settling: Mutex<Option<Settling>>,
+    streams: Semaphore,
+    connections: Semaphore,
+}
+
+/// Goes on when those who wait for it leave, so that a slow member is settled for the next.
+type Settling = Shared<BoxFuture<'static, Result<(), String>>>;
+
+/// What it takes to make connections, and those that were made.
+struct Line {
     dialer: Dialer,
     ping: Ping,
     state: Mutex<State>,
-    /// Held by who settles the protocol; when and why that last failed.
-    settling: tokio::sync::Mutex<Option<(Instant, String)>>,
-    streams: Semaphore,
-    connections: Semaphore,
 }
 
 /// HTTP/2 pings, sent only while streams are open: a dead connection fails its streams, a slow API does not.
@@ -50,7 +61,7 @@ pub(super) struct Lease<'a> {
     sender: Sender,
     /// Whether it carried a request before, so that it may have died since.
     pub(super) reused: bool,
-    pool: &'a Pool,
+    line: &'a Line,
     _permit: SemaphorePermit<'a>,
 }
 
@@ -71,10 +82,8 @@ impl Pool {
     /// A pool without connections; at most `connections` are made with HTTP/1.1.
     pub(super) fn new(dialer: Dialer, connections: usize, ping: Ping) -> Self {
         Self {
-            dialer,
-            ping,
-            state: Mutex::new(State::Unsettled),
-            settling: tokio::sync::Mutex::new(None),
+            line: Arc::new(Line { dialer, ping, state: Mutex::new(State::Unsettled) }),
+            settling: Mutex::new(None),
             streams: Semaphore::new(STREAMS),
             connections: Semaphore::new(connections),
         }
@@ -85,93 +94,91 @@ impl Pool {
         if !self.is_settled() {
             self.settle().await?;
         }
-        if let Some(lease) = self.lease_http2().await? {
-            return Ok(lease);
+        if let Some(sender) = self.line.http2() {
+            let permit = self.streams.acquire().await.expect(NEVER_CLOSED);
+            return Ok(Lease {
+                sender: Sender::Http2(sender),
+                reused: true,
+                line: &self.line,
+                _permit: permit,
+            });
         }
-        let permit = self.connections.acquire().await.map_err(|_| Failure::Busy)?;
-        while !fresh && let Some(mut sender) = self.take_idle() {
+        let permit = self.connections.acquire().await.expect(NEVER_CLOSED);
+        while !fresh && let Some(mut sender) = self.line.take_idle() {
             if sender.ready().await.is_ok() {
-                return Ok(Lease {
-                    sender: Sender::Http1(sender),
-                    reused: true,
-                    pool: self,
-                    _permit: permit,
-                });
+                let sender = Sender::Http1(sender);
+                return Ok(Lease { sender, reused: true, line: &self.line, _permit: permit });
             }
         }
-        let sender = self.connect().await?;
-        Ok(Lease { sender, reused: false, pool: self, _permit: permit })
+        let sender = self.line.connect().await?;
+        Ok(Lease { sender, reused: false, line: &self.line, _permit: permit })
+    }
+
+    /// Whether the protocol is known and a connection of HTTP/2, if it is that, still there.
+    pub(super) fn is_settled(&self) -> bool {
+        self.line.is_settled()
     }
 
     /// Whether HTTP/1.1 is spoken, on which a connection does not tell whether the other end is alive.
     pub(super) fn speaks_http1(&self) -> bool {
-        matches!(*self.state(), State::Http1(_))
+        matches!(*self.line.state(), State::Http1(_))
     }
 
-    /// A connection of its own, beside the bounds, to find out whether anybody answers.
+    /// Asks on a connection of its own, beside the bounds, to find out whether anybody answers.
     pub(super) async fn probe(&self, request: Request<Empty<Bytes>>) -> Result<Response<Incoming>, Failure> {
-        let (stream, http2) = self.dial().await?;
-        let mut sender = self.shake_hands(stream, http2).await?;
+        let mut sender = self.line.make().await?;
         sender.send(request).await.map_err(|error| Failure::lost(&error))
     }
 
-    async fn lease_http2(&self) -> Result<Option<Lease<'_>>, Failure> {
-        let sender = match &*self.state() {
-            State::Http2(sender) => sender.clone(),
-            _ => return Ok(None),
-        };
-        let permit = self.streams.acquire().await.map_err(|_| Failure::Busy)?;
-        Ok(Some(Lease { sender: Sender::Http2(sender), reused: true, pool: self, _permit: permit }))
-    }
-
-    /// Makes the first connection; who comes meanwhile waits and shares what came of it.
+    /// Makes the first connection; who comes meanwhile waits and shares what comes of it.
     async fn settle(&self) -> Result<(), Failure> {
-        let came = Instant::now();
-        let mut failed = self.settling.lock().await;
-        if self.is_settled() {
-            return Ok(());
-        }
-        if let Some((at, cause)) = &*failed
-            && *at >= came
-        {
-            return Err(Failure::Connect(cause.clone()));
-        }
-        match self.connect().await {
-            Ok(Sender::Http2(_)) => {}
-            Ok(Sender::Http1(sender)) => self.put_idle(sender),
-            Err(failure) => {
-                if let Failure::Connect(cause) = &failure {
-                    *failed = Some((Instant::now(), cause.clone()));
-                }
-                return Err(failure);
+        let settling = {
+            let mut current = self.settling.lock().expect("no holder panics");
+            let ended = |settling: &Settling| settling.peek().is_some();
+            match current.take().filter(|settling| !ended(settling)) {
+                Some(settling) => current.insert(settling).clone(),
+                None => current.insert(self.line.clone().settle()).clone(),
             }
-        }
-        Ok(())
+        };
+        settling.await.map_err(Failure::Connect)
+    }
+}
+
+impl Line {
+    fn settle(self: Arc<Self>) -> Settling {
+        let task = tokio::spawn(async move {
+            match self.connect().await {
+                Ok(Sender::Http1(sender)) => self.put_idle(sender),
+                Ok(Sender::Http2(_)) => {}
+                Err(Failure::Connect(cause)) => return Err(cause),
+                Err(failure) => return Err(failure.to_string()),
+            }
+            Ok(())
+        });
+        async move { task.await.unwrap_or_else(|_| Err("the attempt was given up".to_owned())) }
+            .boxed()
+            .shared()
     }
 
     /// A new connection. One of HTTP/2 is there for all at once, one of HTTP/1.1 when its first request has ended.
     async fn connect(&self) -> Result<Sender, Failure> {
-        let connected = match self.dial().await {
-            Ok((stream, http2)) => self.shake_hands(stream, http2).await,
-            Err(failure) => Err(failure),
-        };
+        let made = self.make().await;
         let mut state = self.state();
-        match &connected {
-            Ok(Sender::Http2(sender)) => *state = State::Http2(sender.clone()),
-            Ok(Sender::Http1(_)) if !matches!(*state, State::Http1(_)) => *state = State::Http1(Vec::new()),
-            Ok(Sender::Http1(_)) => {}
-            Err(_) => *state = State::Unsettled,
+        match (&made, &*state) {
+            (Ok(Sender::Http2(sender)), _) => *state = State::Http2(sender.clone()),
+            (Ok(Sender::Http1(_)), State::Http1(_)) => {}
+            (Ok(Sender::Http1(_)), _) => *state = State::Http1(Vec::new()),
+            // One that fails beside others that are there says nothing of those.
+            (Err(_), State::Http1(idle)) if !idle.is_empty() => {}
+            (Err(_), _) => *state = State::Unsettled,
         }
         drop(state);
-        connected
+        made
     }
 
-    async fn dial(&self) -> Result<(Stream, bool), Failure> {
-        self.dialer.dial().await.map_err(|error| Failure::Connect(root_cause(error.as_ref())))
-    }
-
-    async fn shake_hands(&self, stream: Stream, http2: bool) -> Result<Sender, Failure> {
-        let io = stream;
+    async fn make(&self) -> Result<Sender, Failure> {
+        let dialled = self.dialer.dial().await;
+        let (stream, http2) = dialled.map_err(|error| Failure::Connect(root_cause(error.as_ref())))?;
         if http2 {
             let (sender, connection) = http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
@@ -179,25 +186,28 @@ impl Pool {
                 .keep_alive_timeout(self.ping.timeout)
                 .keep_alive_while_idle(false)
                 .adaptive_window(true)
-                .handshake(io)
+                .handshake(stream)
                 .await
                 .map_err(|error| Failure::Connect(root_cause(&error)))?;
             tokio::spawn(connection);
             return Ok(Sender::Http2(sender));
         }
-        let handshake = http1::handshake(io).await;
+        let handshake = http1::handshake(stream).await;
         let (sender, connection) = handshake.map_err(|error| Failure::Connect(root_cause(&error)))?;
         tokio::spawn(connection);
         Ok(Sender::Http1(sender))
     }
 
-    /// Whether the protocol is known and a connection of HTTP/2, if it is that, still there.
     fn is_settled(&self) -> bool {
         match &*self.state() {
             State::Unsettled => false,
             State::Http2(sender) => !sender.is_closed(),
             State::Http1(_) => true,
         }
+    }
+
+    fn http2(&self) -> Option<http2::SendRequest<Empty<Bytes>>> {
+        if let State::Http2(sender) = &*self.state() { Some(sender.clone()) } else { None }
     }
 
     fn take_idle(&self) -> Option<http1::SendRequest<Empty<Bytes>>> {
@@ -226,7 +236,7 @@ impl Lease<'_> {
     /// Gives the connection back after a whole answer; one that is merely dropped is closed.
     pub(super) fn done(self) {
         if let Sender::Http1(sender) = self.sender {
-            self.pool.put_idle(sender);
+            self.line.put_idle(sender);
         }
     }
 }

@@ -21,6 +21,9 @@ use super::credentials::{Credentials, Proxy, Trust};
 use super::tls::{TrustError, client_config};
 use crate::api::duration::GoDuration;
 
+/// How long a handshake counts among those that go on at a time.
+const PATIENCE: Duration = Duration::from_millis(250);
+
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// TCP, or TLS to a proxy.
 type Hop = MaybeHttpsStream<TokioIo<TcpStream>>;
@@ -60,11 +63,21 @@ impl Dialer {
 
     /// One connection, and whether HTTP/2 is spoken on it.
     pub(super) async fn dial(&self) -> Result<(Stream, bool), BoxError> {
-        let dialing = async {
-            let _shaking = self.handshakes.acquire().await?;
-            self.https.clone().oneshot(self.uri.clone()).await
+        let mut permit = Some(self.handshakes.acquire().await?);
+        let mut dialing = std::pin::pin!(self.https.clone().oneshot(self.uri.clone()));
+        // A handshake that is not done by then waits for the network and costs nothing: others may begin.
+        let patience = async {
+            tokio::time::sleep(PATIENCE).await;
+            drop(permit.take());
+            std::future::pending().await
         };
-        let Ok(stream) = tokio::time::timeout(self.timeout, dialing).await else {
+        let dialled = async {
+            tokio::select! {
+                stream = &mut dialing => stream,
+                never = patience => never,
+            }
+        };
+        let Ok(stream) = tokio::time::timeout(self.timeout, dialled).await else {
             let timeout = GoDuration::from(self.timeout);
             return Err(format!("no connection and TLS handshake within {timeout}").into());
         };

@@ -1,5 +1,6 @@
 //! A ready path in, bytes out: one member's API server over its pooled connections.
 
+use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,9 @@ use crate::config::Rate;
 
 /// How much memory is taken at once for a body that says how long it is.
 const EXPECTED: usize = 1024 * 1024;
+
+/// How much is read of a body that explains why there is no answer.
+const EXPLANATION: usize = 64 * 1024;
 
 /// Limits that all transports share or take from the configuration.
 #[derive(Clone, Debug)]
@@ -84,8 +88,8 @@ impl Transport {
         let mut lease = self.pool.lease(false).await?;
         let mut answer = self.unless_dead(lease.send(self.request(path, accept)?)).await?;
         // A connection that was used before may have been closed meanwhile, which shows only now: as Go's
-        // `http.Transport` does, the request is sent once more. A ping that was not answered is another matter.
-        if answer.as_ref().is_err_and(|error| lease.reused && !error.is_timeout()) {
+        // `http.Transport` does, the request is sent once more.
+        if answer.as_ref().is_err_and(|error| lease.reused && connection_broke(error)) {
             lease = self.pool.lease(true).await?;
             answer = self.unless_dead(lease.send(self.request(path, accept)?)).await?;
         }
@@ -93,6 +97,11 @@ impl Transport {
         let reply = self.unless_dead(self.read(response)).await??;
         lease.done();
         Ok(reply)
+    }
+
+    /// Whether there is a connection, or was one until now.
+    pub fn is_connected(&self) -> bool {
+        self.pool.is_settled()
     }
 
     /// Whether anybody answers at all, on a connection of its own: any HTTP answer will do.
@@ -134,11 +143,13 @@ impl Transport {
         Ok(request)
     }
 
+    /// Reads the body within its limit. What explains a failure is cut off where nobody would read on.
     async fn read(&self, response: Response<Incoming>) -> Result<Reply, Failure> {
         let (head, mut body) = response.into_parts();
-        let limit = self.body_bytes;
+        let explains = head.status != StatusCode::OK;
+        let limit = if explains { EXPLANATION } else { self.body_bytes };
         let declared = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        if declared.is_some_and(|length: usize| length > limit) {
+        if !explains && declared.is_some_and(|length: usize| length > limit) {
             return Err(Failure::TooLarge(limit));
         }
         let mut bytes = BytesMut::with_capacity(declared.unwrap_or(0).min(EXPECTED));
@@ -146,6 +157,9 @@ impl Transport {
             let frame = frame.map_err(|error| Failure::lost(&error))?;
             let Ok(data) = frame.into_data() else { continue };
             if bytes.len() + data.len() > limit {
+                if explains {
+                    break;
+                }
                 return Err(Failure::TooLarge(limit));
             }
             bytes.extend_from_slice(&data);
@@ -153,5 +167,17 @@ impl Transport {
         let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
         let media_type = content_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
         Ok(Reply { status: head.status, content_type: media_type, body: bytes.freeze() })
+    }
+}
+
+/// Whether a connection ended before it brought anything: not a stream that the member reset, and not a ping that
+/// was not answered.
+fn connection_broke(error: &hyper::Error) -> bool {
+    let cause = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
+    match cause {
+        Some(error) => {
+            error.is_io() || error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM)
+        }
+        None => !error.is_timeout() && !error.is_parse(),
     }
 }

@@ -22,7 +22,7 @@ struct Tagged<'a> {
 /// item: their values are summed, the timestamp is the oldest and the window the longest; for pods `same_name`
 /// may say otherwise. A query `by_name` always yields one item, since clients insist on it.
 pub fn merge<'a>(
-    pages: &'a [(Arc<str>, Page)],
+    pages: &'a [(Arc<str>, Arc<Page>)],
     same_name: SameNamePods,
     by_name: bool,
 ) -> Vec<MetricValue<'a>> {

@@ -54,13 +54,18 @@ async fn observe(State(serving): State<Arc<Serving>>, mut request: Request, next
     response
 }
 
+/// How long a request may take, for handlers that have to end in time by themselves.
+#[derive(Clone, Copy, Debug)]
+pub struct Allowed(pub Duration);
+
 /// Ends a request that takes longer than it may; a client's own `timeout` shortens that.
-async fn bound(State(serving): State<Arc<Serving>>, request: Request, next: Next) -> Response {
+async fn bound(State(serving): State<Arc<Serving>>, mut request: Request, next: Next) -> Response {
     let info = request.extensions().get::<Arc<RequestInfo>>();
     let asked = info.map_or("", |info| info.parameter("timeout"));
     let Some(timeout) = shortest(asked, serving.request_timeout) else {
         return Error::TimeoutParameter.into_response();
     };
+    request.extensions_mut().insert(Allowed(timeout));
     match tokio::time::timeout(timeout, next.run(request)).await {
         Ok(response) => response,
         Err(_) => Error::Timeout.into_response(),

@@ -14,6 +14,8 @@ pub struct RequestInfo {
     pub path: String,
     /// What is to be done: `get`, `list`, … for a resource, the method in lower case otherwise.
     pub verb: String,
+    /// The path's segments, decoded each by itself.
+    pub segments: Vec<String>,
     /// The resource, if the path names one.
     pub resource: Option<Resource>,
     /// The query's parameters, decoded, in their order.
@@ -35,8 +37,6 @@ pub struct Resource {
     pub subresource: String,
     /// The object's name; empty for none.
     pub name: String,
-    /// All segments after the version.
-    pub segments: Vec<String>,
 }
 
 /// Why a path cannot be read.
@@ -83,7 +83,7 @@ impl RequestInfo {
             Some(resource) => resource_verb(method, resource),
             None => method.as_str().to_ascii_lowercase(),
         };
-        Ok(Self { path: decode(path)?, verb, resource, parameters: parameters(query)? })
+        Ok(Self { path: decode(path)?, verb, segments, resource, parameters: parameters(query)? })
     }
 }
 
@@ -97,7 +97,6 @@ fn resource(segments: &[String]) -> Option<Resource> {
         _ => return None,
     };
     let mut resource = Resource { group, version: version.clone(), ..Resource::default() };
-    resource.segments = rest.to_vec();
     let mut parts = rest;
     if let [first, namespace, below @ ..] = parts
         && first == "namespaces"

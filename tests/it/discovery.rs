@@ -77,29 +77,15 @@ async fn kubectl_reads_metrics_and_resources_through_the_aggregation_layer() {
     let stage = Stage::start(members(2, 2).await, &[]).await;
     let kubeconfig = stage.fleet.plane.admin_kubeconfig().expect("a kubeconfig");
     stage.fleet.plane.poll_discovery_now(PREFERRED).await.expect("a registered APIService");
-    let kubectl = async |arguments: &[&str]| -> String {
-        let output = tokio::process::Command::new("kubectl")
-            .arg(format!("--kubeconfig={}", kubeconfig.display()))
-            .arg(format!("--cache-dir={}", kubeconfig.with_extension("cache").display()))
-            .args(arguments)
-            .kill_on_drop(true)
-            .output();
-        let output =
-            tokio::time::timeout(GENEROUS, output).await.expect("kubectl ends").expect("kubectl runs");
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).expect("text")
-    };
-    let raw = kubectl(&[
-        "get",
-        "--raw",
-        "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/pods/*/http_requests",
-    ]);
-    let list: serde_json::Value = serde_json::from_str(&raw.await).expect("JSON");
+    let Some(kubectl) = testkit::kubectl(&kubeconfig) else { return };
+    let path = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/pods/*/http_requests";
+    let raw = kubectl.run(&["get", "--raw", path]).await.expect("kubectl reads it");
+    let list: serde_json::Value = serde_json::from_str(&raw).expect("JSON");
     assert_eq!(list["items"].as_array().map(Vec::len), Some(4));
-    let versions = kubectl(&["api-versions"]).await;
+    let versions = kubectl.run(&["api-versions"]).await.expect("kubectl lists it");
     assert!(
         versions.contains("custom.metrics.k8s.io/v1beta1\ncustom.metrics.k8s.io/v1beta2\n"),
         "{versions}"
     );
-    kubectl(&["api-resources"]).await;
+    kubectl.run(&["api-resources"]).await.expect("kubectl finds nothing amiss");
 }

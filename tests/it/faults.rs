@@ -11,6 +11,8 @@ use crate::stage::{PODS, Stage, clusters, members, until};
 
 /// The longest that an answer waits for a member in these tests.
 const MEMBER_TIMEOUT: &str = "--member-timeout=2s";
+/// Without it some failures are stood in for, which `last_known` tests.
+const PARTIAL: &str = "--on-member-failure=partial";
 /// What else an answer may take, on a machine that has a lot to do.
 const SLACK: Duration = Duration::from_secs(8);
 
@@ -34,7 +36,8 @@ async fn whole(stage: &Stage) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_fault_of_a_member_is_that_members_failure_and_nobody_elses() {
-    let stage = Stage::start(members(3, 2).await, &[MEMBER_TIMEOUT, "--member-body-bytes=1Mi"]).await;
+    let stage =
+        Stage::start(members(3, 2).await, &[MEMBER_TIMEOUT, PARTIAL, "--member-body-bytes=1Mi"]).await;
     let faults = [
         (Fault::Status(StatusCode::INTERNAL_SERVER_ERROR, "boom".to_owned()), "HTTP 500: boom"),
         (Fault::Status(StatusCode::FORBIDDEN, String::new()), "HTTP 403"),
@@ -53,7 +56,7 @@ async fn each_fault_of_a_member_is_that_members_failure_and_nobody_elses() {
         (Fault::BadCertificate(Flaw::OtherAuthority), "cannot connect: invalid peer certificate"),
         (Fault::BadCertificate(Flaw::WrongName), "cannot connect: invalid peer certificate"),
         (Fault::BadCertificate(Flaw::Expired), "cannot connect: invalid peer certificate"),
-        (Fault::Frozen, ""),
+        (Fault::Frozen, "its API server does not answer any more"),
     ];
     for (fault, words) in faults {
         stage.member(1).fault(fault);
@@ -69,13 +72,13 @@ async fn each_fault_of_a_member_is_that_members_failure_and_nobody_elses() {
 async fn a_frozen_member_delays_no_answer_past_its_deadline_and_no_discovery_at_all() {
     let stage = Stage::start(members(3, 2).await, &[MEMBER_TIMEOUT]).await;
     whole(&stage).await;
-    let plain = median_discovery(&stage).await;
     stage.member(1).fault(Fault::Frozen);
     let start = Instant::now();
     missing_member2(&stage, "member2").await;
     assert!(start.elapsed() < Duration::from_secs(2) + SLACK);
-    let frozen = median_discovery(&stage).await;
-    assert!(frozen < plain * 20 + Duration::from_millis(50), "{plain:?} became {frozen:?}");
+    // The API server gives a backend 5 s; what waits for a member takes 2 s here, what does not a few milliseconds.
+    let discovery = median_discovery(&stage).await;
+    assert!(discovery < Duration::from_secs(1), "{discovery:?}");
     let state = stage.fleet.plane.probe_now(PREFERRED).await.expect("a registered APIService");
     assert!(state.available, "{state:?}");
     assert_eq!(stage.fleet.plane.probe_failures(PREFERRED).expect("registered"), Vec::<String>::new());
@@ -97,7 +100,7 @@ async fn median_discovery(stage: &Stage) -> Duration {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn when_all_members_fail_the_answer_names_each_and_why() {
-    let stage = Stage::start(members(2, 1).await, &[MEMBER_TIMEOUT]).await;
+    let stage = Stage::start(members(2, 1).await, &[MEMBER_TIMEOUT, PARTIAL]).await;
     stage.member(0).fault(Fault::Status(StatusCode::INTERNAL_SERVER_ERROR, "boom".to_owned()));
     stage.member(1).fault(Fault::Hang);
     let answer = stage.get(PODS).await;
@@ -117,7 +120,7 @@ async fn when_all_members_fail_the_answer_names_each_and_why() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failure_beside_members_without_the_metric_is_no_404() {
-    let stage = Stage::start(members(2, 1).await, &[MEMBER_TIMEOUT]).await;
+    let stage = Stage::start(members(2, 1).await, &[MEMBER_TIMEOUT, PARTIAL]).await;
     let path = PODS.replace("http_requests", "unknown");
     assert_eq!(stage.get(&path).await.status, StatusCode::NOT_FOUND);
     stage.member(0).fault(Fault::Refused);
@@ -176,10 +179,11 @@ async fn a_client_that_leaves_takes_its_members_requests_along() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_clients_own_timeout_shortens_its_wait() {
-    let stage = Stage::start(members(1, 1).await, &["--member-timeout=1h", "--request-timeout=1h"]).await;
-    stage.member(0).fault(Fault::Hang);
-    let answer = stage.get(&format!("{PODS}?timeout=200ms")).await;
-    assert_eq!(answer.status, StatusCode::GATEWAY_TIMEOUT);
-    assert_eq!(answer.json().expect("JSON")["reason"], "Timeout");
+async fn a_clients_own_timeout_shortens_the_wait_and_not_the_answer() {
+    let stage = Stage::start(members(3, 1).await, &["--member-timeout=1h", "--request-timeout=1h"]).await;
+    stage.member(1).fault(Fault::Hang);
+    let answer = stage.get(&format!("{PODS}?timeout=2s")).await;
+    assert_eq!(answer.status, StatusCode::OK, "{:?}", answer.body);
+    assert_eq!(clusters(&answer.json().expect("JSON")), ["member1", "member3"]);
+    assert!(answer.warnings()[0].contains("member2: no answer within 1.8s"), "{:?}", answer.warnings());
 }

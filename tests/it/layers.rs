@@ -22,6 +22,7 @@ fn each_module_uses_only_those_above_it() {
     for (height, layer) in LAYERS.iter().enumerate() {
         for file in files(&source, layer) {
             let text = fs::read_to_string(&file).expect("a readable file");
+            assert!(!text.contains("use crate::{"), "{}: one `use crate::` a module", file.display());
             let used = text.match_indices("crate::").map(|(at, found)| {
                 let rest = &text[at + found.len()..];
                 &rest[..rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len())]

@@ -6,6 +6,7 @@ mod contract;
 mod discovery;
 mod faults;
 mod formats;
+mod last_known;
 mod layers;
 mod members;
 mod process;

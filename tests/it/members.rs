@@ -28,7 +28,8 @@ fn answer_of(name: &str, accept: &str) -> ScriptedAnswer {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_recorded_answer_of_a_member_amounts_to_what_is_decided() {
-    let seldom = ["--discovery-interval=1h"];
+    // Each answer is looked at by itself, so that no earlier one stands in.
+    let seldom = ["--discovery-interval=1h", "--on-member-failure=partial"];
     let (new, old) =
         (recorded_member(&["v1beta2", "v1beta1"], &seldom), recorded_member(&["v1beta1"], &seldom));
     let (new, old) = tokio::join!(new, old);
@@ -151,9 +152,6 @@ async fn a_plain_404_is_an_api_server_without_the_api() {
     stage.member(0).reset_counters();
     let answer = stage.get(PODS).await;
     assert_eq!(answer.status, StatusCode::NOT_FOUND);
-    assert_eq!(
-        stage.member(0).requests_to(&format!("{GROUP}/v1beta2/")).len(),
-        0,
-        "nothing is there to be asked"
-    );
+    let asked = stage.member(0).requests_to(&format!("{GROUP}/"));
+    assert_eq!(asked.len(), 1, "a query does not wait for discovery to find it again: {asked:?}");
 }

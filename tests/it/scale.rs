@@ -64,11 +64,12 @@ async fn identical_queries_in_flight_ask_members_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn twenty_dead_members_delay_no_healthy_one() {
     let fleet = members(60, 2).await;
-    for member in &fleet[..20] {
-        member.fault(if member.name().ends_with(['1', '2', '3']) { Fault::Frozen } else { Fault::Hang });
+    for (number, member) in fleet.iter().take(20).enumerate() {
+        // More frozen ones than may shake hands at a time: they must not keep the others from it.
+        member.fault(if number < 18 { Fault::Frozen } else { Fault::Hang });
     }
     let fleet = Fleet::start(fleet).await.expect("the fleet starts");
-    let flags = ["--member-timeout=2s".to_owned()];
+    let flags = ["--discovery-interval=1h".to_owned()];
     let adapter = fleet.start_adapter(binary(), &flags, None).await.expect("it is ready beside dead members");
     let front = front(&fleet, &adapter);
     let request = http::Request::builder()
@@ -80,11 +81,9 @@ async fn twenty_dead_members_delay_no_healthy_one() {
     let answer =
         tokio::time::timeout(GENEROUS, front.send(request)).await.expect("in time").expect("an answer");
     assert_eq!(answer.status, StatusCode::OK);
-    assert_eq!(clusters(&answer.json().expect("JSON")).len(), 40);
+    assert_eq!(clusters(&answer.json().expect("JSON")).len(), 40, "{:?}", answer.warnings());
     let warnings = answer.warnings();
     assert_eq!(warnings.len(), 1);
-    assert!(
-        warnings[0].contains("values of 20 clusters are missing") && warnings[0].contains("and 10 more"),
-        "{warnings:?}"
-    );
+    let words = ["values of 20 clusters are missing", "and 10 more"];
+    assert!(words.iter().all(|words| warnings[0].contains(words)), "{warnings:?}");
 }

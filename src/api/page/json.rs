@@ -1,15 +1,18 @@
 //! A `MetricValueList` in JSON, read without copying a string.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, Error as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{Item, PageError, Span, check_kind, quantity};
+use super::{Item, PageError, Span, check_kind, push, quantity};
 use crate::api::meta::{LabelSelector, json_text};
 use crate::api::text::Text;
 use crate::api::time::Timestamp;
 
+/// The list without its items, which are read one by one.
 #[derive(Deserialize)]
 struct List<'a> {
     #[serde(borrow, default)]
@@ -17,7 +20,7 @@ struct List<'a> {
     #[serde(borrow, default, rename = "apiVersion")]
     api_version: Cow<'a, str>,
     #[serde(borrow)]
-    items: Option<Vec<MetricValue<'a>>>,
+    items: Option<&'a RawValue>,
 }
 
 /// A `MetricValue` of either version: v1beta1 has `metricName`, `window` and `selector` where v1beta2 has `metric`
@@ -73,8 +76,52 @@ pub(super) fn items(body: &[u8]) -> Result<Vec<Item>, PageError> {
     let text = str::from_utf8(body).map_err(|_| PageError::Utf8)?;
     let list: List<'_> = serde_json::from_str(text)?;
     check_kind(&list.kind, &list.api_version)?;
-    let items = list.items.unwrap_or_default();
-    items.into_iter().enumerate().map(|(index, value)| item(body, index, &value)).collect()
+    let raw = list.items.map_or("null", RawValue::get);
+    if raw == "null" {
+        return Ok(Vec::new());
+    }
+    let (mut items, mut wrong) = (Vec::new(), None);
+    let read = Items { body, items: &mut items, wrong: &mut wrong }
+        .deserialize(&mut serde_json::Deserializer::from_str(raw));
+    match wrong {
+        Some(wrong) => Err(wrong),
+        None => Ok(read.map(|()| items)?),
+    }
+}
+
+/// Reads the items one by one, so that a list takes no more memory than what is kept of it.
+struct Items<'b> {
+    body: &'b [u8],
+    items: &'b mut Vec<Item>,
+    /// What is wrong with an item, where serde's own words would say less.
+    wrong: &'b mut Option<PageError>,
+}
+
+impl<'de> DeserializeSeed<'de> for Items<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Items<'_> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a list of metric values")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<(), A::Error> {
+        while let Some(value) = sequence.next_element::<MetricValue<'de>>()? {
+            let item = item(self.body, self.items.len(), &value);
+            if let Err(error) = item.and_then(|item| push(self.items, item, self.body)) {
+                *self.wrong = Some(error);
+                return Err(A::Error::custom("an item is malformed"));
+            }
+        }
+        Ok(())
+    }
 }
 
 fn item(body: &[u8], index: usize, value: &MetricValue<'_>) -> Result<Item, PageError> {

@@ -66,6 +66,9 @@ pub enum PageError {
         /// The item, counted from 0.
         index: usize,
     },
+    /// The body has more items than real ones would fit into it; they would take many times its own size.
+    #[error("the body has more items than fit into {0} bytes")]
+    Crowded(usize),
     /// The body is longer than offsets reach.
     #[error("the body has more than 4 GiB")]
     TooLong,
@@ -126,6 +129,11 @@ impl Page {
     /// How many bytes its body has.
     pub fn len(&self) -> usize {
         self.body.len()
+    }
+
+    /// How many bytes of memory it takes, about.
+    pub fn memory(&self) -> usize {
+        self.body.len() + self.items.capacity() * size_of::<Item>()
     }
 
     /// Whether the member has no item.
@@ -213,6 +221,17 @@ impl<'a> ItemRef<'a> {
     pub fn value(self) -> &'a Quantity {
         &self.item.value
     }
+}
+
+/// Adds an item to those of `body`, as long as that many can be real: one of a pod has 80 bytes in protobuf.
+fn push(items: &mut Vec<Item>, item: Item, body: &[u8]) -> Result<(), PageError> {
+    const HANDFUL: usize = 64;
+    const SMALLEST: usize = 32;
+    if items.len() >= HANDFUL && items.len() * SMALLEST > body.len() {
+        return Err(PageError::Crowded(body.len()));
+    }
+    items.push(item);
+    Ok(())
 }
 
 impl Span {

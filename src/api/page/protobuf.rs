@@ -1,6 +1,6 @@
 //! A `MetricValueList` in Kubernetes protobuf (`k8s.io/metrics/pkg/apis/custom_metrics/*/generated.proto`).
 
-use super::{Item, PageError, Span, check_kind, quantity};
+use super::{Item, PageError, Span, check_kind, push, quantity};
 use crate::api::codec::protobuf::{Envelope, Fields, Malformed};
 use crate::api::meta::LabelSelector;
 use crate::api::time::Timestamp;
@@ -15,7 +15,7 @@ pub(super) fn items(body: &[u8]) -> Result<Vec<Item>, PageError> {
         if let (2, value) = field? {
             let mut item = Item::default();
             read(body, value.bytes(), v1beta1, items.len(), &mut item)?;
-            items.push(item);
+            push(&mut items, item, body)?;
         }
     }
     Ok(items)

@@ -63,7 +63,8 @@ fn strings_with_escapes_come_out_as_they_went_in() {
 #[test]
 fn a_number_and_null_are_quantities_too() {
     let body = r#"{"kind":"MetricValueList","apiVersion":"custom.metrics.k8s.io/v1beta1",
-        "items":[{"metricName":"m","value":1.5},{"metricName":"m","value":null},{"metricName":"m"}]}"#;
+        "items":[{"describedObject":{"name":"a"},"metricName":"m","value":1.5},
+        {"describedObject":{"name":"b"},"metricName":"m","value":null},{"describedObject":{"name":"c"},"metricName":"m"}]}"#;
     let page = Page::read(Format::Json, body.into()).expect("a page");
     let values: Vec<String> = page.items().map(|item| item.value().to_string()).collect();
     assert_eq!(values, ["1500m", "0", "0"]);
@@ -78,7 +79,12 @@ fn what_is_no_page_is_told_apart() {
         Page::read(Format::Json, body.into())
     };
     assert!(matches!(list(r#"[{"value":"many"}]"#), Err(PageError::Quantity { index: 0, .. })));
-    assert!(matches!(list(r#"[{},{"timestamp":"today"}]"#), Err(PageError::Timestamp { index: 1 })));
+    let one = r#"{"describedObject":{"name":"a"},"metric":{"name":"m"}}"#;
+    assert!(matches!(
+        list(&format!(r#"[{one},{{"timestamp":"today"}}]"#)),
+        Err(PageError::Timestamp { index: 1 })
+    ));
+    assert!(matches!(list(&format!("[{}{{}}]", "{},".repeat(9_999))), Err(PageError::Crowded(_))));
     assert!(matches!(list(r#"[{"metric":{"selector":7}}]"#), Err(PageError::Json(_))));
     assert!(matches!(list(r#"[{"describedObject":{"name":"\ud800"}}]"#), Err(PageError::Json(_))));
     assert!(matches!(list("{}"), Err(PageError::Json(_))));

@@ -14,14 +14,14 @@ fn item(kind: &str, name: &str, value: &str, timestamp: &str, window: u64) -> Va
     })
 }
 
-fn page(cluster: &str, items: &[Value]) -> (Arc<str>, Page) {
+fn page(cluster: &str, items: &[Value]) -> (Arc<str>, Arc<Page>) {
     let body = json!({
         "kind": "MetricValueList", "apiVersion": "custom.metrics.k8s.io/v1beta2", "items": items,
     });
-    (cluster.into(), Page::read(Format::Json, body.to_string().into()).expect("a page"))
+    (cluster.into(), Arc::new(Page::read(Format::Json, body.to_string().into()).expect("a page")))
 }
 
-fn merged(pages: &[(Arc<str>, Page)], rule: SameNamePods, by_name: bool) -> Vec<Value> {
+fn merged(pages: &[(Arc<str>, Arc<Page>)], rule: SameNamePods, by_name: bool) -> Vec<Value> {
     let body = to_json(Version::V1Beta2, &merge(pages, rule, by_name), Some(LABEL));
     let list: Value = serde_json::from_slice(&body).expect("valid JSON");
     list["items"].as_array().expect("items").clone()
@@ -41,7 +41,7 @@ fn values(items: &[Value]) -> Vec<(&str, &str)> {
         .collect()
 }
 
-fn two_clusters() -> [(Arc<str>, Page); 2] {
+fn two_clusters() -> [(Arc<str>, Arc<Page>); 2] {
     [
         page(
             "a",

@@ -1,6 +1,7 @@
 //! `/apis/custom.metrics.k8s.io/<version>/…`: the values of metrics.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
@@ -9,7 +10,7 @@ use http::{HeaderValue, Method};
 
 use super::super::Serving;
 use super::super::error::Error;
-use super::super::request_info::{RequestInfo, Resource};
+use super::super::request_info::RequestInfo;
 use super::uncached;
 use crate::answer::{Answer, Key};
 use crate::api::custom_metrics::Version;
@@ -30,10 +31,11 @@ pub(super) async fn answer(
     serving: &Serving,
     method: &Method,
     info: &RequestInfo,
+    allowed: Duration,
     version: Version,
-    resource: &Resource,
+    below: &[&str],
 ) -> Result<Response, Error> {
-    let (subject, metric) = subject(resource)?;
+    let (subject, metric) = subject(below)?;
     if method != Method::GET {
         return Err(Error::MethodNotAllowed);
     }
@@ -42,7 +44,9 @@ pub(super) async fn answer(
     let (clusters, metric_label_selector) =
         choose_clusters(info.parameter("metricLabelSelector"), serving.answers.cluster_label())?;
     let query = Query { subject, metric, label_selector: label_selector.to_owned(), metric_label_selector };
-    let answered = serving.answers.answer(Key { query, clusters, version }).await;
+    // What is left after that is for merging and for the way back, so that late members cost only their own values.
+    let member_timeout = serving.answers.member_timeout().min(allowed * 9 / 10);
+    let answered = serving.answers.answer(Key { query, clusters, version, member_timeout }).await;
     let Answer { body, warning } =
         answered.map_err(|status| Error::Status(Box::new(Arc::unwrap_or_clone(status))))?;
     let mut response = Response::new(Body::from(body));
@@ -61,11 +65,10 @@ pub(super) async fn answer(
     Ok(uncached(response))
 }
 
-/// Whose metric the path asks for, and which; the routes of custom-metrics-apiserver's
+/// Whose metric the segments below the version ask for, and which; the routes of custom-metrics-apiserver's
 /// `MetricsAPIInstaller.registerResourceHandlers`.
-fn subject(resource: &Resource) -> Result<(Subject, String), Error> {
-    let segments: Vec<&str> = resource.segments.iter().map(String::as_str).collect();
-    let found = match segments[..] {
+fn subject(segments: &[&str]) -> Result<(Subject, String), Error> {
+    let found = match *segments {
         ["namespaces", namespace, resource, name, metric] => {
             let (namespace, resource) = (namespace.to_owned(), resource.to_owned());
             (Subject::Namespaced { namespace, resource, name: name.to_owned() }, metric.to_owned())
@@ -79,8 +82,10 @@ fn subject(resource: &Resource) -> Result<(Subject, String), Error> {
         }
         _ => return Err(Error::NotFound),
     };
-    // Nothing is called so, and a server on the way might take it for a place in the path.
-    if segments.iter().any(|segment| matches!(*segment, "" | "." | "..")) {
+    // Nothing is called so (`path.IsValidPathSegmentName` of apimachinery), and a server that decodes before it
+    // splits would take it for another place.
+    let strange = |segment: &&str| matches!(*segment, "" | "." | "..") || segment.contains(['/', '%']);
+    if segments.iter().any(strange) {
         return Err(Error::MetricPath);
     }
     Ok(found)
@@ -123,6 +128,15 @@ mod tests {
         assert_eq!((clusters.len(), rest.as_str()), (0, "verb = GET"));
         let (clusters, rest) = choose_clusters("cluster=a", None).expect("a selector");
         assert_eq!((clusters.len(), rest.as_str()), (0, "cluster=a"));
+    }
+
+    #[test]
+    fn names_that_would_be_places_in_a_path_are_refused() {
+        for name in ["", ".", "..", "a/b", "../../secrets", "%2e%2e", "a%2Fb"] {
+            let refused = subject(&["namespaces", "default", "pods", name, "m"]);
+            assert!(matches!(refused, Err(Error::MetricPath)), "{name:?}");
+        }
+        assert!(subject(&["namespaces", "default", "pods", "*", "m"]).is_ok());
     }
 
     #[test]

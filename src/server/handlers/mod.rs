@@ -7,6 +7,7 @@ pub mod health;
 mod version;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
@@ -18,6 +19,7 @@ use serde_json::json;
 
 use super::Serving;
 use super::error::Error;
+use super::layers::Allowed;
 use super::request_info::RequestInfo;
 use crate::api::custom_metrics::{GROUP, Version};
 use crate::process::metrics::MEDIA_TYPE;
@@ -42,18 +44,17 @@ pub fn routes() -> Router<Arc<Serving>> {
 
 async fn dispatch(State(serving): State<Arc<Serving>>, request: Request) -> Result<Response, Error> {
     let info = request.extensions().get::<Arc<RequestInfo>>().ok_or(Error::NotFound)?;
-    let segments: Vec<&str> = info.path.trim_matches('/').split('/').collect();
-    match (&info.resource, &segments[..]) {
-        (Some(resource), _) if resource.group == GROUP => {
-            let version = Version::from_name(&resource.version).ok_or(Error::NotFound)?;
-            custom_metrics::answer(&serving, request.method(), info, version, resource).await
-        }
-        (None, ["apis", group]) if *group == GROUP => {
-            only_get(&request, || discovery::group(&serving, &request))
-        }
-        (None, ["apis", group, version]) if *group == GROUP => {
+    let segments: Vec<&str> = info.segments.iter().map(String::as_str).collect();
+    match segments[..] {
+        ["apis", GROUP] => only_get(&request, || discovery::group(&serving, &request)),
+        ["apis", GROUP, version] => {
             let version = Version::from_name(version).ok_or(Error::NotFound)?;
             only_get(&request, || discovery::resources(&serving, &request, version))
+        }
+        ["apis", GROUP, version, ref below @ ..] => {
+            let version = Version::from_name(version).ok_or(Error::NotFound)?;
+            let allowed = request.extensions().get::<Allowed>().map_or(Duration::MAX, |allowed| allowed.0);
+            custom_metrics::answer(&serving, request.method(), info, allowed, version, below).await
         }
         _ => Err(Error::NotFound),
     }

@@ -1,0 +1,83 @@
+//! Members' last replies, kept to stand in for the next one when a metrics API fails.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use moka::sync::Cache;
+
+use super::Outcome;
+use super::query::Query;
+use crate::api::page::Page;
+use crate::config;
+
+/// Which reply of which member.
+type Key = (u64, Arc<Query>);
+
+/// The last replies of all members, within a budget of memory.
+pub(super) struct LastKnown {
+    pages: Cache<Key, Kept>,
+    /// Replies that are still waited for after their answers have gone.
+    late: Arc<Mutex<HashSet<Key>>>,
+}
+
+/// A reply and when it came.
+#[derive(Clone)]
+pub(super) struct Kept {
+    pub(super) page: Arc<Page>,
+    at: Instant,
+}
+
+/// The right to wait for a late reply: one for each member and query.
+pub(super) struct Late {
+    key: Key,
+    late: Arc<Mutex<HashSet<Key>>>,
+}
+
+impl LastKnown {
+    pub(super) fn new(config: config::LastKnown) -> Self {
+        let weigh = |(_, query): &Key, kept: &Kept| {
+            u32::try_from(kept.page.memory() + query.memory()).unwrap_or(u32::MAX)
+        };
+        let pages = Cache::builder()
+            .max_capacity(u64::try_from(config.bytes).unwrap_or(u64::MAX))
+            .weigher(weigh)
+            .time_to_live(config.max_age)
+            .build();
+        Self { pages, late: Arc::default() }
+    }
+
+    /// Keeps a member's page, and forgets it when the member has the metric no more. A failure changes nothing.
+    pub(super) fn take(&self, member: u64, query: &Arc<Query>, outcome: &Outcome) {
+        let key = (member, query.clone());
+        match outcome {
+            Outcome::Page(page) => self.pages.insert(key, Kept { page: page.clone(), at: Instant::now() }),
+            Outcome::NotFound => self.pages.invalidate(&key),
+            Outcome::StoodIn { .. } | Outcome::Failure(_) => {}
+        }
+    }
+
+    /// What a member last replied to this very query.
+    pub(super) fn of(&self, member: u64, query: &Arc<Query>) -> Option<Kept> {
+        self.pages.get(&(member, query.clone()))
+    }
+
+    /// The right to wait for a member's late reply, unless somebody does already.
+    pub(super) fn late(&self, member: u64, query: &Arc<Query>) -> Option<Late> {
+        let key = (member, query.clone());
+        let fresh = self.late.lock().expect("no holder panics").insert(key.clone());
+        fresh.then(|| Late { key, late: self.late.clone() })
+    }
+}
+
+impl Kept {
+    pub(super) fn age(&self) -> Duration {
+        self.at.elapsed()
+    }
+}
+
+impl Drop for Late {
+    fn drop(&mut self) {
+        self.late.lock().expect("no holder panics").remove(&self.key);
+    }
+}

@@ -1,0 +1,170 @@
+//! Members whose metrics API fails are stood in for; unreachable ones are left out; hopeless ones are skipped.
+
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+use serde_json::Value;
+use testkit::member::{Fault, Resource};
+
+use crate::stage::{GENEROUS, PODS, Stage, clusters, members, until};
+
+const SHORT: &str = "--member-timeout=1s";
+
+fn boom() -> Fault {
+    Fault::Status(StatusCode::INTERNAL_SERVER_ERROR, "boom".to_owned())
+}
+
+/// A fleet of two whose values are known.
+async fn known_fleet(flags: &[&str]) -> (Stage, Value) {
+    let stage = Stage::start(members(2, 3).await, flags).await;
+    let answer = stage.get(PODS).await;
+    assert!(answer.warnings().is_empty(), "{:?}", answer.warnings());
+    (stage, answer.json().expect("JSON"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_whose_metrics_api_fails_is_stood_in_for_and_named() {
+    let (stage, known) = known_fleet(&[SHORT]).await;
+    for (fault, words) in
+        [(boom(), "HTTP 500: boom"), (Fault::Garbage, "malformed"), (Fault::Hang, "no answer within 1s")]
+    {
+        stage.member(1).fault(fault);
+        let answer = stage.get(PODS).await;
+        assert_eq!(answer.status, StatusCode::OK, "{words}");
+        assert_eq!(
+            answer.json().expect("JSON"),
+            known,
+            "values and their timestamps are the last known ones"
+        );
+        let warnings = answer.warnings();
+        let expected = "299 - \"values of 1 cluster are the last known ones: member2: ";
+        assert!(warnings[0].starts_with(expected) && warnings[0].contains(words), "{warnings:?}");
+        stage.member(1).heal();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_whose_api_server_is_gone_is_left_out_and_named() {
+    let (stage, _) = known_fleet(&["--member-timeout=3s"]).await;
+    for fault in [Fault::Refused, Fault::Frozen] {
+        stage.member(1).fault(fault.clone());
+        let answer = stage.get(PODS).await;
+        assert_eq!(clusters(&answer.json().expect("JSON")), ["member1"], "{fault:?}");
+        assert!(
+            answer.warnings()[0].contains("values of 1 cluster are missing: member2"),
+            "{:?}",
+            answer.warnings()
+        );
+        stage.member(1).heal();
+        until(&stage, |names| names.len() == 2).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_policy_decides_what_a_failure_costs() {
+    for (policy, status, names) in [
+        ("last-known", StatusCode::OK, 2),
+        ("partial", StatusCode::OK, 1),
+        ("fail", StatusCode::SERVICE_UNAVAILABLE, 0),
+    ] {
+        let (stage, _) = known_fleet(&[&format!("--on-member-failure={policy}")]).await;
+        stage.member(0).fault(boom());
+        let answer = stage.get(PODS).await;
+        assert_eq!(answer.status, status, "{policy}");
+        if status == StatusCode::OK {
+            assert_eq!(clusters(&answer.json().expect("JSON")).len(), names, "{policy}");
+        } else {
+            assert_eq!(answer.json().expect("JSON")["details"]["causes"][0]["field"], "member1");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stands_in_is_the_reply_to_this_very_query_and_not_too_old() {
+    let (stage, _) = known_fleet(&["--last-known-max-age=1s"]).await;
+    stage.member(1).fault(boom());
+    let other = stage.get(&format!("{PODS}?labelSelector=app%3Dsample-app")).await;
+    assert_eq!(clusters(&other.json().expect("JSON")), ["member1"], "another query has no last reply");
+    until(&stage, |names| names == ["member1"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_metric_that_a_member_has_no_more_does_not_come_back() {
+    let (stage, _) = known_fleet(&[]).await;
+    for pod in stage.member(1).store().pods() {
+        stage.member(1).store().remove_metric(Resource::PODS, Some("default"), &pod.name, "http_requests");
+    }
+    assert_eq!(clusters(&stage.get(PODS).await.json().expect("JSON")), ["member1"]);
+    stage.member(1).fault(boom());
+    assert_eq!(clusters(&stage.get(PODS).await.json().expect("JSON")), ["member1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reply_that_comes_too_late_is_there_for_the_next_answer() {
+    let stage = Stage::start(members(2, 3).await, &[SHORT, "--discovery-interval=1h"]).await;
+    stage.member(1).reset_counters();
+    stage.member(1).fault(Fault::Delay(Duration::from_secs(3)));
+    let first = stage.get(PODS).await;
+    assert_eq!(clusters(&first.json().expect("JSON")), ["member1"]);
+    let deadline = Instant::now() + GENEROUS;
+    stage.member(1).until(|counters| counters.requests == 1 && counters.in_flight == 0).await;
+    assert_eq!(stage.member(1).counters().cancelled, 0, "it was waited for");
+    loop {
+        let answer = stage.get(PODS).await;
+        if clusters(&answer.json().expect("JSON")).len() == 2 {
+            assert!(answer.warnings()[0].contains("the last known ones: member2"), "{:?}", answer.warnings());
+            break;
+        }
+        assert!(Instant::now() < deadline, "the late reply is not kept");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_late_reply_is_waited_for_at_a_time() {
+    let stage =
+        Stage::start(members(1, 1).await, &["--member-timeout=300ms", "--discovery-interval=1h"]).await;
+    stage.member(0).reset_counters();
+    stage.member(0).fault(Fault::Hang);
+    for _ in 0..2 {
+        assert_eq!(stage.get(PODS).await.status, StatusCode::SERVICE_UNAVAILABLE);
+    }
+    let second_given_up = stage.member(0).until(|counters| counters.requests == 2 && counters.cancelled == 1);
+    tokio::time::timeout(GENEROUS, second_given_up).await.expect("only the first goes on");
+    assert_eq!(stage.member(0).in_flight(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_fails_again_and_again_costs_no_time_and_is_taken_back_soon() {
+    for fault in [Fault::Hang, Fault::Frozen, Fault::Refused] {
+        let (stage, known) = known_fleet(&[SHORT, "--on-member-failure=partial"]).await;
+        stage.member(1).fault(fault.clone());
+        for _ in 0..3 {
+            assert_eq!(clusters(&stage.get(PODS).await.json().expect("JSON")), ["member1"], "{fault:?}");
+        }
+        let start = Instant::now();
+        for _ in 0..10 {
+            let warnings = stage.get(PODS).await.warnings();
+            assert!(
+                warnings[0].contains("member2: not asked, since it failed again and again"),
+                "{warnings:?}"
+            );
+        }
+        assert!(
+            start.elapsed() < Duration::from_secs(1),
+            "{fault:?}: ten answers took {:?}",
+            start.elapsed()
+        );
+        let healed = Instant::now();
+        stage.member(1).heal();
+        until(&stage, |names| names.len() == 2).await;
+        let taken = healed.elapsed();
+        assert!(
+            taken < Duration::from_secs(6),
+            "{fault:?}: taken back after {taken:?}, two seconds on an idle machine"
+        );
+        assert_eq!(stage.get(PODS).await.json().expect("JSON"), known);
+        let log = std::fs::read_to_string(stage.adapter.log()).expect("a log");
+        let lines = |words: &str| log.lines().filter(|line| line.contains(words)).count();
+        assert_eq!((lines("cluster is skipped"), lines("is asked again")), (1, 1), "{log}");
+    }
+}
