@@ -11,5 +11,6 @@ mod layers;
 mod members;
 mod process;
 mod scale;
+mod scaling;
 mod stage;
 mod transport;

@@ -1,0 +1,136 @@
+//! What a FederatedHPA wants while a cluster fails: 10 replicas, 5 in each of two clusters, and a target at which 10
+//! is right. The table stands in `docs/reliability.md`.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use http::StatusCode;
+use testkit::federated_hpa::{
+    Cluster, FederatedHpa, Loop, Metric, ObjectTarget, Round, ScaleTo, Spec, Target,
+};
+use testkit::member::{Fault, Member, Pod, Resource, Series};
+
+use crate::stage::{GENEROUS, Stage};
+
+const POLICIES: [&str; 3] = ["last-known", "partial", "fail"];
+const BEGIN: &str = "<!-- replicas wanted, written by tests/it/scaling.rs -->\n";
+const END: &str = "<!-- end -->";
+
+/// The table that is right.
+const WANTED: [(&str, &str, [&str; 3]); 6] = [
+    ("Pods", "metrics API fails", ["10", "10", "stays"]),
+    ("Object, Value", "metrics API fails", ["10", "5", "stays"]),
+    ("Object, AverageValue", "metrics API fails", ["10", "5", "stays"]),
+    ("Pods", "API server unreachable", ["10", "10", "stays"]),
+    ("Object, Value", "API server unreachable", ["5", "5", "stays"]),
+    ("Object, AverageValue", "API server unreachable", ["10", "10", "stays"]),
+];
+
+fn metrics() -> [(&'static str, Metric); 3] {
+    let object = |target| Metric::Object {
+        resource: "services".to_owned(),
+        object: "front".to_owned(),
+        name: "hits".to_owned(),
+        target,
+    };
+    [
+        ("Pods", Metric::Pods { name: "http_requests".to_owned(), average_value: 700 }),
+        ("Object, Value", object(ObjectTarget::Value(7000))),
+        ("Object, AverageValue", object(ObjectTarget::AverageValue(700))),
+    ]
+}
+
+async fn half(name: &str) -> Member {
+    let member = Member::start(name).await.expect("a member starts");
+    for number in 0..5 {
+        let pod = format!("{name}-{number}");
+        member.store().set_pod(Pod::running("default", &pod, &[("app", "sample-app")]));
+        let series = Series::new(Resource::PODS, Some("default"), &pod, "http_requests", "700m");
+        member.set_metric(series.object_label("app", "sample-app"));
+    }
+    member.set_metric(Series::new(Resource::SERVICES, Some("default"), "front", "hits", "3500m"));
+    member
+}
+
+/// One round of a FederatedHPA on this metric that has decided nothing before and changes nothing.
+async fn round(stage: &Stage, metric: Metric) -> Round {
+    let clusters = stage.fleet.members.iter().map(|member| {
+        let access = member.access();
+        let scale_to: ScaleTo = Arc::new(|_| async { Ok(()) }.boxed());
+        Cluster { member: access.client(), name: access.name, weight: 1, wanted: 5, scale_to }
+    });
+    let target = Target { namespace: "default".to_owned(), selector: "app=sample-app".to_owned() };
+    let hpa = FederatedHpa::new(Spec::new(metric, 1..=100));
+    let control_plane = stage.fleet.plane.admin_client();
+    let scaling = Loop::new(hpa, target, control_plane, clusters.collect(), 10);
+    tokio::time::timeout(GENEROUS, scaling.with_read_limit(Duration::from_secs(5)).round())
+        .await
+        .expect("it ends")
+}
+
+/// What the metrics ask for, whatever limits and stabilization would make of it.
+fn wanted(round: &Round) -> String {
+    let proposed = round.decision.as_ref().map(|decision| decision.proposed);
+    proposed.map_or_else(|_| "stays".to_owned(), |proposed| proposed.expect("the limits are far").to_string())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn under_the_default_nothing_scales_up_and_one_known_case_scales_down() {
+    let mut found = Vec::new();
+    let mut columns = Vec::new();
+    for policy in POLICIES {
+        let members = vec![half("member1").await, half("member2").await];
+        let stage = Stage::start(members, &[&format!("--on-member-failure={policy}")]).await;
+        for (name, metric) in metrics() {
+            assert_eq!(wanted(&round(&stage, metric).await), "10", "{name} without a fault");
+        }
+        let mut column = Vec::new();
+        for (words, fault) in [
+            ("metrics API fails", Fault::Status(StatusCode::INTERNAL_SERVER_ERROR, "boom".to_owned())),
+            ("API server unreachable", Fault::Refused),
+        ] {
+            match fault {
+                Fault::Refused => stage.member(1).fault(fault),
+                _ => stage.member(1).fault_on("/apis/custom.metrics.k8s.io", fault),
+            }
+            for (name, metric) in metrics() {
+                found.push((name, words));
+                column.push(wanted(&round(&stage, metric).await));
+            }
+            stage.member(1).heal();
+        }
+        columns.push(column);
+    }
+    for (row, (metric, fault, expected)) in WANTED.iter().enumerate() {
+        assert_eq!(found[row], (*metric, *fault));
+        let wanted: Vec<&str> = columns.iter().map(|column| column[row].as_str()).collect();
+        assert_eq!(wanted, expected, "{metric}, {fault}: {POLICIES:?}");
+        let default: Result<u32, _> = expected[0].parse();
+        assert!(default.is_ok_and(|default| default == 10 || (default < 10 && *metric == "Object, Value")));
+    }
+    check_document();
+}
+
+/// The document has the table; `UPDATE_DOCS=1` writes it.
+fn check_document() {
+    let mut table = format!(
+        "| metric | member2 | {} |\n|---|---|---|---|---|\n",
+        POLICIES.map(|p| format!("`{p}`")).join(" | ")
+    );
+    for (metric, fault, wanted) in WANTED {
+        writeln!(table, "| {metric} | {fault} | {} |", wanted.join(" | ")).expect("memory takes all text");
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reliability.md");
+    let text = std::fs::read_to_string(&path).expect("the document");
+    let start = text.find(BEGIN).expect("the table's place") + BEGIN.len();
+    let end = start + text[start..].find(END).expect("the table's end");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&path, format!("{}{table}{}", &text[..start], &text[end..]))
+            .expect("the document is written");
+        return;
+    }
+    assert_eq!(&text[start..end], table, "UPDATE_DOCS=1 writes it");
+}
