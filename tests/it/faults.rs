@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 use testkit::api_client::Answer;
 use testkit::fleet::PREFERRED;
-use testkit::member::{Fault, Flaw, Member};
+use testkit::member::{Fault, Flaw, Member, MemberOptions, Protocols};
 
 use crate::stage::{PODS, Stage, clusters, members, until};
 
@@ -35,37 +35,62 @@ async fn whole(stage: &Stage) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_fault_of_a_member_is_that_members_failure_and_nobody_elses() {
-    let stage =
-        Stage::start(members(3, 2).await, &[MEMBER_TIMEOUT, PARTIAL, "--member-body-bytes=1Mi"]).await;
-    let faults = [
-        (Fault::Status(StatusCode::INTERNAL_SERVER_ERROR, "boom".to_owned()), "HTTP 500: boom"),
-        (Fault::Status(StatusCode::FORBIDDEN, String::new()), "HTTP 403"),
-        (Fault::Abort, "the connection broke"),
-        (Fault::Reset, "the connection broke"),
-        (Fault::Truncated, "the connection broke"),
-        (Fault::Endless, "the answer has more than 1048576 bytes"),
-        (Fault::Garbage, "the answer is malformed"),
-        (Fault::WrongKind, "the answer is malformed"),
-        (Fault::BadQuantity, "the answer is malformed: item 0 has a value that is no quantity"),
-        (Fault::DeepJson, "the answer is malformed"),
-        (Fault::SlowDrip(Duration::from_millis(200)), "no answer within 2s"),
-        (Fault::Hang, "no answer within 2s"),
-        (Fault::Redirect("https://127.0.0.1:1/".to_owned()), "HTTP 307"),
-        (Fault::Refused, "cannot connect"),
-        (Fault::BadCertificate(Flaw::OtherAuthority), "cannot connect: invalid peer certificate"),
-        (Fault::BadCertificate(Flaw::WrongName), "cannot connect: invalid peer certificate"),
-        (Fault::BadCertificate(Flaw::Expired), "cannot connect: invalid peer certificate"),
-        (Fault::Frozen, "its API server does not answer any more"),
-    ];
+async fn each_fault_of_a_member_over_http2_is_that_members_failure_and_nobody_elses() {
+    let mut faults = faults();
+    // Over HTTP/1.1 a header of that size is still within bounds.
+    faults.push((Fault::HugeHeader, "the connection broke"));
+    one_by_one(Protocols::Http2, faults).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_fault_of_a_member_over_http1_is_that_members_failure_and_nobody_elses() {
+    one_by_one(Protocols::Http1, faults()).await;
+}
+
+async fn one_by_one(protocols: Protocols, faults: Vec<(Fault, &str)>) {
+    let mut fleet = Vec::new();
+    for name in ["member1", "member2", "member3"] {
+        let options = MemberOptions { protocols, ..MemberOptions::default() };
+        let member = Member::start_with(name, options).await.expect("a member starts");
+        fleet.push(member.with_pods("http_requests", 2));
+    }
+    let stage = Stage::start(fleet, &[MEMBER_TIMEOUT, PARTIAL, "--member-body-bytes=1Mi"]).await;
     for (fault, words) in faults {
-        stage.member(1).fault(fault);
+        // Its API server is well, unless the fault is one of the whole member.
+        stage.member(1).fault_on("/apis/custom.metrics.k8s.io", fault);
         let start = Instant::now();
         missing_member2(&stage, words).await;
         assert!(start.elapsed() < Duration::from_secs(2) + SLACK, "{words}: {:?}", start.elapsed());
         stage.member(1).heal();
         whole(&stage).await;
     }
+}
+
+/// What may be wrong with a member, and what the client reads of it.
+fn faults() -> Vec<(Fault, &'static str)> {
+    vec![
+        (Fault::Status(StatusCode::INTERNAL_SERVER_ERROR, "boom".to_owned()), "HTTP 500: boom"),
+        (Fault::Status(StatusCode::FORBIDDEN, String::new()), "HTTP 403"),
+        (Fault::Status(StatusCode::TOO_MANY_REQUESTS, "slow down".to_owned()), "HTTP 429: slow down"),
+        (Fault::Status(StatusCode::NO_CONTENT, String::new()), "HTTP 204"),
+        (Fault::Abort, "the connection broke"),
+        (Fault::Reset, "the connection broke"),
+        (Fault::Truncated, "the connection broke"),
+        (Fault::Endless, "the answer has more than 1048576 bytes"),
+        (Fault::Garbage, "the answer is malformed"),
+        (Fault::WrongKind, "the answer is malformed: the body is a"),
+        (Fault::BadQuantity, "the answer is malformed: item 0 has a value that is no quantity"),
+        (Fault::DeepJson, "the answer is malformed"),
+        (Fault::SlowDrip(Duration::from_millis(200)), "no answer within 2s"),
+        (Fault::Hang, "no answer within 2s"),
+        (Fault::Delay(Duration::from_secs(4)), "no answer within 2s"),
+        (Fault::Redirect("https://127.0.0.1:1/".to_owned()), "HTTP 307"),
+        (Fault::Refused, "cannot connect"),
+        (Fault::BadCertificate(Flaw::OtherAuthority), "cannot connect: invalid peer certificate"),
+        (Fault::BadCertificate(Flaw::WrongName), "cannot connect: invalid peer certificate"),
+        (Fault::BadCertificate(Flaw::Expired), "cannot connect: invalid peer certificate"),
+        (Fault::Frozen, "its API server does not answer any more"),
+    ]
 }
 
 #[tokio::test(flavor = "multi_thread")]
