@@ -36,21 +36,22 @@ pub fn init(logging: &Logging) -> Result<(), TelemetryError> {
         .map_err(|error| TelemetryError::Twice(error.into()))
 }
 
+/// What `RUST_LOG` asks for, else what klog's level shows. Values of Secrets never reach a log, whoever asks: where
+/// kube cannot read a response it warns with the body, so that module is held to errors.
 fn filter(asked: Option<&str>, verbosity: i32) -> Result<EnvFilter, ParseError> {
-    EnvFilter::try_new(asked.filter(|text| !text.is_empty()).unwrap_or(directives(verbosity)))
+    let asked = asked.filter(|text| !text.is_empty()).unwrap_or(directives(verbosity));
+    EnvFilter::try_new(format!("{asked},kube_client::client=error"))
 }
 
-/// What klog's level shows. Values of Secrets never reach a log: where kube cannot read a response it warns with
-/// the body, so that module is held to errors.
 fn directives(verbosity: i32) -> &'static str {
     match verbosity {
-        ..=3 => "info,kube_client::client=error",
-        4..=5 => "info,kube_client::client=error,karmada_metrics_adapter=debug",
+        ..=3 => "info",
+        4..=5 => "info,karmada_metrics_adapter=debug",
         6..=7 => concat!(
             "info,karmada_metrics_adapter=debug,hyper=debug,rustls=debug,kube=debug,",
-            "kube_client::client=error,kube_client::client::builder=debug"
+            "kube_client::client::builder=debug"
         ),
-        8.. => "trace,kube_client::client=error,kube_client::client::builder=trace",
+        8.. => "trace,kube_client::client::builder=trace",
     }
 }
 

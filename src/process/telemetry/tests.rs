@@ -96,6 +96,11 @@ fn a_response_body_that_kube_cannot_read_is_shown_at_no_level() {
     for verbosity in 0..=10 {
         assert!(!shows(verbosity, "kube_client::client", Level::WARN), "{verbosity}");
     }
+    let logging = Logging { format: LogFormat::Text, verbosity: 0 };
+    for asked in ["trace", "kube_client=trace", "kube_client::client=warn"] {
+        let body = || tracing::warn!(target: "kube_client::client", "a body");
+        assert_eq!(logged_as_asked(Some(asked), &logging, body), "", "{asked}");
+    }
 }
 
 #[test]
