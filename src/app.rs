@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
-use arc_swap::ArcSwap;
 use axum::Router;
 use axum::routing::get;
 use http::header::CONTENT_TYPE;
@@ -14,8 +14,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::access::Authenticators;
+use crate::access::published::Published;
 use crate::access::review::Reviewer;
-use crate::access::trust::{self, Trust};
+use crate::access::token::TokenReviewer;
+use crate::access::trust::Trust;
 use crate::answer::Answers;
 use crate::config::{Authentication, Config, Members};
 use crate::control;
@@ -60,7 +62,8 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Resul
     let _source = AbortOnDropHandle::new(tokio::spawn(source.run()));
     let _discovery = AbortOnDropHandle::new(tokio::spawn(discovery.run(synced.clone())));
 
-    let (authenticators, _trust) = authenticators(&config.authentication).await?;
+    let (authenticators, _trust) =
+        authenticators(&config.authentication, config.serving.reload_interval).await?;
     let reviews =
         control::client("--authorization-kubeconfig", config.authorization.kubeconfig.as_deref()).await?;
     let serving = Serving {
@@ -93,32 +96,31 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Resul
     Ok(())
 }
 
-/// Whom to believe, from flags or from the ConfigMap, which is followed as long as the handle is kept.
+/// Who asks: whom to believe is followed as long as the handles are kept.
 async fn authenticators(
     config: &Authentication,
-) -> anyhow::Result<(Authenticators, Option<AbortOnDropHandle<()>>)> {
-    if let Some(flags) = &config.request_header {
-        let trust = Arc::new(ArcSwap::from_pointee(Trust::from_flags(flags)?));
-        return Ok((Authenticators::new(trust), None));
-    }
-    if config.skip_lookup {
-        tracing::warn!(
-            "--authentication-skip-lookup without --requestheader flags: every request is anonymous"
-        );
-        return Ok((Authenticators::new(Arc::default()), None));
-    }
+    reload_interval: Duration,
+) -> anyhow::Result<(Authenticators, Vec<AbortOnDropHandle<()>>)> {
+    let trust = Arc::new(Trust::default());
+    let mut following = trust.follow_files(config, reload_interval)?;
     let client = control::client("--authentication-kubeconfig", config.kubeconfig.as_deref()).await?;
-    let trust = match trust::look_up(&client).await {
-        Ok(trust) => trust,
-        Err(error) if config.tolerate_lookup_failure => {
-            tracing::warn!(%error, "starting without a front proxy; the ConfigMap is watched");
-            Trust::default()
+    if let Some(mut published) = Published::new(client.clone(), trust.clone(), config) {
+        if config.skip_lookup {
+            tracing::warn!(
+                "--authentication-skip-lookup: only what --client-ca-file and --requestheader-client-ca-file say is believed"
+            );
+        } else {
+            match published.look_up().await {
+                Err(error) if config.tolerate_lookup_failure => {
+                    tracing::warn!(%error, "starting without what the ConfigMap says; it is watched");
+                }
+                outcome => outcome?,
+            }
+            following.push(AbortOnDropHandle::new(tokio::spawn(published.follow())));
         }
-        Err(error) => return Err(error.into()),
-    };
-    let trust = Arc::new(ArcSwap::from_pointee(trust));
-    let following = AbortOnDropHandle::new(tokio::spawn(trust::follow(client, trust.clone())));
-    Ok((Authenticators::new(trust), Some(following)))
+    }
+    let tokens = TokenReviewer::new(client, config.token_cache_ttl);
+    Ok((Authenticators::new(trust, tokens), following))
 }
 
 fn limits(members: &Members) -> Limits {

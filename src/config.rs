@@ -41,6 +41,8 @@ pub struct Serving {
     pub http2: bool,
     /// Bounds one request from its first byte to its last; a client's own `timeout` parameter only shortens it.
     pub request_timeout: Duration,
+    /// How often files are looked at for new content.
+    pub reload_interval: Duration,
 }
 
 /// The certificate that is presented and what a handshake may choose.

@@ -1,38 +1,50 @@
 //! Who asks, and whether they may.
 
 pub mod certificate;
+pub mod published;
 pub mod request_header;
 pub mod review;
+pub mod token;
 pub mod trust;
 pub mod user;
 
+use std::fmt::{self, Display};
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use http::HeaderMap;
 use thiserror::Error;
 
 use certificate::{Presented, Unverified};
+use token::{TokenError, TokenReviewer};
 use trust::Trust;
 use user::User;
 
-/// Finds out who asks: the front proxy's word, else nobody in particular.
+/// Finds out who asks: the front proxy's word, a client certificate, a bearer token, else nobody in particular.
 pub struct Authenticators {
-    trust: Arc<ArcSwap<Trust>>,
+    trust: Arc<Trust>,
+    tokens: TokenReviewer,
 }
 
-/// Why a request is nobody's: something was shown that does not hold, and nothing else that does.
+/// Why a request is nobody's: something was shown that does not hold, and nothing else that does. Holds what each
+/// authenticator says.
 #[derive(Debug, Error)]
-pub enum Unauthenticated {
-    /// The certificate.
-    #[error("the client certificate does not hold: {0}")]
-    Certificate(#[from] Unverified),
+pub struct Unauthenticated(Vec<Failure>);
+
+/// Why one authenticator knows nobody.
+#[derive(Debug, Error)]
+enum Failure {
+    #[error("no front proxy: {0}")]
+    FrontProxy(#[source] Unverified),
+    #[error("no client certificate: {0}")]
+    Certificate(#[source] Unverified),
+    #[error(transparent)]
+    Token(#[from] TokenError),
 }
 
 impl Authenticators {
     /// Authenticators that follow `trust` as it changes.
-    pub fn new(trust: Arc<ArcSwap<Trust>>) -> Self {
-        Self { trust }
+    pub fn new(trust: Arc<Trust>, tokens: TokenReviewer) -> Self {
+        Self { trust, tokens }
     }
 
     /// Who sent a request with these headers over a connection with this certificate. The first authenticator that
@@ -41,23 +53,50 @@ impl Authenticators {
     ///
     /// # Errors
     /// If none succeeds and one has failed.
-    pub fn authenticate(
+    pub async fn authenticate(
         &self,
         headers: &HeaderMap,
         presented: Option<&Presented>,
     ) -> Result<User, Unauthenticated> {
-        let trust = self.trust.load();
-        let mut failed = None;
-        if let (Some(front_proxy), Some(presented)) = (&trust.front_proxy, presented) {
-            match front_proxy.authenticate(headers, presented) {
+        let mut failures = Vec::new();
+        if let Some(presented) = presented {
+            match self.front_proxy(headers, presented) {
                 Ok(Some(user)) => return Ok(user.authenticated()),
                 Ok(None) => {}
-                Err(error) => failed = Some(error),
+                Err(error) => failures.push(Failure::FrontProxy(error)),
+            }
+            match self.client(presented) {
+                Ok(Some(user)) => return Ok(user.authenticated()),
+                Ok(None) => {}
+                Err(error) => failures.push(Failure::Certificate(error)),
             }
         }
-        match failed {
-            Some(error) => Err(error.into()),
-            None => Ok(User::anonymous()),
+        if let Some(token) = token::bearer(headers) {
+            match self.tokens.review(&token).await {
+                Ok(user) => return Ok(user.authenticated()),
+                Err(error) => failures.push(error.into()),
+            }
         }
+        if failures.is_empty() { Ok(User::anonymous()) } else { Err(Unauthenticated(failures)) }
+    }
+
+    fn front_proxy(&self, headers: &HeaderMap, presented: &Presented) -> Result<Option<User>, Unverified> {
+        let Some(front_proxy) = self.trust.front_proxy() else { return Ok(None) };
+        front_proxy.authenticate(headers, presented)
+    }
+
+    fn client(&self, presented: &Presented) -> Result<Option<User>, Unverified> {
+        let Some(authority) = self.trust.clients() else { return Ok(None) };
+        presented.verify(&authority)?.user()
+    }
+}
+
+impl Display for Unauthenticated {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, failure) in self.0.iter().enumerate() {
+            let separator = if index > 0 { "; " } else { "" };
+            write!(formatter, "{separator}{failure}")?;
+        }
+        Ok(())
     }
 }

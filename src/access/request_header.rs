@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::percent_decode_str;
 
 use super::certificate::{Authority, Presented, Unverified};
@@ -45,7 +45,7 @@ impl FrontProxy {
         Ok(Some(User {
             name,
             uid: first(headers, &self.uid_headers).unwrap_or_default(),
-            groups: groups.filter_map(|value| Some(value.to_str().ok()?.to_owned())).collect(),
+            groups: groups.filter_map(text).filter(|group| !group.is_empty()).map(str::to_owned).collect(),
             extra: self.extra(headers),
         }))
     }
@@ -56,7 +56,7 @@ impl FrontProxy {
         for prefix in &self.extra_prefixes {
             for (name, value) in headers {
                 let Some(key) = name.as_str().strip_prefix(prefix.as_str()) else { continue };
-                let Ok(value) = value.to_str() else { continue };
+                let Some(value) = text(value) else { continue };
                 let key = percent_decode_str(key).decode_utf8_lossy().into_owned();
                 extra.entry(key).or_default().push(value.to_owned());
             }
@@ -66,6 +66,11 @@ impl FrontProxy {
 }
 
 fn first(headers: &HeaderMap, names: &[HeaderName]) -> Option<String> {
-    let values = names.iter().filter_map(|name| headers.get(name)?.to_str().ok());
+    let values = names.iter().filter_map(|name| text(headers.get(name)?));
     values.map(str::to_owned).find(|value| !value.is_empty())
+}
+
+/// Names may hold any letters; only ASCII would turn their owners away.
+fn text(value: &HeaderValue) -> Option<&str> {
+    str::from_utf8(value.as_bytes()).ok()
 }

@@ -1,155 +1,152 @@
-//! Whom to believe: from flags, or from the ConfigMap in which the API server publishes it.
+//! Whom to believe, in two parts, each from flags or from the ConfigMap that the API server publishes.
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use arc_swap::ArcSwap;
-use futures::StreamExt as _;
+use arc_swap::ArcSwapOption;
 use http::HeaderName;
-use k8s_openapi::api::core::v1::ConfigMap;
-use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Api, Client};
 use thiserror::Error;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::certificate::{Authority, AuthorityError};
+use super::published;
 use super::request_header::FrontProxy;
-use crate::config::RequestHeader;
+use crate::config::{Authentication, RequestHeader};
+use crate::process::file::{FileError, Files};
 
-/// Where kube-apiserver publishes whom an extension API server should believe.
-pub const NAMESPACE: &str = "kube-system";
-/// The ConfigMap's name.
-pub const CONFIG_MAP: &str = "extension-apiserver-authentication";
+const CLIENT_CA: &str = "--client-ca-file";
+const FRONT_PROXY_CA: &str = "--requestheader-client-ca-file";
 
-/// Whom to believe.
+/// Whom to believe now. A part changes as a whole and by itself; one that was never known is `None`.
 #[derive(Default)]
 pub struct Trust {
-    /// The front proxy, if one is configured.
-    pub front_proxy: Option<FrontProxy>,
+    front_proxy: ArcSwapOption<FrontProxy>,
+    clients: ArcSwapOption<Authority>,
 }
 
 /// Why a configuration names nobody to believe.
 #[derive(Debug, Error)]
 pub enum TrustError {
     /// A file cannot be read.
-    #[error("--requestheader-client-ca-file: {path} cannot be read: {source}")]
-    File {
-        /// The file.
-        path: String,
-        /// Why.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// A bundle cannot be used.
-    #[error("requestheader-client-ca-file: {0}")]
-    Authority(#[from] AuthorityError),
+    #[error("{of} names no authority: {source}")]
+    Authority {
+        /// The flag or the ConfigMap's key.
+        of: &'static str,
+        /// Why.
+        source: AuthorityError,
+    },
     /// A key of the ConfigMap is no JSON list of strings.
     #[error("the key {0} is no JSON list of strings")]
     List(&'static str),
     /// A header's name is none.
     #[error("{0:?} is no header name")]
     HeaderName(String),
+    /// A key of the ConfigMap is missing.
+    #[error("the key {0} is missing")]
+    Missing(&'static str),
     /// The ConfigMap cannot be read.
     #[error(
-        "the ConfigMap {NAMESPACE}/{CONFIG_MAP} cannot be read with --authentication-kubeconfig: {0}; \
+        "the ConfigMap {namespace}/{name} cannot be read with --authentication-kubeconfig: {source}; \
          grant it the Role extension-apiserver-authentication-reader, \
-         or set --authentication-tolerate-lookup-failure or the --requestheader flags"
+         or set --authentication-tolerate-lookup-failure or --client-ca-file and --requestheader-client-ca-file",
+        namespace = published::NAMESPACE,
+        name = published::CONFIG_MAP
     )]
-    Lookup(#[source] Box<kube::Error>),
+    Lookup {
+        /// Why.
+        source: Box<kube::Error>,
+    },
+    /// The control plane did not answer.
+    #[error("the control plane of --authentication-kubeconfig did not answer within {0:?}")]
+    Timeout(Duration),
 }
 
 impl Trust {
-    /// What flags say.
+    /// The front proxy to believe.
+    pub fn front_proxy(&self) -> Option<Arc<FrontProxy>> {
+        self.front_proxy.load_full()
+    }
+
+    /// The authorities of client certificates.
+    pub fn clients(&self) -> Option<Arc<Authority>> {
+        self.clients.load_full()
+    }
+
+    /// Believes another front proxy from now on.
+    pub fn set_front_proxy(&self, front_proxy: FrontProxy) {
+        self.front_proxy.store(Some(Arc::new(front_proxy)));
+    }
+
+    /// Believes other client certificates from now on.
+    pub fn set_clients(&self, authority: Authority) {
+        self.clients.store(Some(Arc::new(authority)));
+    }
+
+    /// Reads the parts that flags give, and their files again every `interval` as long as the handles are kept. A file
+    /// that cannot be used later is logged, and what was in use stays in use.
     ///
     /// # Errors
-    /// If the CA file cannot be used.
-    pub fn from_flags(flags: &RequestHeader) -> Result<Self, TrustError> {
-        let RequestHeader {
-            ca_file,
-            allowed_names,
-            username_headers,
-            group_headers,
-            extra_prefixes,
-            uid_headers,
-        } = flags;
-        let front_proxy = FrontProxy {
-            authority: Arc::new(Authority::from_pem(&read(ca_file)?)?),
-            allowed_names: allowed_names.clone(),
-            username_headers: header_names(username_headers)?,
-            uid_headers: header_names(uid_headers)?,
-            group_headers: header_names(group_headers)?,
-            extra_prefixes: extra_prefixes.clone(),
-        };
-        Ok(Self { front_proxy: Some(front_proxy) })
-    }
-
-    /// What the ConfigMap says; without a CA there is no front proxy
-    /// (`headerrequest.RequestHeaderAuthRequestController`).
-    ///
-    /// # Errors
-    /// If one of its keys is malformed.
-    pub fn from_config_map(map: &ConfigMap) -> Result<Self, TrustError> {
-        let key = |name| map.data.as_ref().and_then(|data| data.get(name)).map(String::as_str);
-        let list = |name| -> Result<Vec<String>, TrustError> {
-            let text = key(name).filter(|text| !text.is_empty());
-            text.map_or(Ok(Vec::new()), |text| serde_json::from_str(text).map_err(|_| TrustError::List(name)))
-        };
-        let Some(ca) = key("requestheader-client-ca-file") else { return Ok(Self::default()) };
-        let prefixes = list("requestheader-extra-headers-prefix")?;
-        let front_proxy = FrontProxy {
-            authority: Arc::new(Authority::from_pem(ca.as_bytes())?),
-            allowed_names: list("requestheader-allowed-names")?,
-            username_headers: header_names(&list("requestheader-username-headers")?)?,
-            uid_headers: header_names(&list("requestheader-uid-headers")?)?,
-            group_headers: header_names(&list("requestheader-group-headers")?)?,
-            extra_prefixes: prefixes.iter().map(|prefix| prefix.to_ascii_lowercase()).collect(),
-        };
-        Ok(Self { front_proxy: Some(front_proxy) })
-    }
-}
-
-/// Reads the ConfigMap once.
-///
-/// # Errors
-/// If it cannot be read or is malformed.
-pub async fn look_up(client: &Client) -> Result<Trust, TrustError> {
-    let api = Api::<ConfigMap>::namespaced(client.clone(), NAMESPACE);
-    match api.get(CONFIG_MAP).await {
-        Ok(map) => Trust::from_config_map(&map),
-        Err(error) => Err(TrustError::Lookup(Box::new(error))),
-    }
-}
-
-/// Follows the ConfigMap; what cannot be used is logged, and the last that could stays. Runs until it is dropped.
-pub async fn follow(client: Client, trust: Arc<ArcSwap<Trust>>) {
-    let api = Api::<ConfigMap>::namespaced(client, NAMESPACE);
-    let config = watcher::Config::default().fields(&format!("metadata.name={CONFIG_MAP}"));
-    let mut events = std::pin::pin!(watcher(api, config).default_backoff());
-    let mut seen = None;
-    while let Some(event) = events.next().await {
-        match event {
-            Ok(Event::Apply(map) | Event::InitApply(map)) if map.data != seen => {
-                match Trust::from_config_map(&map) {
-                    Ok(new) => {
-                        tracing::info!(config_map = CONFIG_MAP, "whom to believe was read anew");
-                        trust.store(Arc::new(new));
-                    }
-                    Err(error) => {
-                        tracing::warn!(config_map = CONFIG_MAP, %error, "the change is refused; the last stays");
-                    }
-                }
-                seen = map.data;
-            }
-            Ok(_) => {}
-            Err(error) => tracing::debug!(config_map = CONFIG_MAP, %error, "watching failed; trying again"),
+    /// If a file cannot be used.
+    pub fn follow_files(
+        self: &Arc<Self>,
+        config: &Authentication,
+        interval: Duration,
+    ) -> Result<Vec<AbortOnDropHandle<()>>, TrustError> {
+        let mut following = Vec::new();
+        if let Some(path) = &config.client_ca_file {
+            let trust = self.clone();
+            following.push(follow(CLIENT_CA, path, interval, move |pem| {
+                trust.set_clients(authority(CLIENT_CA, pem)?);
+                Ok(())
+            })?);
         }
+        if let Some(flags) = config.request_header.clone() {
+            let trust = self.clone();
+            following.push(follow(FRONT_PROXY_CA, &flags.ca_file.clone(), interval, move |pem| {
+                trust.set_front_proxy(front_proxy(&flags, pem)?);
+                Ok(())
+            })?);
+        }
+        Ok(following)
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, TrustError> {
-    std::fs::read(path).map_err(|source| TrustError::File { path: path.display().to_string(), source })
+/// Applies a file's content now, and again whenever it differs.
+fn follow(
+    flag: &'static str,
+    path: &Path,
+    interval: Duration,
+    apply: impl Fn(&[u8]) -> Result<(), TrustError> + Send + 'static,
+) -> Result<AbortOnDropHandle<()>, TrustError> {
+    let files = Files::new([(flag, path)]);
+    let contents = files.read()?;
+    let apply = move |contents: &Vec<Vec<u8>>| contents.iter().try_for_each(|pem| apply(pem));
+    apply(&contents)?;
+    Ok(files.follow(contents, interval, apply))
 }
 
-fn header_names(names: &[String]) -> Result<Vec<HeaderName>, TrustError> {
+fn front_proxy(flags: &RequestHeader, pem: &[u8]) -> Result<FrontProxy, TrustError> {
+    Ok(FrontProxy {
+        authority: Arc::new(authority(FRONT_PROXY_CA, pem)?),
+        allowed_names: flags.allowed_names.clone(),
+        username_headers: header_names(&flags.username_headers)?,
+        uid_headers: header_names(&flags.uid_headers)?,
+        group_headers: header_names(&flags.group_headers)?,
+        extra_prefixes: flags.extra_prefixes.clone(),
+    })
+}
+
+/// The authorities in a bundle that `of` names.
+pub(super) fn authority(of: &'static str, pem: &[u8]) -> Result<Authority, TrustError> {
+    Authority::from_pem(pem).map_err(|source| TrustError::Authority { of, source })
+}
+
+/// Names of headers.
+pub(super) fn header_names(names: &[String]) -> Result<Vec<HeaderName>, TrustError> {
     let parse = |name: &String| name.parse().map_err(|_| TrustError::HeaderName(name.clone()));
     names.iter().map(parse).collect()
 }

@@ -44,6 +44,9 @@ pub struct Serving {
     /// Longest time for one request as a whole
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = values::time_span)]
     request_timeout: Duration,
+    /// How often certificates, authorities and kubeconfigs are looked at for new content
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = values::time_span)]
+    reload_interval: Duration,
 }
 
 #[derive(Debug, Args)]
@@ -214,6 +217,7 @@ impl TryFrom<Serving> for config::Serving {
             },
             http2: !flags.disable_http2_serving,
             request_timeout: flags.request_timeout,
+            reload_interval: flags.reload_interval,
         })
     }
 }

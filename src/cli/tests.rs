@@ -52,6 +52,7 @@ fn without_arguments_the_defaults_of_the_reference_hold() {
 fn own_flags_have_the_documented_defaults() {
     let config = config(&[]);
     assert_eq!(config.serving.request_timeout, Duration::from_secs(30));
+    assert_eq!(config.serving.reload_interval, Duration::from_secs(10));
     assert_eq!(config.members.timeout, Duration::from_secs(5));
     assert_eq!(config.members.connections, 8);
     assert_eq!(config.members.body_bytes, 64 << 20);

@@ -8,6 +8,7 @@ use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use http::HeaderValue;
+use http::request::Parts;
 
 use super::Serving;
 use super::error::{Error, Refusal};
@@ -83,20 +84,20 @@ fn shortest(asked: &str, most: Duration) -> Option<Duration> {
 
 /// Finds out who asks and whether they may.
 async fn authorize(State(serving): State<Arc<Serving>>, request: Request, next: Next) -> Response {
-    let refused = match identified(&serving, &request) {
+    let (head, body) = request.into_parts();
+    let refused = match identified(&serving, &head).await {
         Ok((user, info)) => review(&serving, user, info).await.err(),
         Err(error) => Some(error),
     };
-    let Some(error) = refused else { return next.run(request).await };
+    let Some(error) = refused else { return next.run(Request::from_parts(head, body)).await };
     tracing::debug!(%error, "request refused");
     error.into_response()
 }
 
-fn identified(serving: &Serving, request: &Request) -> Result<(User, Arc<RequestInfo>), Error> {
-    let extensions = request.extensions();
-    let info = extensions.get::<Arc<RequestInfo>>().ok_or(Error::NotFound)?.clone();
-    let presented = extensions.get::<Arc<Presented>>().map(AsRef::as_ref);
-    Ok((serving.authenticators.authenticate(request.headers(), presented)?, info))
+async fn identified(serving: &Serving, head: &Parts) -> Result<(User, Arc<RequestInfo>), Error> {
+    let info = head.extensions.get::<Arc<RequestInfo>>().ok_or(Error::NotFound)?.clone();
+    let presented = head.extensions.get::<Arc<Presented>>().map(AsRef::as_ref);
+    Ok((serving.authenticators.authenticate(&head.headers, presented).await?, info))
 }
 
 async fn review(serving: &Serving, user: User, info: Arc<RequestInfo>) -> Result<(), Error> {

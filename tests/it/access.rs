@@ -4,16 +4,12 @@ use http::StatusCode;
 use serde_json::json;
 use testkit::api_client::{Answer, ApiClient, Credentials};
 
-use crate::stage::{PODS, Stage, client, members};
+use crate::stage::{PODS, Stage, client, members, send};
 
 const VERSION: &str = "/apis/custom.metrics.k8s.io/v1beta2";
 
 async fn get(client: &ApiClient, path: &str, headers: &[(&str, &str)]) -> Answer {
-    let mut request = http::Request::builder().uri(path);
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    client.send(request.body(bytes::Bytes::new()).expect("a request")).await.expect("an answer")
+    send(client, "GET", path, headers, "").await
 }
 
 const MASTER: [(&str, &str); 2] = [("X-Remote-User", "admin"), ("X-Remote-Group", "system:masters")];

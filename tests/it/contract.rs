@@ -5,10 +5,11 @@ use std::fs;
 
 use http::StatusCode;
 use serde_json::{Map, Value, json};
-use testkit::api_client::Answer;
+use testkit::api_client::{Answer, Credentials};
 use testkit::member::{Member, ScriptedAnswer, contract_directory};
+use testkit::pki::Authority;
 
-use crate::stage::{CLUSTER_LABEL, Stage};
+use crate::stage::{CLUSTER_LABEL, Stage, client, send};
 
 /// Formats that are not served yet.
 const NOT_YET: [&str; 6] = [
@@ -31,8 +32,9 @@ struct Case {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_recorded_case_is_answered_as_recorded_or_as_decided() {
     let cases = cases();
-    assert!(cases.len() >= 28, "only {} cases were found", cases.len());
+    assert!(cases.len() >= 37, "only {} cases were found", cases.len());
     let stage = Stage::start(recorded_members(&cases).await, &[]).await;
+    stage.fleet.plane.add_token("good-token", "fhpa", &["system:masters"]);
     for case in &cases {
         let recorded = case.request["path"].as_str().expect("a path");
         for path in [recorded.to_owned(), recorded.replace("/*/", "/%2A/")] {
@@ -80,6 +82,7 @@ fn check_body(case: &Case, context: &str, answer: &Answer) {
                 assert!(paths.contains(&path), "{path} is not in {paths:?}");
             }
         }
+        "auth-anonymous-healthz" => assert_eq!(Some(&*answer.body), upstream.as_str().map(str::as_bytes)),
         "version" => assert_eq!(keys(&answer.json().expect("JSON")), keys(upstream)),
         "custom-bad-metric-selector" => {
             let mut expected = upstream.clone();
@@ -189,7 +192,15 @@ fn keys(object: &Value) -> Vec<&String> {
 }
 
 async fn ask(stage: &Stage, case: &Case, path: &str) -> Answer {
-    assert_eq!(case.request["as"], "front", "{}", case.name);
+    let plane = &stage.fleet.plane;
+    let identity = match case.request["as"].as_str().expect("a name") {
+        "front" => Some(plane.front_proxy_identity()),
+        "badfront" => Some(plane.front_proxy_identity_named("somebody")),
+        "plain" => Some(plane.client_identity("admin", &["system:masters"])),
+        "evil" => Some(Authority::new("evil-ca").client("admin", &["system:masters"])),
+        "anonymous" | "spoof" | "token" => None,
+        other => panic!("{}: {other} is not known", case.name),
+    };
     let headers: Vec<(&str, &str)> = case.request["headers"]
         .as_array()
         .expect("headers")
@@ -198,7 +209,8 @@ async fn ask(stage: &Stage, case: &Case, path: &str) -> Answer {
         .collect();
     let method = case.request["method"].as_str().expect("a method");
     let body = if case.request["body"] == "{}" { "{}" } else { "" };
-    stage.send(method, path, &headers, body).await
+    let credentials = identity.as_ref().map_or(Credentials::None, Credentials::Certificate);
+    send(&client(&stage.adapter, credentials), method, path, &headers, body).await
 }
 
 /// The members of the recording: each answers all requests that it was recorded to answer in any case.

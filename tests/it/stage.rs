@@ -68,13 +68,7 @@ impl Stage {
         headers: &[(&str, &str)],
         body: &'static str,
     ) -> Answer {
-        let mut request = Request::builder().method(method).uri(path);
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let request = request.body(Bytes::from_static(body.as_bytes())).expect("a request");
-        let answer = tokio::time::timeout(GENEROUS, self.front.send(request)).await;
-        answer.expect("an answer in time").expect("an answer")
+        send(&self.front, method, path, headers, body).await
     }
 
     /// The adapter's own metrics, by way of the secure port.
@@ -108,6 +102,23 @@ pub fn front(fleet: &Fleet, adapter: &AdapterProcess) -> ApiClient {
 pub fn client(adapter: &AdapterProcess, credentials: Credentials<'_>) -> ApiClient {
     let base = format!("https://{}", adapter.address());
     ApiClient::new(&base, adapter.ca_pem(), credentials).expect("a client")
+}
+
+/// Sends a client's request with these headers.
+pub async fn send(
+    client: &ApiClient,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &'static str,
+) -> Answer {
+    let mut request = Request::builder().method(method).uri(path);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(Bytes::from_static(body.as_bytes())).expect("a request");
+    let answer = tokio::time::timeout(GENEROUS, client.send(request)).await;
+    answer.expect("an answer in time").expect("an answer")
 }
 
 /// The clusters that the items of a list name, sorted, each once.

@@ -60,12 +60,23 @@ impl Authority {
 
     /// A client certificate: `common_name` is the user, `organizations` are the groups.
     pub fn client(&self, common_name: &str, organizations: &[&str]) -> Identity {
+        self.client_with(common_name, organizations, |_| {})
+    }
+
+    /// The same after `adjust` has changed its dates, usages or subject.
+    pub fn client_with(
+        &self,
+        common_name: &str,
+        organizations: &[&str],
+        adjust: impl FnOnce(&mut CertificateParams),
+    ) -> Identity {
         let mut params = params_for(&[]);
         params.distinguished_name.push(DnType::CommonName, common_name);
         for organization in organizations {
             params.distinguished_name.push(DnType::OrganizationName, *organization);
         }
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        adjust(&mut params);
         self.sign(&params)
     }
 

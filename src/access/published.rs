@@ -1,0 +1,162 @@
+//! The ConfigMap in which the API server publishes whom an extension API server should believe
+//! (`dynamiccertificates.ConfigMapCAController` and `headerrequest.RequestHeaderAuthRequestController`).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client};
+
+use super::request_header::FrontProxy;
+use super::trust::{Trust, TrustError, authority, header_names};
+use crate::config::Authentication;
+
+/// The ConfigMap's namespace.
+pub const NAMESPACE: &str = "kube-system";
+/// The ConfigMap's name.
+pub const CONFIG_MAP: &str = "extension-apiserver-authentication";
+
+const CLIENT_CA: &str = "client-ca-file";
+const FRONT_PROXY_CA: &str = "requestheader-client-ca-file";
+
+/// How long the first look may take.
+const LOOK_UP: Duration = Duration::from_secs(10);
+/// After how many seconds the API server ends a watch; one that has gone silent is given up soon after.
+const WATCH: u32 = 60;
+
+/// The parts of [`Trust`] that come from the ConfigMap.
+pub struct Published {
+    client: Client,
+    trust: Arc<Trust>,
+    /// Whether that is the authority of client certificates.
+    clients: bool,
+    /// Whether that is the front proxy.
+    front_proxy: bool,
+    /// What was there when it was last looked at; `None` if it was not there.
+    seen: Option<Data>,
+}
+
+/// The keys of the ConfigMap and what they hold.
+type Data = BTreeMap<String, String>;
+
+impl Published {
+    /// The parts that flags do not give; `None` if they give all.
+    pub fn new(client: Client, trust: Arc<Trust>, config: &Authentication) -> Option<Self> {
+        let (clients, front_proxy) = (config.client_ca_file.is_none(), config.request_header.is_none());
+        (clients || front_proxy).then_some(Self { client, trust, clients, front_proxy, seen: None })
+    }
+
+    /// Reads the ConfigMap once. A part that it does not have is logged.
+    ///
+    /// # Errors
+    /// If it cannot be read or a part of it cannot be used; other parts are used all the same.
+    pub async fn look_up(&mut self) -> Result<(), TrustError> {
+        let api = Api::<ConfigMap>::namespaced(self.client.clone(), NAMESPACE);
+        let answer = tokio::time::timeout(LOOK_UP, api.get(CONFIG_MAP)).await;
+        let answer = answer.map_err(|_| TrustError::Timeout(LOOK_UP))?;
+        let map = answer.map_err(|source| TrustError::Lookup { source: Box::new(source) })?;
+        let mut refused = Vec::new();
+        for error in self.apply(map.data.unwrap_or_default()) {
+            match error {
+                TrustError::Missing(_) => warn(&error),
+                _ => refused.push(error),
+            }
+        }
+        refused.into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// Follows the ConfigMap, by name, until it is dropped. What cannot be used is logged, and what was in use stays in
+    /// use.
+    pub async fn follow(mut self) {
+        let api = Api::<ConfigMap>::namespaced(self.client.clone(), NAMESPACE);
+        let config = watcher::Config::default().fields(&format!("metadata.name={CONFIG_MAP}")).timeout(WATCH);
+        let mut events = std::pin::pin!(watcher(api, config).default_backoff());
+        let mut listed = false;
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(Event::Init) => listed = false,
+                Ok(Event::Apply(map) | Event::InitApply(map)) => {
+                    listed = true;
+                    self.changed(map.data.unwrap_or_default());
+                }
+                Ok(Event::Delete(_)) => self.gone(),
+                Ok(Event::InitDone) if !listed => self.gone(),
+                Ok(Event::InitDone) => {}
+                Err(error) => {
+                    tracing::debug!(config_map = CONFIG_MAP, %error, "watching failed; trying again");
+                }
+            }
+        }
+    }
+
+    fn changed(&mut self, data: Data) {
+        if self.seen.as_ref() == Some(&data) {
+            return;
+        }
+        let refused = self.apply(data);
+        refused.iter().for_each(warn);
+        if refused.is_empty() {
+            tracing::info!(config_map = CONFIG_MAP, "whom to believe was read anew");
+        }
+    }
+
+    fn gone(&mut self) {
+        if self.seen.take().is_some() {
+            tracing::warn!(
+                config_map = CONFIG_MAP,
+                "it is gone; whom it said to believe is believed further"
+            );
+        }
+    }
+
+    /// Takes over each part that can be used, and says why not of the others.
+    fn apply(&mut self, data: Data) -> Vec<TrustError> {
+        let mut refused = Vec::new();
+        if self.clients {
+            match bundle(&data, CLIENT_CA).and_then(|pem| authority(CLIENT_CA, pem)) {
+                Ok(authority) => self.trust.set_clients(authority),
+                Err(error) => refused.push(error),
+            }
+        }
+        if self.front_proxy {
+            match front_proxy(&data) {
+                Ok(front_proxy) => self.trust.set_front_proxy(front_proxy),
+                Err(error) => refused.push(error),
+            }
+        }
+        self.seen = Some(data);
+        refused
+    }
+}
+
+/// Without the names that are allowed and the headers that name users there is no front proxy: no name would mean that
+/// any is allowed.
+fn front_proxy(data: &Data) -> Result<FrontProxy, TrustError> {
+    let list = |key| -> Result<Vec<String>, TrustError> {
+        let text = data.get(key).filter(|text| !text.is_empty());
+        text.map_or(Ok(Vec::new()), |text| serde_json::from_str(text).map_err(|_| TrustError::List(key)))
+    };
+    let needed = |key| if data.contains_key(key) { list(key) } else { Err(TrustError::Missing(key)) };
+    let prefixes = header_names(&list("requestheader-extra-headers-prefix")?)?;
+    Ok(FrontProxy {
+        authority: Arc::new(authority(FRONT_PROXY_CA, bundle(data, FRONT_PROXY_CA)?)?),
+        allowed_names: needed("requestheader-allowed-names")?,
+        username_headers: header_names(&needed("requestheader-username-headers")?)?,
+        uid_headers: header_names(&list("requestheader-uid-headers")?)?,
+        group_headers: header_names(&list("requestheader-group-headers")?)?,
+        extra_prefixes: prefixes.iter().map(ToString::to_string).collect(),
+    })
+}
+
+fn bundle<'a>(data: &'a Data, key: &'static str) -> Result<&'a [u8], TrustError> {
+    let text = data.get(key).filter(|text| !text.trim().is_empty());
+    text.map(String::as_bytes).ok_or(TrustError::Missing(key))
+}
+
+fn warn(error: &TrustError) {
+    tracing::warn!(config_map = CONFIG_MAP, %error, "a part of it is refused; what was in use stays in use");
+}

@@ -1,0 +1,143 @@
+//! Bearer tokens: the control plane says whose they are, and its verdicts are kept for a while
+//! (`k8s.io/apiserver/pkg/authentication/request/bearertoken` and `…/token/cache`).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use aws_lc_rs::digest;
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInfo};
+use kube::api::PostParams;
+use kube::{Api, Client};
+use moka::future::Cache;
+use thiserror::Error;
+
+use super::user::User;
+
+/// How long one review may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// How many verdicts are kept.
+const VERDICTS: u64 = 10_000;
+
+/// Asks the control plane whose a token is, once for the same token at a time.
+pub struct TokenReviewer {
+    api: Api<TokenReview>,
+    /// By the token's SHA-256, so that no token stays in memory; `None` for nobody's.
+    verdicts: Cache<[u8; 32], Option<Arc<User>>>,
+    failing: AtomicBool,
+}
+
+/// Why a token is no identity.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum TokenError {
+    /// The control plane knows no such token.
+    #[error("the bearer token is nobody's")]
+    Unknown,
+    /// The control plane refused or could not be reached. It is not kept, and identifies nobody.
+    #[error("the control plane gave no verdict on a bearer token: {0}")]
+    ControlPlane(String),
+    /// The control plane did not answer. It is not kept, and identifies nobody.
+    #[error("the control plane gave no verdict on a bearer token within {TIMEOUT:?}")]
+    Timeout,
+}
+
+impl TokenReviewer {
+    /// A reviewer that asks through `client` and keeps verdicts for `kept`; zero keeps none.
+    pub fn new(client: Client, kept: Duration) -> Self {
+        Self {
+            api: Api::all(client),
+            verdicts: Cache::builder().max_capacity(VERDICTS).time_to_live(kept).build(),
+            failing: AtomicBool::new(false),
+        }
+    }
+
+    /// Whose token it is.
+    ///
+    /// # Errors
+    /// If it is nobody's or the control plane gives no verdict.
+    pub async fn review(&self, token: &str) -> Result<User, TokenError> {
+        let digest = digest::digest(&digest::SHA256, token.as_bytes());
+        let key = digest.as_ref().try_into().expect("a SHA-256 has 32 bytes");
+        let verdict = self.verdicts.try_get_with(key, self.ask(token)).await;
+        let user = verdict.map_err(|error: Arc<TokenError>| (*error).clone())?;
+        user.map(|user| (*user).clone()).ok_or(TokenError::Unknown)
+    }
+
+    async fn ask(&self, token: &str) -> Result<Option<Arc<User>>, TokenError> {
+        // No audiences: whatever the API server itself takes is good.
+        let spec = TokenReviewSpec { token: token.to_owned(), audiences: None };
+        let review = TokenReview { spec, ..TokenReview::default() };
+        let parameters = PostParams::default();
+        let asking = tokio::time::timeout(TIMEOUT, self.api.create(&parameters, &review));
+        let answer = match asking.await {
+            // What stands in the way there may quote what it was sent.
+            Ok(answer) => answer
+                .map_err(|error| TokenError::ControlPlane(error.to_string().replace(token, "(the token)"))),
+            Err(_) => Err(TokenError::Timeout),
+        };
+        self.note(answer.as_ref().err());
+        let status = answer?.status.unwrap_or_default();
+        let user = status.user.filter(|_| status.authenticated == Some(true));
+        Ok(user.map(|user| Arc::new(User::from(user))))
+    }
+
+    /// Says once that reviews fail, and once that they succeed again.
+    fn note(&self, failure: Option<&TokenError>) {
+        match failure {
+            Some(error) if !self.failing.swap(true, Ordering::Relaxed) => {
+                tracing::warn!(
+                    %error,
+                    "bearer tokens are refused until the control plane answers; \
+                     --authentication-kubeconfig must be allowed to create tokenreviews.authentication.k8s.io"
+                );
+            }
+            None if self.failing.swap(false, Ordering::Relaxed) => {
+                tracing::info!("the control plane reviews bearer tokens again");
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The token of a request's `Authorization`; `None` if that is missing or something else.
+pub fn bearer(headers: &HeaderMap) -> Option<String> {
+    let value = String::from_utf8_lossy(headers.get(AUTHORIZATION)?.as_bytes());
+    let mut words = value.trim().split(' ');
+    let is_bearer = words.next()?.eq_ignore_ascii_case("bearer");
+    words.next().filter(|token| is_bearer && !token.is_empty()).map(str::to_owned)
+}
+
+impl From<UserInfo> for User {
+    fn from(info: UserInfo) -> Self {
+        Self {
+            name: info.username.unwrap_or_default(),
+            uid: info.uid.unwrap_or_default(),
+            groups: info.groups.unwrap_or_default(),
+            extra: info.extra.unwrap_or_default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bearer_token_is_read_as_kubernetes_reads_it() {
+        let read = |value: &[u8]| {
+            let mut headers = HeaderMap::new();
+            headers.insert(AUTHORIZATION, value.try_into().expect("a header's value"));
+            bearer(&headers)
+        };
+        for value in ["Bearer abc", "bearer abc", "BEARER abc def", "  Bearer abc "] {
+            assert_eq!(read(value.as_bytes()).as_deref(), Some("abc"), "{value}");
+        }
+        for value in ["", "Bearer", "Bearer ", "Bearer  abc", "Basic abc", "abc", "Bearerabc"] {
+            assert_eq!(read(value.as_bytes()), None, "{value}");
+        }
+        assert_eq!(read(b"Bearer \xff").as_deref(), Some("\u{fffd}"), "it is shown, and nobody's");
+        assert_eq!(bearer(&HeaderMap::new()), None);
+    }
+}
