@@ -6,6 +6,7 @@ mod contract;
 mod discovery;
 mod faults;
 mod formats;
+mod identity;
 mod last_known;
 mod layers;
 mod members;

@@ -31,8 +31,7 @@ impl Stage {
         let fleet = Fleet::start(members).await.expect("the fleet starts");
         let flags: Vec<String> = flags.iter().map(ToString::to_string).collect();
         let adapter = fleet.start_adapter(binary(), &flags, None).await.expect("the adapter starts");
-        let front = front(&fleet, &adapter);
-        Self { fleet, adapter, front }
+        Self::of(fleet, adapter)
     }
 
     /// The same for flags with which the control plane's own front proxy is not believed.
@@ -41,6 +40,11 @@ impl Stage {
         let flags: Vec<String> = flags.iter().map(ToString::to_string).collect();
         let mut adapter = fleet.run_adapter(binary(), &flags, None).expect("the adapter starts");
         adapter.ready(GENEROUS).await.expect("the adapter is ready");
+        Self::of(fleet, adapter)
+    }
+
+    /// The same for what runs already.
+    pub fn of(fleet: Fleet, adapter: AdapterProcess) -> Self {
         let front = front(&fleet, &adapter);
         Self { fleet, adapter, front }
     }
