@@ -15,3 +15,4 @@ mod scale;
 mod scaling;
 mod stage;
 mod transport;
+mod trust;
