@@ -17,8 +17,8 @@ use crate::config::Authorization;
 
 /// How long one review may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// How many verdicts are kept.
-const VERDICTS: u64 = 10_000;
+/// How much memory verdicts may take, in bytes: whoever asks chooses how long a path is.
+const VERDICTS: u64 = 8 * 1024 * 1024;
 
 /// What somebody wants to do.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -89,7 +89,7 @@ impl Reviewer {
         Self {
             api: Api::all(client),
             always_allow_paths: config.always_allow_paths.clone(),
-            verdicts: Cache::builder().max_capacity(VERDICTS).expire_after(kept).build(),
+            verdicts: Cache::builder().weigher(weigh).max_capacity(VERDICTS).expire_after(kept).build(),
         }
     }
 
@@ -124,6 +124,23 @@ impl Reviewer {
         let allowed = status.allowed && !status.denied.unwrap_or(false);
         Ok(Decision { allowed, reason: status.reason.unwrap_or_default() })
     }
+}
+
+/// About how many bytes a verdict takes.
+fn weigh((user, action): &(User, Action), decision: &Decision) -> u32 {
+    let extra =
+        user.extra.iter().map(|(key, values)| key.len() + values.iter().map(String::len).sum::<usize>());
+    let user = user.name.len()
+        + user.uid.len()
+        + user.groups.iter().map(String::len).sum::<usize>()
+        + extra.sum::<usize>();
+    let action = match action {
+        Action::Path { verb, path } => verb.len() + path.len(),
+        Action::Resource { verb, group, version, namespace, resource, subresource, name } => {
+            [verb, group, version, namespace, resource, subresource, name].iter().map(|part| part.len()).sum()
+        }
+    };
+    u32::try_from(512 + user + action + decision.reason.len()).unwrap_or(u32::MAX)
 }
 
 impl Expiry<(User, Action), Decision> for Kept {
