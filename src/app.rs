@@ -60,6 +60,8 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Resul
     let Members { discovery_interval, timeout, .. } = config.members;
     let (discovery, catalog, discovered) = Discovery::new(fleet.clone(), discovery_interval, timeout);
     let _source = AbortOnDropHandle::new(tokio::spawn(source.run()));
+    let forgetting = gather_metrics.clone().forget_leavers(fleet.clone());
+    let _forgetting = AbortOnDropHandle::new(tokio::spawn(forgetting));
     let _discovery = AbortOnDropHandle::new(tokio::spawn(discovery.run(synced.clone())));
 
     let (authenticators, _trust) =

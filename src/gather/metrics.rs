@@ -1,13 +1,19 @@
 //! What members do, counted.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use tokio::sync::watch;
 
 use super::Outcome;
+use crate::fleet::Fleet;
+use crate::member::Failure;
 use crate::process::metrics::{Seconds, seconds};
 
 /// Counters of queries and of what each member made of them.
@@ -15,6 +21,8 @@ pub struct GatherMetrics {
     queries: Counter,
     shared: Counter,
     outcomes: Family<MemberOutcome, Counter>,
+    stood_in: Family<MemberLabel, Counter>,
+    skipped: Family<MemberLabel, Gauge>,
     seconds: Seconds<MemberLabel>,
 }
 
@@ -36,6 +44,8 @@ impl GatherMetrics {
             queries: Counter::default(),
             shared: Counter::default(),
             outcomes: Family::default(),
+            stood_in: Family::default(),
+            skipped: Family::default(),
             seconds: seconds(),
         };
         let registry = registry.sub_registry_with_prefix("karmada_metrics_adapter");
@@ -44,6 +54,10 @@ impl GatherMetrics {
         registry.register("queries_shared", help, metrics.shared.clone());
         let help = "What members made of queries, by cause";
         registry.register("member_outcomes", help, metrics.outcomes.clone());
+        let help = "Answers in which a member's last known values stood in";
+        registry.register("member_stand_ins", help, metrics.stood_in.clone());
+        let help = "Whether a member was skipped by the last query, since it failed again and again";
+        registry.register("member_skipped", help, metrics.skipped.clone());
         let help = "Time until a member's answer was there";
         registry.register("member_request_duration_seconds", help, metrics.seconds.clone());
         metrics
@@ -63,10 +77,36 @@ impl GatherMetrics {
         self.outcomes.get_or_create(&labels).inc();
         let labels = MemberLabel { cluster: cluster.to_owned() };
         self.seconds.get_or_create(&labels).observe(elapsed.as_secs_f64());
+        let skipped = matches!(outcome.failure(), Some(Failure::Skipped(_)));
+        self.skipped.get_or_create(&labels).set(skipped.into());
+        if matches!(outcome, Outcome::StoodIn { .. }) {
+            self.stood_in.get_or_create(&labels).inc();
+        }
     }
 
-    /// Forgets a cluster that has left.
-    pub fn forget(&self, cluster: &str) {
-        self.seconds.remove(&MemberLabel { cluster: cluster.to_owned() });
+    /// Forgets clusters as they leave the fleet. Runs until the fleet ends.
+    pub async fn forget_leavers(self: Arc<Self>, mut fleet: watch::Receiver<Arc<Fleet>>) {
+        let mut known = BTreeSet::new();
+        loop {
+            let clusters: BTreeSet<Arc<str>> =
+                fleet.borrow_and_update().entries().map(|entry| entry.cluster().clone()).collect();
+            for left in known.difference(&clusters) {
+                self.forget(left);
+            }
+            known = clusters;
+            if fleet.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn forget(&self, cluster: &str) {
+        for outcome in Outcome::CAUSES {
+            self.outcomes.remove(&MemberOutcome { cluster: cluster.to_owned(), outcome });
+        }
+        let labels = MemberLabel { cluster: cluster.to_owned() };
+        self.stood_in.remove(&labels);
+        self.skipped.remove(&labels);
+        self.seconds.remove(&labels);
     }
 }

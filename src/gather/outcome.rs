@@ -37,6 +37,23 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// All that [`Outcome::cause`] says.
+    pub(super) const CAUSES: [&'static str; 13] = [
+        "Found",
+        "NotFound",
+        "NotReady",
+        "Connect",
+        "ConnectionLost",
+        "Silent",
+        "Timeout",
+        "Skipped",
+        "Unauthorized",
+        "Forbidden",
+        "HTTPStatus",
+        "TooLarge",
+        "Malformed",
+    ];
+
     /// One word for metrics.
     pub fn cause(&self) -> &'static str {
         match self {

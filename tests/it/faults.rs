@@ -177,8 +177,13 @@ async fn clusters_join_and_leave_while_it_runs() {
     };
     stage.fleet.plane.join(&spec).expect("it joins");
     until(&stage, |names| names == ["late", "member1", "member2"]).await;
+    assert!(stage.metrics().await.contains("cluster=\"member1\""));
     stage.fleet.plane.remove("member1");
     until(&stage, |names| names == ["late", "member2"]).await;
+    let deadline = Instant::now() + crate::stage::GENEROUS;
+    while stage.metrics().await.contains("cluster=\"member1\"") {
+        assert!(Instant::now() < deadline, "what has left is still counted");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
