@@ -16,6 +16,9 @@ use crate::fleet::Fleet;
 use crate::member::Failure;
 use crate::process::metrics::{Seconds, seconds};
 
+/// After that hardly any query is left that began before.
+const QUERIES_END: Duration = Duration::from_secs(10);
+
 /// Counters of queries and of what each member made of them.
 pub struct GatherMetrics {
     queries: Counter,
@@ -84,18 +87,23 @@ impl GatherMetrics {
         }
     }
 
-    /// Forgets clusters as they leave the fleet. Runs until the fleet ends.
+    /// Forgets clusters as they leave the fleet, and once more when the queries that still knew them have ended.
+    /// Runs until the fleet ends.
     pub async fn forget_leavers(self: Arc<Self>, mut fleet: watch::Receiver<Arc<Fleet>>) {
-        let mut known = BTreeSet::new();
+        let (mut known, mut left) = (BTreeSet::new(), BTreeSet::new());
         loop {
             let clusters: BTreeSet<Arc<str>> =
                 fleet.borrow_and_update().entries().map(|entry| entry.cluster().clone()).collect();
-            for left in known.difference(&clusters) {
-                self.forget(left);
-            }
+            left.extend(known.difference(&clusters).cloned());
+            left.retain(|cluster| !clusters.contains(cluster));
+            left.iter().for_each(|cluster| self.forget(cluster));
             known = clusters;
-            if fleet.changed().await.is_err() {
-                return;
+            tokio::select! {
+                changed = fleet.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(QUERIES_END), if !left.is_empty() => {
+                    left.iter().for_each(|cluster| self.forget(cluster));
+                    left.clear();
+                }
             }
         }
     }
