@@ -26,11 +26,16 @@ use crate::fleet::karmada::KarmadaSource;
 use crate::fleet::metrics::FleetMetrics;
 use crate::fleet::registry::Registry;
 use crate::gather::metrics::GatherMetrics;
-use crate::member::transport::Limits;
+use crate::member::transport as member;
+use crate::process::budget::Budget;
+use crate::process::expiry::Expiry;
 use crate::process::metrics::{MEDIA_TYPE, Metrics};
+use crate::server::connection::Limits;
 use crate::server::handlers::discovery::Documents;
 use crate::server::handlers::health::Health;
+use crate::server::listener::Reception;
 use crate::server::metrics::RequestMetrics;
+use crate::server::pressure::Admission;
 use crate::server::{Serving, listener, router, tls};
 
 /// How many members shake hands at a time.
@@ -41,20 +46,26 @@ const HANDSHAKES: usize = 16;
 /// # Errors
 /// If the process cannot start: a file, a flag or the control plane's answer is not as it must be.
 pub async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let tls = Arc::new(tls::server_config(&config.serving.tls, config.serving.http2)?);
     let address = SocketAddr::new(config.serving.bind_address, config.serving.port);
     let secure =
         listener::bind(address).await.with_context(|| format!("--secure-port: {address} cannot be bound"))?;
     let address = secure.local_addr()?;
 
     let mut metrics = MetricsRegistry::default();
+    let expiry = Expiry::register(&mut metrics);
+    let (tls, _certificate) = tls::server_config(&config.serving, &expiry)?;
+    let _expiry = expiry.warn();
+    let admission = Admission::register(&mut metrics, config.serving.pressure.requests);
+    let inflight = Budget::new(config.members.inflight_bytes);
+    let help = "Bytes of members' answers that are held";
+    metrics.register("karmada_metrics_adapter_inflight_bytes", help, inflight.gauge());
     let fleet_metrics = Arc::new(FleetMetrics::register(&mut metrics));
     let gather_metrics = Arc::new(GatherMetrics::register(&mut metrics));
     let requests = RequestMetrics::register(&mut metrics);
     let metrics = Arc::new(Metrics::new(metrics));
 
     let client = control::client("--kubeconfig", config.control_plane.kubeconfig.as_deref()).await?;
-    let registry = Registry::new(limits(&config.members));
+    let registry = Registry::new(limits(&config.members, inflight));
     let fleet = registry.fleet();
     let (source, synced) = KarmadaSource::new(client, registry, fleet_metrics);
     let Members { discovery_interval, timeout, .. } = config.members;
@@ -71,6 +82,7 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Resul
     let serving = Serving {
         authenticators,
         reviewer: Reviewer::new(reviews, &config.authorization),
+        admission,
         answers: Answers::new(fleet, &config.members, config.merging, gather_metrics),
         documents: Documents::new(catalog, format!(":{}", address.port())),
         health: Health { synced, discovered, shutdown: shutdown.clone() },
@@ -79,18 +91,24 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Resul
         request_timeout: config.serving.request_timeout,
     };
 
+    let reception = |router| Reception {
+        router,
+        limits: Limits::new(&config.serving),
+        connections: config.serving.pressure.connections,
+        shutdown: shutdown.clone(),
+    };
     let plain = async {
         if let Some(address) = config.metrics.bind {
             let listener = listener::bind(address)
                 .await
                 .with_context(|| format!("--metrics-bind-address: {address} cannot be bound"))?;
-            listener::serve_plain(listener, metrics_router(metrics), shutdown.clone()).await;
+            listener::serve_plain(listener, reception(metrics_router(metrics))).await;
         }
         anyhow::Ok(())
     };
     tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "serving");
     let secure = async {
-        listener::serve_tls(secure, tls, router(Arc::new(serving)), shutdown.clone()).await;
+        listener::serve_tls(secure, Arc::new(tls), reception(router(Arc::new(serving)))).await;
         anyhow::Ok(())
     };
     tokio::try_join!(plain, secure)?;
@@ -125,11 +143,12 @@ async fn authenticators(
     Ok((Authenticators::new(trust, tokens), following))
 }
 
-fn limits(members: &Members) -> Limits {
-    Limits {
+fn limits(members: &Members, inflight: Budget) -> member::Limits {
+    member::Limits {
         connections: members.connections,
         timeout: members.timeout,
         body_bytes: members.body_bytes,
+        inflight,
         handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
         rate: members.rate,
     }

@@ -39,10 +39,29 @@ pub struct Serving {
     pub tls: ServingTls,
     /// Whether HTTP/2 is offered beside HTTP/1.1.
     pub http2: bool,
-    /// Bounds one request from its first byte to its last; a client's own `timeout` parameter only shortens it.
+    /// Bounds the making of one answer; a client's own `timeout` parameter only shortens it.
     pub request_timeout: Duration,
+    /// What clients may take of this process.
+    pub pressure: Pressure,
     /// How often files are looked at for new content.
     pub reload_interval: Duration,
+}
+
+/// How long clients may keep the process waiting and how many of them there may be at a time. All above zero, unless
+/// said otherwise.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pressure {
+    /// Bounds a handshake, a request's head once it has begun, a pause in taking an answer, and the taking of an
+    /// answer as a whole.
+    pub client_timeout: Duration,
+    /// How long a connection may be without a request.
+    pub idle_timeout: Duration,
+    /// Most connections at a time.
+    pub connections: usize,
+    /// Most requests at a time on one HTTP/2 connection.
+    pub streams: u32,
+    /// Most requests at a time that are worked on; 0 means no limit.
+    pub requests: usize,
 }
 
 /// The certificate that is presented and what a handshake may choose.

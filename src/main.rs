@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use karmada_metrics_adapter::app;
 use karmada_metrics_adapter::cli::Cli;
 use karmada_metrics_adapter::config::Config;
-use karmada_metrics_adapter::process::{shutdown, telemetry};
+use karmada_metrics_adapter::process::{open_files, shutdown, telemetry};
 
 fn main() -> ExitCode {
     let read = Cli::read(std::env::args_os()).and_then(|cli| {
@@ -30,6 +30,7 @@ fn run(config: Config, ignored: &[String]) -> anyhow::Result<()> {
     if !ignored.is_empty() {
         tracing::info!(flags = ignored.join(","), "flags without a meaning here are accepted and ignored");
     }
+    open_files::raise();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let shutdown = shutdown::on_signal()?;

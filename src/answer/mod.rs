@@ -18,11 +18,12 @@ use crate::api::selector::Requirement;
 use crate::api::status::Status;
 use crate::config::{Members, Merging, OnMemberFailure};
 use crate::fleet::Fleet;
-use crate::gather::Gather;
 use crate::gather::metrics::GatherMetrics;
 use crate::gather::query::Query;
+use crate::gather::{Gather, Gathered};
 use crate::merge::custom;
 use crate::merge::verdict::{self, Verdict};
+use crate::process::budget::Claim;
 use crate::process::work;
 
 /// What an answer depends on.
@@ -36,6 +37,8 @@ pub struct Key {
     pub version: Version,
     /// How long it waits for each member.
     pub member_timeout: Duration,
+    /// Whether `--inflight-bytes` bounds it. A query that it does not bound never waits for one that it may refuse.
+    pub claim: Claim,
 }
 
 /// An encoded answer.
@@ -150,20 +153,24 @@ impl Drop for Leave {
 
 impl Kitchen {
     async fn cook(&self, key: Key) -> Answered {
-        let Key { query, clusters, version, member_timeout } = key;
+        let Key { query, clusters, version, member_timeout, claim } = key;
         let fleet = self.fleet.borrow().clone();
         let chosen =
             |cluster: &str| clusters.iter().all(|requirement| requirement.matches_label(Some(cluster)));
         let query = Arc::new(query);
-        let answers = self.gather.ask_all(&fleet, &query, chosen, member_timeout).await;
-        match verdict::judge(&query, answers, self.on_failure) {
+        let asked = self.gather.ask_all(&fleet, &query, claim, chosen, member_timeout).await;
+        let Gathered { answers, room } =
+            asked.map_err(|error| Status::too_many_requests(error.to_string()))?;
+        let answered = match verdict::judge(&query, answers, self.on_failure) {
             Verdict::Refused(status) => Err(Arc::new(status)),
             Verdict::Found { pages, warning } => {
                 let by_name = query.object().is_some();
                 let body = self.encode(pages, by_name, version).await;
                 Ok(Answer { body, warning })
             }
-        }
+        };
+        drop(room);
+        answered
     }
 
     async fn encode(&self, pages: Vec<(Arc<str>, Arc<Page>)>, by_name: bool, version: Version) -> Bytes {

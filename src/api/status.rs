@@ -100,6 +100,12 @@ impl Status {
         }
     }
 
+    /// Something is asked too often; the client may try again in a second.
+    pub fn too_many_requests(message: impl Into<String>) -> Self {
+        let details = Details { retry_after_seconds: Some(1), ..Details::default() };
+        Self::failure(429, Reason::TooManyRequests, message).with_details(details)
+    }
+
     /// The same with details.
     #[must_use]
     pub fn with_details(mut self, details: Details) -> Self {

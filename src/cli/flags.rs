@@ -13,6 +13,8 @@ use crate::config::{self, Contradiction, LogFormat, OnMemberFailure, Rate, SameN
 /// The reference's rate for whichever half of a rate is left out while the other is given.
 const DEFAULT_QPS: f32 = 40.0;
 const DEFAULT_BURST: u32 = 60;
+/// What Go's HTTP/2 server allows by default.
+const DEFAULT_STREAMS: u32 = 250;
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Serving")]
@@ -41,9 +43,24 @@ pub struct Serving {
     /// Speak HTTP/1.1 only
     #[arg(long)]
     disable_http2_serving: bool,
-    /// Longest time for one request as a whole
+    /// Longest time to make one answer
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = values::time_span)]
     request_timeout: Duration,
+    /// How long a client may take for a handshake, for a request's head, and to take its answer
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = values::time_span)]
+    client_timeout: Duration,
+    /// How long a connection may be without a request
+    #[arg(long, value_name = "DURATION", default_value = "90s", value_parser = values::time_span)]
+    idle_timeout: Duration,
+    /// Most connections at a time; when there are more, the one that has been idle longest goes
+    #[arg(long, value_name = "NUMBER", default_value = "1024", value_parser = values::count)]
+    max_connections: usize,
+    /// Most requests at a time on one HTTP/2 connection; 0 means 250
+    #[arg(long, value_name = "NUMBER", default_value = "0", value_parser = values::streams)]
+    http2_max_streams_per_connection: u32,
+    /// Most queries at a time, beyond which the answer is 429; 0 means no limit
+    #[arg(long, value_name = "NUMBER", default_value = "400", value_parser = values::limit)]
+    max_requests_inflight: usize,
     /// How often certificates, authorities and kubeconfigs are looked at for new content
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = values::time_span)]
     reload_interval: Duration,
@@ -217,6 +234,16 @@ impl TryFrom<Serving> for config::Serving {
             },
             http2: !flags.disable_http2_serving,
             request_timeout: flags.request_timeout,
+            pressure: config::Pressure {
+                client_timeout: flags.client_timeout,
+                idle_timeout: flags.idle_timeout,
+                connections: flags.max_connections,
+                streams: match flags.http2_max_streams_per_connection {
+                    0 => DEFAULT_STREAMS,
+                    streams => streams,
+                },
+                requests: flags.max_requests_inflight,
+            },
             reload_interval: flags.reload_interval,
         })
     }

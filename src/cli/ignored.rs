@@ -72,7 +72,6 @@ const TABLE: &[(&str, Kind)] = &[
     ("debug-socket-path", Kind::Text),
     ("enable-pprof", Kind::Bool),
     ("enable-priority-and-fairness", Kind::Bool),
-    ("http2-max-streams-per-connection", Kind::Int),
     ("legacy-stderr-threshold-behavior", Kind::Bool),
     ("log-backtrace-at", Kind::TraceLocation),
     ("log-dir", Kind::Text),

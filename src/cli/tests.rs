@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::*;
-use crate::config::{LogFormat, Rate, SameNamePods, TlsVersion};
+use crate::config::{LogFormat, Pressure, Rate, SameNamePods, TlsVersion};
 
 fn read(args: &[&str]) -> Result<Cli, Stop> {
     Cli::read(["karmada-metrics-adapter"].iter().chain(args))
@@ -52,6 +52,14 @@ fn without_arguments_the_defaults_of_the_reference_hold() {
 fn own_flags_have_the_documented_defaults() {
     let config = config(&[]);
     assert_eq!(config.serving.request_timeout, Duration::from_secs(30));
+    let expected = Pressure {
+        client_timeout: Duration::from_secs(30),
+        idle_timeout: Duration::from_secs(90),
+        connections: 1024,
+        streams: 250,
+        requests: 400,
+    };
+    assert_eq!(config.serving.pressure, expected);
     assert_eq!(config.serving.reload_interval, Duration::from_secs(10));
     assert_eq!(config.members.timeout, Duration::from_secs(5));
     assert_eq!(config.members.connections, 8);

@@ -56,6 +56,17 @@ pub fn count(text: &str) -> Result<usize, Complaint> {
     whole(text).filter(|&count| count > 0).ok_or("is not a whole number above zero")
 }
 
+/// A whole number; zero stands for no limit.
+pub fn limit(text: &str) -> Result<usize, Complaint> {
+    whole(text).ok_or("is not a whole number of 0 or more")
+}
+
+/// pflag's `int`, as far as it is a number of HTTP/2 streams; as in the reference, one below zero is read as zero.
+pub fn streams(text: &str) -> Result<u32, Complaint> {
+    let number = int(text)?;
+    Ok(u32::try_from(number.max(0)).unwrap_or(u32::MAX))
+}
+
 /// pflag's `float32`, without its spellings of infinity and of no number.
 pub fn float(text: &str) -> Result<f32, Complaint> {
     text.parse().ok().filter(|number: &f32| number.is_finite()).ok_or("is not a number")

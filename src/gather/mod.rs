@@ -13,9 +13,12 @@ use futures::stream::FuturesUnordered;
 
 use crate::config::{Members, OnMemberFailure};
 use crate::fleet::{Fleet, Standing};
+use crate::member::failure::NoRoom;
 use crate::member::{Failure, Member};
+use crate::process::budget::{Claim, Share};
 use last_known::LastKnown;
 use metrics::GatherMetrics;
+use outcome::Asked;
 pub use outcome::Outcome;
 use query::Query;
 
@@ -26,6 +29,14 @@ pub struct Answered {
     pub cluster: Arc<str>,
     /// What came of it.
     pub outcome: Outcome,
+}
+
+/// What all members made of a query.
+pub struct Gathered {
+    /// In the order of the clusters' names.
+    pub answers: Vec<Answered>,
+    /// What the pages take of `--inflight-bytes`, to be kept as long as they are.
+    pub room: Vec<Share>,
 }
 
 /// Asks members.
@@ -48,46 +59,59 @@ impl Gather {
     }
 
     /// Asks every member that `chosen` accepts by name, one request each, and waits for none longer than
-    /// `timeout`. The answers come in the order of the clusters' names. Dropping the future cancels what is
-    /// still in flight, save replies that were too late already and are waited for to be kept.
+    /// `timeout`. Dropping the future cancels what is still in flight, save replies that were too late already and
+    /// are waited for to be kept.
+    ///
+    /// # Errors
+    /// If `claim` is bounded and there is no room for the members' answers.
     pub async fn ask_all(
         &self,
         fleet: &Fleet,
         query: &Arc<Query>,
+        claim: Claim,
         chosen: impl Fn(&str) -> bool,
         timeout: Duration,
-    ) -> Vec<Answered> {
+    ) -> Result<Gathered, NoRoom> {
         self.metrics.query();
         let asked = fleet.entries().filter(|entry| chosen(entry.cluster()));
         let mut asking: FuturesUnordered<_> = asked
             .enumerate()
             .map(async |(place, entry)| {
                 let start = Instant::now();
-                let outcome = match entry.standing() {
-                    Standing::Ready(member) => self.ask(member, query, timeout).await,
-                    Standing::NotReady => Outcome::Failure(Failure::NotReady),
+                let (outcome, room) = match entry.standing() {
+                    Standing::Ready(member) => self.ask(member, query, claim, timeout).await,
+                    Standing::NotReady => (Outcome::Failure(Failure::NotReady), None),
                 };
                 self.metrics.member(entry.cluster(), &outcome, start.elapsed());
-                (place, Answered { cluster: entry.cluster().clone(), outcome })
+                (place, Answered { cluster: entry.cluster().clone(), outcome }, room)
             })
             .collect();
         let mut answers = Vec::with_capacity(asking.len());
-        while let Some(answer) = asking.next().await {
-            answers.push(answer);
+        let mut rooms = Vec::with_capacity(asking.len());
+        while let Some((place, answered, room)) = asking.next().await {
+            if let Outcome::Failure(Failure::NoRoom(none)) = answered.outcome {
+                return Err(none);
+            }
+            answers.push((place, answered));
+            rooms.extend(room);
         }
         answers.sort_unstable_by_key(|(place, _)| *place);
-        answers.into_iter().map(|(_, answered)| answered).collect()
+        let answers = answers.into_iter().map(|(_, answered)| answered).collect();
+        Ok(Gathered { answers, room: rooms })
     }
 
-    async fn ask(&self, member: &Arc<Member>, query: &Arc<Query>, timeout: Duration) -> Outcome {
-        let outcome = match member.skipped() {
-            Some(skip) => Outcome::Failure(Failure::Skipped(skip)),
-            None => self.ask_in_time(member, query, timeout).await,
+    async fn ask(&self, member: &Arc<Member>, query: &Arc<Query>, claim: Claim, timeout: Duration) -> Asked {
+        let (outcome, room) = match member.skipped() {
+            Some(skip) => (Outcome::Failure(Failure::Skipped(skip)), None),
+            None => self.ask_in_time(member, query, claim, timeout).await,
         };
+        (self.or_last_known(member, query, outcome), room)
+    }
+
+    fn or_last_known(&self, member: &Member, query: &Arc<Query>, outcome: Outcome) -> Outcome {
         let Some(last_known) = &self.last_known else { return outcome };
         match outcome {
-            Outcome::Failure(failure) if !failure.is_unreachable() => match last_known.of(member.id(), query)
-            {
+            Outcome::Failure(failure) if failure.is_ill() => match last_known.of(member.id(), query) {
                 Some(kept) => Outcome::StoodIn { age: kept.age(), page: kept.page, failure },
                 None => Outcome::Failure(failure),
             },
@@ -95,20 +119,26 @@ impl Gather {
         }
     }
 
-    async fn ask_in_time(&self, member: &Arc<Member>, query: &Arc<Query>, timeout: Duration) -> Outcome {
-        let mut asking = Box::pin(outcome::ask(member.clone(), query.clone()));
-        let outcome = match tokio::time::timeout(timeout, &mut asking).await {
-            Ok(outcome) => {
+    async fn ask_in_time(
+        &self,
+        member: &Arc<Member>,
+        query: &Arc<Query>,
+        claim: Claim,
+        timeout: Duration,
+    ) -> Asked {
+        let mut asking = Box::pin(outcome::ask(member.clone(), query.clone(), claim));
+        let (outcome, room) = match tokio::time::timeout(timeout, &mut asking).await {
+            Ok((outcome, room)) => {
                 self.keep(member, query, &outcome);
-                outcome
+                (outcome, room)
             }
             Err(_) => {
                 self.await_late(member, query, asking);
-                Outcome::Failure(member.too_late(timeout))
+                (Outcome::Failure(member.too_late(timeout)), None)
             }
         };
         member.note(|| query.path(member.version()), outcome.failure());
-        outcome
+        (outcome, room)
     }
 
     fn keep(&self, member: &Member, query: &Arc<Query>, outcome: &Outcome) {
@@ -122,7 +152,7 @@ impl Gather {
         &self,
         member: &Member,
         query: &Arc<Query>,
-        asking: impl Future<Output = Outcome> + Send + 'static,
+        asking: impl Future<Output = Asked> + Send + 'static,
     ) {
         let Some(last_known) = &self.last_known else { return };
         let Some(right) = last_known.late(member.id(), query) else { return };
@@ -130,7 +160,7 @@ impl Gather {
         let (id, rest) = (member.id(), self.late);
         tokio::spawn(async move {
             let _right = right;
-            if let Ok(outcome) = tokio::time::timeout(rest, asking).await {
+            if let Ok((outcome, _room)) = tokio::time::timeout(rest, asking).await {
                 last_known.take(id, &query, &outcome);
             }
         });

@@ -12,6 +12,7 @@ use crate::api::status::MemberStatus;
 use crate::member::failure::shortened;
 use crate::member::transport::Reply;
 use crate::member::{Failure, Member};
+use crate::process::budget::{Claim, Share};
 
 use super::query::Query;
 use crate::process::work;
@@ -72,21 +73,24 @@ impl Outcome {
     }
 }
 
+/// An outcome, and what its page takes of the room for members' answers.
+pub(super) type Asked = (Outcome, Option<Share>);
+
 /// Asks a member, in the version that it has.
-pub(super) async fn ask(member: Arc<Member>, query: Arc<Query>) -> Outcome {
+pub(super) async fn ask(member: Arc<Member>, query: Arc<Query>, claim: Claim) -> Asked {
     let version = member.discovered().map(|discovered| discovered.version);
     let reply = match version {
-        Some(Some(version)) => member.get(&query.path(version)).await,
+        Some(Some(version)) => member.get(&query.path(version), claim).await,
         // Discovery found no such API, which may have come since: a query is not gated on discovery.
-        Some(None) => member.get(&query.path(Version::V1Beta2)).await,
-        None => match member.get(&query.path(Version::V1Beta2)).await {
-            Ok(reply) if lacks_version(&reply) => member.get(&query.path(Version::V1Beta1)).await,
+        Some(None) => member.get(&query.path(Version::V1Beta2), claim).await,
+        None => match member.get(&query.path(Version::V1Beta2), claim).await {
+            Ok(reply) if lacks_version(&reply) => member.get(&query.path(Version::V1Beta1), claim).await,
             other => other,
         },
     };
     match reply {
-        Ok(reply) => judge(&member, &query, reply).await,
-        Err(failure) => Outcome::Failure(failure),
+        Ok(reply) => (judge(&member, &query, &reply).await, Some(reply.room)),
+        Err(failure) => (Outcome::Failure(failure), None),
     }
 }
 
@@ -95,13 +99,13 @@ fn lacks_version(reply: &Reply) -> bool {
     reply.status == StatusCode::NOT_FOUND && read_status(reply).is_none()
 }
 
-async fn judge(member: &Member, query: &Query, reply: Reply) -> Outcome {
+async fn judge(member: &Member, query: &Query, reply: &Reply) -> Outcome {
     match reply.status {
-        StatusCode::OK => read_page(&reply.content_type, reply.body).await,
+        StatusCode::OK => read_page(&reply.content_type, reply.body.clone()).await,
         StatusCode::NOT_FOUND => Outcome::NotFound,
         status if status.is_server_error() && knows_others_only(member, query) => Outcome::NotFound,
         status => {
-            let message = read_status(&reply).map_or_else(|| plain_text(&reply), |status| status.message);
+            let message = read_status(reply).map_or_else(|| plain_text(reply), |status| status.message);
             Outcome::Failure(Failure::Status { status, message: shortened(&message) })
         }
     }

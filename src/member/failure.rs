@@ -43,10 +43,20 @@ pub enum Failure {
     /// The answer is longer than allowed.
     #[error("the answer has more than {0} bytes (--member-body-bytes)")]
     TooLarge(usize),
+    /// Other answers take all the room that there is.
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
     /// The answer is not what was asked for.
     #[error("the answer is malformed: {0}")]
     Malformed(String),
 }
+
+/// Members' answers take all the room that there is for them. That is this server's trouble and no member's.
+#[derive(Clone, Copy, Debug, ThisError)]
+#[error(
+    "members' answers take more memory than they may at a time, please try again later (--inflight-bytes)"
+)]
+pub struct NoRoom;
 
 impl Failure {
     /// What is wrong with a page.
@@ -69,6 +79,11 @@ impl Failure {
         }
     }
 
+    /// Whether the member is at fault, and only with its metrics API: what its last reply can stand in for.
+    pub fn is_ill(&self) -> bool {
+        !self.is_unreachable() && !matches!(self, Self::NoRoom(_))
+    }
+
     /// One word for metrics and for `Status.details.causes`.
     pub fn reason(&self) -> &'static str {
         match self {
@@ -82,6 +97,7 @@ impl Failure {
             Self::Status { status: StatusCode::FORBIDDEN, .. } => "Forbidden",
             Self::Status { .. } => "HTTPStatus",
             Self::TooLarge(_) => "TooLarge",
+            Self::NoRoom(_) => "NoRoom",
             Self::Malformed(_) => "Malformed",
         }
     }

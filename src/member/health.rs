@@ -14,6 +14,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{Failure, Member};
+use crate::process::budget::Claim;
 
 /// How many failures in a row it takes.
 const FAILURES: u32 = 3;
@@ -127,5 +128,7 @@ async fn answers(member: &Member, unreachable: bool, path: &str) -> bool {
     if unreachable {
         return timeout(member.timeout, transport.probe()).await.is_ok_and(|probed| probed.is_ok());
     }
-    timeout(member.timeout, transport.get(path, super::ACCEPT)).await.is_ok_and(|reply| reply.is_ok())
+    timeout(member.timeout, transport.get(path, super::ACCEPT, Claim::Exempt))
+        .await
+        .is_ok_and(|reply| reply.is_ok())
 }

@@ -21,6 +21,7 @@ use crate::api::custom_metrics::Version;
 use crate::api::discovery::Catalog;
 use crate::api::duration::GoDuration;
 use crate::config::Rate;
+use crate::process::budget::Claim;
 use credentials::Credentials;
 pub use failure::Failure;
 use health::{Health, Skip};
@@ -109,17 +110,17 @@ impl Member {
         Ok(true)
     }
 
-    /// Asks for a path, encoded already, when the rate allows it.
+    /// Asks for a path, encoded already, when the rate allows it. `claim` says whether the room for answers bounds it.
     ///
     /// # Errors
     /// If no whole answer came.
-    pub async fn get(&self, path: &str) -> Result<Reply, Failure> {
+    pub async fn get(&self, path: &str, claim: Claim) -> Result<Reply, Failure> {
         if let Some(rate) = &self.rate {
             while let Err(early) = rate.check() {
                 tokio::time::sleep(early.wait_time_from(DefaultClock::default().now())).await;
             }
         }
-        self.transport().get(path, ACCEPT).await
+        self.transport().get(path, ACCEPT, claim).await
     }
 
     /// What it means that no answer came within `timeout`: a member that is still being connected to is unreachable.

@@ -12,11 +12,12 @@ use hyper::body::Incoming;
 use tokio::sync::Semaphore;
 
 use super::credentials::Credentials;
-use super::failure::Failure;
+use super::failure::{Failure, NoRoom};
 use super::pool::{Ping, Pool};
 use super::route::Dialer;
 use super::tls::TrustError;
 use crate::config::Rate;
+use crate::process::budget::{Budget, Claim, Share};
 
 /// How much memory is taken at once for a body that says how long it is.
 const EXPECTED: usize = 1024 * 1024;
@@ -33,6 +34,8 @@ pub struct Limits {
     pub timeout: Duration,
     /// How long one answer's body may be, in bytes.
     pub body_bytes: usize,
+    /// How many bytes of all members' bodies are held at a time.
+    pub inflight: Budget,
     /// Members that shake hands at a time.
     pub handshakes: Arc<Semaphore>,
     /// How often one member is asked; `None` for as often as clients ask.
@@ -44,6 +47,7 @@ pub struct Transport {
     credentials: Credentials,
     timeout: Duration,
     body_bytes: usize,
+    inflight: Budget,
     pool: Pool,
 }
 
@@ -56,6 +60,8 @@ pub struct Reply {
     pub content_type: String,
     /// The whole body.
     pub body: Bytes,
+    /// What the body takes of `--inflight-bytes`, to be kept as long as the body is.
+    pub room: Share,
 }
 
 impl Transport {
@@ -64,13 +70,14 @@ impl Transport {
     /// # Errors
     /// If the endpoint, the CA bundle or the proxy cannot be used.
     pub fn new(credentials: Credentials, limits: &Limits) -> Result<Self, TrustError> {
-        let Limits { connections, timeout, body_bytes, ref handshakes, .. } = *limits;
+        let Limits { connections, timeout, body_bytes, ref inflight, ref handshakes, .. } = *limits;
         let dialer = Dialer::new(&credentials, handshakes.clone(), timeout * 4 / 5)?;
         let ping = Ping {
             after: Duration::from_secs(1).min(timeout / 4),
             timeout: Duration::from_secs(2).min(timeout / 3),
         };
-        Ok(Self { credentials, timeout, body_bytes, pool: Pool::new(dialer, connections, ping) })
+        let inflight = inflight.clone();
+        Ok(Self { credentials, timeout, body_bytes, inflight, pool: Pool::new(dialer, connections, ping) })
     }
 
     /// What it was made of.
@@ -84,7 +91,7 @@ impl Transport {
     /// # Errors
     /// If there is no connection, it breaks, nobody is at its other end any more, or the body is too long. How long
     /// the answer may take is the caller's matter.
-    pub async fn get(&self, path: &str, accept: &'static str) -> Result<Reply, Failure> {
+    pub async fn get(&self, path: &str, accept: &'static str, claim: Claim) -> Result<Reply, Failure> {
         let mut lease = self.pool.lease(false).await?;
         let mut answer = self.unless_dead(lease.send(self.request(path, accept)?)).await?;
         // A connection that was used before may have been closed meanwhile, which shows only now: as Go's
@@ -94,7 +101,7 @@ impl Transport {
             answer = self.unless_dead(lease.send(self.request(path, accept)?)).await?;
         }
         let response = answer.map_err(|error| Failure::lost(&error))?;
-        let reply = self.unless_dead(self.read(response)).await??;
+        let reply = self.unless_dead(self.read(response, claim)).await??;
         lease.done();
         Ok(reply)
     }
@@ -144,7 +151,7 @@ impl Transport {
     }
 
     /// Reads the body within its limit. What explains a failure is cut off where nobody would read on.
-    async fn read(&self, response: Response<Incoming>) -> Result<Reply, Failure> {
+    async fn read(&self, response: Response<Incoming>, claim: Claim) -> Result<Reply, Failure> {
         let (head, mut body) = response.into_parts();
         let explains = head.status != StatusCode::OK;
         let limit = if explains { EXPLANATION } else { self.body_bytes };
@@ -152,6 +159,7 @@ impl Transport {
         if !explains && declared.is_some_and(|length: usize| length > limit) {
             return Err(Failure::TooLarge(limit));
         }
+        let mut room = self.inflight.share(claim);
         let mut bytes = BytesMut::with_capacity(declared.unwrap_or(0).min(EXPECTED));
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| Failure::lost(&error))?;
@@ -162,11 +170,12 @@ impl Transport {
                 }
                 return Err(Failure::TooLarge(limit));
             }
+            room.grow(data.len()).map_err(|_| NoRoom)?;
             bytes.extend_from_slice(&data);
         }
         let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
         let media_type = content_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
-        Ok(Reply { status: head.status, content_type: media_type, body: bytes.freeze() })
+        Ok(Reply { status: head.status, content_type: media_type, body: bytes.freeze(), room })
     }
 }
 

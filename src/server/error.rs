@@ -42,6 +42,12 @@ pub enum Error {
     /// A selector cannot be read.
     #[error(transparent)]
     Selector(#[from] SelectorError),
+    /// The URL is longer than allowed.
+    #[error("the URL has more than {0} bytes")]
+    UrlTooLong(usize),
+    /// Too many requests are worked on.
+    #[error("too many requests, please try again later (--max-requests-inflight)")]
+    TooManyRequests,
     /// The answer took longer than the request may take.
     #[error("the request did not end within its time; --request-timeout and the parameter timeout bound it")]
     Timeout,
@@ -82,6 +88,8 @@ impl Error {
             Self::MethodNotAllowed => {
                 Status::failure(405, Reason::MethodNotAllowed, text).with_details(empty())
             }
+            Self::UrlTooLong(_) => Status::failure(414, Reason::BadRequest, text),
+            Self::TooManyRequests => Status::too_many_requests(text),
             Self::Timeout => Status::failure(504, Reason::Timeout, text).with_details(empty()),
             Self::Status(status) => *status,
         }

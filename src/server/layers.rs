@@ -12,10 +12,12 @@ use http::request::Parts;
 
 use super::Serving;
 use super::error::{Error, Refusal};
+use super::pressure;
 use super::request_info::RequestInfo;
 use crate::access::certificate::Presented;
 use crate::access::user::User;
 use crate::api::duration::GoDuration;
+use crate::process::budget::Share;
 
 const AUDIT_ID: &str = "audit-id";
 
@@ -37,16 +39,16 @@ async fn observe(State(serving): State<Arc<Serving>>, mut request: Request, next
         HeaderValue::try_from(id).expect("a UUID is ASCII")
     });
     let (method, uri) = (request.method().clone(), request.uri().clone());
-    let info = RequestInfo::read(&request);
+    let info = pressure::check_url(&uri).and_then(|()| Ok(RequestInfo::read(&request)?));
     if let Ok(info) = &info {
         request.extensions_mut().insert(Arc::new(info.clone()));
     }
-    let mut response = match &info {
-        Ok(_) => next.run(request).await,
-        Err(error) => Error::from(*error).into_response(),
+    let (info, mut response) = match info {
+        Ok(info) => (Some(info), next.run(request).await),
+        Err(error) => (None, error.into_response()),
     };
     let elapsed = start.elapsed();
-    serving.requests.observe(info.as_ref().ok(), response.status(), elapsed);
+    serving.requests.observe(info.as_ref(), response.status(), elapsed);
     tracing::debug!(
         %method, path = uri.path(), query = uri.query().unwrap_or(""), status = response.status().as_u16(),
         milliseconds = elapsed.as_millis(), audit_id = audit_id.to_str().unwrap_or(""), "request"
@@ -82,16 +84,24 @@ fn shortest(asked: &str, most: Duration) -> Option<Duration> {
     Some(if asked.is_zero() { most } else { asked.min(most) })
 }
 
-/// Finds out who asks and whether they may.
+/// Finds out who asks, whether there is room for the request, and whether they may.
 async fn authorize(State(serving): State<Arc<Serving>>, request: Request, next: Next) -> Response {
-    let (head, body) = request.into_parts();
-    let refused = match identified(&serving, &head).await {
-        Ok((user, info)) => review(&serving, user, info).await.err(),
-        Err(error) => Some(error),
-    };
-    let Some(error) = refused else { return next.run(Request::from_parts(head, body)).await };
-    tracing::debug!(%error, "request refused");
-    error.into_response()
+    let (mut head, body) = request.into_parts();
+    match admitted(&serving, &mut head).await {
+        Ok(share) => pressure::until_taken(share, next.run(Request::from_parts(head, body)).await),
+        Err(error) => {
+            tracing::debug!(%error, "request refused");
+            error.into_response()
+        }
+    }
+}
+
+async fn admitted(serving: &Serving, head: &mut Parts) -> Result<Option<Share>, Error> {
+    let (user, info) = identified(serving, head).await?;
+    let share = serving.admission.admit(&user, &info)?;
+    head.extensions.insert(pressure::claim(&user));
+    review(serving, user, info).await?;
+    Ok(share)
 }
 
 async fn identified(serving: &Serving, head: &Parts) -> Result<(User, Arc<RequestInfo>), Error> {

@@ -1,4 +1,4 @@
-//! Connections: accepted, encrypted, served over HTTP/2 or HTTP/1.1, and drained when the process ends.
+//! Where connections come in: accepted within bounds, encrypted, served, and drained when the process ends.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -6,26 +6,39 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
 use rustls::ServerConfig;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower::Service as _;
 
+use super::connection::{Client, Limits, Protocol, converse};
+use super::places::{Place, Places, Stay};
+use super::tls::HTTP2;
 use crate::access::certificate::Presented;
 
-/// How long a TLS handshake may take.
-const HANDSHAKE: Duration = Duration::from_secs(10);
-/// How long a client may take to send a request's headers.
-const HEADERS: Duration = Duration::from_secs(30);
+/// Most handshakes at a time. When one more begins, the one that has taken longest is given up: a client of good will
+/// needs milliseconds.
+const HANDSHAKES: usize = 512;
 /// How long requests in flight may take to end once the process is to end.
 const DRAIN: Duration = Duration::from_secs(25);
+/// How often the log says that connections cannot be accepted.
+const COMPLAIN: Duration = Duration::from_secs(60);
+
+/// What a listener serves, and within which bounds.
+#[derive(Clone)]
+pub struct Reception {
+    /// Answers requests.
+    pub router: Router,
+    /// How long clients may take.
+    pub limits: Limits,
+    /// Most connections at a time.
+    pub connections: usize,
+    /// Ends it.
+    pub shutdown: CancellationToken,
+}
 
 /// Listens on an address. An unspecified one means every interface of both families, as a Go listener takes it.
 ///
@@ -40,36 +53,61 @@ pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(address).await
 }
 
-/// Serves over TLS until `shutdown`, then ends what was begun.
-pub async fn serve_tls(
-    listener: TcpListener,
-    tls: Arc<ServerConfig>,
-    router: Router,
-    shutdown: CancellationToken,
-) {
+/// Serves over TLS until the shutdown, then ends what was begun.
+pub async fn serve_tls(listener: TcpListener, tls: Arc<ServerConfig>, reception: Reception) {
     let acceptor = TlsAcceptor::from(tls);
-    serve(listener, shutdown, async move |stream: TcpStream, shutdown| {
-        let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await else {
-            return;
-        };
-        let presented = Presented::new(stream.get_ref().1.peer_certificates()).map(Arc::new);
-        converse(stream, router, presented, shutdown).await;
-    })
-    .await;
+    let connections = Places::new(reception.connections);
+    let Reception { router, limits, shutdown, .. } = reception;
+    let serving = {
+        let (connections, shutdown) = (connections.clone(), shutdown.clone());
+        async move |stream: TcpStream, place: Place| {
+            let Some(stream) = shake_hands(&acceptor, stream, place, limits.client).await else { return };
+            let Some(place) = connections.take() else { return };
+            let (_, session) = stream.get_ref();
+            let presented = Presented::new(session.peer_certificates()).map(Arc::new);
+            let protocol =
+                if session.alpn_protocol() == Some(HTTP2) { Protocol::Http2 } else { Protocol::Http1 };
+            converse(stream, Client { protocol, presented, place }, router, limits, shutdown).await;
+        }
+    };
+    serve(listener, &[Places::new(HANDSHAKES), connections], &shutdown, serving).await;
 }
 
-/// Serves in plain text until `shutdown`, then ends what was begun.
-pub async fn serve_plain(listener: TcpListener, router: Router, shutdown: CancellationToken) {
-    serve(listener, shutdown, async move |stream, shutdown| converse(stream, router, None, shutdown).await)
-        .await;
+/// Serves in plain text until the shutdown, then ends what was begun.
+pub async fn serve_plain(listener: TcpListener, reception: Reception) {
+    let connections = Places::new(reception.connections);
+    let Reception { router, limits, shutdown, .. } = reception;
+    let serving = {
+        let shutdown = shutdown.clone();
+        async move |stream: TcpStream, place: Place| {
+            let client = Client { protocol: Protocol::Http1, presented: None, place };
+            converse(stream, client, router, limits, shutdown).await;
+        }
+    };
+    serve(listener, &[connections], &shutdown, serving).await;
 }
 
-async fn serve<C, F>(listener: TcpListener, shutdown: CancellationToken, connection: C)
+/// The encrypted stream, unless the client takes too long or its place is needed.
+async fn shake_hands(
+    acceptor: &TlsAcceptor,
+    stream: TcpStream,
+    place: Place,
+    most: Duration,
+) -> Option<TlsStream<TcpStream>> {
+    tokio::select! {
+        accepted = acceptor.accept(stream) => accepted.ok(),
+        _ = place.overstayed(Stay { idle: most, head: most, busy: Some(most) }) => None,
+    }
+}
+
+/// Accepts connections, each into one of the first `places`; the others are where they go on to.
+async fn serve<C, F>(listener: TcpListener, places: &[Arc<Places>], shutdown: &CancellationToken, serving: C)
 where
-    C: FnOnce(TcpStream, CancellationToken) -> F + Clone,
+    C: FnOnce(TcpStream, Place) -> F + Clone,
     F: Future<Output = ()> + Send + 'static,
 {
     let connections = TaskTracker::new();
+    let mut complained: Option<Instant> = None;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -78,12 +116,19 @@ where
         match accepted {
             Ok((stream, _)) => {
                 let _ = stream.set_nodelay(true);
-                connections.spawn(connection.clone()(stream, shutdown.clone()));
+                // Without a place it is closed: every connection that there may be is busy.
+                if let Some(place) = places.first().and_then(Places::take) {
+                    connections.spawn(serving.clone()(stream, place));
+                }
             }
-            // Usually too many open files: give the others time to end.
+            // Usually too many open files: those go that do nothing.
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                if complained.is_none_or(|last| last.elapsed() >= COMPLAIN) {
+                    tracing::warn!(%error, "a connection could not be accepted; idle ones make room");
+                    complained = Some(Instant::now());
+                }
+                places.iter().for_each(|places| places.evict());
+                tokio::time::sleep(Duration::from_millis(20)).await;
             }
         }
     }
@@ -91,36 +136,5 @@ where
     connections.close();
     if tokio::time::timeout(DRAIN, connections.wait()).await.is_err() {
         tracing::warn!(connections = connections.len(), "connections did not end in time and are cut");
-    }
-}
-
-/// One connection, as long as it lasts.
-async fn converse<S>(
-    stream: S,
-    router: Router,
-    presented: Option<Arc<Presented>>,
-    shutdown: CancellationToken,
-) where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-        if let Some(presented) = &presented {
-            request.extensions_mut().insert(presented.clone());
-        }
-        router.clone().call(request)
-    });
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS);
-    builder.http2().timer(TokioTimer::new()).keep_alive_interval(Some(HEADERS));
-    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = shutdown.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = ended {
-        tracing::trace!(%error, "a connection ended in an error");
     }
 }

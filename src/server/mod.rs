@@ -1,10 +1,15 @@
 //! HTTP: what comes in from the API server's aggregation layer, and what goes out.
 
+mod certificate;
+pub mod connection;
 pub mod error;
 pub mod handlers;
 pub mod layers;
 pub mod listener;
 pub mod metrics;
+mod outgoing;
+mod places;
+pub mod pressure;
 pub mod request_info;
 pub mod tls;
 
@@ -20,6 +25,7 @@ use crate::process::metrics::Metrics;
 use handlers::discovery::Documents;
 use handlers::health::Health;
 use metrics::RequestMetrics;
+use pressure::Admission;
 
 /// What requests are served from.
 pub struct Serving {
@@ -29,6 +35,8 @@ pub struct Serving {
     pub reviewer: Reviewer,
     /// Metrics of members.
     pub answers: Answers,
+    /// How many requests are worked on at a time.
+    pub admission: Admission,
     /// Discovery.
     pub documents: Documents,
     /// Health checks.

@@ -1,94 +1,61 @@
 //! TLS for those who ask: which certificate is shown, which versions and suites are spoken, and how a client's
 //! certificate is asked for without being judged.
 
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
 use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::version::{TLS12, TLS13};
 use rustls::{DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
 use thiserror::Error;
+use tokio_util::task::AbortOnDropHandle;
 
-use crate::config::{ServingTls, TlsVersion};
+use super::certificate::{CertificateError, Shown};
+use crate::config::{Serving, ServingTls, TlsVersion};
+use crate::process::expiry::Expiry;
 
-/// Names under which kube-apiserver reaches the adapter in a usual installation.
-const NAMES: [&str; 3] = [
-    "localhost",
-    "karmada-metrics-adapter.karmada-system.svc",
-    "karmada-metrics-adapter.karmada-system.svc.cluster.local",
-];
+/// What a client and this server agree on when they speak HTTP/2 (RFC 7301).
+pub const HTTP2: &[u8] = b"h2";
 
 /// Why TLS cannot be served.
 #[derive(Debug, Error)]
 pub enum TlsError {
-    /// A file cannot be read.
-    #[error("{flag}: {path} cannot be read: {source}")]
-    Read {
-        /// The flag that names it.
-        flag: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// A file is no PEM of what it should be.
-    #[error("{flag}: {path} has no {what} in PEM")]
-    Pem {
-        /// The flag that names it.
-        flag: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What is missing.
-        what: &'static str,
-    },
-    /// Certificate and key cannot be served.
-    #[error("--tls-cert-file and --tls-private-key-file cannot be served: {0}")]
-    Pair(#[source] rustls::Error),
+    /// There is no certificate.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
     /// No suite is left.
     #[error("--tls-cipher-suites: none of the given suites is served; for TLS 1.3 leave it out")]
     NoSuite,
-    /// A certificate cannot be made.
-    #[error("a serving certificate cannot be generated: {0}")]
-    Generate(#[from] rcgen::Error),
 }
 
-/// A certificate chain and its key.
-struct Pair {
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
-}
-
-/// The TLS settings of the secure port.
+/// The TLS settings of the secure port. The certificate's files are followed as long as the handle is kept.
 ///
 /// # Errors
 /// If there is nothing to serve with.
-pub fn server_config(config: &ServingTls, http2: bool) -> Result<ServerConfig, TlsError> {
-    let provider = Arc::new(provider(config)?);
-    let versions = match config.min_version {
+pub fn server_config(
+    serving: &Serving,
+    expiry: &Expiry,
+) -> Result<(ServerConfig, Option<AbortOnDropHandle<()>>), TlsError> {
+    let provider = Arc::new(provider(&serving.tls)?);
+    let versions = match serving.tls.min_version {
         TlsVersion::Tls12 => &[&TLS13, &TLS12][..],
         TlsVersion::Tls13 => &[&TLS13][..],
     };
-    let Pair { chain, key } = match &config.certificate {
-        Some((certificate, key)) => read_pair(certificate, key)?,
-        None => generated_pair(config.cert_dir.as_deref())?,
-    };
+    let (shown, following) = Shown::new(&serving.tls, &provider, serving.reload_interval, expiry)?;
     let asking = AskOnly { algorithms: provider.signature_verification_algorithms };
     let mut server = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)
         .map_err(|_| TlsError::NoSuite)?
         .with_client_cert_verifier(Arc::new(asking))
-        .with_single_cert(chain, key)
-        .map_err(TlsError::Pair)?;
-    server.alpn_protocols =
-        if http2 { vec![b"h2".to_vec(), b"http/1.1".to_vec()] } else { vec![b"http/1.1".to_vec()] };
-    Ok(server)
+        .with_cert_resolver(shown);
+    server.alpn_protocols = vec![b"http/1.1".to_vec()];
+    if serving.http2 {
+        server.alpn_protocols.insert(0, HTTP2.to_vec());
+    }
+    Ok((server, following))
 }
 
 /// The suites that are named, as far as they are known; as in Go, names concern TLS 1.2 only, and all of TLS 1.3's
@@ -125,58 +92,6 @@ fn provider(config: &ServingTls) -> Result<CryptoProvider, TlsError> {
         of.tls13().is_some() && config.cipher_suites.iter().any(|wanted| is(wanted, suite))
     });
     if tls12_left || tls13_named { Ok(provider) } else { Err(TlsError::NoSuite) }
-}
-
-fn read_pair(certificate: &Path, key: &Path) -> Result<Pair, TlsError> {
-    let flag = "--tls-cert-file";
-    let pem =
-        fs::read(certificate).map_err(|source| TlsError::Read { flag, path: certificate.into(), source })?;
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(&pem).filter_map(Result::ok).collect();
-    if chain.is_empty() {
-        return Err(TlsError::Pem { flag, path: certificate.into(), what: "certificate" });
-    }
-    let flag = "--tls-private-key-file";
-    let pem = fs::read(key).map_err(|source| TlsError::Read { flag, path: key.into(), source })?;
-    let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| TlsError::Pem {
-        flag,
-        path: key.into(),
-        what: "private key",
-    })?;
-    Ok(Pair { chain, key })
-}
-
-/// A self-signed pair: the one in `directory`, or a new one that is kept there, or in memory where that cannot be
-/// (`SecureServingOptions.MaybeDefaultWithSelfSignedCerts`).
-fn generated_pair(directory: Option<&Path>) -> Result<Pair, TlsError> {
-    let files = directory.map(|directory| (directory.join("apiserver.crt"), directory.join("apiserver.key")));
-    if let Some((certificate, key)) = &files
-        && certificate.exists()
-        && key.exists()
-    {
-        return read_pair(certificate, key);
-    }
-    let names = NAMES.map(str::to_owned);
-    let rcgen::CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(names)?;
-    let kept = files.as_ref().is_some_and(|(certificate, key)| {
-        keep(certificate, cert.pem().as_bytes())
-            .and_then(|()| keep(key, signing_key.serialize_pem().as_bytes()))
-            .is_ok()
-    });
-    tracing::warn!(
-        kept,
-        "no --tls-cert-file is given: a self-signed certificate is served, which no APIService with a caBundle trusts"
-    );
-    let key = PrivateKeyDer::Pkcs8(signing_key.serialize_der().into());
-    Ok(Pair { chain: vec![cert.der().clone()], key })
-}
-
-fn keep(path: &Path, pem: &[u8]) -> io::Result<()> {
-    use std::io::Write as _;
-    use std::os::unix::fs::OpenOptionsExt as _;
-    if let Some(directory) = path.parent() {
-        fs::create_dir_all(directory)?;
-    }
-    fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?.write_all(pem)
 }
 
 /// Asks for a certificate and proves that the client holds its key; whether its chain holds is found out when a

@@ -2,15 +2,19 @@
 
 mod access;
 mod aggregation;
+mod certificates;
 mod contract;
 mod discovery;
 mod faults;
+mod floods;
 mod formats;
 mod identity;
 mod last_known;
 mod layers;
 mod members;
+mod pressure;
 mod process;
+mod raw;
 mod scale;
 mod scaling;
 mod stage;

@@ -16,6 +16,7 @@ use crate::answer::{Answer, Key};
 use crate::api::custom_metrics::Version;
 use crate::api::selector::{Requirement, Selector};
 use crate::gather::query::{Query, Subject};
+use crate::process::budget::Claim;
 
 /// Parameters that this API does not have and that are taken for one that it has.
 const MISTAKEN: [(&str, &str); 6] = [
@@ -30,6 +31,7 @@ const MISTAKEN: [(&str, &str); 6] = [
 pub(super) async fn answer(
     serving: &Serving,
     method: &Method,
+    claim: Claim,
     info: &RequestInfo,
     allowed: Duration,
     version: Version,
@@ -46,7 +48,7 @@ pub(super) async fn answer(
     let query = Query { subject, metric, label_selector: label_selector.to_owned(), metric_label_selector };
     // What is left after that is for merging and for the way back, so that late members cost only their own values.
     let member_timeout = serving.answers.member_timeout().min(allowed * 9 / 10);
-    let answered = serving.answers.answer(Key { query, clusters, version, member_timeout }).await;
+    let answered = serving.answers.answer(Key { query, clusters, version, member_timeout, claim }).await;
     let Answer { body, warning } =
         answered.map_err(|status| Error::Status(Box::new(Arc::unwrap_or_clone(status))))?;
     let mut response = Response::new(Body::from(body));

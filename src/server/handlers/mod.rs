@@ -22,6 +22,7 @@ use super::error::Error;
 use super::layers::Allowed;
 use super::request_info::RequestInfo;
 use crate::api::custom_metrics::{GROUP, Version};
+use crate::process::budget::Claim;
 use crate::process::metrics::MEDIA_TYPE;
 
 /// All routes.
@@ -54,7 +55,8 @@ async fn dispatch(State(serving): State<Arc<Serving>>, request: Request) -> Resu
         ["apis", GROUP, version, ref below @ ..] => {
             let version = Version::from_name(version).ok_or(Error::NotFound)?;
             let allowed = request.extensions().get::<Allowed>().map_or(Duration::MAX, |allowed| allowed.0);
-            custom_metrics::answer(&serving, request.method(), info, allowed, version, below).await
+            let claim = request.extensions().get().copied().unwrap_or(Claim::Bounded);
+            custom_metrics::answer(&serving, request.method(), claim, info, allowed, version, below).await
         }
         _ => Err(Error::NotFound),
     }

@@ -21,6 +21,9 @@ use crate::pki::Authority;
 const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 /// Lines of the log that an error shows.
 const TAIL: usize = 20;
+/// The files that it serves from.
+const CERTIFICATE: &str = "serving.crt";
+const KEY: &str = "serving.key";
 
 /// How to start an adapter.
 pub struct Invocation {
@@ -41,10 +44,11 @@ pub struct AdapterProcess {
     child: Child,
     address: SocketAddr,
     metrics: SocketAddr,
+    authority: Authority,
     ca_pem: String,
     log: PathBuf,
     probe: ApiClient,
-    _directory: TempDir,
+    directory: TempDir,
     _ports: Vec<TcpSocket>,
 }
 
@@ -71,8 +75,8 @@ impl AdapterProcess {
             format!("--authentication-kubeconfig={kubeconfig}"),
             format!("--authorization-kubeconfig={kubeconfig}"),
             format!("--client-ca-file={}", write("client-ca.crt", &invocation.client_ca_pem)?),
-            format!("--tls-cert-file={}", write("serving.crt", &serving.certificate)?),
-            format!("--tls-private-key-file={}", write("serving.key", &serving.key)?),
+            format!("--tls-cert-file={}", write(CERTIFICATE, &serving.certificate)?),
+            format!("--tls-private-key-file={}", write(KEY, &serving.key)?),
             "--bind-address=127.0.0.1".to_owned(),
             format!("--secure-port={}", address.port()),
             format!("--metrics-bind-address={metrics}"),
@@ -102,7 +106,7 @@ impl AdapterProcess {
         // Linux lets the adapter listen on a port that is held here, and gives it to nobody else; others do not, and
         // there the adapter must be quick.
         let ports = if cfg!(target_os = "linux") { ports.into() } else { Vec::new() };
-        Ok(Self { child, address, metrics, ca_pem, log, probe, _directory: directory, _ports: ports })
+        Ok(Self { child, address, metrics, authority, ca_pem, log, probe, directory, _ports: ports })
     }
 
     /// Waits until `/readyz` answers 200.
@@ -159,6 +163,51 @@ impl AdapterProcess {
     /// The authority of its serving certificate.
     pub fn ca_pem(&self) -> &str {
         &self.ca_pem
+    }
+
+    /// The authority itself, which signs more of them.
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// Puts a certificate and a key, in PEM or not, into the files that it serves from.
+    ///
+    /// # Errors
+    /// If they cannot be written.
+    pub fn replace_serving_files(&self, certificate: &str, key: &str) -> anyhow::Result<()> {
+        for (name, text) in [(CERTIFICATE, certificate), (KEY, key)] {
+            fs::write(self.directory.path().join(name), text)?;
+        }
+        Ok(())
+    }
+
+    /// How much memory it has, in bytes.
+    ///
+    /// # Errors
+    /// If it has ended, or the system does not say.
+    pub fn resident_bytes(&self) -> anyhow::Result<usize> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id().context("it has ended")?))?;
+        let kibibytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.strip_suffix("kB"));
+        Ok(kibibytes.context("no VmRSS")?.trim().parse::<usize>()? * 1024)
+    }
+
+    /// Waits until its output has a line with these words, and returns the line.
+    ///
+    /// # Errors
+    /// If that takes longer than `limit`.
+    pub async fn says(&self, words: &str, limit: Duration) -> anyhow::Result<String> {
+        let began = Instant::now();
+        loop {
+            let text = fs::read(&self.log).unwrap_or_default();
+            let text = String::from_utf8_lossy(&text);
+            if let Some(line) = text.lines().find(|line| line.contains(words)) {
+                return Ok(line.to_owned());
+            }
+            if began.elapsed() > limit {
+                bail!("no line has {words:?}\n{}", self.log_tail());
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// Its process id, while it runs.

@@ -1,6 +1,7 @@
 //! Certificate authorities and the identities they sign, each test fleet with its own.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use rcgen::{
@@ -55,6 +56,14 @@ impl Authority {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.not_before = rcgen::date_time_ymd(2019, 1, 1);
         params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+        self.sign(&params)
+    }
+
+    /// A serving certificate whose time is over in so many seconds.
+    pub fn short_lived_server(&self, names: &[&str], seconds: u64) -> Identity {
+        let mut params = params_for(names);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.not_after = (SystemTime::now() + Duration::from_secs(seconds)).into();
         self.sign(&params)
     }
 

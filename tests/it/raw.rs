@@ -1,0 +1,193 @@
+//! Clients below any library's manners: TLS, and bytes as a test wants them.
+
+use std::io;
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use testkit::adapter::AdapterProcess;
+use testkit::pki::Identity;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+pub const HTTP1: &[u8] = b"http/1.1";
+pub const HTTP2: &[u8] = b"h2";
+
+pub const DATA: u8 = 0;
+pub const HEADERS: u8 = 1;
+pub const RESET: u8 = 3;
+pub const SETTINGS: u8 = 4;
+pub const PING: u8 = 6;
+pub const GOAWAY: u8 = 7;
+pub const CONTINUATION: u8 = 9;
+
+pub const END_STREAM: u8 = 1;
+pub const END_HEADERS: u8 = 4;
+
+/// `SETTINGS_MAX_CONCURRENT_STREAMS` and `SETTINGS_INITIAL_WINDOW_SIZE`.
+pub const MAX_STREAMS: u16 = 3;
+pub const INITIAL_WINDOW: u16 = 4;
+
+/// An HTTP/2 frame.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    pub kind: u8,
+    pub flags: u8,
+    pub stream: u32,
+    pub payload: Vec<u8>,
+}
+
+/// A connection over TLS.
+pub struct Raw {
+    stream: TlsStream<TcpStream>,
+}
+
+impl Raw {
+    /// Connects and shakes hands; `protocol` is the only one that is offered. The client takes few bytes ahead of what
+    /// it reads.
+    pub async fn connect(
+        adapter: &AdapterProcess,
+        protocol: &[u8],
+        identity: Option<&Identity>,
+    ) -> io::Result<Self> {
+        let mut roots = RootCertStore::empty();
+        let ca = CertificateDer::from_pem_slice(adapter.ca_pem().as_bytes()).expect("a certificate");
+        roots.add(ca).expect("an authority");
+        let tls = ClientConfig::builder().with_root_certificates(roots);
+        let mut tls = match identity {
+            Some(identity) => tls
+                .with_client_auth_cert(identity.chain(), identity.private_key())
+                .expect("a certificate and its key"),
+            None => tls.with_no_client_auth(),
+        };
+        tls.alpn_protocols = vec![protocol.to_vec()];
+        let socket = TcpSocket::new_v4()?;
+        socket.set_recv_buffer_size(16 * 1024)?;
+        let stream = socket.connect(adapter.address()).await?;
+        let name = ServerName::try_from("localhost").expect("a name");
+        Ok(Self { stream: TlsConnector::from(Arc::new(tls)).connect(name, stream).await? })
+    }
+
+    /// The same, and begins to speak HTTP/2 with these settings.
+    pub async fn http2(
+        adapter: &AdapterProcess,
+        identity: Option<&Identity>,
+        settings: &[(u16, u32)],
+    ) -> io::Result<Self> {
+        let mut raw = Self::connect(adapter, HTTP2, identity).await?;
+        raw.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await?;
+        raw.send(&self::settings(settings)).await?;
+        Ok(raw)
+    }
+
+    /// The certificate that the server has shown, in DER.
+    pub fn certificate(&self) -> Vec<u8> {
+        let (_, session) = self.stream.get_ref();
+        session.peer_certificates().and_then(<[_]>::first).expect("a certificate").to_vec()
+    }
+
+    /// Sends bytes.
+    pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes).await?;
+        self.stream.flush().await
+    }
+
+    /// Everything that comes until the other end closes, however it does.
+    pub async fn rest(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut piece = [0; 4096];
+        while let Ok(count @ 1..) = self.stream.read(&mut piece).await {
+            bytes.extend_from_slice(&piece[..count]);
+        }
+        bytes
+    }
+
+    /// Takes a few bytes; whether there were any.
+    pub async fn some(&mut self) -> bool {
+        matches!(self.stream.read(&mut [0; 512]).await, Ok(1..))
+    }
+
+    /// Everything that comes until it ends with these bytes; `None` if the other end closes before.
+    pub async fn until(&mut self, end: &[u8]) -> Option<Vec<u8>> {
+        let mut bytes = Vec::new();
+        while !bytes.ends_with(end) {
+            bytes.push(self.stream.read_u8().await.ok()?);
+        }
+        Some(bytes)
+    }
+
+    /// The next frame; `None` if the other end has closed.
+    pub async fn frame(&mut self) -> Option<Frame> {
+        let mut head = [0; 9];
+        self.stream.read_exact(&mut head).await.ok()?;
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+        let mut payload = vec![0; length];
+        self.stream.read_exact(&mut payload).await.ok()?;
+        Some(Frame { kind: head[3], flags: head[4], stream, payload })
+    }
+
+    /// The next frame that is wanted; `None` if the other end closes before.
+    pub async fn frame_like(&mut self, wanted: impl Fn(&Frame) -> bool) -> Option<Frame> {
+        loop {
+            let frame = self.frame().await?;
+            if wanted(&frame) {
+                return Some(frame);
+            }
+        }
+    }
+}
+
+impl Frame {
+    /// A number at a place in the payload.
+    pub fn number(&self, at: usize) -> u32 {
+        u32::from_be_bytes(self.payload[at..at + 4].try_into().expect("four bytes"))
+    }
+}
+
+/// A frame's bytes.
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("a frame is short").to_be_bytes();
+    let mut bytes = length[1..].to_vec();
+    bytes.extend([kind, flags]);
+    bytes.extend(stream.to_be_bytes());
+    bytes.extend(payload);
+    bytes
+}
+
+/// A frame of settings.
+pub fn settings(values: &[(u16, u32)]) -> Vec<u8> {
+    let payload =
+        values.iter().flat_map(|(key, value)| [&key.to_be_bytes()[..], &value.to_be_bytes()].concat());
+    frame(SETTINGS, 0, 0, &payload.collect::<Vec<_>>())
+}
+
+/// A request's headers in HPACK, each as a literal that no table keeps.
+pub fn block(method: &str, path: &str, headers: &[(&str, &str)]) -> Vec<u8> {
+    let fixed = [(":method", method), (":scheme", "https"), (":authority", "localhost"), (":path", path)];
+    let mut block = Vec::new();
+    for (name, value) in fixed.iter().chain(headers) {
+        block.push(0);
+        for text in [name, value] {
+            number(&mut block, text.len());
+            block.extend(text.as_bytes());
+        }
+    }
+    block
+}
+
+/// An integer of RFC 7541 with a prefix of 7 bits.
+fn number(block: &mut Vec<u8>, number: usize) {
+    let Some(mut rest) = number.checked_sub(127) else {
+        return block.push(u8::try_from(number).expect("less than 127"));
+    };
+    block.push(127);
+    while rest >= 128 {
+        block.push(u8::try_from(rest % 128).expect("less than 128") | 128);
+        rest /= 128;
+    }
+    block.push(u8::try_from(rest).expect("less than 128"));
+}
