@@ -252,7 +252,7 @@ async fn a_client_that_does_not_read_its_answer_is_cut_and_frees_its_place() {
     free().await;
     http2.send(&settings(&[(INITIAL_WINDOW, 65_535)])).await.expect("it is open");
     http2
-        .send(&frame(HEADERS, END_HEADERS | END_STREAM, 3, &block("GET", "/healthz", &[])))
+        .send(&frame(HEADERS, END_HEADERS | END_STREAM, 3, &block("GET", "/healthz", &alice)))
         .await
         .expect("open");
     let answer = http2.frame_like(|frame| frame.kind == DATA && frame.stream == 3).await.expect("an answer");
