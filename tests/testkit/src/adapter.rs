@@ -37,6 +37,8 @@ pub struct Invocation {
     pub flags: Vec<String>,
     /// Where its output goes; without it to a file that goes with the process.
     pub log: Option<PathBuf>,
+    /// Environment variables beside ours.
+    pub environment: Vec<(String, String)>,
 }
 
 /// A running adapter; it is killed when dropped, and its files go with it.
@@ -90,6 +92,7 @@ impl AdapterProcess {
         let child = Command::new(&invocation.binary)
             .args(arguments)
             .args(&invocation.flags)
+            .envs(invocation.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)
@@ -248,6 +251,7 @@ mod tests {
             client_ca_pem: Authority::new("client-ca").pem(),
             flags: Vec::new(),
             log: None,
+            environment: Vec::new(),
         }
     }
 

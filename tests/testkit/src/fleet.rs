@@ -67,12 +67,21 @@ impl Fleet {
         flags: &[String],
         log: Option<PathBuf>,
     ) -> anyhow::Result<AdapterProcess> {
-        AdapterProcess::start(&Invocation {
+        AdapterProcess::start(&Invocation { log, ..self.invocation(binary, flags)? })
+    }
+
+    /// How an adapter is started with its production flags.
+    ///
+    /// # Errors
+    /// If its kubeconfig cannot be written.
+    pub fn invocation(&self, binary: &Path, flags: &[String]) -> anyhow::Result<Invocation> {
+        Ok(Invocation {
             binary: binary.to_owned(),
             kubeconfig: self.plane.adapter_kubeconfig()?,
             client_ca_pem: self.plane.client_ca_pem(),
             flags: flags.to_vec(),
-            log,
+            log: None,
+            environment: Vec::new(),
         })
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -65,6 +65,7 @@ pub struct Server {
     cuts: watch::Sender<()>,
     tls: Arc<Mutex<Arc<ServerConfig>>>,
     accepted: Arc<AtomicUsize>,
+    open: Arc<()>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -78,16 +79,17 @@ impl Server {
         let address = listener.local_addr()?;
         let (line, cuts) = (watch::Sender::new(Line::Open), watch::Sender::new(()));
         let tls = Arc::new(Mutex::new(Arc::new(tls)));
-        let accepted = Arc::new(AtomicUsize::new(0));
+        let (accepted, open) = (Arc::new(AtomicUsize::new(0)), Arc::new(()));
         let acceptor = Acceptor {
             tls: tls.clone(),
             accepted: accepted.clone(),
+            open: Arc::downgrade(&open),
             handler,
             line: line.subscribe(),
             cuts: cuts.subscribe(),
         };
         let task = AbortOnDropHandle::new(tokio::spawn(acceptor.run(listener)));
-        Ok(Self { address, line, cuts, tls, accepted, _task: task })
+        Ok(Self { address, line, cuts, tls, accepted, open, _task: task })
     }
 
     /// Where it listens.
@@ -98,6 +100,11 @@ impl Server {
     /// How many connections it has accepted so far.
     pub fn connections(&self) -> usize {
         self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// How many of them are open.
+    pub fn open_connections(&self) -> usize {
+        Arc::strong_count(&self.open) - 1
     }
 
     /// Cuts, freezes or restores the line.
@@ -119,6 +126,8 @@ impl Server {
 struct Acceptor {
     tls: Arc<Mutex<Arc<ServerConfig>>>,
     accepted: Arc<AtomicUsize>,
+    /// Each connection holds one.
+    open: Weak<()>,
     handler: Handler,
     line: watch::Receiver<Line>,
     cuts: watch::Receiver<()>,
@@ -172,8 +181,10 @@ impl Acceptor {
     fn connection(&self, stream: TcpStream, address: SocketAddr) -> impl Future<Output = ()> + use<> {
         let tls = self.tls.lock().expect("no holder panics").clone();
         let mut line = self.line.clone();
+        let open = self.open.upgrade();
         let serving = serve(stream, address, tls, self.handler.clone());
         async move {
+            let _open = open;
             let mut serving = std::pin::pin!(serving);
             loop {
                 if *line.borrow_and_update() == Line::Frozen {

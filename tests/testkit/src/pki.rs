@@ -97,6 +97,15 @@ impl Authority {
 }
 
 impl Identity {
+    /// A serving certificate that nobody but its own key has signed.
+    pub fn self_signed(names: &[&str]) -> Self {
+        let mut params = params_for(names);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let key = KeyPair::generate().expect("the default algorithm generates keys");
+        let certificate = params.self_signed(&key).expect("the parameters are complete");
+        Self { certificate: certificate.pem(), key: key.serialize_pem() }
+    }
+
     /// The certificate as rustls takes it.
     pub fn chain(&self) -> Vec<CertificateDer<'static>> {
         vec![CertificateDer::from_pem_slice(self.certificate.as_bytes()).expect("rcgen writes valid PEM")]

@@ -1,15 +1,20 @@
-//! A proxy on the way to a member: HTTP CONNECT or SOCKS5, with user and password if it wants them.
+//! A proxy on the way to a member: HTTP CONNECT, also over TLS, or SOCKS5, with user and password if it wants them.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, copy_bidirectional};
+use tokio::io::{
+    AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, copy_bidirectional,
+};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::base64;
+use crate::https;
 use crate::listener::serve_each;
+use crate::pki::Authority;
 
 /// User and password that a proxy wants.
 const USER: (&str, &str) = ("proxy-user", "proxy-password");
@@ -24,6 +29,8 @@ const USER_AND_PASSWORD: u8 = 2;
 pub enum Kind {
     /// HTTP CONNECT.
     Http,
+    /// HTTP CONNECT over TLS.
+    Https,
     /// SOCKS version 5.
     Socks5,
 }
@@ -32,6 +39,7 @@ pub enum Kind {
 pub struct Proxy {
     kind: Kind,
     address: SocketAddr,
+    authority: Authority,
     tunnels: Arc<Mutex<Vec<Tunnel>>>,
     _task: AbortOnDropHandle<()>,
 }
@@ -53,27 +61,40 @@ impl Proxy {
     pub async fn start(kind: Kind) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
+        let authority = Authority::new("proxy-ca");
+        let tls = https::tls(&authority.server(&["127.0.0.1"]), None, &[]).map_err(io::Error::other)?;
+        let acceptor = TlsAcceptor::from(Arc::new(tls));
         let tunnels = Arc::new(Mutex::new(Vec::new()));
         let record = tunnels.clone();
         let task = tokio::spawn(serve_each(listener, move |stream| {
-            let record = record.clone();
+            let (record, acceptor) = (record.clone(), acceptor.clone());
             async move {
                 let _ = match kind {
                     Kind::Http => connect(stream, &record).await,
+                    Kind::Https => match acceptor.accept(stream).await {
+                        Ok(stream) => connect(stream, &record).await,
+                        Err(error) => Err(error),
+                    },
                     Kind::Socks5 => socks(stream, &record).await,
                 };
             }
         }));
-        Ok(Self { kind, address, tunnels, _task: AbortOnDropHandle::new(task) })
+        Ok(Self { kind, address, authority, tunnels, _task: AbortOnDropHandle::new(task) })
     }
 
     /// Its URL with user and password, as `proxyURL` takes it.
     pub fn url(&self) -> String {
         let scheme = match self.kind {
             Kind::Http => "http",
+            Kind::Https => "https",
             Kind::Socks5 => "socks5",
         };
         format!("{scheme}://{}:{}@{}", USER.0, USER.1, self.address)
+    }
+
+    /// The authority of its certificate.
+    pub fn ca_pem(&self) -> String {
+        self.authority.pem()
     }
 
     /// The tunnels that were made so far.
@@ -83,7 +104,7 @@ impl Proxy {
 }
 
 /// RFC 9110, section 9.3.6, with basic credentials (RFC 7617).
-async fn connect(stream: TcpStream, record: &Mutex<Vec<Tunnel>>) -> io::Result<()> {
+async fn connect(stream: impl AsyncRead + AsyncWrite + Unpin, record: &Mutex<Vec<Tunnel>>) -> io::Result<()> {
     let mut client = BufReader::new(stream);
     let mut lines = Vec::new();
     loop {

@@ -321,6 +321,11 @@ impl ControlPlane {
         self.plane.watches.silence(silent);
     }
 
+    /// Lets the watches that are open now never say or end anything again.
+    pub fn stall_watches(&self) {
+        self.plane.watches.stall();
+    }
+
     /// Sends a bookmark to every watch that allows them.
     pub fn send_bookmarks(&self) {
         self.plane.watches.bookmark();

@@ -21,7 +21,7 @@ use futures::FutureExt;
 use self::fault::Faults;
 pub use self::fault::{Fault, Flaw};
 pub use self::script::{RecordedAnswer, ScriptedAnswer, contract_directory, recorded_answers};
-use self::serve::State;
+use self::serve::{State, Tokens};
 pub use self::store::{Labels, Pod, Resource, Series, Store};
 pub use self::traffic::{Counters, RecordedRequest};
 use self::wire::Version;
@@ -33,8 +33,8 @@ use crate::pki::{Authority, Identity};
 pub struct Member {
     state: Arc<State>,
     server: Server,
-    authority: Authority,
-    identity: Identity,
+    authority: Mutex<Authority>,
+    identity: Mutex<Identity>,
     flawed: AtomicBool,
     connections_before: AtomicUsize,
 }
@@ -105,7 +105,7 @@ impl Member {
         let state = Arc::new(State {
             name: name.to_owned(),
             options,
-            token: Mutex::new(new_token()),
+            tokens: Mutex::new(Tokens { current: new_token(), previous: None }),
             store: Arc::new(Store::new()),
             faults: Mutex::default(),
             script: script::Script::default(),
@@ -117,8 +117,8 @@ impl Member {
         Ok(Self {
             state,
             server,
-            authority,
-            identity,
+            authority: Mutex::new(authority),
+            identity: Mutex::new(identity),
             flawed: AtomicBool::new(false),
             connections_before: AtomicUsize::new(0),
         })
@@ -148,21 +148,60 @@ impl Member {
         Access {
             name: self.name().to_owned(),
             endpoint: format!("https://{}{}", self.server.address(), self.state.options.path_prefix),
-            ca_pem: self.authority.pem(),
+            ca_pem: self.authority().pem(),
             token: self.token(),
         }
     }
 
-    /// The token that it accepts.
+    /// The newest token that it accepts.
     pub fn token(&self) -> String {
-        self.state.token.lock().expect("no holder panics").clone()
+        self.state.tokens().current.clone()
     }
 
     /// Accepts another token from now on, and no longer the old one.
     pub fn rotate_token(&self) -> String {
         let token = new_token();
-        *self.state.token.lock().expect("no holder panics") = token.clone();
+        *self.state.tokens() = Tokens { current: token.clone(), previous: None };
         token
+    }
+
+    /// Accepts another token from now on, and still the one before it, as Kubernetes does until that expires.
+    pub fn rotate_token_keeping_old(&self) -> String {
+        let token = new_token();
+        let mut tokens = self.state.tokens();
+        tokens.previous = Some(std::mem::replace(&mut tokens.current, token.clone()));
+        token
+    }
+
+    /// Whether a request has come with the newest token.
+    pub fn is_asked_with_newest_token(&self) -> bool {
+        let newest = self.token();
+        let requests = self.state.traffic.requests();
+        requests.iter().rev().any(|request| serve::bearer(&request.headers) == Some(&newest))
+    }
+
+    /// Waits until it is so.
+    pub async fn asked_with_newest_token(&self) {
+        self.until(|_| self.is_asked_with_newest_token()).await;
+    }
+
+    /// Makes another authority, which signs the certificate from [`Member::renew_certificate`] on, and returns it.
+    pub fn rotate_authority(&self) -> String {
+        let authority = Authority::new(&format!("{}-ca", self.name()));
+        let pem = authority.pem();
+        *self.authority() = authority;
+        pem
+    }
+
+    /// Shows a certificate of its present authority to new connections, and returns it; open ones are left alone.
+    pub fn renew_certificate(&self) -> String {
+        let identity = self.authority().server(&HOST_NAMES);
+        self.adopt(identity)
+    }
+
+    /// Shows new connections a certificate that is its own authority, and returns it.
+    pub fn sign_itself(&self) -> String {
+        self.adopt(Identity::self_signed(&HOST_NAMES))
     }
 
     /// What is in the cluster.
@@ -235,6 +274,11 @@ impl Member {
         self.server.connections() - self.connections_before.load(Ordering::Relaxed)
     }
 
+    /// The connections that are open now.
+    pub fn open_connections(&self) -> usize {
+        self.server.open_connections()
+    }
+
     /// The numbers now.
     pub fn counters(&self) -> Counters {
         *self.state.traffic.counters().borrow()
@@ -267,19 +311,36 @@ impl Member {
         *counters.wait_for(|counters| wanted(counters)).await.expect("the sender lives as long as the member")
     }
 
+    /// Shows another certificate to new connections, also after it is healed.
+    fn adopt(&self, identity: Identity) -> String {
+        self.offer(&identity);
+        let certificate = identity.certificate.clone();
+        *self.identity() = identity;
+        certificate
+    }
+
     /// Shows its own certificate again, if it showed another.
     fn certify(&self) {
         if self.flawed.swap(false, Ordering::Relaxed) {
-            self.present(&self.identity);
+            let identity = self.identity().clone();
+            self.present(&identity);
         }
     }
 
     fn flawed_identity(&self, flaw: Flaw) -> Identity {
         match flaw {
             Flaw::OtherAuthority => Authority::new(&format!("{}-ca", self.name())).server(&HOST_NAMES),
-            Flaw::WrongName => self.authority.server(&["elsewhere.example"]),
-            Flaw::Expired => self.authority.expired_server(&HOST_NAMES),
+            Flaw::WrongName => self.authority().server(&["elsewhere.example"]),
+            Flaw::Expired => self.authority().expired_server(&HOST_NAMES),
         }
+    }
+
+    fn authority(&self) -> MutexGuard<'_, Authority> {
+        self.authority.lock().expect("no holder panics")
+    }
+
+    fn identity(&self) -> MutexGuard<'_, Identity> {
+        self.identity.lock().expect("no holder panics")
     }
 
     fn faults(&self) -> MutexGuard<'_, Faults> {
@@ -288,9 +349,13 @@ impl Member {
 
     /// Shows another certificate, also to the clients that are connected now: their connections are cut.
     fn present(&self, identity: &Identity) {
+        self.offer(identity);
+        self.server.cut();
+    }
+
+    fn offer(&self, identity: &Identity) {
         let tls = https::tls(identity, None, self.state.options.protocols.alpn());
         self.server.set_tls(tls.expect("the key belongs to the certificate"));
-        self.server.cut();
     }
 }
 

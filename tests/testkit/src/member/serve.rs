@@ -1,7 +1,7 @@
 //! A request's way through a member: its faults, its token, its script, then what it really has to say.
 
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use http::header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
@@ -25,11 +25,17 @@ use crate::https::{Body, full, response};
 pub(super) struct State {
     pub name: String,
     pub options: MemberOptions,
-    pub token: Mutex<String>,
+    pub tokens: Mutex<Tokens>,
     pub store: Arc<Store>,
     pub faults: Mutex<Faults>,
     pub script: Script,
     pub traffic: Arc<Traffic>,
+}
+
+/// The bearer tokens that are accepted.
+pub(super) struct Tokens {
+    pub current: String,
+    pub previous: Option<String>,
 }
 
 /// A request with its path in decoded segments.
@@ -122,10 +128,15 @@ impl State {
         encoded(document.encode(status, format_or_json))
     }
 
+    pub(super) fn tokens(&self) -> MutexGuard<'_, Tokens> {
+        self.tokens.lock().expect("no holder panics")
+    }
+
     fn knows(&self, headers: &HeaderMap) -> bool {
-        let bearer =
-            headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-        bearer.is_some_and(|bearer| bearer == *self.token.lock().expect("no holder panics"))
+        let tokens = self.tokens();
+        bearer(headers).is_some_and(|bearer| {
+            bearer == tokens.current || tokens.previous.as_ref().is_some_and(|previous| bearer == previous)
+        })
     }
 
     fn route(&self, ask: &Ask<'_>) -> Option<Found> {
@@ -228,6 +239,10 @@ impl<'a> Ask<'a> {
             timeout: self.parameter("timeoutSeconds").parse().ok().map(Duration::from_secs),
         }
     }
+}
+
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "))
 }
 
 fn document((status, document): (StatusCode, Document)) -> Found {

@@ -24,6 +24,8 @@ const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 pub(crate) struct Switches {
     drops: watch::Sender<u64>,
     silent: watch::Sender<bool>,
+    /// Watches that began before are silent for ever.
+    stalls: watch::Sender<u64>,
     bookmarks: watch::Sender<u64>,
 }
 
@@ -74,6 +76,7 @@ impl Switches {
         Self {
             drops: watch::Sender::new(0),
             silent: watch::Sender::new(false),
+            stalls: watch::Sender::new(0),
             bookmarks: watch::Sender::new(0),
         }
     }
@@ -84,6 +87,10 @@ impl Switches {
 
     pub(crate) fn silence(&self, silent: bool) {
         self.silent.send_replace(silent);
+    }
+
+    pub(crate) fn stall(&self) {
+        self.stalls.send_modify(|stalls| *stalls += 1);
     }
 
     pub(crate) fn bookmark(&self) {
@@ -108,10 +115,12 @@ pub(crate) fn begin(plane: Arc<Plane>, options: Options) -> Body {
         options,
     };
     let mut drops = plane.watches.drops.subscribe();
+    let mut stalls = plane.watches.stalls.subscribe();
     tokio::spawn(async move {
         let end = tokio::select! {
             () = lines.closed() => return,
             _ = drops.changed() => End::Broken,
+            _ = stalls.changed() => return lines.closed().await,
             end = watching.run(&plane) => end,
         };
         if matches!(end, End::Broken) {
