@@ -20,7 +20,7 @@ use crate::access::token::TokenReviewer;
 use crate::access::trust::Trust;
 use crate::answer::Answers;
 use crate::config::{Authentication, Config, Members};
-use crate::control;
+use crate::control::Clients;
 use crate::fleet::discovery::Discovery;
 use crate::fleet::karmada::KarmadaSource;
 use crate::fleet::metrics::FleetMetrics;
@@ -64,10 +64,12 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Resul
     let requests = RequestMetrics::register(&mut metrics);
     let metrics = Arc::new(Metrics::new(metrics));
 
-    let client = control::client("--kubeconfig", config.control_plane.kubeconfig.as_deref()).await?;
-    let registry = Registry::new(limits(&config.members, inflight));
+    let (reload, watch) = (config.serving.reload_interval, config.control_plane.watch_timeout);
+    let kubeconfig = config.control_plane.kubeconfig.as_deref();
+    let clients = Clients::open("--kubeconfig", kubeconfig, reload, watch).await?;
+    let (registry, refused) = Registry::new(limits(&config.members, inflight));
     let fleet = registry.fleet();
-    let (source, synced) = KarmadaSource::new(client, registry, fleet_metrics);
+    let (source, synced) = KarmadaSource::new(clients, watch, (registry, refused), fleet_metrics);
     let Members { discovery_interval, timeout, .. } = config.members;
     let (discovery, catalog, discovered) = Discovery::new(fleet.clone(), discovery_interval, timeout);
     let _source = AbortOnDropHandle::new(tokio::spawn(source.run()));
@@ -75,10 +77,11 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Resul
     let _forgetting = AbortOnDropHandle::new(tokio::spawn(forgetting));
     let _discovery = AbortOnDropHandle::new(tokio::spawn(discovery.run(synced.clone())));
 
-    let (authenticators, _trust) =
-        authenticators(&config.authentication, config.serving.reload_interval).await?;
-    let reviews =
-        control::client("--authorization-kubeconfig", config.authorization.kubeconfig.as_deref()).await?;
+    let kubeconfig = config.authentication.kubeconfig.as_deref();
+    let clients = Clients::open("--authentication-kubeconfig", kubeconfig, reload, watch).await?;
+    let (authenticators, _trust) = authenticators(&config.authentication, clients, reload, watch).await?;
+    let kubeconfig = config.authorization.kubeconfig.as_deref();
+    let reviews = Clients::open("--authorization-kubeconfig", kubeconfig, reload, watch).await?;
     let serving = Serving {
         authenticators,
         reviewer: Reviewer::new(reviews, &config.authorization),
@@ -119,12 +122,13 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Resul
 /// Who asks: whom to believe is followed as long as the handles are kept.
 async fn authenticators(
     config: &Authentication,
+    clients: Clients,
     reload_interval: Duration,
+    watch_timeout: Duration,
 ) -> anyhow::Result<(Authenticators, Vec<AbortOnDropHandle<()>>)> {
     let trust = Arc::new(Trust::default());
     let mut following = trust.follow_files(config, reload_interval)?;
-    let client = control::client("--authentication-kubeconfig", config.kubeconfig.as_deref()).await?;
-    if let Some(mut published) = Published::new(client.clone(), trust.clone(), config) {
+    if let Some(mut published) = Published::new(clients.clone(), trust.clone(), config) {
         if config.skip_lookup {
             tracing::warn!(
                 "--authentication-skip-lookup: only what --client-ca-file and --requestheader-client-ca-file say is believed"
@@ -136,10 +140,10 @@ async fn authenticators(
                 }
                 outcome => outcome?,
             }
-            following.push(AbortOnDropHandle::new(tokio::spawn(published.follow())));
+            following.push(AbortOnDropHandle::new(tokio::spawn(published.follow(watch_timeout))));
         }
     }
-    let tokens = TokenReviewer::new(client, config.token_cache_ttl);
+    let tokens = TokenReviewer::new(clients, config.token_cache_ttl);
     Ok((Authenticators::new(trust, tokens), following))
 }
 

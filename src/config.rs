@@ -102,6 +102,8 @@ pub struct ControlPlane {
     pub kubeconfig: Option<PathBuf>,
     /// `None`: no limit on the client's side.
     pub rate: Option<Rate>,
+    /// How long one watch lasts; one that has gone silent is noticed when its time is up.
+    pub watch_timeout: Duration,
 }
 
 /// A token bucket, one token a request. Both numbers are above zero.

@@ -5,15 +5,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Api, Client};
+use kube::Api;
+use kube::runtime::watcher::{self, Event};
+use tokio::sync::mpsc;
 
 use super::request_header::FrontProxy;
 use super::trust::{Trust, TrustError, authority, header_names};
 use crate::config::Authentication;
+use crate::control::Clients;
+use crate::control::watching::Watches;
 
 /// The ConfigMap's namespace.
 pub const NAMESPACE: &str = "kube-system";
@@ -25,15 +26,13 @@ const FRONT_PROXY_CA: &str = "requestheader-client-ca-file";
 
 /// How long the first look may take.
 const LOOK_UP: Duration = Duration::from_secs(10);
-/// After how many seconds the API server ends a watch; one that has gone silent is given up soon after.
-const WATCH: u32 = 60;
 
 /// The parts of [`Trust`] that come from the ConfigMap.
 pub struct Published {
-    client: Client,
+    clients: Clients,
     trust: Arc<Trust>,
     /// Whether that is the authority of client certificates.
-    clients: bool,
+    client_ca: bool,
     /// Whether that is the front proxy.
     front_proxy: bool,
     /// What was there when it was last looked at; `None` if it was not there.
@@ -45,9 +44,9 @@ type Data = BTreeMap<String, String>;
 
 impl Published {
     /// The parts that flags do not give; `None` if they give all.
-    pub fn new(client: Client, trust: Arc<Trust>, config: &Authentication) -> Option<Self> {
-        let (clients, front_proxy) = (config.client_ca_file.is_none(), config.request_header.is_none());
-        (clients || front_proxy).then_some(Self { client, trust, clients, front_proxy, seen: None })
+    pub fn new(clients: Clients, trust: Arc<Trust>, config: &Authentication) -> Option<Self> {
+        let (client_ca, front_proxy) = (config.client_ca_file.is_none(), config.request_header.is_none());
+        (client_ca || front_proxy).then_some(Self { clients, trust, client_ca, front_proxy, seen: None })
     }
 
     /// Reads the ConfigMap once. A part that it does not have is logged.
@@ -55,7 +54,7 @@ impl Published {
     /// # Errors
     /// If it cannot be read or a part of it cannot be used; other parts are used all the same.
     pub async fn look_up(&mut self) -> Result<(), TrustError> {
-        let api = Api::<ConfigMap>::namespaced(self.client.clone(), NAMESPACE);
+        let api = Api::<ConfigMap>::namespaced(self.clients.current(), NAMESPACE);
         let answer = tokio::time::timeout(LOOK_UP, api.get(CONFIG_MAP)).await;
         let answer = answer.map_err(|_| TrustError::Timeout(LOOK_UP))?;
         let map = answer.map_err(|source| TrustError::Lookup { source: Box::new(source) })?;
@@ -69,26 +68,26 @@ impl Published {
         refused.into_iter().next().map_or(Ok(()), Err)
     }
 
-    /// Follows the ConfigMap, by name, until it is dropped. What cannot be used is logged, and what was in use stays in
-    /// use.
-    pub async fn follow(mut self) {
-        let api = Api::<ConfigMap>::namespaced(self.client.clone(), NAMESPACE);
-        let config = watcher::Config::default().fields(&format!("metadata.name={CONFIG_MAP}")).timeout(WATCH);
-        let mut events = std::pin::pin!(watcher(api, config).default_backoff());
+    /// Follows the ConfigMap, by name, until it is dropped; each watch lasts for `watch_timeout`. What cannot be used is
+    /// logged, and what was in use stays in use.
+    pub async fn follow(mut self, watch_timeout: Duration) {
+        let (queue, mut events) = mpsc::channel(1);
+        let _watch = Watches::new(self.clients.clone(), watch_timeout, queue).begin(
+            format!("the configmap {CONFIG_MAP} in the namespace {NAMESPACE}"),
+            watcher::Config::default().fields(&format!("metadata.name={CONFIG_MAP}")),
+            |client| Api::<ConfigMap>::namespaced(client, NAMESPACE),
+            |event| event,
+        );
         let mut listed = false;
-        while let Some(event) = events.next().await {
+        while let Some((_, event)) = events.recv().await {
             match event {
-                Ok(Event::Init) => listed = false,
-                Ok(Event::Apply(map) | Event::InitApply(map)) => {
+                Event::Init => listed = false,
+                Event::Apply(map) | Event::InitApply(map) => {
                     listed = true;
                     self.changed(map.data.unwrap_or_default());
                 }
-                Ok(Event::Delete(_)) => self.gone(),
-                Ok(Event::InitDone) if !listed => self.gone(),
-                Ok(Event::InitDone) => {}
-                Err(error) => {
-                    tracing::debug!(config_map = CONFIG_MAP, %error, "watching failed; trying again");
-                }
+                Event::InitDone if listed => {}
+                Event::InitDone | Event::Delete(_) => self.gone(),
             }
         }
     }
@@ -116,7 +115,7 @@ impl Published {
     /// Takes over each part that can be used, and says why not of the others.
     fn apply(&mut self, data: Data) -> Vec<TrustError> {
         let mut refused = Vec::new();
-        if self.clients {
+        if self.client_ca {
             match bundle(&data, CLIENT_CA).and_then(|pem| authority(CLIENT_CA, pem)) {
                 Ok(authority) => self.trust.set_clients(authority),
                 Err(error) => refused.push(error),

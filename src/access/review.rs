@@ -6,14 +6,15 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::authorization::v1::{
     NonResourceAttributes, ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
 };
+use kube::Api;
 use kube::api::PostParams;
-use kube::{Api, Client};
 use moka::Expiry;
 use moka::future::Cache;
 use thiserror::Error;
 
 use super::user::User;
 use crate::config::Authorization;
+use crate::control::Clients;
 
 /// How long one review may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -71,7 +72,7 @@ pub enum ReviewError {
 
 /// Asks the control plane, once for identical questions at a time.
 pub struct Reviewer {
-    api: Api<SubjectAccessReview>,
+    clients: Clients,
     always_allow_paths: Vec<String>,
     verdicts: Cache<(User, Action), Decision>,
 }
@@ -83,11 +84,11 @@ struct Kept {
 }
 
 impl Reviewer {
-    /// A reviewer that asks through `client`.
-    pub fn new(client: Client, config: &Authorization) -> Self {
+    /// A reviewer that asks through the current client.
+    pub fn new(clients: Clients, config: &Authorization) -> Self {
         let kept = Kept { allowed: config.allowed_ttl, denied: config.denied_ttl };
         Self {
-            api: Api::all(client),
+            clients,
             always_allow_paths: config.always_allow_paths.clone(),
             verdicts: Cache::builder().weigher(weigh).max_capacity(VERDICTS).expire_after(kept).build(),
         }
@@ -117,7 +118,8 @@ impl Reviewer {
     async fn ask(&self, (user, action): (User, Action)) -> Result<Decision, ReviewError> {
         let review = SubjectAccessReview { spec: spec(user, action), ..SubjectAccessReview::default() };
         let parameters = PostParams::default();
-        let asking = self.api.create(&parameters, &review);
+        let api = Api::<SubjectAccessReview>::all(self.clients.current());
+        let asking = api.create(&parameters, &review);
         let answer = tokio::time::timeout(TIMEOUT, asking).await.map_err(|_| ReviewError::Timeout)?;
         let status = answer.map_err(|error| ReviewError::ControlPlane(error.to_string()))?.status;
         let status = status.unwrap_or_default();

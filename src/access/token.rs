@@ -9,12 +9,13 @@ use aws_lc_rs::digest;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInfo};
+use kube::Api;
 use kube::api::PostParams;
-use kube::{Api, Client};
 use moka::future::Cache;
 use thiserror::Error;
 
 use super::user::User;
+use crate::control::Clients;
 
 /// How long one review may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -23,7 +24,7 @@ const VERDICTS: u64 = 10_000;
 
 /// Asks the control plane whose a token is, once for the same token at a time.
 pub struct TokenReviewer {
-    api: Api<TokenReview>,
+    clients: Clients,
     /// By the token's SHA-256, so that no token stays in memory; `None` for nobody's.
     verdicts: Cache<[u8; 32], Option<Arc<User>>>,
     failing: AtomicBool,
@@ -44,10 +45,10 @@ pub enum TokenError {
 }
 
 impl TokenReviewer {
-    /// A reviewer that asks through `client` and keeps verdicts for `kept`; zero keeps none.
-    pub fn new(client: Client, kept: Duration) -> Self {
+    /// A reviewer that asks through the current client and keeps verdicts for `kept`; zero keeps none.
+    pub fn new(clients: Clients, kept: Duration) -> Self {
         Self {
-            api: Api::all(client),
+            clients,
             verdicts: Cache::builder().max_capacity(VERDICTS).time_to_live(kept).build(),
             failing: AtomicBool::new(false),
         }
@@ -70,7 +71,8 @@ impl TokenReviewer {
         let spec = TokenReviewSpec { token: token.to_owned(), audiences: None };
         let review = TokenReview { spec, ..TokenReview::default() };
         let parameters = PostParams::default();
-        let asking = tokio::time::timeout(TIMEOUT, self.api.create(&parameters, &review));
+        let api = Api::<TokenReview>::all(self.clients.current());
+        let asking = tokio::time::timeout(TIMEOUT, api.create(&parameters, &review));
         let answer = match asking.await {
             // What stands in the way there may quote what it was sent.
             Ok(answer) => answer

@@ -86,6 +86,9 @@ pub struct ControlPlane {
     /// Requests at once beyond --kube-api-qps
     #[arg(long, value_name = "NUMBER", value_parser = values::int)]
     kube_api_burst: Option<i64>,
+    /// How long one watch of the control plane lasts; a silent one is noticed when its time is up
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = values::time_span)]
+    watch_timeout: Duration,
 }
 
 #[derive(Debug, Args)]
@@ -258,7 +261,11 @@ impl From<Metrics> for config::Metrics {
 
 impl From<ControlPlane> for config::ControlPlane {
     fn from(flags: ControlPlane) -> Self {
-        Self { kubeconfig: path(flags.kubeconfig), rate: rate(flags.kube_api_qps, flags.kube_api_burst) }
+        Self {
+            kubeconfig: path(flags.kubeconfig),
+            rate: rate(flags.kube_api_qps, flags.kube_api_burst),
+            watch_timeout: flags.watch_timeout,
+        }
     }
 }
 

@@ -61,6 +61,7 @@ fn own_flags_have_the_documented_defaults() {
     };
     assert_eq!(config.serving.pressure, expected);
     assert_eq!(config.serving.reload_interval, Duration::from_secs(10));
+    assert_eq!(config.control_plane.watch_timeout, Duration::from_secs(60));
     assert_eq!(config.members.timeout, Duration::from_secs(5));
     assert_eq!(config.members.connections, 8);
     assert_eq!(config.members.body_bytes, 64 << 20);

@@ -1,76 +1,119 @@
 //! The fleet as Karmada's control plane has it: `Cluster` objects and the Secrets that they refer to, watched.
 //!
 //! Secrets are watched in the namespaces that Clusters refer to, nowhere else, and one that no Cluster refers to is
-//! dropped as it is read.
+//! dropped as it is read. A list is not believed when it lacks what was known: each such object is asked for by name,
+//! and only a 404 makes it gone.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Debug;
+use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use futures::{Stream, StreamExt as _};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
-use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, ResourceExt as _};
 use serde::Deserialize;
-use tokio::sync::{mpsc, watch};
+use serde::de::DeserializeOwned;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::metrics::FleetMetrics;
 use super::registry::{ClusterSecret, ClusterSpec, Registry, SecretName};
+use crate::control::Clients;
+use crate::control::watching::{Watch, Watches, is_status};
+use crate::member::Refused;
 
 /// How many changes may wait for the registry; watches wait when it is full.
 const QUEUE: usize = 256;
+/// How many objects are asked for by name at a time.
+const LOOK_UPS: usize = 16;
+/// How long asking for one may take, and how long to wait before it is asked for again.
+const LOOK_UP: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(1));
 
 /// Watches the control plane and keeps the registry in line with it.
 pub struct KarmadaSource {
-    client: Client,
+    clusters: Watch,
+    clients: Clients,
     registry: Registry,
     metrics: Arc<FleetMetrics>,
+    watches: Watches<Change>,
     changes: mpsc::Sender<(Instant, Change)>,
     queue: mpsc::Receiver<(Instant, Change)>,
+    refused: mpsc::Receiver<Refused>,
     clusters_synced: bool,
     /// Clusters that the list in progress has named.
     listed_clusters: BTreeSet<String>,
     namespaces: BTreeMap<String, Namespace>,
+    /// Of the last namespace that was taken up.
+    generation: u64,
+    look_ups: BTreeMap<Named, LookUp>,
+    looking_up: Arc<Semaphore>,
     synced: watch::Sender<bool>,
 }
 
 /// One namespace whose Secrets are watched.
 struct Namespace {
+    /// Tells its events from those of a watch that was given up and may still have some in the queue.
+    generation: u64,
     synced: bool,
     /// Secrets that the list in progress has named.
     listed: BTreeSet<String>,
-    _watch: AbortOnDropHandle<()>,
+    watching: Watch,
+}
+
+/// An object that is asked for by name. An event of the same object ends it: what a watch says later is newer.
+struct LookUp {
+    /// Whether a list lacked it.
+    missed: bool,
+    /// Members that wait for newer credentials.
+    waiting: Vec<Refused>,
+    _asking: AbortOnDropHandle<()>,
+}
+
+/// What can be asked for by name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Named {
+    Cluster(String),
+    Secret(SecretName),
 }
 
 enum Change {
     Cluster(Event<DynamicObject>),
-    Secret(String, Event<Secret>),
-    /// A Secret that was asked for by name, since its event came before any Cluster referred to it.
-    Fetched(SecretName, Option<Secret>),
+    Secret { namespace: String, generation: u64, event: Event<Secret> },
+    FoundCluster(String, Option<Box<DynamicObject>>),
+    FoundSecret(SecretName, Option<Secret>),
 }
 
 impl KarmadaSource {
-    /// A source that has not started. The receiver says when all Clusters and Secrets have been seen once.
+    /// A source whose watches have begun; each watch lasts for `watch_timeout`. The receiver says when all Clusters and
+    /// Secrets have been seen once.
     pub fn new(
-        client: Client,
-        registry: Registry,
+        clients: Clients,
+        watch_timeout: Duration,
+        (registry, refused): (Registry, mpsc::Receiver<Refused>),
         metrics: Arc<FleetMetrics>,
     ) -> (Self, watch::Receiver<bool>) {
         let (changes, queue) = mpsc::channel(QUEUE);
         let (synced, receiver) = watch::channel(false);
+        let what = "clusters.cluster.karmada.io".to_owned();
+        let watches = Watches::new(clients.clone(), watch_timeout, changes.clone());
         let source = Self {
-            client,
+            clusters: watches.begin(what, watcher::Config::default(), cluster_api, Change::Cluster),
+            watches,
+            clients,
             registry,
             metrics,
             changes,
             queue,
+            refused,
             clusters_synced: false,
             listed_clusters: BTreeSet::new(),
             namespaces: BTreeMap::new(),
+            generation: 0,
+            look_ups: BTreeMap::new(),
+            looking_up: Arc::new(Semaphore::new(LOOK_UPS)),
             synced,
         };
         (source, receiver)
@@ -78,15 +121,17 @@ impl KarmadaSource {
 
     /// Runs until it is dropped.
     pub async fn run(mut self) {
-        let kind = GroupVersionKind::gvk("cluster.karmada.io", "v1alpha1", "Cluster");
-        let api = Api::<DynamicObject>::all_with(self.client.clone(), &ApiResource::from_gvk(&kind));
-        let events = watcher(api, watcher::Config::default()).default_backoff();
-        let _watch = forward("clusters", events, self.changes.clone(), Change::Cluster);
-        while let Some((queued, change)) = self.queue.recv().await {
-            self.metrics.queued(queued.elapsed());
-            self.take(change);
-            let (asked, not_ready, outside) = self.registry.census();
-            self.metrics.clusters(asked, not_ready, outside);
+        loop {
+            tokio::select! {
+                Some((queued, change)) = self.queue.recv() => {
+                    self.metrics.queued(queued.elapsed());
+                    self.take(change);
+                    let (asked, not_ready, outside) = self.registry.census();
+                    self.metrics.clusters(asked, not_ready, outside);
+                }
+                Some(refused) = self.refused.recv() => self.take_refusal(refused),
+                else => return,
+            }
         }
     }
 
@@ -96,16 +141,46 @@ impl KarmadaSource {
                 self.take_cluster(event);
                 self.watch_namespaces();
             }
-            Change::Secret(namespace, event) => self.take_secret(&namespace, event),
-            Change::Fetched(name, secret) => {
-                self.registry.apply_secret(name, secret.map(ClusterSecret::from));
+            Change::Secret { namespace, generation, event } => {
+                self.take_secret(&namespace, generation, event);
+            }
+            Change::FoundCluster(name, found) => {
+                let Some(look_up) = self.look_ups.remove(&Named::Cluster(name.clone())) else { return };
+                if look_up.missed && found.is_some() {
+                    self.clusters.distrust();
+                }
+                match found {
+                    Some(cluster) => self.apply_cluster(&cluster),
+                    None => self.registry.remove_cluster(&name),
+                }
+                self.watch_namespaces();
+            }
+            Change::FoundSecret(name, found) => {
+                let Some(look_up) = self.look_ups.remove(&Named::Secret(name.clone())) else { return };
+                if let Some(namespace) = self.namespaces.get(&name.namespace)
+                    && look_up.missed
+                    && found.is_some()
+                {
+                    namespace.watching.distrust();
+                }
+                self.registry.apply_secret(name, found.map(ClusterSecret::from));
             }
         }
         let synced = self.clusters_synced && self.namespaces.values().all(|namespace| namespace.synced);
         if synced && !*self.synced.borrow() {
-            self.registry.report_outsiders();
             tracing::info!(members = self.registry.fleet().borrow().entries().count(), "the fleet is known");
             self.synced.send_replace(true);
+        }
+    }
+
+    /// Reads the member's Secret anew; the member learns by the registry whether that has brought another token.
+    fn take_refusal(&mut self, refused: Refused) {
+        if let Some(secret) = self.registry.secret_of(&refused.cluster).cloned() {
+            tracing::info!(
+                cluster = refused.cluster,
+                "the cluster refuses its token; its Secret is read again"
+            );
+            self.look_up(Named::Secret(secret)).waiting.push(refused);
         }
     }
 
@@ -114,19 +189,28 @@ impl KarmadaSource {
             Event::Init => self.listed_clusters.clear(),
             Event::InitApply(object) => {
                 self.listed_clusters.insert(object.name_any());
-                self.apply_cluster(&object);
+                self.apply_seen_cluster(&object);
             }
             Event::InitDone => {
                 let listed = std::mem::take(&mut self.listed_clusters);
                 let known = self.registry.clusters().map(|(name, _)| name.to_owned());
-                for gone in known.filter(|name| !listed.contains(name)).collect::<Vec<_>>() {
-                    self.registry.remove_cluster(&gone);
+                for missing in known.filter(|name| !listed.contains(name)).collect::<Vec<_>>() {
+                    self.look_up(Named::Cluster(missing)).missed = true;
                 }
                 self.clusters_synced = true;
             }
-            Event::Apply(object) => self.apply_cluster(&object),
-            Event::Delete(object) => self.registry.remove_cluster(&object.name_any()),
+            Event::Apply(object) => self.apply_seen_cluster(&object),
+            Event::Delete(object) => {
+                let name = object.name_any();
+                self.registry.remove_cluster(&name);
+                self.look_ups.remove(&Named::Cluster(name));
+            }
         }
+    }
+
+    fn apply_seen_cluster(&mut self, object: &DynamicObject) {
+        self.look_ups.remove(&Named::Cluster(object.name_any()));
+        self.apply_cluster(object);
     }
 
     fn apply_cluster(&mut self, object: &DynamicObject) {
@@ -144,42 +228,45 @@ impl KarmadaSource {
         };
         let secret = spec.secret.clone();
         self.registry.apply_cluster(&name, spec);
+        // Its event may have come before any Cluster referred to it.
         if let Some(secret) = secret
             && self.namespaces.get(&secret.namespace).is_some_and(|namespace| namespace.synced)
-            && !self.registry.secrets().any(|known| *known == secret)
+            && !self.registry.has_read(&secret)
         {
-            self.fetch(secret);
+            self.look_up(Named::Secret(secret));
         }
     }
 
-    /// Watches the namespaces that Clusters refer to, and no others.
+    /// Watches the namespaces that Clusters refer to, and no others, as soon as all Clusters are known: before that
+    /// Secrets would come that no Cluster seems to refer to.
     fn watch_namespaces(&mut self) {
+        if !self.clusters_synced {
+            return;
+        }
         let referred = self.registry.clusters().filter_map(|(_, spec)| spec.secret.as_ref());
         let wanted: BTreeSet<String> = referred.map(|secret| secret.namespace.clone()).collect();
-        if self.clusters_synced {
-            self.namespaces.retain(|namespace, _| wanted.contains(namespace));
-        }
+        self.namespaces.retain(|namespace, _| wanted.contains(namespace));
         for namespace in wanted {
             if self.namespaces.contains_key(&namespace) {
                 continue;
             }
-            let api = Api::<Secret>::namespaced(self.client.clone(), &namespace);
-            let events = watcher(api, watcher::Config::default()).default_backoff();
-            let tag = namespace.clone();
-            let into_change = move |event| Change::Secret(tag.clone(), event);
-            let watch = forward("secrets", events, self.changes.clone(), into_change);
-            let state = Namespace { synced: false, listed: BTreeSet::new(), _watch: watch };
+            self.generation += 1;
+            let generation = self.generation;
+            let (of, tag) = (namespace.clone(), namespace.clone());
+            let watching = self.watches.begin(
+                format!("secrets in the namespace {namespace}"),
+                watcher::Config::default(),
+                move |client| Api::namespaced(client, &of),
+                move |event| Change::Secret { namespace: tag.clone(), generation, event },
+            );
+            let state = Namespace { generation, synced: false, listed: BTreeSet::new(), watching };
             self.namespaces.insert(namespace, state);
-        }
-        let unwatched = |secret: &&SecretName| !self.namespaces.contains_key(&secret.namespace);
-        for secret in self.registry.secrets().filter(unwatched).cloned().collect::<Vec<_>>() {
-            self.registry.apply_secret(secret, None);
         }
     }
 
-    fn take_secret(&mut self, namespace: &str, event: Event<Secret>) {
-        // A watch that was given up may still have events in the queue.
-        let Some(state) = self.namespaces.get_mut(namespace) else { return };
+    fn take_secret(&mut self, namespace: &str, generation: u64, event: Event<Secret>) {
+        let state = self.namespaces.get_mut(namespace).filter(|state| state.generation == generation);
+        let Some(state) = state else { return };
         match event {
             Event::Init => state.listed.clear(),
             Event::InitApply(secret) => {
@@ -189,68 +276,105 @@ impl KarmadaSource {
             Event::InitDone => {
                 state.synced = true;
                 let listed = std::mem::take(&mut state.listed);
-                let gone =
-                    |secret: &&SecretName| secret.namespace == namespace && !listed.contains(&secret.name);
-                for secret in self.registry.secrets().filter(gone).cloned().collect::<Vec<_>>() {
-                    self.registry.apply_secret(secret, None);
+                let referred = self.registry.clusters().filter_map(|(_, spec)| spec.secret.as_ref());
+                let missing: BTreeSet<SecretName> = referred
+                    .filter(|secret| secret.namespace == namespace)
+                    .filter(|secret| !listed.contains(&secret.name) || !self.registry.has_read(secret))
+                    .cloned()
+                    .collect();
+                for secret in missing {
+                    let missed = !listed.contains(&secret.name);
+                    self.look_up(Named::Secret(secret)).missed |= missed;
                 }
             }
             Event::Apply(secret) => self.apply_secret(secret),
-            Event::Delete(secret) => self.registry.apply_secret(secret_name(&secret), None),
+            Event::Delete(secret) => {
+                let name = secret_name(&secret);
+                self.registry.apply_secret(name.clone(), None);
+                self.look_ups.remove(&Named::Secret(name));
+            }
         }
     }
 
     fn apply_secret(&mut self, secret: Secret) {
         let name = secret_name(&secret);
-        if self.registry.refers_to(&name) {
-            self.registry.apply_secret(name, Some(secret.into()));
-        }
+        self.registry.apply_secret(name.clone(), Some(secret.into()));
+        self.look_ups.remove(&Named::Secret(name));
     }
 
-    fn fetch(&self, name: SecretName) {
-        let api = Api::<Secret>::namespaced(self.client.clone(), &name.namespace);
-        let changes = self.changes.clone();
-        tokio::spawn(async move {
-            match api.get_opt(&name.name).await {
-                Ok(secret) => {
-                    let _ = changes.send((Instant::now(), Change::Fetched(name, secret))).await;
-                }
-                Err(error) => {
-                    let SecretName { namespace, name } = name;
-                    tracing::warn!(namespace, name, %error, "the Secret of a cluster cannot be read");
-                }
+    /// Asks for an object until there is an answer.
+    fn look_up(&mut self, named: Named) -> &mut LookUp {
+        let look_up = self.look_ups.entry(named).or_insert_with_key(|named| {
+            let (clients, changes) = (self.clients.clone(), self.changes.clone());
+            let (named, permits) = (named.clone(), self.looking_up.clone());
+            let asking = async move {
+                let change = match &named {
+                    Named::Cluster(name) => {
+                        let found = find(&clients, &permits, &named, cluster_api, name).await;
+                        Change::FoundCluster(name.clone(), found.map(Box::new))
+                    }
+                    Named::Secret(secret) => {
+                        let api = |client| Api::namespaced(client, &secret.namespace);
+                        Change::FoundSecret(
+                            secret.clone(),
+                            find(&clients, &permits, &named, api, &secret.name).await,
+                        )
+                    }
+                };
+                let _ = changes.send((Instant::now(), change)).await;
+            };
+            LookUp {
+                missed: false,
+                waiting: Vec::new(),
+                _asking: AbortOnDropHandle::new(tokio::spawn(asking)),
             }
         });
+        look_up.waiting.retain(|refused| !refused.is_abandoned());
+        look_up
     }
 }
 
-/// Moves a watch's events into the queue; troubles are logged, and the watch goes on with backoff.
-fn forward<K: Debug + Send + 'static>(
-    resource: &'static str,
-    events: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
-    changes: mpsc::Sender<(Instant, Change)>,
-    into_change: impl Fn(Event<K>) -> Change + Send + 'static,
-) -> AbortOnDropHandle<()> {
-    AbortOnDropHandle::new(tokio::spawn(async move {
-        let mut events = std::pin::pin!(events);
-        let mut failing = false;
-        while let Some(event) = events.next().await {
-            match event {
-                Ok(event) => {
-                    failing = false;
-                    if changes.send((Instant::now(), into_change(event))).await.is_err() {
-                        return;
-                    }
-                }
-                // Said once, until the watch has recovered.
-                Err(error) if !failing => {
-                    failing = true;
-                    tracing::warn!(resource, %error, "watching the control plane failed; trying again");
-                }
-                Err(error) => tracing::debug!(resource, %error, "watching the control plane failed again"),
+/// Asks for an object again and again; `None` if it does not exist.
+async fn find<K: Clone + DeserializeOwned + fmt::Debug>(
+    clients: &Clients,
+    permits: &Semaphore,
+    named: &Named,
+    api: impl Fn(Client) -> Api<K>,
+    name: &str,
+) -> Option<K> {
+    let mut said = false;
+    loop {
+        let permit = permits.acquire().await;
+        let asked = timeout(LOOK_UP.0, api(clients.current()).get_opt(name)).await;
+        let error = match asked {
+            Ok(Ok(found)) => return found,
+            Ok(Err(error)) if is_status(&error, 403) => {
+                format!("{error}; grant this user the verb get on it")
             }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer within {:?}", LOOK_UP.0),
+        };
+        if !said {
+            tracing::warn!(object = %named, error, "the control plane does not show an object; trying again");
+            said = true;
         }
-    }))
+        drop(permit);
+        sleep(LOOK_UP.1).await;
+    }
+}
+
+fn cluster_api(client: Client) -> Api<DynamicObject> {
+    let kind = GroupVersionKind::gvk("cluster.karmada.io", "v1alpha1", "Cluster");
+    Api::all_with(client, &ApiResource::from_gvk(&kind))
+}
+
+impl fmt::Display for Named {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cluster(name) => write!(formatter, "Cluster {name}"),
+            Self::Secret(SecretName { namespace, name }) => write!(formatter, "Secret {namespace}/{name}"),
+        }
+    }
 }
 
 /// Reads what leads to the API server out of a `Cluster`.

@@ -1,15 +1,15 @@
 //! The single writer of the fleet: clusters and their Secrets come in, snapshots go out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use thiserror::Error;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::{Entry, Fleet};
 use crate::member::credentials::{Credentials, CredentialsError, Endpoint, Proxy, Token, Trust};
 use crate::member::transport::Limits;
-use crate::member::{Member, TrustError};
+use crate::member::{Member, Refused, TrustError};
 
 /// A cluster as Karmada describes it: the part of `cluster.karmada.io/v1alpha1` that leads to its API server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +48,7 @@ pub struct ClusterSecret {
     pub ca_bundle: Option<Vec<u8>>,
 }
 
-/// Why a cluster is no member.
+/// Why a cluster is no member, or why one that is keeps its last good credentials.
 #[derive(Debug, Error)]
 pub enum NotAMember {
     /// A cluster in Pull mode, or one that is still joining.
@@ -57,6 +57,9 @@ pub enum NotAMember {
     /// A cluster in Pull mode, or one that is still joining.
     #[error("it refers to no Secret (Pull mode, or still joining)")]
     NoSecretRef,
+    /// Nothing is known of the Secret yet, which is about to change.
+    #[error("its Secret {}/{} has not been read", .0.namespace, .0.name)]
+    Unread(SecretName),
     /// The Secret does not exist.
     #[error("its Secret {}/{} does not exist", .0.namespace, .0.name)]
     NoSecret(SecretName),
@@ -75,12 +78,12 @@ pub enum NotAMember {
 pub struct Registry {
     limits: Limits,
     clusters: BTreeMap<String, ClusterSpec>,
-    secrets: BTreeMap<SecretName, ClusterSecret>,
+    /// Those that clusters refer to, as far as they have been read; `None` for one that does not exist.
+    secrets: BTreeMap<SecretName, Option<ClusterSecret>>,
     members: BTreeMap<String, Joined>,
-    /// Why each cluster that is no member is none, in words, so that it is said once.
-    outside: BTreeMap<String, String>,
-    /// Whether outsiders are reported: while the first lists come in, Secrets are missing that will follow.
-    reporting: bool,
+    /// What is wrong with a cluster, in words, so that it is said once.
+    complaints: BTreeMap<String, String>,
+    refusals: mpsc::Sender<Refused>,
     fleet: watch::Sender<Arc<Fleet>>,
 }
 
@@ -90,18 +93,23 @@ struct Joined {
     member: Arc<Member>,
 }
 
+/// How many members may wait for newer credentials.
+const REFUSALS: usize = 256;
+
 impl Registry {
-    /// A registry without clusters.
-    pub fn new(limits: Limits) -> Self {
-        Self {
+    /// A registry without clusters. The receiver says which members refuse their tokens.
+    pub fn new(limits: Limits) -> (Self, mpsc::Receiver<Refused>) {
+        let (refusals, refused) = mpsc::channel(REFUSALS);
+        let registry = Self {
             limits,
             clusters: BTreeMap::new(),
             secrets: BTreeMap::new(),
             members: BTreeMap::new(),
-            outside: BTreeMap::new(),
-            reporting: false,
+            complaints: BTreeMap::new(),
+            refusals,
             fleet: watch::Sender::new(Arc::default()),
-        }
+        };
+        (registry, refused)
     }
 
     /// The snapshots.
@@ -113,6 +121,7 @@ impl Registry {
     pub fn apply_cluster(&mut self, name: &str, spec: ClusterSpec) {
         if self.clusters.get(name) != Some(&spec) {
             self.clusters.insert(name.to_owned(), spec);
+            self.drop_secrets();
             self.refresh(name);
             self.publish();
         }
@@ -121,14 +130,15 @@ impl Registry {
     /// Forgets a cluster.
     pub fn remove_cluster(&mut self, name: &str) {
         if self.clusters.remove(name).is_some() {
+            self.drop_secrets();
             self.refresh(name);
             self.publish();
         }
     }
 
-    /// Takes a Secret that is new or may have changed; `None` if it is gone.
+    /// Takes a Secret that is new or may have changed; `None` if it is gone. One that no cluster refers to is dropped.
     pub fn apply_secret(&mut self, name: SecretName, secret: Option<ClusterSecret>) {
-        if self.secrets.get(&name) == secret.as_ref() {
+        if self.secrets.get(&name) == Some(&secret) {
             return;
         }
         let concerned: Vec<String> = self
@@ -137,16 +147,14 @@ impl Registry {
             .filter(|(_, spec)| spec.secret.as_ref() == Some(&name))
             .map(|(cluster, _)| cluster.clone())
             .collect();
-        match secret {
-            Some(secret) => self.secrets.insert(name, secret),
-            None => self.secrets.remove(&name),
-        };
+        if concerned.is_empty() {
+            return;
+        }
+        self.secrets.insert(name, secret);
         for cluster in &concerned {
             self.refresh(cluster);
         }
-        if !concerned.is_empty() {
-            self.publish();
-        }
+        self.publish();
     }
 
     /// The clusters, by name.
@@ -154,35 +162,33 @@ impl Registry {
         self.clusters.iter().map(|(name, spec)| (name.as_str(), spec))
     }
 
-    /// The names of the Secrets that are kept.
-    pub fn secrets(&self) -> impl Iterator<Item = &SecretName> {
-        self.secrets.keys()
+    /// The Secret that a cluster refers to.
+    pub fn secret_of(&self, cluster: &str) -> Option<&SecretName> {
+        self.clusters.get(cluster)?.secret.as_ref()
     }
 
-    /// Whether a cluster refers to the Secret.
-    pub fn refers_to(&self, secret: &SecretName) -> bool {
-        self.clusters.values().any(|spec| spec.secret.as_ref() == Some(secret))
+    /// Whether the Secret has been read, or found not to exist.
+    pub fn has_read(&self, secret: &SecretName) -> bool {
+        self.secrets.contains_key(secret)
     }
 
     /// How many clusters are asked, are members but not Ready, and are no members.
     pub fn census(&self) -> (usize, usize, usize) {
         let ready = |name: &String| self.clusters.get(name).is_some_and(|spec| spec.ready);
         let asked = self.members.keys().filter(|name| ready(name)).count();
-        (asked, self.members.len() - asked, self.outside.len())
+        (asked, self.members.len() - asked, self.clusters.len() - self.members.len())
     }
 
-    /// Says which clusters are no members and why; from now on that is said as it happens.
-    pub fn report_outsiders(&mut self) {
-        self.reporting = true;
-        for (cluster, reason) in &self.outside {
-            report_outsider(cluster, reason);
-        }
+    fn drop_secrets(&mut self) {
+        let referred: BTreeSet<&SecretName> =
+            self.clusters.values().filter_map(|spec| spec.secret.as_ref()).collect();
+        self.secrets.retain(|name, _| referred.contains(name));
     }
 
     /// Brings one cluster's member in line with what is known of it.
     fn refresh(&mut self, name: &str) {
         let Some(spec) = self.clusters.get(name) else {
-            self.outside.remove(name);
+            self.complaints.remove(name);
             if self.members.remove(name).is_some() {
                 tracing::info!(cluster = name, "cluster left the fleet");
             }
@@ -190,21 +196,33 @@ impl Registry {
         };
         match self.credentials(spec).and_then(|credentials| self.join(name, spec, credentials)) {
             Ok(joined) => {
-                self.outside.remove(name);
+                if self.complaints.remove(name).is_some() && joined.is_none() {
+                    tracing::info!(cluster = name, "the cluster's credentials can be used again");
+                }
                 if let Some(joined) = joined {
                     self.members.insert(name.to_owned(), joined);
                 }
             }
             Err(error) => {
-                self.members.remove(name);
+                // The same cluster whose credentials are missing or malformed is asked with the last good ones.
+                let left = matches!(error, NotAMember::NoEndpoint | NotAMember::NoSecretRef);
+                if left || self.members.get(name).is_some_and(|joined| joined.uid != spec.uid) {
+                    self.members.remove(name);
+                }
                 let reason = error.to_string();
-                if self.outside.get(name) != Some(&reason) {
-                    if self.reporting {
-                        report_outsider(name, &reason);
-                    }
-                    self.outside.insert(name.to_owned(), reason);
+                if !matches!(error, NotAMember::Unread(_)) && self.complaints.get(name) != Some(&reason) {
+                    self.report(name, &reason);
+                    self.complaints.insert(name.to_owned(), reason);
                 }
             }
+        }
+    }
+
+    fn report(&self, cluster: &str, reason: &str) {
+        if self.members.contains_key(cluster) {
+            tracing::warn!(cluster, reason, "the cluster is asked with its last good credentials");
+        } else {
+            tracing::warn!(cluster, reason, "cluster is not asked");
         }
     }
 
@@ -213,7 +231,11 @@ impl Registry {
             return Err(NotAMember::NoEndpoint);
         }
         let name = spec.secret.clone().ok_or(NotAMember::NoSecretRef)?;
-        let Some(secret) = self.secrets.get(&name) else { return Err(NotAMember::NoSecret(name)) };
+        let secret = match self.secrets.get(&name) {
+            None => return Err(NotAMember::Unread(name)),
+            Some(None) => return Err(NotAMember::NoSecret(name)),
+            Some(Some(secret)) => secret,
+        };
         let Some(token) = secret.token.as_deref().filter(|token| !token.is_empty()) else {
             return Err(NotAMember::NoToken(name));
         };
@@ -253,8 +275,9 @@ impl Registry {
             return Ok(None);
         }
         let endpoint = credentials.endpoint.clone();
+        let refusals = self.refusals.clone();
+        let member = Arc::new(Member::new(name.to_owned(), credentials, &self.limits, refusals)?);
         tracing::info!(cluster = name, %endpoint, "cluster joined the fleet");
-        let member = Arc::new(Member::new(name.to_owned(), credentials, &self.limits)?);
         Ok(Some(Joined { uid: spec.uid.clone(), endpoint, member }))
     }
 
@@ -268,8 +291,4 @@ impl Registry {
         });
         self.fleet.send_replace(Arc::new(Fleet::new(entries.collect())));
     }
-}
-
-fn report_outsider(cluster: &str, reason: &str) {
-    tracing::warn!(cluster, reason, "cluster is not asked");
 }

@@ -16,6 +16,9 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use http::StatusCode;
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::time::{Instant, timeout};
 
 use crate::api::custom_metrics::Version;
 use crate::api::discovery::Catalog;
@@ -31,6 +34,11 @@ use transport::{Limits, Reply, Transport};
 /// What members are asked for: protobuf, or JSON.
 pub const ACCEPT: &str = "application/vnd.kubernetes.protobuf,application/json";
 
+/// How long the credentials of a member that refuses them are not asked for again.
+const SPARE: Duration = Duration::from_secs(1);
+/// How long a query waits for newer credentials.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// Our live handle on one cluster. It outlives its credentials: a new token, CA or proxy swaps the transport and
 /// keeps what was learned.
 pub struct Member {
@@ -41,6 +49,16 @@ pub struct Member {
     health: Health,
     transport: ArcSwap<Transport>,
     discovered: ArcSwapOption<Discovered>,
+    refusals: mpsc::Sender<Refused>,
+    /// When newer credentials were last asked for.
+    asked: Mutex<Option<Instant>>,
+}
+
+/// A member has refused its token: whoever knows newer credentials renews the member and then drops this.
+pub struct Refused {
+    /// The cluster's name.
+    pub cluster: String,
+    done: oneshot::Sender<()>,
 }
 
 /// What a member's discovery said.
@@ -53,11 +71,16 @@ pub struct Discovered {
 }
 
 impl Member {
-    /// A member that nothing is known of yet.
+    /// A member that nothing is known of yet. When it refuses its token it says so on `refusals`.
     ///
     /// # Errors
     /// If the credentials cannot be used.
-    pub fn new(name: String, credentials: Credentials, limits: &Limits) -> Result<Self, TrustError> {
+    pub fn new(
+        name: String,
+        credentials: Credentials,
+        limits: &Limits,
+        refusals: mpsc::Sender<Refused>,
+    ) -> Result<Self, TrustError> {
         let rate = limits.rate.and_then(limiter);
         let transport = ArcSwap::from_pointee(Transport::new(credentials, limits)?);
         static IDS: AtomicU64 = AtomicU64::new(0);
@@ -69,6 +92,8 @@ impl Member {
             health: Health::default(),
             transport,
             discovered: ArcSwapOption::empty(),
+            refusals,
+            asked: Mutex::default(),
         })
     }
 
@@ -111,6 +136,7 @@ impl Member {
     }
 
     /// Asks for a path, encoded already, when the rate allows it. `claim` says whether the room for answers bounds it.
+    /// If the credentials have been replaced by the time that they fail, it asks once more with the new ones.
     ///
     /// # Errors
     /// If no whole answer came.
@@ -120,7 +146,39 @@ impl Member {
                 tokio::time::sleep(early.wait_time_from(DefaultClock::default().now())).await;
             }
         }
-        self.transport().get(path, ACCEPT, claim).await
+        let transport = self.transport();
+        let result = transport.get(path, ACCEPT, claim).await;
+        let renewed = match &result {
+            Ok(reply) if reply.status == StatusCode::UNAUTHORIZED => self.after_refusal(&transport).await,
+            Err(Failure::Connect(_)) => self.other_than(&transport),
+            _ => None,
+        };
+        match renewed {
+            Some(transport) => transport.get(path, ACCEPT, claim).await,
+            None => result,
+        }
+    }
+
+    /// The transport after `refused`. If there is none yet, newer credentials are asked for, once for all queries that
+    /// are refused at a time.
+    async fn after_refusal(&self, refused: &Arc<Transport>) -> Option<Arc<Transport>> {
+        if let Some(renewed) = self.other_than(refused) {
+            return Some(renewed);
+        }
+        let mut asked = self.asked.lock().await;
+        if asked.is_none_or(|asked| asked.elapsed() >= SPARE) && self.other_than(refused).is_none() {
+            *asked = Some(Instant::now());
+            let (done, answered) = oneshot::channel();
+            let refusal = Refused { cluster: self.name.clone(), done };
+            if self.refusals.try_send(refusal).is_ok() {
+                let _ = timeout(PATIENCE, answered).await;
+            }
+        }
+        self.other_than(refused)
+    }
+
+    fn other_than(&self, transport: &Arc<Transport>) -> Option<Arc<Transport>> {
+        Some(self.transport()).filter(|current| !Arc::ptr_eq(current, transport))
     }
 
     /// What it means that no answer came within `timeout`: a member that is still being connected to is unreachable.
@@ -149,6 +207,13 @@ impl Member {
             self.discovered.store(Some(Arc::new(discovered)));
         }
         news
+    }
+}
+
+impl Refused {
+    /// Whether nobody waits any more.
+    pub fn is_abandoned(&self) -> bool {
+        self.done.is_closed()
     }
 }
 

@@ -4,6 +4,7 @@
 //! file events miss. Content that cannot be used is refused, and what was in use stays in use.
 
 use std::fmt::Display;
+use std::future::ready;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -50,37 +51,60 @@ impl Files {
 
     /// Reads them every `interval` as long as the handle is kept, and gives their contents to `apply` when they
     /// differ from `current`. What `apply` refuses is logged once and `current` goes on.
-    pub fn follow<E: Display>(
+    pub fn follow<E: Display + Send>(
         self,
-        mut current: Contents,
+        current: Contents,
         interval: Duration,
         mut apply: impl FnMut(&Contents) -> Result<(), E> + Send + 'static,
     ) -> AbortOnDropHandle<()> {
-        AbortOnDropHandle::new(tokio::spawn(async move {
-            let mut refused = None;
-            loop {
-                tokio::time::sleep(interval).await;
-                let complaint = match self.read() {
-                    Ok(contents) if contents == current => None,
-                    Ok(contents) => match apply(&contents) {
-                        Ok(()) => {
-                            tracing::info!(files = %self, "files have changed and are in use");
-                            current = contents;
-                            None
-                        }
-                        Err(error) => Some(error.to_string()),
-                    },
-                    Err(error) => Some(error.to_string()),
-                };
-                if let Some(complaint) = &complaint
-                    && refused.as_ref() != Some(complaint)
-                {
-                    tracing::warn!(files = %self, error = complaint, "files have changed and cannot be used; what was in use stays in use");
-                }
-                refused = complaint;
-            }
-        }))
+        let what = self.to_string();
+        follow(what, current, interval, move || self.read(), move |contents| ready(apply(&contents)))
     }
+}
+
+/// The same for whatever `read` makes of files, and for an `apply` that takes its time.
+pub fn follow<C, R, A, E>(
+    what: String,
+    mut current: C,
+    interval: Duration,
+    mut read: impl FnMut() -> Result<C, R> + Send + 'static,
+    mut apply: impl FnMut(C) -> A + Send + 'static,
+) -> AbortOnDropHandle<()>
+where
+    C: Clone + PartialEq + Send + 'static,
+    R: Display,
+    A: Future<Output = Result<(), E>> + Send,
+    E: Display,
+{
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        let mut refused = None;
+        loop {
+            tokio::time::sleep(interval).await;
+            let contents = read().map_err(|error| error.to_string());
+            let complaint = match contents {
+                Ok(contents) if contents == current => None,
+                Ok(contents) => match apply(contents.clone()).await {
+                    Ok(()) => {
+                        tracing::info!(files = what, "files have changed and are in use");
+                        current = contents;
+                        None
+                    }
+                    Err(error) => Some(error.to_string()),
+                },
+                Err(error) => Some(error),
+            };
+            if let Some(complaint) = &complaint
+                && refused.as_ref() != Some(complaint)
+            {
+                tracing::warn!(
+                    files = what,
+                    error = complaint,
+                    "files have changed and cannot be used; what was in use stays in use"
+                );
+            }
+            refused = complaint;
+        }
+    }))
 }
 
 impl Display for Files {

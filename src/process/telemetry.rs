@@ -43,10 +43,14 @@ fn filter(asked: Option<&str>, verbosity: i32) -> Result<EnvFilter, ParseError> 
     EnvFilter::try_new(format!("{asked},kube_client::client=error"))
 }
 
+/// What fails between us and the control plane is said once by whoever asked, not again by kube at each attempt.
 fn directives(verbosity: i32) -> &'static str {
     match verbosity {
-        ..=3 => "info",
-        4..=5 => "info,karmada_metrics_adapter=debug",
+        ..=3 => "info,kube_client::client::builder=off,kube_runtime::watcher=error",
+        4..=5 => concat!(
+            "info,karmada_metrics_adapter=debug,kube_client::client::builder=off,",
+            "kube_runtime::watcher=error"
+        ),
         6..=7 => concat!(
             "info,karmada_metrics_adapter=debug,hyper=debug,rustls=debug,kube=debug,",
             "kube_client::client::builder=debug"

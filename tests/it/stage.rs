@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use serde_json::Value;
-use testkit::adapter::AdapterProcess;
+use testkit::adapter::{AdapterProcess, Invocation};
 use testkit::api_client::{Answer, ApiClient, Credentials};
 use testkit::fleet::Fleet;
 use testkit::member::Member;
@@ -49,6 +49,16 @@ impl Stage {
         Self { fleet, adapter, front }
     }
 
+    /// The same in an environment of its own, beside a fleet that stands.
+    pub async fn start_in(fleet: Fleet, flags: &[&str], environment: Vec<(String, String)>) -> Self {
+        let flags: Vec<String> = flags.iter().map(ToString::to_string).collect();
+        let invocation = fleet.invocation(binary(), &flags).expect("a kubeconfig is written");
+        let mut adapter =
+            AdapterProcess::start(&Invocation { environment, ..invocation }).expect("the adapter starts");
+        adapter.ready(GENEROUS).await.expect("the adapter is ready");
+        Self::of(fleet, adapter)
+    }
+
     /// The member of this number, counted from 0.
     pub fn member(&self, index: usize) -> &Member {
         &self.fleet.members[index]
@@ -75,6 +85,19 @@ impl Stage {
         send(&self.front, method, path, headers, body).await
     }
 
+    /// Waits until the adapter's log has this many lines with these words.
+    pub async fn logged(&self, words: &str, times: usize) {
+        let deadline = Instant::now() + GENEROUS;
+        loop {
+            let log = std::fs::read_to_string(self.adapter.log()).expect("a log");
+            if log.lines().filter(|line| line.contains(words)).count() >= times {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{words:?} is not {times} times in\n{log}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// The adapter's own metrics, by way of the secure port.
     pub async fn metrics(&self) -> String {
         String::from_utf8(self.get("/metrics").await.body.to_vec()).expect("text")
@@ -89,6 +112,11 @@ pub async fn members(count: usize, pods: usize) -> Vec<Member> {
         members.push(member.with_pods("http_requests", pods));
     }
     members
+}
+
+/// The query of [`PODS`], asked so that no other query of this number shares its answer.
+pub fn distinct(number: usize) -> String {
+    format!("{PODS}?labelSelector=app%3Dsample-app,a%21%3D{number}")
 }
 
 /// The adapter that is under test.

@@ -4,23 +4,12 @@ use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use testkit::control_plane::MemberSpec;
+use testkit::fleet::Fleet;
 use testkit::member::Member;
 use testkit::pki::Authority;
 use testkit::proxy::{Kind, Proxy};
 
 use crate::stage::{PODS, Stage, clusters, until};
-
-fn spec(member: &Member) -> MemberSpec {
-    let access = member.access();
-    MemberSpec {
-        name: access.name,
-        endpoint: access.endpoint,
-        ca_bundle: Some(access.ca_pem),
-        token: Some(access.token),
-        ready: true,
-        ..MemberSpec::default()
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_behind_a_proxy_is_asked_through_it() {
@@ -31,7 +20,7 @@ async fn a_member_behind_a_proxy_is_asked_through_it() {
         let joined = stage.fleet.plane.join(&MemberSpec {
             proxy_url: Some(proxy.url()),
             proxy_header: vec![("X-Tenant".to_owned(), "one,two".to_owned())],
-            ..spec(&member)
+            ..MemberSpec::from(&member)
         });
         joined.expect("it joins");
         until(&stage, |names| names == ["member1"]).await;
@@ -49,6 +38,36 @@ async fn a_member_behind_a_proxy_is_asked_through_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_speaks_tls_is_trusted_as_the_system_trusts() {
+    let proxy = Proxy::start(Kind::Https).await.expect("a proxy starts");
+    let roots = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(roots.path(), proxy.ca_pem()).expect("written");
+    let member = Member::start("member1").await.expect("a member starts").with_pods("http_requests", 2);
+    let fleet = Fleet::start(Vec::new()).await.expect("the fleet starts");
+    fleet
+        .plane
+        .join(&MemberSpec { proxy_url: Some(proxy.url()), ..MemberSpec::from(&member) })
+        .expect("it joins");
+    let environment = vec![("SSL_CERT_FILE".to_owned(), roots.path().display().to_string())];
+    let stage = Stage::start_in(fleet, &[], environment).await;
+    until(&stage, |names| names == ["member1"]).await;
+    assert_eq!(proxy.tunnels().len(), 1);
+
+    // Without it, the proxy is a stranger.
+    let fleet = Fleet::start(Vec::new()).await.expect("the fleet starts");
+    fleet
+        .plane
+        .join(&MemberSpec { proxy_url: Some(proxy.url()), ..MemberSpec::from(&member) })
+        .expect("it joins");
+    let stranger = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(stranger.path(), Authority::new("somebody-else").pem()).expect("written");
+    let environment = vec![("SSL_CERT_FILE".to_owned(), stranger.path().display().to_string())];
+    let stage = Stage::start_in(fleet, &[], environment).await;
+    assert_eq!(stage.get(PODS).await.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(proxy.tunnels().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn trust_is_what_the_cluster_and_its_secret_say() {
     let stage = Stage::start(Vec::new(), &[]).await;
     let mut members = Vec::new();
@@ -56,10 +75,15 @@ async fn trust_is_what_the_cluster_and_its_secret_say() {
         members.push(Member::start(name).await.expect("a member starts").with_pods("http_requests", 1));
     }
     let other = Authority::new("somebody-else").pem();
-    stage.fleet.plane.join(&spec(&members[0])).expect("it joins");
-    let insecure = MemberSpec { insecure: true, ca_bundle: Some(other.clone()), ..spec(&members[1]) };
+    stage.fleet.plane.join(&MemberSpec::from(&members[0])).expect("it joins");
+    let insecure =
+        MemberSpec { insecure: true, ca_bundle: Some(other.clone()), ..MemberSpec::from(&members[1]) };
     stage.fleet.plane.join(&insecure).expect("it joins");
-    stage.fleet.plane.join(&MemberSpec { ca_bundle: Some(other), ..spec(&members[2]) }).expect("it joins");
+    stage
+        .fleet
+        .plane
+        .join(&MemberSpec { ca_bundle: Some(other), ..MemberSpec::from(&members[2]) })
+        .expect("it joins");
     until(&stage, |names| names == ["bundle", "insecure"]).await;
     let answer = stage.get(PODS).await;
     assert_eq!(clusters(&answer.json().expect("JSON")), ["bundle", "insecure"]);

@@ -57,7 +57,8 @@ fn shows(verbosity: i32, target: &str, level: Level) -> bool {
 fn low_levels_show_information_and_no_debugging() {
     for verbosity in [-1, 0, 1, 2, 3] {
         assert!(shows(verbosity, OURS, Level::INFO));
-        assert!(shows(verbosity, "kube_runtime::watcher", Level::INFO));
+        assert!(shows(verbosity, "rustls::client", Level::INFO));
+        assert!(!shows(verbosity, "kube_runtime::watcher", Level::WARN));
         assert!(!shows(verbosity, OURS, Level::DEBUG));
     }
 }

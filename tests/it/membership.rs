@@ -1,0 +1,310 @@
+//! Members that join, leave and change, and a control plane that fails them: nobody is lost, nobody is made up.
+
+use std::time::{Duration, Instant};
+
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use http::StatusCode;
+use serde_json::{Value, json};
+use testkit::control_plane::{ADAPTER_USER, MemberSpec};
+use testkit::fleet::Fleet;
+use testkit::member::{Fault, Member, MemberOptions};
+
+use crate::stage::{CLUSTER_LABEL, GENEROUS, PODS, Stage, binary, clusters, distinct, members, until};
+
+/// Where the kit's members have their Secrets, as with Karmada.
+const CLUSTER_NAMESPACE: &str = "karmada-cluster";
+
+/// Asks once: everybody is there and nobody is complained about.
+async fn whole(stage: &Stage, expected: &[&str]) {
+    let answer = stage.get(PODS).await;
+    assert_eq!((answer.status, answer.warnings()), (StatusCode::OK, Vec::new()), "{:?}", answer.body);
+    assert_eq!(clusters(&answer.json().expect("JSON")), expected);
+}
+
+async fn member(name: &str) -> Member {
+    Member::start(name).await.expect("a member starts").with_pods("http_requests", 1)
+}
+
+fn cluster(name: &str, namespace: &str, endpoint: &str) -> Value {
+    json!({
+        "apiVersion": "cluster.karmada.io/v1alpha1",
+        "kind": "Cluster",
+        "metadata": {"name": name},
+        "spec": {
+            "apiEndpoint": endpoint,
+            "syncMode": "Push",
+            "secretRef": {"namespace": namespace, "name": name},
+        },
+        "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+    })
+}
+
+fn secret(name: &str, namespace: &str, token: &str, bundle: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": name, "namespace": namespace},
+        "data": {"token": BASE64_STANDARD.encode(token.as_bytes()), "caBundle": BASE64_STANDARD.encode(bundle.as_bytes())},
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_endpoint_is_asked_in_place_of_the_old_one() {
+    let stage = Stage::start(members(2, 1).await, &[]).await;
+    let moved = member("member1").await;
+    stage.fleet.plane.join(&MemberSpec::from(&moved)).expect("it joins");
+    moved.until(|counters| counters.requests > 0).await;
+    until(&stage, |names| names == ["member1", "member2"]).await;
+    stage.member(0).reset_counters();
+    for _ in 0..5 {
+        whole(&stage, &["member1", "member2"]).await;
+    }
+    assert_eq!(stage.member(0).counters().requests, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_comes_late_makes_a_member() {
+    let stage = Stage::start(members(1, 1).await, &[]).await;
+    let late = member("late").await;
+    let access = late.access();
+    stage.fleet.plane.apply(cluster("late", CLUSTER_NAMESPACE, &access.endpoint)).expect("applied");
+    stage.logged("its Secret karmada-cluster/late does not exist", 1).await;
+    whole(&stage, &["member1"]).await;
+    let secret = secret("late", CLUSTER_NAMESPACE, &access.token, &access.ca_pem);
+    stage.fleet.plane.apply(secret).expect("applied");
+    until(&stage, |names| names == ["late", "member1"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_vanishes_or_is_malformed_leaves_the_last_good_credentials() {
+    let stage = Stage::start(members(2, 1).await, &[]).await;
+    let (plane, access) = (&stage.fleet.plane, stage.member(0).access());
+    let both = ["member1", "member2"];
+    let last_good = "the cluster is asked with its last good credentials";
+    assert!(plane.delete("Secret", CLUSTER_NAMESPACE, "member1"));
+    stage.logged(last_good, 1).await;
+    whole(&stage, &both).await;
+    for (number, (token, bundle)) in
+        [("", access.ca_pem.as_str()), ("two\nlines", &access.ca_pem), (&access.token, "no certificate")]
+            .into_iter()
+            .enumerate()
+    {
+        plane.apply(secret("member1", CLUSTER_NAMESPACE, token, bundle)).expect("applied");
+        stage.logged(last_good, 2 + number).await;
+        whole(&stage, &both).await;
+    }
+    let token = stage.member(0).rotate_token();
+    plane.apply(secret("member1", CLUSTER_NAMESPACE, &token, &access.ca_pem)).expect("applied");
+    let asked = async { while !stage.get(PODS).await.warnings().is_empty() {} };
+    tokio::time::timeout(GENEROUS, asked).await.expect("the new token is used");
+    whole(&stage, &both).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_in_pull_mode_or_on_its_way_out_is_no_member() {
+    let stage = Stage::start(members(3, 1).await, &[]).await;
+    let plane = &stage.fleet.plane;
+    let pull = MemberSpec { name: "member1".to_owned(), ready: true, ..MemberSpec::default() };
+    plane.join(&pull).expect("it is changed");
+    until(&stage, |names| names == ["member2", "member3"]).await;
+    let mut leaving = Value::clone(&plane.object("Cluster", "", "member2").expect("it has joined"));
+    leaving["metadata"]["deletionTimestamp"] = json!("2026-11-21T00:00:00Z");
+    plane.apply(leaving).expect("applied");
+    until(&stage, |names| names == ["member3"]).await;
+    whole(&stage, &["member3"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_malformed_cluster_is_passed_over_and_stops_nobody() {
+    let stage = Stage::start(members(1, 1).await, &[]).await;
+    let mut malformed = cluster("malformed", CLUSTER_NAMESPACE, "");
+    malformed["spec"]["apiEndpoint"] = json!(["no", "text"]);
+    stage.fleet.plane.apply(malformed).expect("applied");
+    stage.fleet.plane.apply(cluster("nowhere", CLUSTER_NAMESPACE, "ftp://nowhere")).expect("applied");
+    let late = member("late").await;
+    stage.fleet.plane.join(&MemberSpec::from(&late)).expect("it joins");
+    until(&stage, |names| names == ["late", "member1"]).await;
+    stage.logged("the Cluster object is malformed and passed over", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_server_behind_a_path_prefix_is_asked_below_it() {
+    let options = MemberOptions { path_prefix: "/k8s/clusters/c-1".to_owned(), ..MemberOptions::default() };
+    let behind = Member::start_with("behind", options).await.expect("a member starts");
+    let stage = Stage::start(vec![behind.with_pods("http_requests", 2)], &[]).await;
+    whole(&stage, &["behind"]).await;
+    assert!(!stage.member(0).requests_to("/k8s/clusters/c-1/apis/custom.metrics.k8s.io/v1beta2/").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bundle_that_holds_the_leaf_itself_is_enough() {
+    let (own, signed, other) = (member("own").await, member("signed").await, member("other").await);
+    let stage = Stage::start(Vec::new(), &[]).await;
+    let leaf_of_another = other.renew_certificate();
+    other.renew_certificate();
+    let leaves =
+        [(&own, own.sign_itself()), (&signed, signed.renew_certificate()), (&other, leaf_of_another)];
+    for (member, leaf) in leaves {
+        let joining = MemberSpec { ca_bundle: Some(leaf), ..MemberSpec::from(member) };
+        stage.fleet.plane.join(&joining).expect("it joins");
+    }
+    until(&stage, |names| names == ["own", "signed"]).await;
+    let answer = stage.get(PODS).await;
+    assert!(answer.warnings()[0].contains("other: cannot connect: invalid peer certificate"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_are_watched_where_clusters_refer_to_them_and_again_after_a_while_without() {
+    let stage = Stage::start(members(1, 1).await, &[]).await;
+    let (plane, far) = (&stage.fleet.plane, member("far").await);
+    let access = far.access();
+    let list = "/api/v1/namespaces/elsewhere/secrets";
+    for round in 1..=3 {
+        plane.apply(secret("far", "elsewhere", &far.token(), &access.ca_pem)).expect("applied");
+        plane.apply(cluster("far", "elsewhere", &access.endpoint)).expect("applied");
+        until(&stage, |names| names == ["far", "member1"]).await;
+        assert_eq!(plane.count("list", list), round);
+        assert!(plane.delete("Cluster", "", "far"));
+        until(&stage, |names| names == ["member1"]).await;
+        far.rotate_token();
+    }
+    assert_eq!(plane.count("list", "/api/v1/secrets"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_forbidden_is_logged_with_what_to_grant() {
+    let fleet = Fleet::start(members(2, 1).await).await.expect("the fleet starts");
+    let plane = &fleet.plane;
+    let reads = ["get", "list", "watch"];
+    plane.revoke(ADAPTER_USER);
+    plane.allow(ADAPTER_USER, &reads, "", &["configmaps"]);
+    let adapter = fleet.run_adapter(binary(), &[], None).expect("the adapter starts");
+    let mut stage = Stage::of(fleet, adapter);
+    let grant = "grant this user the verbs get, list and watch on";
+    stage.logged(&format!("{grant} clusters.cluster.karmada.io"), 1).await;
+    stage.fleet.plane.allow(ADAPTER_USER, &reads, "cluster.karmada.io", &["clusters"]);
+    stage.logged(&format!("{grant} secrets in the namespace karmada-cluster"), 1).await;
+    stage.fleet.plane.allow(ADAPTER_USER, &reads, "", &["secrets"]);
+    stage.adapter.ready(GENEROUS).await.expect("the adapter is ready");
+    whole(&stage, &["member1", "member2"]).await;
+    let log = std::fs::read_to_string(stage.adapter.log()).expect("a log");
+    assert_eq!(log.lines().filter(|line| line.contains(grant)).count(), 2, "each is said once:\n{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_trouble_of_the_control_plane_loses_a_member() {
+    let stage = Stage::start(members(3, 1).await, &[]).await;
+    let plane = &stage.fleet.plane;
+    let mut expected = vec!["member1", "member2", "member3"];
+    // Whatever happens, what comes after it is seen, and nobody is missing meanwhile.
+    let extra = [member("late1").await, member("late2").await, member("late3").await, member("late4").await];
+    for (round, late) in extra.iter().enumerate() {
+        match round {
+            0 => plane.restart().await,
+            1 => plane.compact(),
+            // The API server that is asked next has neither the history nor any object, for a while.
+            2 => {
+                plane.empty_lists(true);
+                plane.compact();
+                plane
+                    .seen(|request| request.verb == "get" && request.path.ends_with("/clusters/member1"))
+                    .await;
+                whole(&stage, &expected).await;
+            }
+            _ => {
+                plane.drop_watches();
+                plane.compact();
+            }
+        }
+        plane.join(&MemberSpec::from(late)).expect("it joins");
+        plane.empty_lists(false);
+        let deadline = Instant::now() + GENEROUS;
+        loop {
+            let answer = stage.get(PODS).await;
+            assert_eq!((answer.status, answer.warnings()), (StatusCode::OK, Vec::new()), "round {round}");
+            let names = clusters(&answer.json().expect("JSON"));
+            assert!(
+                expected.iter().all(|name| names.iter().any(|found| found == name)),
+                "{round}: {names:?}"
+            );
+            if names.iter().any(|name| name == late.name()) {
+                break;
+            }
+            assert!(Instant::now() < deadline, "round {round}: {names:?}");
+        }
+        expected.push(late.name());
+        expected.sort_unstable();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_has_gone_unseen_is_missed() {
+    let stage = Stage::start(members(3, 1).await, &[]).await;
+    let plane = &stage.fleet.plane;
+    plane.silence_watches(true);
+    plane.remove("member2");
+    plane.compact();
+    whole(&stage, &["member1", "member2", "member3"]).await;
+    plane.silence_watches(false);
+    until(&stage, |names| names == ["member1", "member3"]).await;
+    assert!(plane.count("get", "/apis/cluster.karmada.io/v1alpha1/clusters/member2") >= 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watches_that_have_gone_silent_are_taken_up_again() {
+    let stage = Stage::start(members(2, 1).await, &["--watch-timeout=2s"]).await;
+    stage.fleet.plane.stall_watches();
+    stage.fleet.plane.set_ready("member2", false);
+    until(&stage, |names| names == ["member1"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_is_refused_is_read_again_once_for_all_who_ask() {
+    let stage =
+        Stage::start(members(2, 1).await, &["--discovery-interval=1h", "--on-member-failure=partial"]).await;
+    let (plane, ill) = (&stage.fleet.plane, stage.member(0));
+    let reading = "/api/v1/namespaces/karmada-cluster/secrets/member1";
+    // The adapter hears nothing of the new token until it asks.
+    plane.stall_watches();
+    let token = ill.rotate_token();
+    plane.apply(secret("member1", CLUSTER_NAMESPACE, &token, &ill.access().ca_pem)).expect("applied");
+    let paths: Vec<String> = (0..20).map(distinct).collect();
+    for answer in futures::future::join_all(paths.iter().map(|path| stage.get(path))).await {
+        assert_eq!((answer.status, answer.warnings()), (StatusCode::OK, Vec::new()));
+    }
+    assert_eq!(plane.count("get", reading), 1);
+
+    // A Secret that knows no better is read once a second at most, and the refusal is the failure.
+    let before = plane.count("get", reading);
+    ill.rotate_token();
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(1500) {
+        let answer = stage.get(PODS).await;
+        assert_eq!(clusters(&answer.json().expect("JSON")), ["member2"]);
+        assert!(answer.warnings()[0].contains("member1: HTTP 401"), "{:?}", answer.warnings());
+    }
+    let read = plane.count("get", reading) - before;
+    assert!((1..=1 + start.elapsed().as_secs() as usize).contains(&read), "{read} times");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn eighty_members_are_served_at_once_beside_twenty_that_hang() {
+    let members = members(100, 1).await;
+    for (number, member) in members[..20].iter().enumerate() {
+        member.fault(if number % 2 == 0 { Fault::Frozen } else { Fault::Hang });
+    }
+    let hanging: Vec<&str> = members[..20].iter().map(Member::name).collect();
+    let others = format!("{CLUSTER_LABEL}%20notin%20%28{}%29", hanging.join("%2C"));
+    let fleet = Fleet::start(members).await.expect("the fleet starts");
+    let adapter = fleet.run_adapter(binary(), &[], None).expect("the adapter starts");
+    let stage = Stage::of(fleet, adapter);
+    stage.logged("the fleet is known", 1).await;
+    let known = Instant::now();
+    let answer = stage.get(&format!("{PODS}?metricLabelSelector={others}")).await;
+    let took = known.elapsed();
+    assert_eq!((answer.status, answer.warnings()), (StatusCode::OK, Vec::new()), "{:?}", answer.body);
+    assert_eq!(clusters(&answer.json().expect("JSON")).len(), 80);
+    // One second on a machine of its own.
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    eprintln!("80 members were served {took:?} after the fleet was known");
+}
