@@ -54,7 +54,7 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Resul
     let mut metrics = MetricsRegistry::default();
     let expiry = Expiry::register(&mut metrics);
     let (tls, _certificate) = tls::server_config(&config.serving, &expiry)?;
-    let _expiry = expiry.warn();
+    let _warnings = expiry.clone().warn();
     let admission = Admission::register(&mut metrics, config.serving.pressure.requests);
     let inflight = Budget::new(config.members.inflight_bytes);
     let help = "Bytes of members' answers that are held";
@@ -79,7 +79,8 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Resul
 
     let kubeconfig = config.authentication.kubeconfig.as_deref();
     let clients = Clients::open("--authentication-kubeconfig", kubeconfig, reload, watch).await?;
-    let (authenticators, _trust) = authenticators(&config.authentication, clients, reload, watch).await?;
+    let (authenticators, _trust) =
+        authenticators(&config.authentication, clients, reload, watch, expiry).await?;
     let kubeconfig = config.authorization.kubeconfig.as_deref();
     let reviews = Clients::open("--authorization-kubeconfig", kubeconfig, reload, watch).await?;
     let serving = Serving {
@@ -125,8 +126,9 @@ async fn authenticators(
     clients: Clients,
     reload_interval: Duration,
     watch_timeout: Duration,
+    expiry: Expiry,
 ) -> anyhow::Result<(Authenticators, Vec<AbortOnDropHandle<()>>)> {
-    let trust = Arc::new(Trust::default());
+    let trust = Arc::new(Trust::new(expiry));
     let mut following = trust.follow_files(config, reload_interval)?;
     if let Some(mut published) = Published::new(clients.clone(), trust.clone(), config) {
         if config.skip_lookup {

@@ -13,6 +13,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 
 use super::user::User;
+use crate::process::expiry;
 
 /// The certificate chain of one connection; the handshake has proved that the client holds its key.
 #[derive(Debug)]
@@ -26,6 +27,7 @@ pub struct Presented {
 #[derive(Debug)]
 pub struct Authority {
     verifier: Arc<dyn ClientCertVerifier>,
+    end: Option<i64>,
 }
 
 /// Whom a verified certificate names.
@@ -150,15 +152,23 @@ impl Authority {
     /// If it has no certificate, or one that cannot be read.
     pub fn from_pem(pem: &[u8]) -> Result<Self, AuthorityError> {
         let mut roots = RootCertStore::empty();
+        let mut end = None;
         for certificate in CertificateDer::pem_slice_iter(pem) {
-            roots.add(certificate?)?;
+            let certificate = certificate?;
+            end = end.max(expiry::end(&certificate));
+            roots.add(certificate)?;
         }
         if roots.is_empty() {
             return Err(AuthorityError::Empty);
         }
         let provider = Arc::new(crypto::aws_lc_rs::default_provider());
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
-        Ok(Self { verifier })
+        Ok(Self { verifier, end })
+    }
+
+    /// When the last of its certificates ends, in seconds since 1970.
+    pub fn end(&self) -> Option<i64> {
+        self.end
     }
 }
 

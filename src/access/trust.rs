@@ -13,14 +13,15 @@ use super::certificate::{Authority, AuthorityError};
 use super::published;
 use super::request_header::FrontProxy;
 use crate::config::{Authentication, RequestHeader};
+use crate::process::expiry::Expiry;
 use crate::process::file::{FileError, Files};
 
 const CLIENT_CA: &str = "--client-ca-file";
 const FRONT_PROXY_CA: &str = "--requestheader-client-ca-file";
 
 /// Whom to believe now. A part changes as a whole and by itself; one that was never known is `None`.
-#[derive(Default)]
 pub struct Trust {
+    expiry: Expiry,
     front_proxy: ArcSwapOption<FrontProxy>,
     clients: ArcSwapOption<Authority>,
 }
@@ -66,6 +67,11 @@ pub enum TrustError {
 }
 
 impl Trust {
+    /// Nobody is believed yet. When the authorities end is noted in `expiry`.
+    pub fn new(expiry: Expiry) -> Self {
+        Self { expiry, front_proxy: ArcSwapOption::empty(), clients: ArcSwapOption::empty() }
+    }
+
     /// The front proxy to believe.
     pub fn front_proxy(&self) -> Option<Arc<FrontProxy>> {
         self.front_proxy.load_full()
@@ -78,11 +84,13 @@ impl Trust {
 
     /// Believes another front proxy from now on.
     pub fn set_front_proxy(&self, front_proxy: FrontProxy) {
+        self.expiry.note("front-proxy-ca", front_proxy.authority.end());
         self.front_proxy.store(Some(Arc::new(front_proxy)));
     }
 
     /// Believes other client certificates from now on.
     pub fn set_clients(&self, authority: Authority) {
+        self.expiry.note("client-ca", authority.end());
         self.clients.store(Some(Arc::new(authority)));
     }
 

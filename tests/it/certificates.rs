@@ -76,7 +76,10 @@ async fn a_broken_pair_or_one_that_does_not_match_leaves_the_old_one_in_use() {
 async fn the_end_of_the_serving_certificate_is_a_metric_and_a_warning_ahead_of_time() {
     let stage = Stage::start(members(1, 1).await, &[SOON]).await;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
-    assert!(expiry(&stage).await > now + 365 * 24 * 60 * 60, "the test kit's certificates last");
+    for certificate in ["serving", "client-ca", "front-proxy-ca"] {
+        let end = expiry(&stage, certificate).await;
+        assert!(end > now + 365 * 24 * 60 * 60, "the test kit's certificates last: {certificate} {end}");
+    }
     let log = std::fs::read_to_string(stage.adapter.log()).expect("a log");
     assert!(!log.contains("a certificate ends soon"), "{log}");
 
@@ -84,7 +87,7 @@ async fn the_end_of_the_serving_certificate_is_a_metric_and_a_warning_ahead_of_t
     stage.adapter.replace_serving_files(&short.certificate, &short.key).expect("files are written");
     let line = stage.adapter.says("a certificate ends soon: renew it", GENEROUS).await.expect("a warning");
     assert!(line.contains("WARN") && line.contains("certificate=\"serving\""), "{line}");
-    let end = expiry(&stage).await;
+    let end = expiry(&stage, "serving").await;
     assert!((now..now + 3600).contains(&end), "{end}");
     let line = stage.adapter.says("a certificate has ended: renew it", GENEROUS).await.expect("an error");
     assert!(line.contains("ERROR") && line.contains("certificate=\"serving\""), "{line}");
@@ -95,10 +98,11 @@ async fn the_end_of_the_serving_certificate_is_a_metric_and_a_warning_ahead_of_t
     }
 }
 
-async fn expiry(stage: &Stage) -> u64 {
+async fn expiry(stage: &Stage, certificate: &str) -> u64 {
     let metrics = stage.metrics().await;
-    let name = r#"karmada_metrics_adapter_certificate_expiry_timestamp_seconds{certificate="serving"} "#;
-    let value = metrics.lines().find_map(|line| line.strip_prefix(name)).expect("the metric");
+    let name = "karmada_metrics_adapter_certificate_expiry_timestamp_seconds";
+    let name = format!("{name}{{certificate=\"{certificate}\"}} ");
+    let value = metrics.lines().find_map(|line| line.strip_prefix(&name)).expect("the metric");
     value.parse().expect("a number")
 }
 
