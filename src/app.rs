@@ -79,8 +79,11 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Resul
 
     let kubeconfig = config.authentication.kubeconfig.as_deref();
     let clients = Clients::open("--authentication-kubeconfig", kubeconfig, reload, watch).await?;
-    let (authenticators, _trust) =
-        authenticators(&config.authentication, clients, reload, watch, expiry).await?;
+    let (authenticators, _trust) = tokio::select! {
+        // A control plane that does not answer must not keep the process from ending.
+        () = shutdown.cancelled() => return Ok(()),
+        begun = authenticators(&config.authentication, clients, reload, watch, expiry) => begun?,
+    };
     let kubeconfig = config.authorization.kubeconfig.as_deref();
     let reviews = Clients::open("--authorization-kubeconfig", kubeconfig, reload, watch).await?;
     let serving = Serving {

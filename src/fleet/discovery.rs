@@ -10,7 +10,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Fleet, Standing};
+use super::Fleet;
 use crate::api::custom_metrics::Version;
 use crate::api::discovery::{Catalog, DiscoveryError};
 use crate::member::{Discovered, Failure, Member};
@@ -120,9 +120,7 @@ impl Discovery {
     fn unite(&self, fleet: &Fleet) {
         let mut union = Catalog::default();
         for entry in fleet.entries() {
-            if let Standing::Ready(member) = entry.standing()
-                && let Some(discovered) = member.discovered()
-            {
+            if let Some(discovered) = entry.member().discovered() {
                 union.merge(&discovered.catalog);
             }
         }

@@ -420,12 +420,22 @@ fn read_cluster(object: &DynamicObject) -> Result<ClusterSpec, serde_json::Error
     Ok(ClusterSpec {
         uid: object.uid().unwrap_or_default(),
         api_endpoint: spec.api_endpoint,
-        secret: spec.secret_ref.map(|Reference { namespace, name }| SecretName { namespace, name }),
+        secret: spec
+            .secret_ref
+            .map(|Reference { namespace, name }| SecretName { namespace, name })
+            .filter(|SecretName { namespace, name }| is_name(namespace) && is_name(name)),
         insecure: spec.insecure,
         proxy_url: spec.proxy_url,
         proxy_header: spec.proxy_header,
         ready,
     })
+}
+
+/// Whether a Secret or a namespace may be called so; anything else would be asked for as another path.
+fn is_name(text: &str) -> bool {
+    let allowed =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.');
+    !text.is_empty() && text.bytes().all(allowed) && !text.starts_with('.')
 }
 
 fn secret_name(secret: &Secret) -> SecretName {

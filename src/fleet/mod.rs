@@ -27,8 +27,8 @@ pub struct Entry {
 pub enum Standing {
     /// It is.
     Ready(Arc<Member>),
-    /// Karmada says that it is not Ready, so it is not asked and counts as failed.
-    NotReady,
+    /// Karmada says that it is not Ready, so it is not asked and counts as failed; what is known of it stays known.
+    NotReady(Arc<Member>),
 }
 
 impl Fleet {
@@ -47,7 +47,7 @@ impl Fleet {
     pub fn members(&self) -> impl Iterator<Item = &Arc<Member>> {
         self.entries.iter().filter_map(|entry| match &entry.standing {
             Standing::Ready(member) => Some(member),
-            Standing::NotReady => None,
+            Standing::NotReady(_) => None,
         })
     }
 }
@@ -59,13 +59,19 @@ impl Entry {
     }
 
     /// A cluster that is not.
-    pub fn not_ready(cluster: &str) -> Self {
-        Self { cluster: cluster.into(), standing: Standing::NotReady }
+    pub fn not_ready(member: Arc<Member>) -> Self {
+        Self { cluster: member.name().into(), standing: Standing::NotReady(member) }
     }
 
     /// Its name.
     pub fn cluster(&self) -> &Arc<str> {
         &self.cluster
+    }
+
+    /// Its member, whether it is asked or not.
+    pub fn member(&self) -> &Arc<Member> {
+        let (Standing::Ready(member) | Standing::NotReady(member)) = &self.standing;
+        member
     }
 
     /// Whether it is asked.

@@ -12,7 +12,7 @@ use crate::member::transport::Limits;
 use crate::member::{Member, Refused, TrustError};
 
 /// A cluster as Karmada describes it: the part of `cluster.karmada.io/v1alpha1` that leads to its API server.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct ClusterSpec {
     /// `metadata.uid`: a cluster that is deleted and joined again is another one.
     pub uid: String,
@@ -55,7 +55,7 @@ pub enum NotAMember {
     #[error("it has no API endpoint (Pull mode, or still joining)")]
     NoEndpoint,
     /// A cluster in Pull mode, or one that is still joining.
-    #[error("it refers to no Secret (Pull mode, or still joining)")]
+    #[error("it refers to no Secret that there may be (Pull mode, or still joining)")]
     NoSecretRef,
     /// Nothing is known of the Secret yet, which is about to change.
     #[error("its Secret {}/{} has not been read", .0.namespace, .0.name)]
@@ -286,7 +286,7 @@ impl Registry {
             if self.clusters.get(name).is_some_and(|spec| spec.ready) {
                 Entry::ready(joined.member.clone())
             } else {
-                Entry::not_ready(name)
+                Entry::not_ready(joined.member.clone())
             }
         });
         self.fleet.send_replace(Arc::new(Fleet::new(entries.collect())));

@@ -80,7 +80,7 @@ impl Gather {
                 let start = Instant::now();
                 let (outcome, room) = match entry.standing() {
                     Standing::Ready(member) => self.ask(member, query, claim, timeout).await,
-                    Standing::NotReady => (Outcome::Failure(Failure::NotReady), None),
+                    Standing::NotReady(_) => (Outcome::Failure(Failure::NotReady), None),
                 };
                 self.metrics.member(entry.cluster(), &outcome, start.elapsed());
                 (place, Answered { cluster: entry.cluster().clone(), outcome }, room)

@@ -158,6 +158,16 @@ async fn a_cluster_that_is_not_ready_is_not_asked_and_named() {
     stage.fleet.plane.set_ready("member2", false);
     until(&stage, |names| names == ["member1", "member3"]).await;
     missing_member2(&stage, "the cluster is not Ready").await;
+    for name in ["member1", "member3"] {
+        stage.fleet.plane.set_ready(name, false);
+    }
+    let refused = async { while stage.get(PODS).await.status != StatusCode::SERVICE_UNAVAILABLE {} };
+    tokio::time::timeout(crate::stage::GENEROUS, refused).await.expect("no cluster is Ready");
+    let list = stage.get("/apis/custom.metrics.k8s.io/v1beta2").await.json().expect("JSON");
+    assert_eq!(list["resources"][0]["name"], "pods/http_requests", "discovery keeps what it knows");
+    for name in ["member1", "member3"] {
+        stage.fleet.plane.set_ready(name, true);
+    }
     stage.fleet.plane.set_ready("member2", true);
     until(&stage, |names| names.len() == 3).await;
 }
