@@ -118,6 +118,8 @@ pub(crate) fn begin(plane: Arc<Plane>, options: Options) -> Body {
     let mut stalls = plane.watches.stalls.subscribe();
     tokio::spawn(async move {
         let end = tokio::select! {
+            // A change that comes after a switch must not overtake it.
+            biased;
             () = lines.closed() => return,
             _ = drops.changed() => End::Broken,
             _ = stalls.changed() => return lines.closed().await,
