@@ -14,6 +14,7 @@ mod last_known;
 mod layers;
 mod members;
 mod membership;
+mod paths;
 mod pressure;
 mod process;
 mod raw;
