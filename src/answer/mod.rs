@@ -55,12 +55,14 @@ pub type Answered = Result<Answer, Arc<Status>>;
 
 type Pending = BoxFuture<'static, Answered>;
 
+/// The queries that are being answered, each with a number of its own.
+type InFlight = DashMap<Key, (u64, WeakShared<Pending>)>;
+
 /// Answers queries from the fleet.
-#[derive(Clone)]
 pub struct Answers {
     kitchen: Arc<Kitchen>,
-    in_flight: Arc<DashMap<Key, (u64, WeakShared<Pending>)>>,
-    ticket: Arc<AtomicU64>,
+    in_flight: Arc<InFlight>,
+    ticket: AtomicU64,
 }
 
 /// What it takes to make an answer.
@@ -84,7 +86,7 @@ impl Answers {
         let gather = Gather::new(members, metrics.clone());
         let Members { timeout: member_timeout, on_failure, .. } = *members;
         let kitchen = Arc::new(Kitchen { fleet, gather, member_timeout, on_failure, merging, metrics });
-        Self { kitchen, in_flight: Arc::default(), ticket: Arc::default() }
+        Self { kitchen, in_flight: Arc::default(), ticket: AtomicU64::default() }
     }
 
     /// The label by which clusters are chosen and named; `None` if they are not.
@@ -104,22 +106,16 @@ impl Answers {
     }
 
     fn join(&self, key: Key) -> Shared<Pending> {
-        match self.in_flight.entry(key.clone()) {
-            Entry::Occupied(mut entry) => {
-                if let Some(pending) = entry.get().1.upgrade() {
-                    self.kitchen.metrics.shared();
-                    return pending;
-                }
-                let (ticket, pending) = self.begin(key);
-                entry.insert((ticket, weak(&pending)));
-                pending
-            }
-            Entry::Vacant(entry) => {
-                let (ticket, pending) = self.begin(key);
-                entry.insert((ticket, weak(&pending)));
-                pending
-            }
+        let entry = self.in_flight.entry(key.clone());
+        if let Entry::Occupied(entry) = &entry
+            && let Some(pending) = entry.get().1.upgrade()
+        {
+            self.kitchen.metrics.shared();
+            return pending;
         }
+        let (ticket, pending) = self.begin(key);
+        entry.insert((ticket, pending.downgrade().expect("nobody has polled it yet")));
+        pending
     }
 
     fn begin(&self, key: Key) -> (u64, Shared<Pending>) {
@@ -134,13 +130,9 @@ impl Answers {
     }
 }
 
-fn weak(pending: &Shared<Pending>) -> WeakShared<Pending> {
-    pending.downgrade().expect("nobody has polled it yet")
-}
-
 /// Takes a query out of the table when it ends or is given up, unless a later one has its place.
 struct Leave {
-    in_flight: Arc<DashMap<Key, (u64, WeakShared<Pending>)>>,
+    in_flight: Arc<InFlight>,
     key: Key,
     ticket: u64,
 }

@@ -13,14 +13,14 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, ResourceExt as _};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::metrics::FleetMetrics;
-use super::registry::{ClusterSecret, ClusterSpec, Registry, SecretName};
+use super::objects::{read_cluster, secret_name};
+use super::registry::{ClusterSecret, Registry, SecretName};
 use crate::control::Clients;
 use crate::control::watching::{Watch, Watches, is_status};
 use crate::member::Refused;
@@ -374,78 +374,5 @@ impl fmt::Display for Named {
             Self::Cluster(name) => write!(formatter, "Cluster {name}"),
             Self::Secret(SecretName { namespace, name }) => write!(formatter, "Secret {namespace}/{name}"),
         }
-    }
-}
-
-/// Reads what leads to the API server out of a `Cluster`.
-fn read_cluster(object: &DynamicObject) -> Result<ClusterSpec, serde_json::Error> {
-    #[derive(Default, Deserialize)]
-    #[serde(default, rename_all = "camelCase")]
-    struct Spec {
-        api_endpoint: String,
-        secret_ref: Option<Reference>,
-        #[serde(rename = "insecureSkipTLSVerification")]
-        insecure: bool,
-        #[serde(rename = "proxyURL")]
-        proxy_url: String,
-        proxy_header: BTreeMap<String, String>,
-    }
-    #[derive(Deserialize)]
-    struct Reference {
-        #[serde(default)]
-        namespace: String,
-        name: String,
-    }
-    #[derive(Default, Deserialize)]
-    struct Status {
-        #[serde(default)]
-        conditions: Vec<Condition>,
-    }
-    #[derive(Deserialize)]
-    struct Condition {
-        #[serde(rename = "type")]
-        kind: String,
-        status: String,
-    }
-    #[derive(Deserialize)]
-    struct Cluster {
-        #[serde(default)]
-        spec: Spec,
-        #[serde(default)]
-        status: Status,
-    }
-    let Cluster { spec, status } = Cluster::deserialize(&object.data)?;
-    let ready =
-        status.conditions.iter().any(|condition| condition.kind == "Ready" && condition.status == "True");
-    Ok(ClusterSpec {
-        uid: object.uid().unwrap_or_default(),
-        api_endpoint: spec.api_endpoint,
-        secret: spec
-            .secret_ref
-            .map(|Reference { namespace, name }| SecretName { namespace, name })
-            .filter(|SecretName { namespace, name }| is_name(namespace) && is_name(name)),
-        insecure: spec.insecure,
-        proxy_url: spec.proxy_url,
-        proxy_header: spec.proxy_header,
-        ready,
-    })
-}
-
-/// Whether a Secret or a namespace may be called so; anything else would be asked for as another path.
-fn is_name(text: &str) -> bool {
-    let allowed =
-        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.');
-    !text.is_empty() && text.bytes().all(allowed) && !text.starts_with('.')
-}
-
-fn secret_name(secret: &Secret) -> SecretName {
-    SecretName { namespace: secret.namespace().unwrap_or_default(), name: secret.name_any() }
-}
-
-impl From<Secret> for ClusterSecret {
-    fn from(secret: Secret) -> Self {
-        let mut data = secret.data.unwrap_or_default();
-        let mut part = |key| data.remove(key).map(|bytes| bytes.0);
-        Self { token: part("token"), ca_bundle: part("caBundle") }
     }
 }

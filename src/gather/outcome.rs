@@ -13,9 +13,9 @@ use crate::member::failure::shortened;
 use crate::member::transport::Reply;
 use crate::member::{Failure, Member};
 use crate::process::budget::{Claim, Share};
+use crate::process::work;
 
 use super::query::Query;
-use crate::process::work;
 
 /// What came of asking one member.
 #[derive(Debug)]
@@ -78,15 +78,13 @@ pub(super) type Asked = (Outcome, Option<Share>);
 
 /// Asks a member, in the version that it has.
 pub(super) async fn ask(member: Arc<Member>, query: Arc<Query>, claim: Claim) -> Asked {
-    let version = member.discovered().map(|discovered| discovered.version);
-    let reply = match version {
-        Some(Some(version)) => member.get(&query.path(version), claim).await,
-        // Discovery found no such API, which may have come since: a query is not gated on discovery.
-        Some(None) => member.get(&query.path(Version::V1Beta2), claim).await,
-        None => match member.get(&query.path(Version::V1Beta2), claim).await {
-            Ok(reply) if lacks_version(&reply) => member.get(&query.path(Version::V1Beta1), claim).await,
-            other => other,
-        },
+    let undiscovered = member.discovered().is_none();
+    // Where discovery found no such API it may have come since: a query is not gated on discovery.
+    let reply = match member.get(&query.path(member.version()), claim).await {
+        Ok(reply) if undiscovered && lacks_version(&reply) => {
+            member.get(&query.path(Version::V1Beta1), claim).await
+        }
+        other => other,
     };
     match reply {
         Ok(reply) => (judge(&member, &query, &reply).await, Some(reply.room)),

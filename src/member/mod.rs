@@ -195,7 +195,7 @@ impl Member {
         self.discovered.load_full()
     }
 
-    /// The version to ask it in, as far as is known.
+    /// The version to ask it in: the one that discovery found, else the preferred one.
     pub fn version(&self) -> Version {
         self.discovered().and_then(|discovered| discovered.version).unwrap_or(Version::V1Beta2)
     }

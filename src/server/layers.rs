@@ -39,16 +39,16 @@ async fn observe(State(serving): State<Arc<Serving>>, mut request: Request, next
         HeaderValue::try_from(id).expect("a UUID is ASCII")
     });
     let (method, uri) = (request.method().clone(), request.uri().clone());
-    let info = pressure::check_url(&uri).and_then(|()| Ok(RequestInfo::read(&request)?));
-    if let Ok(info) = &info {
-        request.extensions_mut().insert(Arc::new(info.clone()));
-    }
+    let info = pressure::check_url(&uri).and_then(|()| Ok(Arc::new(RequestInfo::read(&request)?)));
     let (info, mut response) = match info {
-        Ok(info) => (Some(info), next.run(request).await),
+        Ok(info) => {
+            request.extensions_mut().insert(info.clone());
+            (Some(info), next.run(request).await)
+        }
         Err(error) => (None, error.into_response()),
     };
     let elapsed = start.elapsed();
-    serving.requests.observe(info.as_ref(), response.status(), elapsed);
+    serving.requests.observe(info.as_deref(), response.status(), elapsed);
     tracing::debug!(
         %method, path = uri.path(), query = uri.query().unwrap_or(""), status = response.status().as_u16(),
         milliseconds = elapsed.as_millis(), audit_id = audit_id.to_str().unwrap_or(""), "request"
