@@ -1,6 +1,7 @@
 //! What the process is told to do: the validated, typed result of the command line. Each layer takes its own
 //! part by value and never sees a flag. Durations are above zero unless their field says otherwise.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -214,6 +215,8 @@ pub struct Merging {
     pub cluster_label: Option<String>,
     /// The rule for objects that several clusters share.
     pub same_name_pods: SameNamePods,
+    /// The rules for external metrics by name; those that are not named stay [`ExternalMerge::Each`].
+    pub external: BTreeMap<String, ExternalMerge>,
 }
 
 /// What becomes of objects that several clusters share: same group, kind, namespace and name.
@@ -225,6 +228,23 @@ pub enum SameNamePods {
     Average,
     /// One item for each cluster; a query by name stays a sum.
     Separate,
+}
+
+/// What becomes of series of an external metric that several clusters show with the same labels: the same queue, seen
+/// from each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ExternalMerge {
+    /// One item with the sum.
+    Sum,
+    /// One item with the largest value.
+    Max,
+    /// One item with the smallest value.
+    Min,
+    /// One item with the mean.
+    #[value(name = "avg")]
+    Average,
+    /// One item for each cluster.
+    Each,
 }
 
 /// What the process writes to stderr.

@@ -166,7 +166,7 @@ impl Kitchen {
     }
 
     async fn encode(&self, pages: Vec<(Arc<str>, Arc<Page>)>, by_name: bool, version: Version) -> Bytes {
-        let Merging { cluster_label, same_name_pods } = self.merging.clone();
+        let Merging { cluster_label, same_name_pods, .. } = self.merging.clone();
         let bytes = pages.iter().map(|(_, page)| page.len()).sum();
         let encoding = move || {
             let items = custom::merge(&pages, same_name_pods, by_name);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::values::{self, List};
+use super::values::{self, ExternalMerges, List};
 use crate::config::{self, Contradiction, LogFormat, OnMemberFailure, Rate, SameNamePods, TlsVersion};
 
 /// The reference's rate for whichever half of a rate is left out while the other is given.
@@ -203,6 +203,11 @@ pub struct Merging {
     /// What becomes of pods of one name in several clusters: sum, average or separate
     #[arg(long, value_name = "RULE", default_value = "sum", hide_possible_values = true)]
     same_name_pods: SameNamePods,
+    /// What becomes of series of an external metric that several clusters show with the same labels (the same queue,
+    /// seen from each): sum, max, min, avg, or each to keep them apart, as all metrics are that are not named;
+    /// repeatable, and the last rule for a metric wins
+    #[arg(long, value_name = "METRIC=RULE", value_parser = values::external_merges)]
+    external_merge: Vec<ExternalMerges>,
 }
 
 #[derive(Debug, Args)]
@@ -325,6 +330,7 @@ impl From<Merging> for config::Merging {
         Self {
             cluster_label: Some(flags.cluster_label).filter(|label| !label.is_empty()),
             same_name_pods: flags.same_name_pods,
+            external: flags.external_merge.into_iter().flat_map(Vec::from).collect(),
         }
     }
 }

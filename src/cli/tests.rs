@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::*;
-use crate::config::{LogFormat, Pressure, Rate, SameNamePods, TlsVersion};
+use crate::config::{ExternalMerge, LogFormat, Pressure, Rate, SameNamePods, TlsVersion};
 
 fn read(args: &[&str]) -> Result<Cli, Stop> {
     Cli::read(["karmada-metrics-adapter"].iter().chain(args))
@@ -69,6 +69,7 @@ fn own_flags_have_the_documented_defaults() {
     assert_eq!(config.members.discovery_interval, Duration::from_secs(60));
     assert_eq!(config.merging.cluster_label.as_deref(), Some("resource.karmada.io/query-from-cluster"));
     assert_eq!(config.merging.same_name_pods, SameNamePods::Sum);
+    assert!(config.merging.external.is_empty());
 }
 
 #[test]
@@ -185,6 +186,25 @@ fn a_rate_holds_only_where_it_is_asked_for() {
     assert_eq!(rate(&["--cluster-api-burst=100"]), Some(Rate { qps: 40.0, burst: 100 }));
     assert_eq!(rate(&["--cluster-api-qps=0", "--cluster-api-burst=100"]), None);
     assert_eq!(config(&["--kube-api-qps=5"]).control_plane.rate, Some(Rate { qps: 5.0, burst: 60 }));
+}
+
+#[test]
+fn each_external_metric_has_the_last_rule_that_names_it() {
+    let rules = |args: &[&str]| Vec::from_iter(config(args).merging.external);
+    let rule = |metric: &str, rule| (metric.to_owned(), rule);
+    assert_eq!(
+        rules(&["--external-merge=queue_depth=max,orders=sum", "--external-merge", "orders=avg"]),
+        [rule("orders", ExternalMerge::Average), rule("queue_depth", ExternalMerge::Max)]
+    );
+    assert_eq!(
+        rules(&["--external-merge=a=min,a=each,\"b,c=sum\""]),
+        [rule("a", ExternalMerge::Each), rule("b,c", ExternalMerge::Sum)]
+    );
+    assert!(rules(&["--external-merge="]).is_empty());
+    for wrong in ["queue_depth", "=sum", "queue_depth=", "queue_depth=most", "a=sum,", "a=SUM", "\"a=sum"] {
+        let expected = "is not a list of METRIC=sum|max|min|avg|each (such as queue_depth=max,orders=sum)";
+        assert_eq!(refusal(&["--external-merge", wrong]), format!("--external-merge: {wrong:?} {expected}"));
+    }
 }
 
 #[test]

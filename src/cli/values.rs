@@ -4,8 +4,11 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use clap::ValueEnum as _;
+
 use crate::api::duration::GoDuration;
 use crate::api::selector::Selector;
+use crate::config::ExternalMerge;
 
 /// What is wrong with a value.
 pub type Complaint = &'static str;
@@ -14,6 +17,10 @@ pub type Complaint = &'static str;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct List(Vec<String>);
 
+/// One use of a flag that holds rules for external metrics by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExternalMerges(Vec<(String, ExternalMerge)>);
+
 /// Where `/metrics` is served, if anywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MetricsAddress(Option<SocketAddr>);
@@ -21,6 +28,12 @@ pub struct MetricsAddress(Option<SocketAddr>);
 impl From<List> for Vec<String> {
     fn from(list: List) -> Self {
         list.0
+    }
+}
+
+impl From<ExternalMerges> for Vec<(String, ExternalMerge)> {
+    fn from(merges: ExternalMerges) -> Self {
+        merges.0
     }
 }
 
@@ -191,6 +204,17 @@ pub fn open_paths(text: &str) -> Result<List, Complaint> {
     } else {
         Err("holds a path with a * that is not its last character")
     }
+}
+
+/// A list of metrics' names and what becomes of them, as pflag's `stringToString` reads one.
+pub fn external_merges(text: &str) -> Result<ExternalMerges, Complaint> {
+    let rule = |pair: &String| {
+        let (metric, rule) = pair.split_once('=').filter(|(metric, _)| !metric.is_empty())?;
+        Some((metric.to_owned(), ExternalMerge::from_str(rule, false).ok()?))
+    };
+    let complaint = "is not a list of METRIC=sum|max|min|avg|each (such as queue_depth=max,orders=sum)";
+    let List(pairs) = list(text).map_err(|_| complaint)?;
+    pairs.iter().map(rule).collect::<Option<_>>().map(ExternalMerges).ok_or(complaint)
 }
 
 /// The text up to a closing quote, in which two quotes mean one, and what follows that quote.
