@@ -4,6 +4,7 @@
 mod flags;
 mod ignored;
 mod mistake;
+mod subcommands;
 mod values;
 
 #[cfg(test)]
@@ -23,9 +24,12 @@ use crate::config::{Config, Contradiction};
     name = "karmada-metrics-adapter",
     version,
     about = "Serves the metrics APIs of all member clusters of a Karmada control plane as one",
+    args_conflicts_with_subcommands = true,
     max_term_width = 110
 )]
 pub struct Cli {
+    #[command(subcommand)]
+    subcommand: Option<subcommands::Subcommand>,
     #[command(flatten)]
     serving: flags::Serving,
     #[command(flatten)]
@@ -49,7 +53,7 @@ pub struct Cli {
 /// Why the process ends before it has begun.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Stop {
-    /// Help or the version was asked for: the text for stdout.
+    /// The command line itself was asked, for help, the version or a completion: the text for stdout.
     #[error("{0}")]
     Asked(String),
     /// An argument that cannot be read: one line that names the flag and what it expects.
@@ -65,14 +69,19 @@ impl Cli {
     ///
     /// # Errors
     ///
-    /// [`Stop::Asked`] for `--help` and `--version`, else [`Stop::Mistake`] for the first argument that is wrong.
+    /// [`Stop::Asked`] for what the command line answers by itself, else [`Stop::Mistake`] for the first argument that
+    /// is wrong.
     pub fn read(args: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Self, Stop> {
-        Self::command()
+        let cli = Self::command()
             .args_override_self(true)
             .mut_args(as_pflag_reads)
             .try_get_matches_from(dashed(args.into_iter().map(Into::into)))
             .and_then(|matches| Self::from_arg_matches(&matches))
-            .map_err(|error| mistake::stop(&error))
+            .map_err(|error| mistake::stop(&error))?;
+        match &cli.subcommand {
+            Some(subcommand) => Err(Stop::Asked(subcommand.answer(&Self::command()))),
+            None => Ok(cli),
+        }
     }
 
     /// The flags that were set, are known to the reference and mean nothing here, by name without dashes.

@@ -11,3 +11,4 @@ pub mod selector;
 pub mod status;
 pub mod text;
 pub mod time;
+pub mod version;

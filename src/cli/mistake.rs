@@ -19,14 +19,23 @@ fn line(error: &clap::Error, kind: ErrorKind) -> String {
     let shown = text(error, ContextKind::InvalidArg).unwrap_or_default();
     let flag = shown.split([' ', '[', '=']).next().unwrap_or_default().escape_debug();
     let value = text(error, ContextKind::InvalidValue).unwrap_or_default();
+    let named = text(error, ContextKind::InvalidSubcommand).unwrap_or_default();
     match (kind, error.source()) {
+        (ErrorKind::ArgumentConflict, _) if !named.is_empty() => format!(
+            "{named:?} is no flag, and nothing else is expected behind flags; on or off is said as --flag=false"
+        ),
         (ErrorKind::UnknownArgument, _) if !shown.starts_with('-') => {
-            format!("{shown:?} is no flag, and nothing else is expected; on or off is said as --flag=false")
+            format!("{shown:?} is no flag, and nothing else is expected")
         }
         (ErrorKind::UnknownArgument, _) => match text(error, ContextKind::SuggestedArg) {
             Some(likely) => format!("{flag}: there is no such flag; was {likely} meant?"),
             None => format!("{flag}: there is no such flag (--help lists all)"),
         },
+        (ErrorKind::InvalidSubcommand, _) => match text(error, ContextKind::SuggestedSubcommand) {
+            Some(likely) => format!("{named:?}: there is no such subcommand; was {likely} meant?"),
+            None => format!("{named:?}: there is no such subcommand (--help lists all)"),
+        },
+        (ErrorKind::MissingRequiredArgument, _) => format!("{shown} is missing (--help says more)"),
         (ErrorKind::ValueValidation, Some(complaint)) => format!("{flag}: {value:?} {complaint}"),
         (ErrorKind::InvalidValue, _) if value.is_empty() => {
             format!("{flag}: a value is missing (--flag=value or --flag value)")

@@ -1,4 +1,5 @@
 mod contract;
+mod subcommands;
 
 use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,14 @@ fn refusal(args: &[&str]) -> String {
     };
     assert!(!line.contains('\n'), "more than a line: {line}");
     line.strip_prefix("karmada-metrics-adapter: ").expect("the line begins with the program").to_owned()
+}
+
+/// What the command line answers by itself.
+fn answer(args: &[&str]) -> String {
+    match read(args) {
+        Err(Stop::Asked(text)) => text,
+        other => panic!("{args:?}: {other:?}"),
+    }
 }
 
 #[test]
@@ -92,7 +101,7 @@ fn a_switch_takes_a_value_only_behind_an_equals_sign() {
     }
     assert_eq!(
         refusal(&["--authentication-skip-lookup", "false"]),
-        r#""false" is no flag, and nothing else is expected; on or off is said as --flag=false"#
+        r#""false" is no flag, and nothing else is expected behind flags; on or off is said as --flag=false"#
     );
     assert!(!config(&["--disable-http2-serving"]).serving.http2);
 }
@@ -361,7 +370,7 @@ fn a_certificate_and_its_key_come_together() {
 
 #[test]
 fn help_groups_the_flags_that_mean_something_and_the_version_names_the_program() {
-    let Err(Stop::Asked(help)) = read(&["--help"]) else { panic!("help is shown") };
+    let help = answer(&["--help"]);
     let groups = [
         "Serving",
         "Metrics",
@@ -377,7 +386,7 @@ fn help_groups_the_flags_that_mean_something_and_the_version_names_the_program()
     }
     assert!(help.contains("--member-timeout <DURATION>") && !help.contains("audit-log"));
     let version = format!("karmada-metrics-adapter {}\n", env!("CARGO_PKG_VERSION"));
-    assert_eq!(read(&["--version"]).unwrap_err(), Stop::Asked(version));
+    assert_eq!(answer(&["--version"]), version);
 }
 
 #[test]

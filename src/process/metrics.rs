@@ -6,6 +6,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use crate::api::version;
+
 /// The media type of [`Metrics::encode`].
 pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -28,10 +30,11 @@ impl Metrics {
     /// Takes what the layers have registered, and adds what is known of the build under the name that Karmada's
     /// dashboards look for.
     pub fn new(mut registry: Registry) -> Self {
+        let build = version::Info::current();
         let build = vec![
-            ("git_version", format!("v{}", env!("CARGO_PKG_VERSION"))),
-            ("compiler", "rustc".to_owned()),
-            ("platform", format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH)),
+            ("git_version", build.git_version.to_owned()),
+            ("compiler", build.compiler.to_owned()),
+            ("platform", build.platform),
         ];
         registry.register("karmada_build", "The version that runs", Info::new(build));
         Self { registry }

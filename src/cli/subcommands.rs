@@ -1,0 +1,56 @@
+//! What can be asked for instead of serving.
+
+use clap::{Command, ValueEnum};
+use clap_complete::Shell;
+
+use crate::api::version::Info;
+
+/// What the command line itself answers, beside `--help` and `--version`.
+#[derive(Debug, clap::Subcommand)]
+pub enum Subcommand {
+    /// Print the version
+    Version {
+        /// Shape of the answer: json for all that is known of the build; without it, one line
+        #[arg(short, long, value_name = "FORMAT", hide_possible_values = true)]
+        output: Option<Output>,
+    },
+    /// Print a script that completes flags and subcommands in a shell
+    Completion {
+        /// The shell: bash, elvish, fish, powershell or zsh
+        #[arg(hide_possible_values = true)]
+        shell: Shell,
+    },
+}
+
+/// The shape of an answer.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Output {
+    /// Kubernetes' `version.Info`.
+    Json,
+}
+
+impl Subcommand {
+    /// The text for stdout. Of `program`, flags that are on or off must be plain switches.
+    pub fn answer(&self, program: &Command) -> String {
+        match self {
+            Self::Version { output: None } => program.render_version(),
+            Self::Version { output: Some(Output::Json) } => {
+                let info = serde_json::to_string_pretty(&Info::current());
+                info.expect("texts are JSON") + "\n"
+            }
+            Self::Completion { shell } => {
+                let mut script = Vec::new();
+                clap_complete::generate(*shell, &mut shown(program), program.get_name(), &mut script);
+                String::from_utf8(script).expect("flags and their help are text")
+            }
+        }
+    }
+}
+
+/// The program without its hidden flags, which some shells would offer.
+fn shown(program: &Command) -> Command {
+    Command::new(env!("CARGO_PKG_NAME"))
+        .version(env!("CARGO_PKG_VERSION"))
+        .args(program.get_arguments().filter(|arg| !arg.is_hide_set()).cloned())
+        .subcommands(program.get_subcommands().cloned())
+}
