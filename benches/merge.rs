@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
-use karmada_metrics_adapter::api::custom_metrics::{self, Version};
-use karmada_metrics_adapter::api::page::{Format, Page};
+use karmada_metrics_adapter::api::codec::Encode as _;
+use karmada_metrics_adapter::api::custom_metrics::{MetricValueList, Version};
+use karmada_metrics_adapter::api::page::{Expected, Format, Page};
 use karmada_metrics_adapter::config::SameNamePods;
 use karmada_metrics_adapter::merge::custom;
 use serde_json::{Value, json};
@@ -45,13 +46,15 @@ fn merging(criterion: &mut Criterion) {
 }
 
 fn read(format: Format, bodies: &Bodies) -> Vec<(Arc<str>, Arc<Page>)> {
-    let read = |body: &Bytes| Arc::new(Page::read(format, body.clone()).expect("a valid body"));
+    let read = |body: &Bytes| {
+        Arc::new(Page::read(Expected::MetricValues, format, body.clone()).expect("a valid body"))
+    };
     bodies.iter().map(|(cluster, body)| (cluster.clone(), read(body))).collect()
 }
 
 fn answer(pages: &[(Arc<str>, Arc<Page>)]) -> Vec<u8> {
     let items = custom::merge(pages, SameNamePods::Sum, false);
-    custom_metrics::to_json(Version::V1Beta2, &items, Some(CLUSTER_LABEL))
+    MetricValueList { version: Version::V1Beta2, items, cluster_label: Some(CLUSTER_LABEL) }.to_json()
 }
 
 fn yardstick(bodies: &Bodies) -> Vec<u8> {

@@ -1,5 +1,7 @@
 //! Identical queries in flight share one answer: members are asked once, and the answer is encoded once.
 
+mod encode;
+
 use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,16 +14,16 @@ use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared, WeakShared};
 use tokio::sync::watch;
 
-use crate::api::custom_metrics::{self, Version};
-use crate::api::page::Page;
+use crate::api::codec::negotiate::{Encoding, Representation};
+use crate::api::custom_metrics::Version;
 use crate::api::selector::Requirement;
 use crate::api::status::Status;
+use crate::api::table::IncludeObject;
 use crate::config::{Members, Merging, OnMemberFailure};
 use crate::fleet::Fleet;
 use crate::gather::metrics::GatherMetrics;
 use crate::gather::query::Query;
 use crate::gather::{Gather, Gathered};
-use crate::merge::custom;
 use crate::merge::verdict::{self, Verdict};
 use crate::process::budget::Claim;
 use crate::process::work;
@@ -33,18 +35,31 @@ pub struct Key {
     pub query: Query,
     /// Requirements on the cluster label: which clusters are asked.
     pub clusters: Vec<Requirement>,
-    /// The version that the client speaks.
-    pub version: Version,
+    /// How the client wants to see it.
+    pub form: Form,
     /// How long it waits for each member.
     pub member_timeout: Duration,
     /// Whether `--inflight-bytes` bounds it. A query that it does not bound never waits for one that it may refuse.
     pub claim: Claim,
 }
 
+/// How a client wants to see an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Form {
+    /// How it is written.
+    pub encoding: Encoding,
+    /// What is shown of pods and nodes.
+    pub representation: Representation,
+    /// What stands beside the cells of a table.
+    pub include_object: IncludeObject,
+    /// The version of custom metrics; the other groups have one.
+    pub version: Version,
+}
+
 /// An encoded answer.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// The body, in JSON.
+    /// The body, in the form that was asked for.
     pub body: Bytes,
     /// What the client should know of clusters that are missing; empty if none is.
     pub warning: String,
@@ -71,7 +86,7 @@ struct Kitchen {
     gather: Gather,
     member_timeout: Duration,
     on_failure: OnMemberFailure,
-    merging: Merging,
+    merging: Arc<Merging>,
     metrics: Arc<GatherMetrics>,
 }
 
@@ -85,6 +100,7 @@ impl Answers {
     ) -> Self {
         let gather = Gather::new(members, metrics.clone());
         let Members { timeout: member_timeout, on_failure, .. } = *members;
+        let merging = Arc::new(merging);
         let kitchen = Arc::new(Kitchen { fleet, gather, member_timeout, on_failure, merging, metrics });
         Self { kitchen, in_flight: Arc::default(), ticket: AtomicU64::default() }
     }
@@ -110,7 +126,7 @@ impl Answers {
         if let Entry::Occupied(entry) = &entry
             && let Some(pending) = entry.get().1.upgrade()
         {
-            self.kitchen.metrics.shared();
+            self.kitchen.metrics.shared(key.query.group());
             return pending;
         }
         let (ticket, pending) = self.begin(key);
@@ -145,7 +161,7 @@ impl Drop for Leave {
 
 impl Kitchen {
     async fn cook(&self, key: Key) -> Answered {
-        let Key { query, clusters, version, member_timeout, claim } = key;
+        let Key { query, clusters, form, member_timeout, claim } = key;
         let fleet = self.fleet.borrow().clone();
         let chosen =
             |cluster: &str| clusters.iter().all(|requirement| requirement.matches_label(Some(cluster)));
@@ -156,22 +172,13 @@ impl Kitchen {
         let answered = match verdict::judge(&query, answers, self.on_failure) {
             Verdict::Refused(status) => Err(Arc::new(status)),
             Verdict::Found { pages, warning } => {
-                let by_name = query.object().is_some();
-                let body = self.encode(pages, by_name, version).await;
-                Ok(Answer { body, warning })
+                let (bytes, merging) =
+                    (pages.iter().map(|(_, page)| page.bytes()).sum(), self.merging.clone());
+                let encoding = move || Bytes::from(encode::body(&query, &pages, form, &merging));
+                Ok(Answer { body: work::run(bytes, encoding).await, warning })
             }
         };
         drop(room);
         answered
-    }
-
-    async fn encode(&self, pages: Vec<(Arc<str>, Arc<Page>)>, by_name: bool, version: Version) -> Bytes {
-        let Merging { cluster_label, same_name_pods, .. } = self.merging.clone();
-        let bytes = pages.iter().map(|(_, page)| page.len()).sum();
-        let encoding = move || {
-            let items = custom::merge(&pages, same_name_pods, by_name);
-            Bytes::from(custom_metrics::to_json(version, &items, cluster_label.as_deref()))
-        };
-        work::run(bytes, encoding).await
     }
 }

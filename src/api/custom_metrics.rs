@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 
-use super::codec::json;
-use super::meta::LabelSelector;
-use super::page::ItemRef;
+use super::codec::protobuf::Writer;
+use super::codec::{Encode, json};
+use super::meta::{Expression, LabelSelector};
+use super::page::custom::ItemRef;
 use super::quantity::Quantity;
 use super::text::Text;
 use super::time::Timestamp;
@@ -19,6 +20,16 @@ pub enum Version {
     V1Beta1,
     /// `v1beta2`: the preferred one, with `metric.name`, `metric.selector` and `windowSeconds`.
     V1Beta2,
+}
+
+/// A `MetricValueList`.
+pub struct MetricValueList<'a> {
+    /// The version to write it in.
+    pub version: Version,
+    /// The values.
+    pub items: Vec<MetricValue<'a>>,
+    /// The key under which each item names its clusters, if it names them at all.
+    pub cluster_label: Option<&'a str>,
 }
 
 /// One value of the answer. What describes the object and the metric is read through the item of the first member
@@ -72,21 +83,33 @@ impl Version {
     }
 }
 
-/// Encodes a `MetricValueList` as JSON. `cluster_label` is the key under which each item names its clusters, if it
-/// names them at all.
-pub fn to_json(version: Version, items: &[MetricValue<'_>], cluster_label: Option<&str>) -> Vec<u8> {
-    // Measured: an item of a pod with its tag has about 300 bytes.
-    let mut out = Vec::with_capacity(128 + items.len() * 320);
-    out.extend_from_slice(br#"{"kind":"MetricValueList","apiVersion":""#);
-    out.extend_from_slice(version.group_version().as_bytes());
-    out.extend_from_slice(br#"","metadata":{},"items":["#);
-    json::separated(&mut out, items, |out, value| value.write_json(out, version, cluster_label));
-    out.extend_from_slice(b"]}\n");
-    out
+impl Encode for MetricValueList<'_> {
+    fn to_json(&self) -> Vec<u8> {
+        // Measured: an item of a pod with its tag has about 300 bytes.
+        let mut out = Vec::with_capacity(128 + self.items.len() * 320);
+        out.extend_from_slice(br#"{"kind":"MetricValueList","apiVersion":""#);
+        out.extend_from_slice(self.version.group_version().as_bytes());
+        out.extend_from_slice(br#"","metadata":{},"items":["#);
+        json::separated(&mut out, &self.items, |out, value| {
+            value.write_json(out, self.version, self.cluster_label);
+        });
+        out.extend_from_slice(b"]}\n");
+        out
+    }
+
+    fn to_protobuf(&self) -> Vec<u8> {
+        let (group_version, capacity) = (self.version.group_version(), 128 + self.items.len() * 192);
+        Writer::object(group_version, "MetricValueList", capacity, |list| {
+            list.list_meta(1);
+            for value in &self.items {
+                list.message(2, |out| value.write_protobuf(out, self.version, self.cluster_label));
+            }
+        })
+    }
 }
 
-impl MetricValue<'_> {
-    fn write_json(&self, out: &mut Vec<u8>, version: Version, cluster_label: Option<&str>) {
+impl<'a> MetricValue<'a> {
+    fn write_json(&self, out: &mut Vec<u8>, version: Version, cluster_label: Option<&'a str>) {
         let item = self.item;
         out.extend_from_slice(br#"{"describedObject":{"#);
         json::non_empty(out, "kind", item.kind());
@@ -97,8 +120,8 @@ impl MetricValue<'_> {
         json::non_empty(out, "resourceVersion", item.resource_version());
         json::non_empty(out, "fieldPath", item.field_path());
         let (name, window) = match version {
-            Version::V1Beta1 => (&br#"},"metricName":"#[..], &br#","window":"#[..]),
-            Version::V1Beta2 => (&br#"},"metric":{"name":"#[..], &br#","windowSeconds":"#[..]),
+            Version::V1Beta1 => (&br#"},"metricName":"#[..], "window"),
+            Version::V1Beta2 => (&br#"},"metric":{"name":"#[..], "windowSeconds"),
         };
         out.extend_from_slice(name);
         json::string(out, item.metric());
@@ -106,13 +129,10 @@ impl MetricValue<'_> {
             self.write_selector(out, cluster_label);
             out.push(b'}');
         }
-        out.extend_from_slice(br#","timestamp":"#);
-        match self.timestamp {
-            Some(timestamp) => json::display(out, format_args!("\"{timestamp}\"")),
-            None => out.extend_from_slice(b"null"),
-        }
+        json::key(out, "timestamp");
+        json::time(out, self.timestamp);
         if let Some(seconds) = self.window_seconds {
-            out.extend_from_slice(window);
+            json::key(out, window);
             json::display(out, seconds);
         }
         json::display(out, format_args!(",\"value\":\"{}\"", self.value));
@@ -122,60 +142,62 @@ impl MetricValue<'_> {
         out.push(b'}');
     }
 
+    fn write_selector(&self, out: &mut Vec<u8>, cluster_label: Option<&'a str>) {
+        json::key(out, "selector");
+        match self.selector(cluster_label) {
+            Some(mut selector) => selector.write_json(out),
+            None => out.extend_from_slice(b"null"),
+        }
+    }
+
+    fn write_protobuf(&self, out: &mut Writer, version: Version, cluster_label: Option<&'a str>) {
+        let item = self.item;
+        out.message(1, |object| {
+            object.text(1, item.kind());
+            object.text(2, item.namespace());
+            object.text(3, item.name());
+            object.text(4, item.uid());
+            object.text(5, item.api_version());
+            object.text(6, item.resource_version());
+            object.text(7, item.field_path());
+        });
+        let selector = |out: &mut Writer, field| {
+            if let Some(mut selector) = self.selector(cluster_label) {
+                out.message(field, |out| selector.write_protobuf(out));
+            }
+        };
+        match version {
+            Version::V1Beta1 => out.text(2, item.metric()),
+            Version::V1Beta2 => out.message(2, |metric| {
+                metric.text(1, item.metric());
+                selector(metric, 2);
+            }),
+        }
+        out.message(3, |out| Timestamp::write_protobuf(self.timestamp, out));
+        if let Some(seconds) = self.window_seconds {
+            out.number(4, seconds);
+        }
+        out.quantity(5, &self.value);
+        if version == Version::V1Beta1 {
+            selector(out, 6);
+        }
+    }
+
     /// The metric's own selector, joined with the clusters: one cluster as a label, several as a requirement.
-    fn write_selector(&self, out: &mut Vec<u8>, cluster_label: Option<&str>) {
-        out.extend_from_slice(br#","selector":"#);
-        let selector = self.item.selector();
-        if selector.is_none() && cluster_label.is_none() {
-            out.extend_from_slice(b"null");
-            return;
-        }
-        let LabelSelector { mut match_labels, match_expressions } = selector.unwrap_or_default();
-        let mut several: &[&str] = &[];
-        if let Some(label) = cluster_label {
-            // A member that is itself a federation may have tagged its values; ours is the outer one.
-            match_labels.retain(|(key, _)| *key != Text::Plain(label));
-            match &self.clusters {
-                Clusters::One(cluster) => match_labels.push((Text::Plain(label), Text::Plain(cluster))),
-                Clusters::Several(clusters) => several = clusters,
+    fn selector(&self, cluster_label: Option<&'a str>) -> Option<LabelSelector<'a>> {
+        let own = self.item.selector();
+        let Some(label) = cluster_label.map(Text::Plain) else { return own };
+        let mut selector = own.unwrap_or_default();
+        // A member that is itself a federation may have tagged its values; ours is the outer one.
+        selector.match_labels.retain(|(key, _)| *key != label);
+        match &self.clusters {
+            Clusters::One(cluster) => selector.match_labels.push((label, Text::Plain(cluster))),
+            Clusters::Several(clusters) => {
+                let values = clusters.iter().copied().map(Text::Plain).collect();
+                let operator = Text::Plain("In");
+                selector.match_expressions.push(Expression { key: label, operator, values });
             }
         }
-        match_labels.sort_unstable();
-        out.push(b'{');
-        if !match_labels.is_empty() {
-            out.extend_from_slice(br#""matchLabels":{"#);
-            json::separated(out, match_labels, |out, (key, value)| {
-                json::string(out, key);
-                out.push(b':');
-                json::string(out, value);
-            });
-            out.push(b'}');
-        }
-        let own = match_expressions.iter().map(|own| (own.key, own.operator, &own.values[..]));
-        let clusters: Vec<Text<'_>> = several.iter().copied().map(Text::Plain).collect();
-        let tag = cluster_label
-            .filter(|_| !clusters.is_empty())
-            .map(|label| (Text::Plain(label), Text::Plain("In"), &clusters[..]));
-        let mut expressions = own.chain(tag).peekable();
-        if expressions.peek().is_some() {
-            if out.last() != Some(&b'{') {
-                out.push(b',');
-            }
-            out.extend_from_slice(br#""matchExpressions":["#);
-            json::separated(out, expressions, |out, (key, operator, values)| {
-                out.extend_from_slice(br#"{"key":"#);
-                json::string(out, key);
-                out.extend_from_slice(br#","operator":"#);
-                json::string(out, operator);
-                if !values.is_empty() {
-                    out.extend_from_slice(br#","values":["#);
-                    json::separated(out, values, |out, value| json::string(out, *value));
-                    out.push(b']');
-                }
-                out.push(b'}');
-            });
-            out.push(b']');
-        }
-        out.push(b'}');
+        Some(selector)
     }
 }

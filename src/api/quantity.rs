@@ -16,11 +16,13 @@ mod print;
 #[cfg(test)]
 mod tests;
 
+use std::cmp::Ordering;
+
 use num_bigint::{BigInt, Sign};
 
 /// An exact decimal number that remembers which family of suffixes it was written with.
 ///
-/// Equality is by value: `1`, `1000m` and `1e0` are equal. [`Display`](std::fmt::Display) gives the text that
+/// Equality and order are by value: `1`, `1000m` and `1e0` are equal. [`Display`](std::fmt::Display) gives the text that
 /// Go marshals to JSON. `FromStr` reads what Go's `ParseQuantity` reads; the JSON rules around it (quotes may
 /// be missing, white space is trimmed, `null` is zero) are the caller's.
 #[derive(Clone, Debug)]
@@ -140,22 +142,34 @@ impl Default for Quantity {
 
 impl PartialEq for Quantity {
     fn eq(&self, other: &Self) -> bool {
-        match (&self.amount, &other.amount) {
-            (
-                Amount::Small { mantissa: left, exponent: left_exponent },
-                Amount::Small { mantissa: right, exponent: right_exponent },
-            ) if left_exponent == right_exponent => left == right,
-            (left, right) => {
-                let (mut left, mut right) = (left.to_decimal(), right.to_decimal());
-                left.lower_to(right.exponent);
-                right.lower_to(left.exponent);
-                left.unscaled == right.unscaled
-            }
-        }
+        self.cmp(other).is_eq()
     }
 }
 
 impl Eq for Quantity {}
+
+impl PartialOrd for Quantity {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Quantity {
+    fn cmp(&self, other: &Self) -> Ordering {
+        match (&self.amount, &other.amount) {
+            (
+                Amount::Small { mantissa: left, exponent: left_exponent },
+                Amount::Small { mantissa: right, exponent: right_exponent },
+            ) if left_exponent == right_exponent => left.cmp(right),
+            (left, right) => {
+                let (mut left, mut right) = (left.to_decimal(), right.to_decimal());
+                left.lower_to(right.exponent);
+                right.lower_to(left.exponent);
+                left.unscaled.cmp(&right.unscaled)
+            }
+        }
+    }
+}
 
 impl Amount {
     const ZERO: Self = Self::Small { mantissa: 0, exponent: 0 };

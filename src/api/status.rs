@@ -4,7 +4,8 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use super::codec::protobuf::{Envelope, Fields, Malformed};
+use super::codec::Encode;
+use super::codec::protobuf::{Envelope, Fields, Malformed, Writer};
 
 /// A failure as a client of Kubernetes reads it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -31,6 +32,7 @@ pub struct Status {
 #[expect(missing_docs, reason = "each is named as in Kubernetes")]
 pub enum Reason {
     BadRequest,
+    Conflict,
     Unauthorized,
     Forbidden,
     NotFound,
@@ -112,12 +114,63 @@ impl Status {
         self.details = Some(details);
         self
     }
+}
 
-    /// The body, as Go's API server writes it: one line with a line feed.
-    pub fn to_json(&self) -> Vec<u8> {
+impl Encode for Status {
+    fn to_json(&self) -> Vec<u8> {
         let mut body = serde_json::to_vec(self).expect("strings and numbers always serialize");
         body.push(b'\n');
         body
+    }
+
+    fn to_protobuf(&self) -> Vec<u8> {
+        Writer::object(self.api_version, self.kind, 256 + self.message.len(), |out| {
+            out.list_meta(1);
+            out.string(2, self.status);
+            out.string(3, &self.message);
+            out.string(4, self.reason.map_or("", Reason::name));
+            if let Some(details) = &self.details {
+                out.message(5, |out| details.write_protobuf(out));
+            }
+            out.number(6, self.code.into());
+        })
+    }
+}
+
+impl Reason {
+    /// As Kubernetes spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BadRequest => "BadRequest",
+            Self::Conflict => "Conflict",
+            Self::Unauthorized => "Unauthorized",
+            Self::Forbidden => "Forbidden",
+            Self::NotFound => "NotFound",
+            Self::MethodNotAllowed => "MethodNotAllowed",
+            Self::NotAcceptable => "NotAcceptable",
+            Self::Timeout => "Timeout",
+            Self::TooManyRequests => "TooManyRequests",
+            Self::InternalError => "InternalError",
+            Self::ServiceUnavailable => "ServiceUnavailable",
+        }
+    }
+}
+
+impl Details {
+    fn write_protobuf(&self, out: &mut Writer) {
+        out.string(1, &self.name);
+        out.string(2, &self.group);
+        out.string(3, &self.kind);
+        for Cause { reason, message, field } in &self.causes {
+            out.message(4, |out| {
+                out.string(1, reason);
+                out.string(2, message);
+                out.string(3, field);
+            });
+        }
+        out.number(5, self.retry_after_seconds.unwrap_or_default().into());
+        // The uid, which nothing here has.
+        out.string(6, "");
     }
 }
 

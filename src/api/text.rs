@@ -33,6 +33,12 @@ impl<'a> Text<'a> {
     }
 }
 
+impl Default for Text<'_> {
+    fn default() -> Self {
+        Self::Plain("")
+    }
+}
+
 impl PartialEq for Text<'_> {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other).is_eq()

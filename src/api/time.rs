@@ -3,6 +3,11 @@
 use std::fmt::{self, Display, Formatter};
 use std::str::FromStr;
 
+use serde_json::value::RawValue;
+
+use super::codec::protobuf::{Fields, Writer};
+use super::meta::json_text;
+
 const DAY: i64 = 86_400;
 /// 0000-01-01T00:00:00Z.
 const FIRST: i64 = -62_167_219_200;
@@ -57,6 +62,43 @@ impl Timestamp {
     #[must_use]
     pub fn is_go_zero(self) -> bool {
         self == Self { seconds: GO_ZERO, nanos: 0 }
+    }
+}
+
+impl Timestamp {
+    /// `metav1.Time` in JSON: a string; nothing, `null` and an empty string are no time.
+    ///
+    /// # Errors
+    /// If it is another text.
+    pub fn from_json(raw: Option<&RawValue>) -> Result<Option<Self>, TimestampError> {
+        let text = json_text(raw).map_err(|_| TimestampError::Syntax)?.decode();
+        if text.is_empty() { Ok(None) } else { text.parse().map(Some) }
+    }
+
+    /// `metav1.Timestamp` in protobuf: seconds and nanoseconds since the epoch; without seconds it is no time.
+    ///
+    /// # Errors
+    /// If the message is malformed, or there is no such time.
+    pub fn from_protobuf(message: &[u8]) -> Result<Option<Self>, TimestampError> {
+        let (mut seconds, mut nanos) = (None, 0);
+        for field in Fields::of(message) {
+            match field.map_err(|_| TimestampError::Syntax)? {
+                (1, value) => seconds = Some(value.number()),
+                (2, value) => nanos = value.number(),
+                _ => {}
+            }
+        }
+        let Some(seconds) = seconds else { return Ok(None) };
+        let nanos = u32::try_from(nanos).map_err(|_| TimestampError::Range)?;
+        Self::new(seconds, nanos).map(Some).ok_or(TimestampError::Range)
+    }
+
+    /// Writes the fields of `metav1.Timestamp`; whole seconds, as `metav1.Time` does.
+    pub fn write_protobuf(time: Option<Self>, out: &mut Writer) {
+        if let Some(time) = time.filter(|time| !time.is_go_zero()) {
+            out.number(1, time.seconds);
+            out.number(2, 0);
+        }
     }
 }
 

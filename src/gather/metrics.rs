@@ -12,6 +12,7 @@ use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
 use super::Outcome;
+use crate::api::group::Group;
 use crate::fleet::Fleet;
 use crate::member::Failure;
 use crate::process::metrics::{Seconds, seconds};
@@ -21,31 +22,44 @@ const QUERIES_END: Duration = Duration::from_secs(10);
 
 /// Counters of queries and of what each member made of them.
 pub struct GatherMetrics {
-    queries: Counter,
-    shared: Counter,
+    queries: Family<GroupLabel, Counter>,
+    shared: Family<GroupLabel, Counter>,
     outcomes: Family<MemberOutcome, Counter>,
-    stood_in: Family<MemberLabel, Counter>,
-    skipped: Family<MemberLabel, Gauge>,
-    seconds: Seconds<MemberLabel>,
+    stood_in: Family<MemberLabels, Counter>,
+    skipped: Family<MemberLabels, Gauge>,
+    seconds: Seconds<MemberLabels>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct GroupLabel {
+    group: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct MemberOutcome {
     cluster: String,
+    group: &'static str,
     outcome: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct MemberLabel {
+struct MemberLabels {
     cluster: String,
+    group: &'static str,
+}
+
+impl From<Group> for GroupLabel {
+    fn from(group: Group) -> Self {
+        Self { group: group.name() }
+    }
 }
 
 impl GatherMetrics {
     /// Registers the counters.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
-            queries: Counter::default(),
-            shared: Counter::default(),
+            queries: Family::default(),
+            shared: Family::default(),
             outcomes: Family::default(),
             stood_in: Family::default(),
             skipped: Family::default(),
@@ -67,18 +81,19 @@ impl GatherMetrics {
     }
 
     /// A query was answered by an identical one in flight.
-    pub fn shared(&self) {
-        self.shared.inc();
+    pub fn shared(&self, group: Group) {
+        self.shared.get_or_create(&group.into()).inc();
     }
 
-    pub(super) fn query(&self) {
-        self.queries.inc();
+    pub(super) fn query(&self, group: Group) {
+        self.queries.get_or_create(&group.into()).inc();
     }
 
-    pub(super) fn member(&self, cluster: &str, outcome: &Outcome, elapsed: Duration) {
-        let labels = MemberOutcome { cluster: cluster.to_owned(), outcome: outcome.cause() };
+    pub(super) fn member(&self, cluster: &str, group: Group, outcome: &Outcome, elapsed: Duration) {
+        let group = group.name();
+        let labels = MemberOutcome { cluster: cluster.to_owned(), group, outcome: outcome.cause() };
         self.outcomes.get_or_create(&labels).inc();
-        let labels = MemberLabel { cluster: cluster.to_owned() };
+        let labels = MemberLabels { cluster: cluster.to_owned(), group };
         self.seconds.get_or_create(&labels).observe(elapsed.as_secs_f64());
         let skipped = matches!(outcome.failure(), Some(Failure::Skipped(_)));
         self.skipped.get_or_create(&labels).set(skipped.into());
@@ -109,12 +124,14 @@ impl GatherMetrics {
     }
 
     fn forget(&self, cluster: &str) {
-        for outcome in Outcome::CAUSES {
-            self.outcomes.remove(&MemberOutcome { cluster: cluster.to_owned(), outcome });
+        for group in Group::ALL.map(Group::name) {
+            for outcome in Outcome::CAUSES {
+                self.outcomes.remove(&MemberOutcome { cluster: cluster.to_owned(), group, outcome });
+            }
+            let labels = MemberLabels { cluster: cluster.to_owned(), group };
+            self.stood_in.remove(&labels);
+            self.skipped.remove(&labels);
+            self.seconds.remove(&labels);
         }
-        let labels = MemberLabel { cluster: cluster.to_owned() };
-        self.stood_in.remove(&labels);
-        self.skipped.remove(&labels);
-        self.seconds.remove(&labels);
     }
 }

@@ -72,7 +72,7 @@ impl Gather {
         chosen: impl Fn(&str) -> bool,
         timeout: Duration,
     ) -> Result<Gathered, NoRoom> {
-        self.metrics.query();
+        self.metrics.query(query.group());
         let asked = fleet.entries().filter(|entry| chosen(entry.cluster()));
         let mut asking: FuturesUnordered<_> = asked
             .enumerate()
@@ -82,7 +82,7 @@ impl Gather {
                     Standing::Ready(member) => self.ask(member, query, claim, timeout).await,
                     Standing::NotReady(_) => (Outcome::Failure(Failure::NotReady), None),
                 };
-                self.metrics.member(entry.cluster(), &outcome, start.elapsed());
+                self.metrics.member(entry.cluster(), query.group(), &outcome, start.elapsed());
                 (place, Answered { cluster: entry.cluster().clone(), outcome }, room)
             })
             .collect();
@@ -101,7 +101,7 @@ impl Gather {
     }
 
     async fn ask(&self, member: &Arc<Member>, query: &Arc<Query>, claim: Claim, timeout: Duration) -> Asked {
-        let (outcome, room) = match member.skipped() {
+        let (outcome, room) = match member.skipped(query.group()) {
             Some(skip) => (Outcome::Failure(Failure::Skipped(skip)), None),
             None => self.ask_in_time(member, query, claim, timeout).await,
         };
@@ -137,7 +137,7 @@ impl Gather {
                 (Outcome::Failure(member.too_late(timeout)), None)
             }
         };
-        member.note(|| query.path(member.version()), outcome.failure());
+        member.note(query.group(), || query.path(member.version()), outcome.failure());
         (outcome, room)
     }
 

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::StatusCode;
 
 use crate::api::custom_metrics::Version;
+use crate::api::discovery::Catalog;
 use crate::api::page::{Format, Page};
 use crate::api::status::MemberStatus;
 use crate::member::failure::shortened;
@@ -15,12 +16,12 @@ use crate::member::{Failure, Member};
 use crate::process::budget::{Claim, Share};
 use crate::process::work;
 
-use super::query::Query;
+use super::query::{CustomQuery, Query};
 
 /// What came of asking one member.
 #[derive(Debug)]
 pub enum Outcome {
-    /// It has the metric.
+    /// It has what was asked for.
     Page(Arc<Page>),
     /// Its metrics API failed, and its last reply to the same query stands in.
     StoodIn {
@@ -78,7 +79,7 @@ pub(super) type Asked = (Outcome, Option<Share>);
 
 /// Asks a member, in the version that it has.
 pub(super) async fn ask(member: Arc<Member>, query: Arc<Query>, claim: Claim) -> Asked {
-    let undiscovered = member.discovered().is_none();
+    let undiscovered = matches!(*query, Query::Custom(_)) && member.discovered().is_none();
     // Where discovery found no such API it may have come since: a query is not gated on discovery.
     let reply = match member.get(&query.path(member.version()), claim).await {
         Ok(reply) if undiscovered && lacks_version(&reply) => {
@@ -99,7 +100,7 @@ fn lacks_version(reply: &Reply) -> bool {
 
 async fn judge(member: &Member, query: &Query, reply: &Reply) -> Outcome {
     match reply.status {
-        StatusCode::OK => read_page(&reply.content_type, reply.body.clone()).await,
+        StatusCode::OK => read_page(query, &reply.content_type, reply.body.clone()).await,
         StatusCode::NOT_FOUND => Outcome::NotFound,
         status if status.is_server_error() && knows_others_only(member, query) => Outcome::NotFound,
         status => {
@@ -109,12 +110,13 @@ async fn judge(member: &Member, query: &Query, reply: &Reply) -> Outcome {
     }
 }
 
-async fn read_page(content_type: &str, body: Bytes) -> Outcome {
+async fn read_page(query: &Query, content_type: &str, body: Bytes) -> Outcome {
     let format = match content_type {
         "application/vnd.kubernetes.protobuf" => Format::Protobuf,
         _ => Format::Json,
     };
-    match work::run(body.len(), move || Page::read(format, body)).await {
+    let expected = query.expected();
+    match work::run(body.len(), move || Page::read(expected, format, body)).await {
         Ok(page) if page.is_empty() => Outcome::NotFound,
         Ok(page) => Outcome::Page(Arc::new(page)),
         Err(error) => Outcome::Failure(Failure::malformed(&error)),
@@ -122,10 +124,13 @@ async fn read_page(content_type: &str, body: Bytes) -> Outcome {
 }
 
 /// prometheus-adapter answers 500 for a kind of object that its cluster lacks; its discovery tells the two apart.
+/// That holds for custom metrics alone: KEDA's discovery of external ones lists a placeholder.
 fn knows_others_only(member: &Member, query: &Query) -> bool {
-    member.discovered().is_some_and(|discovered| {
-        !discovered.catalog.is_empty() && !discovered.catalog.contains(query.resource(), &query.metric)
-    })
+    let Query::Custom(query) = query else { return false };
+    let lacks = |query: &CustomQuery, catalog: &Catalog| {
+        !catalog.is_empty() && !catalog.contains(query.resource(), &query.metric)
+    };
+    member.discovered().is_some_and(|discovered| lacks(query, &discovered.catalog))
 }
 
 fn read_status(reply: &Reply) -> Option<MemberStatus> {

@@ -1,8 +1,8 @@
 //! Whether a member is worth asking: one that fails again and again is skipped, so that no answer waits for it, and
 //! asked in the background until it answers.
 //!
-//! It is skipped as what it was: unreachable, if its API server did not answer; ill, if only its metrics API did
-//! not. Failures that come at once, such as an HTTP status, cost nobody time and skip nothing.
+//! It is skipped as what it was: unreachable, if its API server did not answer; ill, if only a metrics API did
+//! not, and then for that API alone. Failures that come at once, such as an HTTP status, cost nobody time and skip nothing.
 
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
@@ -14,6 +14,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{Failure, Member};
+use crate::api::group::Group;
 use crate::process::budget::Claim;
 
 /// How many failures in a row it takes.
@@ -33,15 +34,29 @@ pub struct Skip {
     pub cause: String,
 }
 
-/// The state of one member.
+/// The state of one member: of its API server, and of each metrics API behind it.
 #[derive(Default)]
 pub(super) struct Health {
-    state: Mutex<State>,
+    server: Breaker,
+    apis: [Breaker; Group::ALL.len()],
 }
+
+/// What is asked as long as it answers, and skipped when it has failed again and again.
+#[derive(Default)]
+struct Breaker(Mutex<State>);
 
 enum State {
     Asked { failures: u32 },
     Skipped { skip: Skip, _looking: AbortOnDropHandle<()> },
+}
+
+/// What is looked after.
+#[derive(Clone)]
+enum Patient {
+    /// The API server.
+    Server,
+    /// A metrics API, by a path that it failed to answer.
+    Api(Group, String),
 }
 
 impl Default for State {
@@ -51,54 +66,91 @@ impl Default for State {
 }
 
 impl Health {
-    pub(super) fn skipped(&self) -> Option<Skip> {
+    pub(super) fn skipped(&self, group: Group) -> Option<Skip> {
+        self.server.skipped().or_else(|| self.api(group).skipped())
+    }
+
+    pub(super) fn note(
+        &self,
+        member: &Arc<Member>,
+        group: Group,
+        path: impl FnOnce() -> String,
+        failure: Option<&Failure>,
+    ) {
+        let api = self.api(group);
+        match failure {
+            Some(failure @ (Failure::Connect(_) | Failure::Silent)) => {
+                self.server.failed(member, failure, || Patient::Server);
+            }
+            Some(failure @ (Failure::Lost(_) | Failure::Timeout(_))) => {
+                self.server.answered();
+                api.failed(member, failure, || Patient::Api(group, path()));
+            }
+            // What was not asked says nothing.
+            Some(Failure::NotReady | Failure::Skipped(_) | Failure::NoRoom(_)) => {}
+            _ => {
+                self.server.answered();
+                api.answered();
+            }
+        }
+    }
+
+    fn of(&self, patient: &Patient) -> &Breaker {
+        match patient {
+            Patient::Server => &self.server,
+            Patient::Api(group, _) => self.api(*group),
+        }
+    }
+
+    fn api(&self, group: Group) -> &Breaker {
+        &self.apis[group as usize]
+    }
+}
+
+impl Breaker {
+    fn skipped(&self) -> Option<Skip> {
         match &*self.state() {
             State::Asked { .. } => None,
             State::Skipped { skip, .. } => Some(skip.clone()),
         }
     }
 
-    pub(super) fn note(
-        &self,
-        member: &Arc<Member>,
-        path: impl FnOnce() -> String,
-        failure: Option<&Failure>,
-    ) {
-        let costly = failure.filter(|failure| {
-            matches!(failure, Failure::Connect(_) | Failure::Silent | Failure::Lost(_) | Failure::Timeout(_))
-        });
-        let mut state = self.state();
-        let State::Asked { failures } = &mut *state else { return };
-        let Some(failure) = costly else {
+    fn answered(&self) {
+        if let State::Asked { failures } = &mut *self.state() {
             *failures = 0;
-            return;
-        };
-        *failures += 1;
-        if *failures >= FAILURES {
-            let skip = Skip { unreachable: failure.is_unreachable(), cause: failure.to_string() };
-            tracing::warn!(
-                cluster = member.name(),
-                unreachable = skip.unreachable,
-                cause = skip.cause,
-                "cluster is skipped until it answers in the background"
-            );
-            let looking = look_after(Arc::downgrade(member), skip.unreachable, path());
-            *state = State::Skipped { skip, _looking: AbortOnDropHandle::new(tokio::spawn(looking)) };
         }
     }
 
-    fn recovered(&self, name: &str) {
-        tracing::info!(cluster = name, "cluster answers again and is asked again");
-        *self.state() = State::default();
+    fn failed(&self, member: &Arc<Member>, failure: &Failure, patient: impl FnOnce() -> Patient) {
+        let mut state = self.state();
+        let State::Asked { failures } = &mut *state else { return };
+        *failures += 1;
+        if *failures >= FAILURES {
+            let patient = patient();
+            let skip = Skip { unreachable: failure.is_unreachable(), cause: failure.to_string() };
+            let (cluster, what, cause) = (member.name(), patient.name(), &skip.cause);
+            tracing::warn!(cluster, what, cause, "cluster is skipped until it answers in the background");
+            let looking = tokio::spawn(look_after(Arc::downgrade(member), patient));
+            *state = State::Skipped { skip, _looking: AbortOnDropHandle::new(looking) };
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no holder panics")
+        self.0.lock().expect("no holder panics")
+    }
+}
+
+impl Patient {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Server => "API server",
+            Self::Api(group, _) => group.name(),
+        }
     }
 }
 
 /// Asks again and again, on new connections where none answered, until somebody does.
-async fn look_after(member: Weak<Member>, unreachable: bool, path: String) {
+async fn look_after(member: Weak<Member>, patient: Patient) {
     let pauses = ExponentialBuilder::new().with_min_delay(PAUSES.0).with_max_delay(PAUSES.1);
     let mut pauses = pauses.with_jitter().without_max_times().build();
     let mut attempts = FuturesUnordered::new();
@@ -109,7 +161,9 @@ async fn look_after(member: Weak<Member>, unreachable: bool, path: String) {
                 () = &mut pause => break,
                 Some(answered) = attempts.next(), if !attempts.is_empty() => if answered {
                     if let Some(member) = member.upgrade() {
-                        member.health.recovered(member.name());
+                        let (cluster, what) = (member.name(), patient.name());
+                        tracing::info!(cluster, what, "cluster answers again and is asked again");
+                        *member.health.of(&patient).state() = State::default();
                     }
                     return;
                 },
@@ -117,18 +171,19 @@ async fn look_after(member: Weak<Member>, unreachable: bool, path: String) {
         }
         let Some(member) = member.upgrade() else { return };
         if attempts.len() < ATTEMPTS {
-            let path = path.clone();
-            attempts.push(async move { answers(&member, unreachable, &path).await });
+            let patient = patient.clone();
+            attempts.push(async move { answers(&member, &patient).await });
         }
     }
 }
 
-async fn answers(member: &Member, unreachable: bool, path: &str) -> bool {
+async fn answers(member: &Member, patient: &Patient) -> bool {
     let transport = member.transport();
-    if unreachable {
-        return timeout(member.timeout, transport.probe()).await.is_ok_and(|probed| probed.is_ok());
-    }
-    timeout(member.timeout, transport.get(path, super::ACCEPT, Claim::Exempt))
-        .await
-        .is_ok_and(|reply| reply.is_ok())
+    let asking = async {
+        match patient {
+            Patient::Server => transport.probe().await.is_ok(),
+            Patient::Api(_, path) => transport.get(path, super::ACCEPT, Claim::Exempt).await.is_ok(),
+        }
+    };
+    timeout(member.timeout, asking).await.unwrap_or(false)
 }

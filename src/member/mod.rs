@@ -23,6 +23,7 @@ use tokio::time::{Instant, timeout};
 use crate::api::custom_metrics::Version;
 use crate::api::discovery::Catalog;
 use crate::api::duration::GoDuration;
+use crate::api::group::Group;
 use crate::config::Rate;
 use crate::process::budget::Claim;
 use credentials::Credentials;
@@ -107,15 +108,15 @@ impl Member {
         self.id
     }
 
-    /// Why it is not asked at present; `None` if it is.
-    pub fn skipped(&self) -> Option<Skip> {
-        self.health.skipped()
+    /// Why an API of it is not asked at present; `None` if it is.
+    pub fn skipped(&self, group: Group) -> Option<Skip> {
+        self.health.skipped(group)
     }
 
-    /// Takes note of how a query for a path ended: a member that fails again and again is skipped, and looked after
-    /// in the background.
-    pub fn note(self: &Arc<Self>, path: impl FnOnce() -> String, failure: Option<&Failure>) {
-        self.health.note(self, path, failure);
+    /// Takes note of how a query for a path of an API ended: a member that fails again and again is skipped, and looked
+    /// after in the background.
+    pub fn note(self: &Arc<Self>, group: Group, path: impl FnOnce() -> String, failure: Option<&Failure>) {
+        self.health.note(self, group, path, failure);
     }
 
     /// How it is reached at present.

@@ -5,7 +5,8 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use crate::api::custom_metrics::{Clusters, MetricValue};
-use crate::api::page::{ItemRef, Page};
+use crate::api::page::Page;
+use crate::api::page::custom::{ItemRef, items};
 use crate::api::text::Text;
 use crate::config::SameNamePods;
 
@@ -26,10 +27,9 @@ pub fn merge<'a>(
     same_name: SameNamePods,
     by_name: bool,
 ) -> Vec<MetricValue<'a>> {
-    let mut tagged: Vec<Tagged<'a>> =
-        Vec::with_capacity(pages.iter().map(|(_, page)| page.items().len()).sum());
+    let mut tagged: Vec<Tagged<'a>> = Vec::with_capacity(pages.iter().map(|(_, page)| page.len()).sum());
     for (cluster, page) in pages {
-        tagged.extend(page.items().map(|item| Tagged {
+        tagged.extend(items(page).map(|item| Tagged {
             cluster,
             item,
             namespace: item.namespace(),

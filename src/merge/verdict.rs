@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Pages;
 use crate::api::page::Page;
+use crate::api::resource_metrics::Resource;
 use crate::api::status::{Cause, Details, Reason, Status};
 use crate::config::OnMemberFailure;
-use crate::gather::query::Query;
+use crate::gather::query::{CustomQuery, ExternalQuery, Query, ResourceQuery};
 use crate::gather::{Answered, Outcome};
 use crate::member::Failure;
 
@@ -16,7 +18,7 @@ const NAMED: usize = 10;
 /// What all outcomes amount to.
 #[derive(Debug)]
 pub enum Verdict {
-    /// Some member has the metric.
+    /// Some member has it, or it is a list that may be empty.
     Found {
         /// The pages by cluster, in the order of the clusters' names.
         pages: Vec<(Arc<str>, Arc<Page>)>,
@@ -34,8 +36,9 @@ struct Failed {
     stand_in: Option<Duration>,
 }
 
-/// Judges the outcomes: 200 when some member has it, 404 only when none has it and none failed, 503 otherwise; under
-/// [`OnMemberFailure::Fail`] 503 when any failed.
+/// Judges the outcomes: 200 when some member has it, 404 only when none has it and none failed (200 for a list of pods or
+/// nodes), 503 otherwise; under [`OnMemberFailure::Fail`] 503 when any failed. An object that several clusters have is a
+/// 409.
 pub fn judge(query: &Query, answers: Vec<Answered>, on_failure: OnMemberFailure) -> Verdict {
     let mut pages = Vec::with_capacity(answers.len());
     let mut failed = Vec::new();
@@ -51,34 +54,71 @@ pub fn judge(query: &Query, answers: Vec<Answered>, on_failure: OnMemberFailure)
         }
     }
     if failed.is_empty() && pages.is_empty() {
-        return Verdict::Refused(not_found(query));
+        return match not_found(query) {
+            Some(status) => Verdict::Refused(status),
+            None => Verdict::Found { pages, warning: String::new() },
+        };
     }
-    let complete = failed.is_empty() || on_failure != OnMemberFailure::Fail;
-    if complete && !pages.is_empty() {
-        return Verdict::Found { pages, warning: warning(&failed) };
+    if pages.is_empty() || (on_failure == OnMemberFailure::Fail && !failed.is_empty()) {
+        return Verdict::Refused(unavailable(query, &failed));
     }
-    Verdict::Refused(unavailable(query, &failed))
+    match query {
+        Query::Resource(ResourceQuery { resource, name: Some(name), .. }) if pages.len() > 1 => {
+            Verdict::Refused(conflict(*resource, name, &pages))
+        }
+        _ => Verdict::Found { pages, warning: warning(&failed) },
+    }
 }
 
-/// `provider.NewMetricNotFoundError` and `NewMetricNotFoundForError` of custom-metrics-apiserver.
-pub fn not_found(query: &Query) -> Status {
-    let mut message =
-        format!("the server could not find the metric {} for {}", query.metric, query.resource());
-    if let Some(name) = query.object() {
-        message.push(' ');
-        message.push_str(name);
+/// What nobody has: `provider.NewMetricNotFoundError` and `NewMetricNotFoundForError` of custom-metrics-apiserver for
+/// metrics, `errors.NewNotFound` of apimachinery for a pod or node. A list of those may be empty.
+fn not_found(query: &Query) -> Option<Status> {
+    let message = match query {
+        Query::Custom(query @ CustomQuery { metric, .. }) => {
+            let object = query.object().map(|name| format!(" {name}")).unwrap_or_default();
+            format!("the server could not find the metric {metric} for {}{object}", query.resource())
+        }
+        Query::External(ExternalQuery { metric, namespace, .. }) => {
+            format!("the server could not find the external metric {metric} in namespace {namespace}")
+        }
+        Query::Resource(ResourceQuery { resource, name, .. }) => {
+            let (kind, name) = (resource.name(), name.as_ref()?);
+            let details = Details { name: name.clone(), kind: kind.to_owned(), ..Details::default() };
+            let message = format!("{kind} {name:?} not found");
+            return Some(Status::failure(404, Reason::NotFound, message).with_details(details));
+        }
+    };
+    Some(Status::failure(404, Reason::NotFound, message))
+}
+
+/// `errors.NewConflict` of apimachinery.
+fn conflict(resource: Resource, name: &str, pages: &Pages) -> Status {
+    let kind = resource.name();
+    let mut clusters = pages.iter().take(NAMED).map(|(cluster, _)| &**cluster).collect::<Vec<_>>().join(", ");
+    if pages.len() > NAMED {
+        clusters.push_str(&format!(" and {} more", pages.len() - NAMED));
     }
-    Status::failure(404, Reason::NotFound, message)
+    let message = format!(
+        "Operation cannot be fulfilled on {kind} {name:?}: it is in more than one cluster: {clusters}; \
+         list {kind} to see all of them"
+    );
+    let details = Details { name: name.to_owned(), kind: kind.to_owned(), ..Details::default() };
+    Status::failure(409, Reason::Conflict, message).with_details(details)
 }
 
 fn unavailable(query: &Query, failed: &[Failed]) -> Status {
-    let message = format!(
-        "the metric {} for {} cannot be answered, since {} failed: {}",
-        query.metric,
-        query.resource(),
-        clusters(failed.len()),
-        names(failed)
-    );
+    let subject = match query {
+        Query::Custom(query) => format!("the metric {} for {}", query.metric, query.resource()),
+        Query::External(query) => format!("the external metric {}", query.metric),
+        Query::Resource(ResourceQuery { resource, name: None, .. }) => {
+            format!("metrics of {}", resource.name())
+        }
+        Query::Resource(ResourceQuery { resource, name: Some(name), .. }) => {
+            format!("metrics of {} {name:?}", resource.name())
+        }
+    };
+    let message =
+        format!("{subject} cannot be answered, since {} failed: {}", clusters(failed.len()), names(failed));
     let cause = |failed: &Failed| Cause {
         reason: failed.failure.reason().into(),
         message: failed.failure.to_string(),

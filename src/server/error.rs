@@ -12,8 +12,12 @@ use super::request_info::{BadPath, RequestInfo};
 use crate::access::Unauthenticated;
 use crate::access::review::{Action, Decision, ReviewError};
 use crate::access::user::User;
+use crate::api::codec::Encode as _;
+use crate::api::codec::negotiate::{Encoding, NotAcceptable};
+use crate::api::field_selector::FieldSelectorError;
 use crate::api::selector::SelectorError;
 use crate::api::status::{Details, Reason, Status};
+use crate::api::table::IncludeObjectError;
 
 /// Why a request is not answered with what it asks for.
 #[derive(Debug, Error)]
@@ -42,6 +46,23 @@ pub enum Error {
     /// A selector cannot be read.
     #[error(transparent)]
     Selector(#[from] SelectorError),
+    /// A field selector cannot be read.
+    #[error(transparent)]
+    FieldSelector(#[from] FieldSelectorError),
+    /// The parameter `includeObject` is none.
+    #[error(transparent)]
+    IncludeObject(#[from] IncludeObjectError),
+    /// Nothing is served that the client accepts.
+    #[error(transparent)]
+    NotAcceptable(#[from] NotAcceptable),
+    /// Changes of something that is measured anew each time.
+    #[error("watch is not supported on resources of kind \"{resource}.{group}\"")]
+    NotWatched {
+        /// Such as `pods`.
+        resource: String,
+        /// The API group.
+        group: &'static str,
+    },
     /// The URL is longer than allowed.
     #[error("the URL has more than {0} bytes")]
     UrlTooLong(usize),
@@ -76,8 +97,21 @@ impl Error {
         let text = self.to_string();
         let empty = Details::default;
         match self {
-            Self::Path(_) | Self::MetricPath | Self::Selector(_) | Self::TimeoutParameter => {
-                Status::failure(400, Reason::BadRequest, text)
+            Self::Path(_)
+            | Self::MetricPath
+            | Self::Selector(_)
+            | Self::FieldSelector(_)
+            | Self::IncludeObject(_)
+            | Self::TimeoutParameter => Status::failure(400, Reason::BadRequest, text),
+            Self::NotAcceptable(NotAcceptable::MediaType) => {
+                Status::failure(406, Reason::NotAcceptable, text).with_details(empty())
+            }
+            Self::NotAcceptable(NotAcceptable::Parameters) => {
+                Status::failure(406, Reason::NotAcceptable, text)
+            }
+            Self::NotWatched { resource: kind, group } => {
+                let details = Details { group: group.to_owned(), kind, ..Details::default() };
+                Status::failure(405, Reason::MethodNotAllowed, text).with_details(details)
             }
             Self::Unauthenticated(_) => Status::failure(401, Reason::Unauthorized, "Unauthorized"),
             Self::Forbidden(refusal) => forbidden(&refusal),
@@ -109,11 +143,24 @@ impl IntoResponse for Error {
         if forbidden {
             headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         }
-        if let Some(seconds) = status.details.and_then(|details| details.retry_after_seconds) {
+        if let Some(seconds) = status.details.as_ref().and_then(|details| details.retry_after_seconds) {
             headers.insert(RETRY_AFTER, seconds.into());
         }
+        response.extensions_mut().insert(Arc::new(status));
         response
     }
+}
+
+/// A failure in the encoding that the client accepts; other responses as they are.
+pub fn encoded(mut response: Response, encoding: Encoding) -> Response {
+    if encoding == Encoding::Json {
+        return response;
+    }
+    if let Some(status) = response.extensions_mut().remove::<Arc<Status>>() {
+        *response.body_mut() = Body::from(encoding.body(&*status));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(encoding.media_type()));
+    }
+    response
 }
 
 /// `responsewriters.Forbidden` and `forbiddenMessage` of `k8s.io/apiserver`.

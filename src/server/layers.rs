@@ -11,11 +11,13 @@ use http::HeaderValue;
 use http::request::Parts;
 
 use super::Serving;
-use super::error::{Error, Refusal};
+use super::error::{self, Error, Refusal};
+use super::negotiation::accepted;
 use super::pressure;
 use super::request_info::RequestInfo;
 use crate::access::certificate::Presented;
 use crate::access::user::User;
+use crate::api::codec::negotiate::Offer;
 use crate::api::duration::GoDuration;
 use crate::process::budget::Share;
 
@@ -42,8 +44,9 @@ async fn observe(State(serving): State<Arc<Serving>>, mut request: Request, next
     let info = pressure::check_url(&uri).and_then(|()| Ok(Arc::new(RequestInfo::read(&request)?)));
     let (info, mut response) = match info {
         Ok(info) => {
+            let encoding = accepted(request.headers(), &info, Offer::Whole).map(|(encoding, _)| encoding);
             request.extensions_mut().insert(info.clone());
-            (Some(info), next.run(request).await)
+            (Some(info), error::encoded(next.run(request).await, encoding.unwrap_or_default()))
         }
         Err(error) => (None, error.into_response()),
     };

@@ -7,6 +7,7 @@ pub mod handlers;
 pub mod layers;
 pub mod listener;
 pub mod metrics;
+pub mod negotiation;
 mod outgoing;
 mod places;
 pub mod pressure;

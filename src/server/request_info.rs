@@ -5,6 +5,7 @@ use percent_encoding::percent_decode_str;
 use thiserror::Error;
 
 use crate::access::review::Action;
+use crate::api::field_selector::FieldSelector;
 
 /// A request's path, taken apart as `RequestInfoFactory.NewRequestInfo` of `k8s.io/apiserver` does it, with one
 /// difference: segments are split first and decoded once after that, so that an encoded slash stays in its segment.
@@ -83,7 +84,25 @@ impl RequestInfo {
             Some(resource) => resource_verb(method, resource),
             None => method.as_str().to_ascii_lowercase(),
         };
-        Ok(Self { path: decode(path)?, verb, segments, resource, parameters: parameters(query)? })
+        let info = Self { path: decode(path)?, verb, segments, resource, parameters: parameters(query)? };
+        Ok(info.narrowed())
+    }
+
+    /// A list may be a watch, and a field selector may leave a single name: what authorization wants to know.
+    fn narrowed(mut self) -> Self {
+        if self.verb != "list" {
+            return self;
+        }
+        if self.parameters.iter().any(|(key, value)| key == "watch" && is_true(value)) {
+            "watch".clone_into(&mut self.verb);
+        }
+        let fields: FieldSelector = self.parameter("fieldSelector").parse().unwrap_or_default();
+        if let (Some(name), Some(resource)) = (fields.name(), &mut self.resource)
+            && !name.is_empty()
+        {
+            name.clone_into(&mut resource.name);
+        }
+        self
     }
 }
 
@@ -124,6 +143,11 @@ fn resource_verb(method: &Method, resource: &Resource) -> String {
         _ => "",
     };
     verb.to_owned()
+}
+
+/// `Convert_Slice_string_To_bool` of apimachinery: whatever does not say no.
+fn is_true(value: &str) -> bool {
+    !value.eq_ignore_ascii_case("false") && value != "0"
 }
 
 fn parameters(query: &str) -> Result<Vec<(String, String)>, BadPath> {
@@ -209,6 +233,18 @@ mod tests {
         assert_eq!(verb(Method::DELETE, "/apis/g/v1/pods"), "deletecollection");
         assert_eq!(verb(Method::POST, "/apis/g/v1/pods/a"), "create");
         assert_eq!(verb(Method::HEAD, "/healthz"), "head");
+    }
+
+    #[test]
+    fn a_list_may_be_a_watch_and_may_be_narrowed_to_a_name() {
+        let verb = |query: &str| get(&format!("/apis/g/v1/pods?{query}")).verb;
+        assert_eq!(
+            ["watch", "watch=1", "watch=False", "watch=0", ""].map(verb),
+            ["watch", "watch", "list", "list", "list"]
+        );
+        assert_eq!(get("/apis/g/v1/pods/a?watch=1").verb, "get");
+        let narrowed = get("/apis/g/v1/pods?fieldSelector=metadata.name%3Da,metadata.namespace%3Db");
+        assert_eq!(narrowed.resource.expect("a resource").name, "a");
     }
 
     #[test]

@@ -142,7 +142,8 @@ async fn a_member_that_fails_again_and_again_costs_no_time_and_is_taken_back_soo
             assert_eq!(clusters(&stage.get(PODS).await.json().expect("JSON")), ["member1"], "{fault:?}");
         }
         stage.get(PODS).await;
-        let skipped = r#"karmada_metrics_adapter_member_skipped{cluster="member2"} 1"#;
+        let skipped =
+            r#"karmada_metrics_adapter_member_skipped{cluster="member2",group="custom.metrics.k8s.io"} 1"#;
         assert!(stage.metrics().await.contains(skipped), "{fault:?}");
         let start = Instant::now();
         for _ in 0..10 {

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io::Write as _;
 
 use crate::api::text::Text;
+use crate::api::time::Timestamp;
 
 /// Writes a string with its quotes.
 pub fn string(out: &mut Vec<u8>, text: Text<'_>) {
@@ -20,12 +21,7 @@ pub fn non_empty(out: &mut Vec<u8>, key: &str, text: Text<'_>) {
     if text.is_empty() {
         return;
     }
-    if out.last() != Some(&b'{') {
-        out.push(b',');
-    }
-    out.push(b'"');
-    out.extend_from_slice(key.as_bytes());
-    out.extend_from_slice(b"\":");
+    self::key(out, key);
     string(out, text);
 }
 
@@ -48,6 +44,75 @@ pub fn separated<T>(
     }
 }
 
+/// Writes a key and its colon, with a comma before it unless it is the object's first.
+pub fn key(out: &mut Vec<u8>, key: &str) {
+    if out.last() != Some(&b'{') {
+        out.push(b',');
+    }
+    out.push(b'"');
+    out.extend_from_slice(key.as_bytes());
+    out.extend_from_slice(b"\":");
+}
+
+/// Writes a time as `metav1.Time` does.
+pub fn time(out: &mut Vec<u8>, time: Option<Timestamp>) {
+    match time.filter(|time| !time.is_go_zero()) {
+        Some(time) => display(out, format_args!("\"{time}\"")),
+        None => out.extend_from_slice(b"null"),
+    }
+}
+
+/// Writes an object of texts, such as labels.
+pub fn texts<'a>(out: &mut Vec<u8>, entries: impl IntoIterator<Item = (Text<'a>, Text<'a>)>) {
+    out.push(b'{');
+    separated(out, entries, |out, (key, value)| {
+        string(out, key);
+        out.push(b':');
+        string(out, value);
+    });
+    out.push(b'}');
+}
+
+/// The same JSON for people to read, as `json.MarshalIndent` of Go with two spaces. `json` is well-formed and has no
+/// white space but a line feed at its end.
+pub fn indented(json: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(json.len() * 2);
+    let (mut depth, mut quoted, mut escaped) = (0, false, false);
+    let line = |out: &mut Vec<u8>, depth: usize| {
+        out.push(b'\n');
+        out.resize(out.len() + 2 * depth, b' ');
+    };
+    for (at, &byte) in json.trim_ascii_end().iter().enumerate() {
+        if quoted {
+            quoted = escaped || byte != b'"';
+            escaped = byte == b'\\' && !escaped;
+            out.push(byte);
+            continue;
+        }
+        let empty = at > 0 && matches!((json[at - 1], byte), (b'{', b'}') | (b'[', b']'));
+        if matches!(byte, b'}' | b']') {
+            depth -= 1;
+            if !empty {
+                line(&mut out, depth);
+            }
+        }
+        out.push(byte);
+        match byte {
+            b'"' => quoted = true,
+            b':' => out.push(b' '),
+            b',' => line(&mut out, depth),
+            b'{' | b'[' => {
+                depth += 1;
+                if !matches!(json.get(at + 1), Some(b'}' | b']')) {
+                    line(&mut out, depth);
+                }
+            }
+            _ => {}
+        }
+    }
+    out
+}
+
 fn escape(out: &mut Vec<u8>, text: &str) {
     let mut rest = text.as_bytes();
     while let Some(at) = rest.iter().position(|byte| matches!(byte, 0..0x20 | b'"' | b'\\')) {
@@ -68,6 +133,15 @@ fn escape(out: &mut Vec<u8>, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn indented_json_is_what_serde_would_write() {
+        let object = serde_json::json!({
+            "a": [], "b": {}, "c": [1, {"x": null}], "d": "{\"[,:]\\", "e": {"f": {"g": [[], [{}]]}}, "h": "\\",
+        });
+        let indented = String::from_utf8(indented(format!("{object}\n").as_bytes())).expect("UTF-8");
+        assert_eq!(indented, serde_json::to_string_pretty(&object).expect("JSON"));
+    }
 
     #[test]
     fn a_written_string_reads_back_as_itself() {

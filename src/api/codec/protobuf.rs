@@ -3,10 +3,22 @@
 //! Kubernetes wraps each object in the magic bytes `k8s\0` and a `runtime.Unknown` that names its kind
 //! (`k8s.io/apimachinery/pkg/runtime/serializer/protobuf`).
 
+use std::io::Write as _;
+
 use thiserror::Error;
+
+use crate::api::quantity::Quantity;
+use crate::api::text::Text;
 
 /// What a protobuf body starts with.
 pub const MAGIC: &[u8; 4] = b"k8s\0";
+
+/// Writes the fields of one message, in the order in which they are called for, as gogo/protobuf does: strings also when
+/// they are empty.
+#[derive(Debug, Default)]
+pub struct Writer {
+    out: Vec<u8>,
+}
 
 /// Why bytes are no protobuf message.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
@@ -80,6 +92,101 @@ impl<'a> Envelope<'a> {
             }
         }
         Ok(envelope)
+    }
+}
+
+impl Writer {
+    /// An object in its envelope.
+    pub fn object(api_version: &str, kind: &str, capacity: usize, raw: impl FnOnce(&mut Self)) -> Vec<u8> {
+        let mut writer = Self { out: Vec::with_capacity(capacity) };
+        writer.out.extend_from_slice(MAGIC);
+        writer.message(1, |type_meta| {
+            type_meta.string(1, api_version);
+            type_meta.string(2, kind);
+        });
+        writer.message(2, raw);
+        // The encoding and the type of the content, which are not said.
+        writer.string(3, "");
+        writer.string(4, "");
+        writer.out
+    }
+
+    /// A string, also an empty one.
+    pub fn string(&mut self, field: u64, text: &str) {
+        self.tag(field, 2);
+        self.varint(text.len() as u64);
+        self.out.extend_from_slice(text.as_bytes());
+    }
+
+    /// A string that a member sent, also an empty one.
+    pub fn text(&mut self, field: u64, text: Text<'_>) {
+        match text {
+            Text::Plain(text) => self.string(field, text),
+            Text::Escaped(_) => self.string(field, &text.decode()),
+        }
+    }
+
+    /// `resource.Quantity`: a message with its text.
+    pub fn quantity(&mut self, field: u64, value: &Quantity) {
+        self.message(field, |message| {
+            message.message(1, |text| write!(text.out, "{value}").expect("memory takes all bytes"));
+        });
+    }
+
+    /// Fields that are written already.
+    #[cfg(test)]
+    pub fn append(&mut self, fields: &[u8]) {
+        self.out.extend_from_slice(fields);
+    }
+
+    /// `metav1.ListMeta` of a list that nobody can continue.
+    pub fn list_meta(&mut self, field: u64) {
+        self.message(field, |meta| (1..=3).for_each(|field| meta.string(field, "")));
+    }
+
+    /// A signed number, or one that is true or false.
+    pub fn number(&mut self, field: u64, number: i64) {
+        self.tag(field, 0);
+        self.varint(number.cast_unsigned());
+    }
+
+    /// A message in this one.
+    pub fn message(&mut self, field: u64, write: impl FnOnce(&mut Self)) {
+        self.tag(field, 2);
+        let length_at = self.out.len();
+        self.out.push(0);
+        write(self);
+        // One byte is long enough for the length of most messages; the others move to make room for more.
+        let content = length_at + 1;
+        let length = self.out.len() - content;
+        let (bytes, count) = varint(length as u64);
+        self.out.resize(content + length + count - 1, 0);
+        self.out.copy_within(content..content + length, length_at + count);
+        self.out[length_at..length_at + count].copy_from_slice(&bytes[..count]);
+    }
+
+    fn tag(&mut self, field: u64, wire_type: u64) {
+        self.varint(field << 3 | wire_type);
+    }
+
+    fn varint(&mut self, number: u64) {
+        let (bytes, count) = varint(number);
+        self.out.extend_from_slice(&bytes[..count]);
+    }
+}
+
+/// A number in groups of seven bits, the lowest first, and how many there are.
+fn varint(mut number: u64) -> ([u8; 10], usize) {
+    let (mut bytes, mut count) = ([0; 10], 0);
+    loop {
+        let [low, ..] = number.to_le_bytes();
+        number >>= 7;
+        count += 1;
+        if number == 0 {
+            bytes[count - 1] = low;
+            return (bytes, count);
+        }
+        bytes[count - 1] = low | 0x80;
     }
 }
 
@@ -174,6 +281,24 @@ mod tests {
     #[test]
     fn an_endless_number_is_an_error() {
         assert_eq!(Fields::of(&[0x80; 20]).next(), Some(Err(Malformed::Number)));
+    }
+
+    #[test]
+    fn messages_of_all_lengths_read_back() {
+        for length in [0, 1, 127, 128, 16_383, 16_384, 70_000] {
+            let text = "x".repeat(length);
+            let body = Writer::object("v1", "Text", 0, |writer| {
+                writer.message(7, |inner| inner.string(1, &text));
+                writer.number(2, -1);
+            });
+            let envelope = Envelope::read(&body).expect("an envelope");
+            assert_eq!((envelope.api_version, envelope.kind), ("v1", "Text"));
+            let fields: Vec<_> = Fields::of(envelope.raw).collect::<Result<_, _>>().expect("well-formed");
+            assert_eq!(fields[1], (2, Value::Number(u64::MAX)));
+            let inner: Vec<_> =
+                Fields::of(fields[0].1.bytes()).collect::<Result<_, _>>().expect("well-formed");
+            assert_eq!((fields[0].0, &inner[..]), (7, &[(1, Value::Bytes(text.as_bytes()))][..]));
+        }
     }
 
     #[test]

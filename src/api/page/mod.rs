@@ -1,26 +1,29 @@
-//! Reads one member's `MetricValueList`, of either version, in JSON or in protobuf.
+//! Reads what one member answers, in JSON or in protobuf.
 //!
 //! A page is checked when it is read: each quantity, timestamp and selector is well-formed, so that merging and
 //! encoding cannot fail. It keeps the body and where each item's parts lie in it, and owns no strings.
 
-mod json;
-mod protobuf;
+pub mod custom;
+pub mod external;
+mod list;
+pub mod resource;
 
 use bytes::Bytes;
 use thiserror::Error;
 
 use super::codec::protobuf::Malformed;
-use super::meta::LabelSelector;
+use super::duration::DurationError;
+use super::meta::ObjectMetaError;
 use super::quantity::{Quantity, QuantityError};
+use super::resource_metrics::Resource;
 use super::text::Text;
-use super::time::Timestamp;
 
-/// A checked `MetricValueList` of one member.
+/// A checked answer of one member.
 #[derive(Clone, Debug)]
 pub struct Page {
     body: Bytes,
     format: Format,
-    items: Vec<Item>,
+    items: Items,
 }
 
 /// How a member encoded its body.
@@ -32,25 +35,40 @@ pub enum Format {
     Protobuf,
 }
 
+/// What a body has to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// A `MetricValueList` of custom metrics, of either version.
+    MetricValues,
+    /// An `ExternalMetricValueList`.
+    ExternalValues,
+    /// A `PodMetricsList` or `NodeMetricsList`.
+    List(Resource),
+    /// One `PodMetrics` or `NodeMetrics`.
+    Object(Resource),
+}
+
 /// Why a member's body is no page.
 #[derive(Debug, Error)]
 pub enum PageError {
     /// The body is no JSON, or its fields have other types.
-    #[error("the body is not the JSON of a MetricValueList: {0}")]
+    #[error("the body is not the JSON that was asked for: {0}")]
     Json(#[from] serde_json::Error),
     /// The body is not UTF-8.
     #[error("the body is not UTF-8")]
     Utf8,
     /// The body is no protobuf.
-    #[error("the body is not the protobuf of a MetricValueList: {0}")]
+    #[error("the body is not the protobuf that was asked for: {0}")]
     Protobuf(#[from] Malformed),
     /// The body is some other object.
-    #[error("the body is a {kind:?} of {api_version:?}, not a MetricValueList")]
+    #[error("the body is a {kind:?} of {api_version:?}, not the {expected} that was asked for")]
     Kind {
         /// The object's kind.
         kind: String,
         /// Its group and version.
         api_version: String,
+        /// The kind that was asked for.
+        expected: &'static str,
     },
     /// A value is no quantity.
     #[error("item {index} has a value that is no quantity: {source}")]
@@ -66,6 +84,22 @@ pub enum PageError {
         /// The item, counted from 0.
         index: usize,
     },
+    /// A window is no duration.
+    #[error("item {index} has a window that is no duration: {source}")]
+    Window {
+        /// The item, counted from 0.
+        index: usize,
+        /// What is wrong with it.
+        source: DurationError,
+    },
+    /// An object's metadata is malformed.
+    #[error("item {index} has malformed metadata: {source}")]
+    Metadata {
+        /// The item, counted from 0.
+        index: usize,
+        /// What is wrong with it.
+        source: ObjectMetaError,
+    },
     /// The body has more items than real ones would fit into it; they would take many times its own size.
     #[error("the body has more items than fit into {0} bytes")]
     Crowded(usize),
@@ -74,31 +108,15 @@ pub enum PageError {
     TooLong,
 }
 
-/// A reference to one item of a page.
-#[derive(Clone, Copy, Debug)]
-pub struct ItemRef<'a> {
-    page: &'a Page,
-    item: &'a Item,
+/// Where the items' parts lie.
+#[derive(Clone, Debug)]
+enum Items {
+    Custom(Vec<custom::Item>),
+    External(Vec<external::Item>),
+    Resource(Vec<resource::Item>),
 }
 
-/// Where the parts of one item lie.
-#[derive(Clone, Debug, Default)]
-struct Item {
-    kind: Span,
-    namespace: Span,
-    name: Span,
-    uid: Span,
-    api_version: Span,
-    resource_version: Span,
-    field_path: Span,
-    metric: Span,
-    selector: Span,
-    timestamp: Option<Timestamp>,
-    window_seconds: Option<i64>,
-    value: Quantity,
-}
-
-/// A part of the body: strings without their quotes, selectors whole; empty where absent.
+/// A part of the body: strings without their quotes, objects whole; empty where absent.
 #[derive(Clone, Copy, Debug, Default)]
 struct Span {
     start: u32,
@@ -109,129 +127,95 @@ impl Page {
     /// Reads and checks `body`.
     ///
     /// # Errors
-    /// If anything in it is not as the format and `MetricValueList` demand.
-    pub fn read(format: Format, body: Bytes) -> Result<Self, PageError> {
+    /// If anything in it is not as the format and what is expected demand.
+    pub fn read(expected: Expected, format: Format, body: Bytes) -> Result<Self, PageError> {
         if u32::try_from(body.len()).is_err() {
             return Err(PageError::TooLong);
         }
-        let items = match format {
-            Format::Json => json::items(&body)?,
-            Format::Protobuf => protobuf::items(&body)?,
+        let items = match (expected, format) {
+            (Expected::MetricValues, Format::Json) => Items::Custom(custom::json::items(&body)?),
+            (Expected::MetricValues, Format::Protobuf) => Items::Custom(custom::protobuf::items(&body)?),
+            (Expected::ExternalValues, _) => Items::External(external::read(format, &body)?),
+            (Expected::List(resource), _) => Items::Resource(resource::read_list(resource, format, &body)?),
+            (Expected::Object(resource), _) => {
+                Items::Resource(vec![resource::read_object(resource, format, &body)?])
+            }
         };
         Ok(Self { body, format, items })
     }
 
-    /// The items, in the member's order.
-    pub fn items(&self) -> impl ExactSizeIterator<Item = ItemRef<'_>> {
-        self.items.iter().map(|item| ItemRef { page: self, item })
+    /// How many items there are.
+    pub fn len(&self) -> usize {
+        match &self.items {
+            Items::Custom(items) => items.len(),
+            Items::External(items) => items.len(),
+            Items::Resource(items) => items.len(),
+        }
+    }
+
+    /// Whether the member has no item.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// How many bytes its body has.
-    pub fn len(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.body.len()
     }
 
     /// How many bytes of memory it takes, about.
     pub fn memory(&self) -> usize {
-        self.body.len() + self.items.capacity() * size_of::<Item>()
-    }
-
-    /// Whether the member has no item.
-    pub fn is_empty(&self) -> bool {
-        self.items.is_empty()
+        let items = match &self.items {
+            Items::Custom(items) => items.capacity() * size_of::<custom::Item>(),
+            Items::External(items) => items.capacity() * size_of::<external::Item>(),
+            Items::Resource(items) => items.capacity() * size_of::<resource::Item>(),
+        };
+        self.body.len() + items
     }
 
     fn text(&self, span: Span) -> Text<'_> {
-        let bytes = &self.body[span.start as usize..span.end as usize];
-        let text = str::from_utf8(bytes).unwrap_or_default();
         match self.format {
-            Format::Json => Text::from_json(text),
-            Format::Protobuf => Text::Plain(text),
+            Format::Json => Text::from_json(self.raw(span)),
+            Format::Protobuf => Text::Plain(self.raw(span)),
         }
+    }
+
+    /// A part that is a string or JSON; both were found to be UTF-8.
+    fn raw(&self, span: Span) -> &str {
+        str::from_utf8(self.message(span)).unwrap_or_default()
+    }
+
+    fn message(&self, span: Span) -> &[u8] {
+        &self.body[span.start as usize..span.end as usize]
     }
 }
 
-impl<'a> ItemRef<'a> {
-    /// `describedObject.kind`.
-    pub fn kind(self) -> Text<'a> {
-        self.page.text(self.item.kind)
-    }
-
-    /// `describedObject.namespace`.
-    pub fn namespace(self) -> Text<'a> {
-        self.page.text(self.item.namespace)
-    }
-
-    /// `describedObject.name`.
-    pub fn name(self) -> Text<'a> {
-        self.page.text(self.item.name)
-    }
-
-    /// `describedObject.uid`.
-    pub fn uid(self) -> Text<'a> {
-        self.page.text(self.item.uid)
-    }
-
-    /// `describedObject.apiVersion`.
-    pub fn api_version(self) -> Text<'a> {
-        self.page.text(self.item.api_version)
-    }
-
-    /// `describedObject.resourceVersion`.
-    pub fn resource_version(self) -> Text<'a> {
-        self.page.text(self.item.resource_version)
-    }
-
-    /// `describedObject.fieldPath`.
-    pub fn field_path(self) -> Text<'a> {
-        self.page.text(self.item.field_path)
-    }
-
-    /// The metric's name.
-    pub fn metric(self) -> Text<'a> {
-        self.page.text(self.item.metric)
-    }
-
-    /// The metric's own selector.
-    pub fn selector(self) -> Option<LabelSelector<'a>> {
-        let Span { start, end } = self.item.selector;
-        let raw = &self.page.body[start as usize..end as usize];
-        if raw.is_empty() {
-            return None;
+impl Expected {
+    /// The kind.
+    fn kind(self) -> &'static str {
+        match self {
+            Self::MetricValues => "MetricValueList",
+            Self::ExternalValues => "ExternalMetricValueList",
+            Self::List(resource) => resource.list_kind(),
+            Self::Object(resource) => resource.kind(),
         }
-        match self.page.format {
-            Format::Json => {
-                str::from_utf8(raw).ok().and_then(|raw| LabelSelector::from_json(raw).ok().flatten())
+    }
+
+    /// Refuses what is another object.
+    fn check(self, kind: &str, api_version: &str) -> Result<(), PageError> {
+        let ours = match self {
+            Self::MetricValues => {
+                matches!(api_version, "custom.metrics.k8s.io/v1beta1" | "custom.metrics.k8s.io/v1beta2")
             }
-            Format::Protobuf => LabelSelector::from_protobuf(raw).ok(),
+            Self::ExternalValues => api_version == super::external_metrics::GROUP_VERSION,
+            Self::List(_) | Self::Object(_) => api_version == super::resource_metrics::GROUP_VERSION,
+        };
+        if ours && kind == self.kind() {
+            return Ok(());
         }
+        let short = |text: &str| text.chars().take(80).collect();
+        Err(PageError::Kind { kind: short(kind), api_version: short(api_version), expected: self.kind() })
     }
-
-    /// When the value was taken.
-    pub fn timestamp(self) -> Option<Timestamp> {
-        self.item.timestamp
-    }
-
-    /// Over how many seconds the value was taken.
-    pub fn window_seconds(self) -> Option<i64> {
-        self.item.window_seconds
-    }
-
-    /// The value.
-    pub fn value(self) -> &'a Quantity {
-        &self.item.value
-    }
-}
-
-/// Adds an item to those of `body`, as long as that many can be real: one of a pod has 80 bytes in protobuf.
-fn push(items: &mut Vec<Item>, item: Item, body: &[u8]) -> Result<(), PageError> {
-    const HANDFUL: usize = 64;
-    const SMALLEST: usize = 32;
-    if items.len() >= HANDFUL && items.len() * SMALLEST > body.len() {
-        return Err(PageError::Crowded(body.len()));
-    }
-    items.push(item);
-    Ok(())
 }
 
 impl Span {
@@ -243,16 +227,12 @@ impl Span {
             _ => Self::default(),
         }
     }
-}
 
-/// Refuses what is no `MetricValueList` of custom metrics.
-fn check_kind(kind: &str, api_version: &str) -> Result<(), PageError> {
-    let ours = matches!(api_version, "custom.metrics.k8s.io/v1beta1" | "custom.metrics.k8s.io/v1beta2");
-    if ours && kind == "MetricValueList" {
-        return Ok(());
+    /// Where a string lies; nothing is nowhere.
+    fn of_text(body: &[u8], text: Text<'_>) -> Self {
+        let (Text::Plain(text) | Text::Escaped(text)) = text;
+        if text.is_empty() { Self::default() } else { Self::of(body, text.as_bytes()) }
     }
-    let short = |text: &str| text.chars().take(80).collect();
-    Err(PageError::Kind { kind: short(kind), api_version: short(api_version) })
 }
 
 /// The quantity of item `index`; nothing is zero, as in Go.

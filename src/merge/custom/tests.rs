@@ -1,8 +1,9 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::api::custom_metrics::{Version, to_json};
-use crate::api::page::Format;
+use crate::api::codec::Encode as _;
+use crate::api::custom_metrics::{MetricValueList, Version};
+use crate::api::page::{Expected, Format};
 
 const LABEL: &str = "resource.karmada.io/query-from-cluster";
 
@@ -18,12 +19,16 @@ fn page(cluster: &str, items: &[Value]) -> (Arc<str>, Arc<Page>) {
     let body = json!({
         "kind": "MetricValueList", "apiVersion": "custom.metrics.k8s.io/v1beta2", "items": items,
     });
-    (cluster.into(), Arc::new(Page::read(Format::Json, body.to_string().into()).expect("a page")))
+    (
+        cluster.into(),
+        Arc::new(Page::read(Expected::MetricValues, Format::Json, body.to_string().into()).expect("a page")),
+    )
 }
 
 fn merged(pages: &[(Arc<str>, Arc<Page>)], rule: SameNamePods, by_name: bool) -> Vec<Value> {
-    let body = to_json(Version::V1Beta2, &merge(pages, rule, by_name), Some(LABEL));
-    let list: Value = serde_json::from_slice(&body).expect("valid JSON");
+    let items = merge(pages, rule, by_name);
+    let list = MetricValueList { version: Version::V1Beta2, items, cluster_label: Some(LABEL) };
+    let list: Value = serde_json::from_slice(&list.to_json()).expect("valid JSON");
     list["items"].as_array().expect("items").clone()
 }
 

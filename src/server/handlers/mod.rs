@@ -3,11 +3,13 @@
 
 mod custom_metrics;
 pub mod discovery;
+mod external_metrics;
 pub mod health;
+mod query;
+mod resource_metrics;
 mod version;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
@@ -19,11 +21,11 @@ use serde_json::json;
 
 use super::Serving;
 use super::error::Error;
-use super::layers::Allowed;
 use super::request_info::RequestInfo;
 use crate::api::custom_metrics::{GROUP, Version};
-use crate::process::budget::Claim;
+use crate::api::{external_metrics as external, resource_metrics as resource};
 use crate::process::metrics::MEDIA_TYPE;
+use query::Asking;
 
 /// All routes.
 pub fn routes() -> Router<Arc<Serving>> {
@@ -54,9 +56,13 @@ async fn dispatch(State(serving): State<Arc<Serving>>, request: Request) -> Resu
         }
         ["apis", GROUP, version, ref below @ ..] => {
             let version = Version::from_name(version).ok_or(Error::NotFound)?;
-            let allowed = request.extensions().get::<Allowed>().map_or(Duration::MAX, |allowed| allowed.0);
-            let claim = request.extensions().get().copied().unwrap_or(Claim::Bounded);
-            custom_metrics::answer(&serving, request.method(), claim, info, allowed, version, below).await
+            custom_metrics::answer(Asking::of(&serving, &request, info), version, below).await
+        }
+        ["apis", external::GROUP, external::VERSION, ref below @ ..] => {
+            external_metrics::answer(Asking::of(&serving, &request, info), below).await
+        }
+        ["apis", resource::GROUP, resource::VERSION, ref below @ ..] => {
+            resource_metrics::answer(Asking::of(&serving, &request, info), below).await
         }
         _ => Err(Error::NotFound),
     }

@@ -1,24 +1,17 @@
 //! A `MetricValueList` in Kubernetes protobuf (`k8s.io/metrics/pkg/apis/custom_metrics/*/generated.proto`).
 
-use super::{Item, PageError, Span, check_kind, push, quantity};
-use crate::api::codec::protobuf::{Envelope, Fields, Malformed};
+use super::Item;
+use crate::api::codec::protobuf::{Fields, Malformed};
 use crate::api::meta::LabelSelector;
-use crate::api::time::Timestamp;
+use crate::api::page::{Expected, PageError, Span, list};
 
 /// Where the parts of each item lie in `body`.
-pub(super) fn items(body: &[u8]) -> Result<Vec<Item>, PageError> {
-    let envelope = Envelope::read(body)?;
-    check_kind(envelope.kind, envelope.api_version)?;
-    let v1beta1 = envelope.api_version.ends_with("/v1beta1");
-    let mut items = Vec::new();
-    for field in Fields::of(envelope.raw) {
-        if let (2, value) = field? {
-            let mut item = Item::default();
-            read(body, value.bytes(), v1beta1, items.len(), &mut item)?;
-            push(&mut items, item, body)?;
-        }
-    }
-    Ok(items)
+pub(in crate::api::page) fn items(body: &[u8]) -> Result<Vec<Item>, PageError> {
+    list::protobuf(Expected::MetricValues, body, |index, envelope, message| {
+        let mut item = Item::default();
+        read(body, message, envelope.api_version.ends_with("/v1beta1"), index, &mut item)?;
+        Ok(item)
+    })
 }
 
 fn read(body: &[u8], message: &[u8], v1beta1: bool, index: usize, item: &mut Item) -> Result<(), PageError> {
@@ -36,15 +29,9 @@ fn read(body: &[u8], message: &[u8], v1beta1: bool, index: usize, item: &mut Ite
                     }
                 }
             }
-            (3, time) => item.timestamp = timestamp(index, time.bytes())?,
+            (3, time) => item.timestamp = list::protobuf_timestamp(index, time.bytes())?,
             (4, seconds) => item.window_seconds = Some(seconds.number()),
-            (5, value) => {
-                for field in Fields::of(value.bytes()) {
-                    if let (1, text) = field? {
-                        item.value = quantity(index, text.text()?)?;
-                    }
-                }
-            }
+            (5, value) => item.value = list::protobuf_quantity(index, value.bytes())?,
             (6, selector) if v1beta1 => item.selector = checked_selector(body, selector.bytes())?,
             _ => {}
         }
@@ -73,19 +60,4 @@ fn read_object(body: &[u8], message: &[u8], item: &mut Item) -> Result<(), Malfo
 fn checked_selector(body: &[u8], message: &[u8]) -> Result<Span, Malformed> {
     LabelSelector::from_protobuf(message)?;
     Ok(Span::of(body, message))
-}
-
-/// `metav1.Timestamp`: seconds and nanoseconds since the epoch; no seconds and no nanoseconds are a zero time.
-fn timestamp(index: usize, message: &[u8]) -> Result<Option<Timestamp>, PageError> {
-    let (mut seconds, mut nanoseconds) = (None, 0);
-    for field in Fields::of(message) {
-        match field? {
-            (1, value) => seconds = Some(value.number()),
-            (2, value) => nanoseconds = value.number(),
-            _ => {}
-        }
-    }
-    let Some(seconds) = seconds else { return Ok(None) };
-    let nanoseconds = u32::try_from(nanoseconds).map_err(|_| PageError::Timestamp { index })?;
-    Timestamp::new(seconds, nanoseconds).map(Some).ok_or(PageError::Timestamp { index })
 }

@@ -1,18 +1,11 @@
-//! What is asked of each member: one metric of one kind of object.
+//! What is asked of each member of `custom.metrics.k8s.io`: one metric of one kind of object.
 
-use std::fmt::Write as _;
-
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-
+use super::{append, parameters};
 use crate::api::custom_metrics::Version;
-
-/// What stays as it is in a path's segment: the unreserved characters of RFC 3986. `.` and `..` are dealt with
-/// apart, since encoding does not take their meaning away.
-const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A query for custom metrics, decoded. Equal queries have equal answers at the same time.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Query {
+pub struct CustomQuery {
     /// The objects that are meant.
     pub subject: Subject,
     /// The metric's name.
@@ -49,10 +42,9 @@ pub enum Subject {
     },
 }
 
-impl Query {
-    /// The path and query that asks a member, each segment encoded by itself so that none can leave its place.
+impl CustomQuery {
+    /// The path and query that asks a member.
     pub fn path(&self, version: Version) -> String {
-        let mut path = format!("/apis/{}", version.group_version());
         let segments: &[&str] = match &self.subject {
             Subject::Namespaced { namespace, resource, name } => {
                 &["namespaces", namespace, resource, name, &self.metric]
@@ -60,25 +52,11 @@ impl Query {
             Subject::Root { resource, name } => &[resource, name, &self.metric],
             Subject::Namespace { name } => &["namespaces", name, "metrics", &self.metric],
         };
-        for segment in segments {
-            write!(path, "/{}", utf8_percent_encode(segment, SEGMENT)).expect("memory takes all text");
-        }
-        let mut separator = '?';
-        for (key, value) in
-            [("labelSelector", &self.label_selector), ("metricLabelSelector", &self.metric_label_selector)]
-        {
-            if !value.is_empty() {
-                let value = utf8_percent_encode(value, SEGMENT);
-                write!(path, "{separator}{key}={value}").expect("memory takes all text");
-                separator = '&';
-            }
-        }
+        let mut path = append(version.group_version(), segments);
+        let selectors =
+            [("labelSelector", &*self.label_selector), ("metricLabelSelector", &self.metric_label_selector)];
+        parameters(&mut path, &selectors);
         path
-    }
-
-    /// How many bytes of memory it takes, about.
-    pub fn memory(&self) -> usize {
-        size_of::<Self>() + self.path(Version::V1Beta2).len()
     }
 
     /// The resource as discovery names it.
@@ -101,8 +79,8 @@ impl Query {
 mod tests {
     use super::*;
 
-    fn pods(name: &str, metric: &str) -> Query {
-        Query {
+    fn pods(name: &str, metric: &str) -> CustomQuery {
+        CustomQuery {
             subject: Subject::Namespaced {
                 namespace: "default".to_owned(),
                 resource: "pods".to_owned(),
@@ -116,7 +94,7 @@ mod tests {
 
     #[test]
     fn the_wildcard_and_selectors_are_encoded() {
-        let query = Query {
+        let query = CustomQuery {
             label_selector: "app=sample-app,tier in (a, b)".to_owned(),
             metric_label_selector: "verb=GET&x".to_owned(),
             ..pods("*", "http_requests")

@@ -1,10 +1,12 @@
-//! Types of `k8s.io/apimachinery/pkg/apis/meta/v1` that metrics carry.
+//! `metav1.LabelSelector`.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::codec::protobuf::{Fields, Malformed};
-use super::text::Text;
+use super::{Entries, json_text, read_entry, write_entries};
+use crate::api::codec::json;
+use crate::api::codec::protobuf::{Fields, Malformed, Writer};
+use crate::api::text::Text;
 
 /// `metav1.LabelSelector`, borrowed from the body that it was read from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,10 +35,8 @@ impl<'a> LabelSelector<'a> {
     /// If it is neither `null` nor a label selector.
     pub fn from_json(raw: &'a str) -> Result<Option<Self>, serde_json::Error> {
         let Some(raw) = serde_json::from_str::<Option<JsonSelector<'a>>>(raw)? else { return Ok(None) };
-        let mut selector = Self::default();
-        for (key, value) in raw.match_labels.unwrap_or_default().0 {
-            selector.match_labels.push((json_text(key)?, json_text(value)?));
-        }
+        let match_labels = raw.match_labels.unwrap_or_default().texts()?;
+        let mut selector = Self { match_labels, match_expressions: Vec::new() };
         for expression in raw.match_expressions.unwrap_or_default() {
             selector.match_expressions.push(Expression {
                 key: json_text(expression.key)?,
@@ -60,26 +60,58 @@ impl<'a> LabelSelector<'a> {
         let mut selector = Self::default();
         for field in Fields::of(message) {
             match field? {
-                (1, entry) => {
-                    let (mut key, mut value) = ("", "");
-                    for field in Fields::of(entry.bytes()) {
-                        match field? {
-                            (1, text) => key = text.text()?,
-                            (2, text) => value = text.text()?,
-                            _ => {}
-                        }
-                    }
-                    selector.match_labels.push((Text::Plain(key), Text::Plain(value)));
-                }
+                (1, entry) => selector.match_labels.push(read_entry(entry.bytes())?),
                 (2, expression) => selector.match_expressions.push(Expression::read(expression.bytes())?),
                 _ => {}
             }
         }
         Ok(selector)
     }
+
+    /// Writes the JSON form, with labels in the order of their keys.
+    pub fn write_json(&mut self, out: &mut Vec<u8>) {
+        self.match_labels.sort_unstable();
+        out.push(b'{');
+        if !self.match_labels.is_empty() {
+            json::key(out, "matchLabels");
+            json::texts(out, self.match_labels.iter().copied());
+        }
+        if !self.match_expressions.is_empty() {
+            json::key(out, "matchExpressions");
+            out.push(b'[');
+            json::separated(out, &self.match_expressions, |out, expression| expression.write_json(out));
+            out.push(b']');
+        }
+        out.push(b'}');
+    }
+
+    /// Writes the fields of the protobuf form, with labels in the order of their keys.
+    pub fn write_protobuf(&mut self, out: &mut Writer) {
+        write_entries(out, 1, &mut self.match_labels);
+        for Expression { key, operator, values } in &self.match_expressions {
+            out.message(2, |out| {
+                out.text(1, *key);
+                out.text(2, *operator);
+                values.iter().for_each(|value| out.text(3, *value));
+            });
+        }
+    }
 }
 
 impl<'a> Expression<'a> {
+    fn write_json(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(br#"{"key":"#);
+        json::string(out, self.key);
+        out.extend_from_slice(br#","operator":"#);
+        json::string(out, self.operator);
+        if !self.values.is_empty() {
+            out.extend_from_slice(br#","values":["#);
+            json::separated(out, &self.values, |out, value| json::string(out, *value));
+            out.push(b']');
+        }
+        out.push(b'}');
+    }
+
     fn read(message: &'a [u8]) -> Result<Self, Malformed> {
         let (mut key, mut operator, mut values) = ("", "", Vec::new());
         for field in Fields::of(message) {
@@ -91,22 +123,6 @@ impl<'a> Expression<'a> {
             }
         }
         Ok(Self { key: Text::Plain(key), operator: Text::Plain(operator), values })
-    }
-}
-
-/// A JSON string as text; an absent one or `null` is empty, as Go reads it.
-///
-/// # Errors
-/// If it is another JSON value, or has escapes that are no characters.
-pub fn json_text(raw: Option<&RawValue>) -> Result<Text<'_>, serde_json::Error> {
-    let raw = raw.map_or("null", RawValue::get);
-    if raw == "null" {
-        return Ok(Text::Plain(""));
-    }
-    let content = raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-    match content.map(Text::from_json) {
-        Some(text @ Text::Plain(_)) => Ok(text),
-        text => serde_json::from_str::<String>(raw).map(|_| text.unwrap_or(Text::Plain(""))),
     }
 }
 
@@ -126,32 +142,6 @@ struct JsonExpression<'a> {
     operator: Option<&'a RawValue>,
     #[serde(borrow)]
     values: Option<Vec<Option<&'a RawValue>>>,
-}
-
-/// The entries of a JSON object, raw and in their order.
-#[derive(Default)]
-struct Entries<'a>(Vec<(Option<&'a RawValue>, Option<&'a RawValue>)>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl<'de> serde::de::Visitor<'de> for Visitor {
-            type Value = Entries<'de>;
-
-            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                formatter.write_str("a map of labels")
-            }
-
-            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut entries = Vec::new();
-                while let Some((key, value)) = map.next_entry::<&'de RawValue, &'de RawValue>()? {
-                    entries.push((Some(key), Some(value)));
-                }
-                Ok(Entries(entries))
-            }
-        }
-        deserializer.deserialize_map(Visitor)
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,272 @@
+//! Which encoding and which representation a client's Accept header asks for.
+//!
+//! Follows `negotiation.NegotiateMediaTypeOptions` of `k8s.io/apiserver`: clauses in the order of their quality, then
+//! the more specific ones first; the first that can be served wins.
+
+use std::cmp::Reverse;
+
+use super::{Encode, json, yaml};
+
+/// How an answer is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Encoding {
+    /// `application/json` on one line.
+    #[default]
+    Json,
+    /// `application/json` for people to read.
+    PrettyJson,
+    /// `application/yaml`.
+    Yaml,
+    /// `application/vnd.kubernetes.protobuf`.
+    Protobuf,
+}
+
+/// What is shown of the objects of an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Representation {
+    /// The objects themselves.
+    #[default]
+    Whole,
+    /// A `Table` for people to read; never in protobuf.
+    Table(MetaVersion),
+    /// Their metadata only, as `PartialObjectMetadata` or a list of them.
+    Metadata(MetaVersion),
+}
+
+/// A version of `meta.k8s.io`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MetaVersion {
+    /// `meta.k8s.io/v1`.
+    V1,
+    /// `meta.k8s.io/v1beta1`.
+    V1Beta1,
+}
+
+/// What a path can answer with beside the objects themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// Nothing.
+    Whole,
+    /// Tables, and metadata as the kind that is named.
+    Represented {
+        /// `PartialObjectMetadata` or `PartialObjectMetadataList`.
+        metadata: &'static str,
+    },
+}
+
+/// Nothing that is accepted can be served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotAcceptable {
+    /// None of the media types is served at all.
+    #[error(
+        "406: Not Acceptable\n\nAvailable representations: application/json, application/yaml, \
+         application/vnd.kubernetes.protobuf, application/json;stream=watch, \
+         application/vnd.kubernetes.protobuf;stream=watch"
+    )]
+    MediaType,
+    /// The media types are served, though not with these parameters.
+    #[error(
+        "only the following media types are accepted: application/json, application/yaml, \
+         application/vnd.kubernetes.protobuf"
+    )]
+    Parameters,
+}
+
+/// One clause of an Accept header.
+struct Clause<'a> {
+    kind: &'a str,
+    subtype: &'a str,
+    parameters: Vec<(&'a str, &'a str)>,
+    /// In thousandths.
+    quality: u32,
+}
+
+/// What is served, the default first.
+const SERVED: [(&str, Encoding); 3] =
+    [("json", Encoding::Json), ("yaml", Encoding::Yaml), ("vnd.kubernetes.protobuf", Encoding::Protobuf)];
+
+/// What to answer with; `accept` are the values of a request's Accept headers.
+///
+/// # Errors
+/// If the client accepts nothing that is on offer.
+pub fn negotiate<'a>(
+    accept: impl IntoIterator<Item = &'a str>,
+    offer: Offer,
+) -> Result<(Encoding, Representation), NotAcceptable> {
+    let headers = accept.into_iter().flat_map(|value| value.split(','));
+    let mut clauses: Vec<Clause<'_>> = headers.filter_map(Clause::read).collect();
+    if clauses.is_empty() {
+        return Ok(Default::default());
+    }
+    clauses.sort_by_key(|clause| (Reverse(clause.quality), clause.kind == "*", clause.subtype == "*"));
+    let mut known = false;
+    for clause in clauses.iter().filter(|clause| clause.quality > 0) {
+        for (subtype, encoding) in SERVED {
+            if !clause.names(subtype) {
+                continue;
+            }
+            known = true;
+            if let Some(representation) = clause.representation(encoding, offer) {
+                return Ok((clause.encoding(encoding), representation));
+            }
+        }
+    }
+    Err(if known { NotAcceptable::Parameters } else { NotAcceptable::MediaType })
+}
+
+impl Encoding {
+    /// The media type.
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::Json | Self::PrettyJson => "application/json",
+            Self::Yaml => "application/yaml",
+            Self::Protobuf => "application/vnd.kubernetes.protobuf",
+        }
+    }
+
+    /// The same, for people to read where that makes a difference.
+    #[must_use]
+    pub fn pretty(self) -> Self {
+        if self == Self::Json { Self::PrettyJson } else { self }
+    }
+
+    /// An object's body.
+    pub fn body(self, object: &impl Encode) -> Vec<u8> {
+        match self {
+            Self::Protobuf => object.to_protobuf(),
+            _ => self.text(object.to_json()),
+        }
+    }
+
+    /// What is JSON, in this encoding; JSON for protobuf, which is not made of it.
+    pub fn text(self, json: Vec<u8>) -> Vec<u8> {
+        match self {
+            Self::Json | Self::Protobuf => json,
+            Self::PrettyJson => json::indented(&json),
+            Self::Yaml => yaml::from_json(&json),
+        }
+    }
+}
+
+impl MetaVersion {
+    /// Group and version, as they stand in `apiVersion`.
+    pub fn group_version(self) -> &'static str {
+        match self {
+            Self::V1 => "meta.k8s.io/v1",
+            Self::V1Beta1 => "meta.k8s.io/v1beta1",
+        }
+    }
+}
+
+impl<'a> Clause<'a> {
+    fn read(text: &'a str) -> Option<Self> {
+        let mut parts = text.split(';').map(str::trim);
+        let (kind, subtype) = parts.next()?.split_once('/')?;
+        let parameters: Vec<(&str, &str)> = parts
+            .map(|part| part.split_once('=').unwrap_or((part, "")))
+            .map(|(name, value)| (name.trim(), value.trim().trim_matches('"')))
+            .collect();
+        let quality = parameters.iter().find(|(name, _)| *name == "q");
+        let quality = quality.map_or(Some(1.0), |(_, value)| value.parse::<f64>().ok()).unwrap_or(1.0);
+        // In thousandths, as precise as HTTP allows; a cast of a float ends at the bounds.
+        let quality = (quality.clamp(0.0, 1.0) * 1000.0) as u32;
+        Some(Self { kind, subtype, parameters, quality })
+    }
+
+    fn names(&self, subtype: &str) -> bool {
+        let specific = self.kind == "application" && (self.subtype == subtype || self.subtype == "*");
+        specific || (self.kind, self.subtype) == ("*", "*")
+    }
+
+    fn parameter(&self, name: &str) -> &'a str {
+        self.parameters.iter().find(|(key, _)| *key == name).map_or("", |(_, value)| value)
+    }
+
+    fn encoding(&self, encoding: Encoding) -> Encoding {
+        if self.parameter("pretty") == "1" { encoding.pretty() } else { encoding }
+    }
+
+    /// What the clause wants to see; `None` if that is not on offer.
+    fn representation(&self, encoding: Encoding, offer: Offer) -> Option<Representation> {
+        let (kind, group) = (self.parameter("as"), self.parameter("g"));
+        if !self.parameter("stream").is_empty() {
+            return None;
+        }
+        if kind.is_empty() {
+            return Some(Representation::Whole);
+        }
+        let Offer::Represented { metadata } = offer else { return None };
+        let version = match (group, self.parameter("v")) {
+            ("meta.k8s.io", "v1") => MetaVersion::V1,
+            ("meta.k8s.io", "v1beta1") => MetaVersion::V1Beta1,
+            _ => return None,
+        };
+        match kind {
+            "Table" if encoding != Encoding::Protobuf => Some(Representation::Table(version)),
+            kind if kind == metadata => Some(Representation::Metadata(version)),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIST: Offer = Offer::Represented { metadata: "PartialObjectMetadataList" };
+
+    fn encoding(accept: &str) -> Result<Encoding, NotAcceptable> {
+        negotiate([accept], Offer::Whole).map(|(encoding, _)| encoding)
+    }
+
+    #[test]
+    fn the_best_clause_that_is_served_wins() {
+        let table = [
+            ("", Encoding::Json),
+            ("*/*", Encoding::Json),
+            ("application/*", Encoding::Json),
+            ("application/vnd.kubernetes.protobuf, */*", Encoding::Protobuf),
+            ("application/json, */*", Encoding::Json),
+            ("*/*, application/yaml", Encoding::Yaml),
+            ("text/html, application/yaml;q=0.1, application/json;q=0.2", Encoding::Json),
+            ("application/json;q=0, */*;q=0.1", Encoding::Json),
+            ("application/json;stream=watch, application/yaml", Encoding::Yaml),
+            ("application/json;pretty=1", Encoding::PrettyJson),
+            ("application/yaml;q=2", Encoding::Yaml),
+        ];
+        for (accept, expected) in table {
+            assert_eq!(encoding(accept), Ok(expected), "{accept}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_served_is_refused() {
+        for accept in ["text/html", "application/xml;q=1", "application/json;q=0", "text/*"] {
+            assert_eq!(encoding(accept), Err(NotAcceptable::MediaType), "{accept}");
+        }
+        let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+        assert_eq!(encoding(table), Err(NotAcceptable::Parameters));
+        for accept in [
+            "application/json;as=Table;v=v2;g=meta.k8s.io",
+            "application/json;as=Table;v=v1;g=example.org",
+            "application/json;as=Chair;v=v1;g=meta.k8s.io",
+            "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io",
+            "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io",
+        ] {
+            assert_eq!(negotiate([accept], LIST), Err(NotAcceptable::Parameters), "{accept}");
+        }
+    }
+
+    #[test]
+    fn kubectl_gets_its_table_and_a_metadata_client_its_metadata() {
+        let kubectl = "application/json;as=Table;v=v1;g=meta.k8s.io,\
+                       application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
+        let expected = (Encoding::Json, Representation::Table(MetaVersion::V1));
+        assert_eq!(negotiate([kubectl], LIST), Ok(expected));
+        assert_eq!(encoding(kubectl), Ok(Encoding::Json));
+        let metadata =
+            "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1beta1";
+        let expected = (Encoding::Protobuf, Representation::Metadata(MetaVersion::V1Beta1));
+        assert_eq!(negotiate(["application/json;q=0.5", metadata], LIST), Ok(expected));
+    }
+}

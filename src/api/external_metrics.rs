@@ -1,0 +1,96 @@
+//! `external.metrics.k8s.io`: the list that this server answers with.
+
+use std::borrow::Cow;
+
+use super::codec::protobuf::Writer;
+use super::codec::{Encode, json};
+use super::meta::{Entry, write_entries};
+use super::page::external::ItemRef;
+use super::quantity::Quantity;
+use super::text::Text;
+use super::time::Timestamp;
+
+/// The API group.
+pub const GROUP: &str = "external.metrics.k8s.io";
+/// Its only version.
+pub const VERSION: &str = "v1beta1";
+/// Group and version, as they stand in `apiVersion`.
+pub const GROUP_VERSION: &str = "external.metrics.k8s.io/v1beta1";
+
+const LIST: &str = "ExternalMetricValueList";
+
+/// An `ExternalMetricValueList`.
+pub struct ExternalMetricValueList<'a> {
+    /// The values.
+    pub items: Vec<ExternalMetricValue<'a>>,
+}
+
+/// One value of the answer.
+#[derive(Clone, Debug)]
+pub struct ExternalMetricValue<'a> {
+    /// Whose metric's name this is.
+    pub item: ItemRef<'a>,
+    /// The labels in the order of their keys, with the clusters if they are named.
+    pub labels: Vec<(Text<'a>, Cow<'a, str>)>,
+    /// The value: the item's own, or one that was made of several clusters' values.
+    pub value: Cow<'a, Quantity>,
+    /// When the oldest of the values was taken.
+    pub timestamp: Option<Timestamp>,
+    /// The longest of the windows, in seconds.
+    pub window_seconds: Option<i64>,
+}
+
+impl Encode for ExternalMetricValueList<'_> {
+    fn to_json(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(128 + self.items.len() * 256);
+        out.extend_from_slice(br#"{"kind":"ExternalMetricValueList","apiVersion":""#);
+        out.extend_from_slice(GROUP_VERSION.as_bytes());
+        out.extend_from_slice(br#"","metadata":{},"items":["#);
+        json::separated(&mut out, &self.items, |out, value| value.write_json(out));
+        out.extend_from_slice(b"]}\n");
+        out
+    }
+
+    fn to_protobuf(&self) -> Vec<u8> {
+        Writer::object(GROUP_VERSION, LIST, 128 + self.items.len() * 160, |list| {
+            list.list_meta(1);
+            for value in &self.items {
+                list.message(2, |out| value.write_protobuf(out));
+            }
+        })
+    }
+}
+
+impl ExternalMetricValue<'_> {
+    fn write_json(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(br#"{"metricName":"#);
+        json::string(out, self.item.metric());
+        out.extend_from_slice(br#","metricLabels":"#);
+        if self.labels.is_empty() {
+            out.extend_from_slice(b"null");
+        } else {
+            json::texts(out, self.entries());
+        }
+        out.extend_from_slice(br#","timestamp":"#);
+        json::time(out, self.timestamp);
+        if let Some(seconds) = self.window_seconds {
+            json::key(out, "window");
+            json::display(out, seconds);
+        }
+        json::display(out, format_args!(",\"value\":\"{}\"}}", self.value));
+    }
+
+    fn write_protobuf(&self, out: &mut Writer) {
+        out.text(1, self.item.metric());
+        write_entries(out, 2, &mut self.entries().collect::<Vec<_>>());
+        out.message(3, |out| Timestamp::write_protobuf(self.timestamp, out));
+        if let Some(seconds) = self.window_seconds {
+            out.number(4, seconds);
+        }
+        out.quantity(5, &self.value);
+    }
+
+    fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
+        self.labels.iter().map(|(key, value)| (*key, Text::Plain(value)))
+    }
+}

@@ -1,0 +1,189 @@
+//! Field selectors of objects that have nothing but metadata (`metadata.name=a,metadata.namespace!=b`).
+//!
+//! Follows `fields.ParseSelector` and `runtime.DefaultMetaV1FieldSelectorConversion` of apimachinery.
+
+use std::fmt::{self, Display, Formatter};
+use std::str::FromStr;
+
+/// Requirements that must all hold; none match everything. [`Display`] gives a text that reads back as the same.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct FieldSelector {
+    requirements: Vec<Requirement>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Requirement {
+    field: Field,
+    value: String,
+    equal: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Field {
+    Name,
+    Namespace,
+}
+
+/// Why a text is no field selector.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FieldSelectorError {
+    /// A requirement without an operator.
+    #[error("invalid selector: '{0}'; can't understand '{1}'")]
+    Syntax(String, String),
+    /// A backslash before something else than a backslash, a comma or an equals sign.
+    #[error("invalid field selector: invalid escape sequence: {0}")]
+    Escape(String),
+    /// A field that these objects cannot be selected by.
+    #[error("{0:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")]
+    Field(String),
+}
+
+impl FieldSelector {
+    /// Whether everything matches.
+    pub fn is_empty(&self) -> bool {
+        self.requirements.is_empty()
+    }
+
+    /// Whether an object of this name and namespace matches.
+    pub fn matches(&self, name: &str, namespace: &str) -> bool {
+        self.requirements.iter().all(|Requirement { field, value, equal }| {
+            let actual = match field {
+                Field::Name => name,
+                Field::Namespace => namespace,
+            };
+            (actual == value) == *equal
+        })
+    }
+
+    /// The only name that can match, if there is one.
+    pub fn name(&self) -> Option<&str> {
+        let mut names = self.requirements.iter().filter(|one| one.field == Field::Name && one.equal);
+        names.next().map(|one| one.value.as_str())
+    }
+}
+
+impl Display for FieldSelector {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        for (index, Requirement { field, value, equal }) in self.requirements.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "," };
+            let field = match field {
+                Field::Name => "metadata.name",
+                Field::Namespace => "metadata.namespace",
+            };
+            let value = value.replace('\\', r"\\").replace(',', r"\,").replace('=', r"\=");
+            write!(f, "{separator}{field}{}{value}", if *equal { "=" } else { "!=" })?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for FieldSelector {
+    type Err = FieldSelectorError;
+
+    fn from_str(text: &str) -> Result<Self, FieldSelectorError> {
+        let terms = terms(text).into_iter().filter(|term| !term.is_empty());
+        let requirements = terms.map(|term| Requirement::read(term, text)).collect::<Result<_, _>>()?;
+        Ok(Self { requirements })
+    }
+}
+
+impl Requirement {
+    fn read(term: &str, whole: &str) -> Result<Self, FieldSelectorError> {
+        let syntax = || FieldSelectorError::Syntax(whole.to_owned(), term.to_owned());
+        // A field's name has no operator in it, so the first one is where it ends.
+        let at = term.find(['=', '!']).ok_or_else(syntax)?;
+        let (field, rest) = term.split_at(at);
+        let (equal, value) = if let Some(value) = rest.strip_prefix("!=") {
+            (false, value)
+        } else if let Some(value) = rest.strip_prefix("==") {
+            (true, value)
+        } else {
+            (true, rest.strip_prefix('=').ok_or_else(syntax)?)
+        };
+        let value = unescaped(value)?;
+        let field = match field {
+            "metadata.name" => Field::Name,
+            "metadata.namespace" => Field::Namespace,
+            other => return Err(FieldSelectorError::Field(other.to_owned())),
+        };
+        Ok(Self { field, value, equal })
+    }
+}
+
+/// The parts between commas that no backslash stands before.
+fn terms(text: &str) -> Vec<&str> {
+    let (mut terms, mut start, mut escaped) = (Vec::new(), 0, false);
+    for (at, character) in text.char_indices() {
+        if character == ',' && !escaped {
+            terms.push(&text[start..at]);
+            start = at + 1;
+        }
+        escaped = character == '\\' && !escaped;
+    }
+    terms.push(&text[start..]);
+    terms
+}
+
+/// `fields.UnescapeValue`: an equals sign must be escaped, too.
+fn unescaped(value: &str) -> Result<String, FieldSelectorError> {
+    let invalid = || FieldSelectorError::Escape(value.to_owned());
+    let (mut plain, mut characters) = (String::with_capacity(value.len()), value.chars());
+    while let Some(character) = characters.next() {
+        plain.push(match character {
+            '\\' => characters.next().filter(|next| matches!(next, '\\' | ',' | '=')).ok_or_else(invalid)?,
+            '=' => return Err(invalid()),
+            other => other,
+        });
+    }
+    Ok(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn selector(text: &str) -> FieldSelector {
+        text.parse().expect("a selector")
+    }
+
+    #[test]
+    fn names_and_namespaces_are_compared() {
+        let table = [
+            ("", true),
+            ("metadata.name=a", true),
+            ("metadata.name==a,metadata.namespace=b", true),
+            ("metadata.name!=a", false),
+            ("metadata.namespace!=c,", true),
+            ("metadata.name=a,metadata.name=c", false),
+            ("metadata.name=", false),
+        ];
+        for (text, expected) in table {
+            assert_eq!(selector(text).matches("a", "b"), expected, "{text}");
+        }
+        let escaped = selector(r"metadata.name==x\,y\=z\\,metadata.namespace!=n");
+        assert!(escaped.matches(r"x,y=z\", ""));
+        assert_eq!(escaped.to_string(), r"metadata.name=x\,y\=z\\,metadata.namespace!=n");
+        assert_eq!(selector(&escaped.to_string()), escaped);
+        assert_eq!(selector("metadata.namespace=b,metadata.name=a").name(), Some("a"));
+        assert_eq!(selector("metadata.name!=a").name(), None);
+    }
+
+    #[test]
+    fn what_is_no_selector_says_so() {
+        let error = |text: &str| text.parse::<FieldSelector>().expect_err("no selector").to_string();
+        assert_eq!(
+            error("metadata.name"),
+            "invalid selector: 'metadata.name'; can't understand 'metadata.name'"
+        );
+        assert_eq!(
+            error("metadata.name!a"),
+            "invalid selector: 'metadata.name!a'; can't understand 'metadata.name!a'"
+        );
+        assert_eq!(
+            error("spec.nodeName=n"),
+            r#""spec.nodeName" is not a known field selector: only "metadata.name", "metadata.namespace""#
+        );
+        assert!(error("metadata.name=a=b").contains("invalid escape sequence"));
+        assert!(error(r"metadata.name=a\b").contains("invalid escape sequence"));
+    }
+}

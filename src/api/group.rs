@@ -1,0 +1,34 @@
+//! The metrics APIs.
+
+use std::fmt::{self, Display, Formatter};
+
+/// One of the API groups that are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Group {
+    /// What applications say of themselves, by object.
+    Custom,
+    /// What is known of things outside the clusters, such as queues.
+    External,
+    /// CPU and memory of pods and nodes.
+    Resource,
+}
+
+impl Group {
+    /// All, in the order of their names.
+    pub const ALL: [Self; 3] = [Self::Custom, Self::External, Self::Resource];
+
+    /// As it stands in a path.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Custom => super::custom_metrics::GROUP,
+            Self::External => super::external_metrics::GROUP,
+            Self::Resource => super::resource_metrics::GROUP,
+        }
+    }
+}
+
+impl Display for Group {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

@@ -1,0 +1,100 @@
+//! Types of `k8s.io/apimachinery/pkg/apis/meta/v1` that metrics carry, borrowed from the body that they were read from.
+
+mod label_selector;
+mod object_meta;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+pub use label_selector::{Expression, LabelSelector};
+pub use object_meta::{ObjectMeta, ObjectMetaError};
+
+use super::codec::protobuf::{Fields, Malformed, Writer};
+use super::text::Text;
+
+/// A key and its value.
+pub type Entry<'a> = (Text<'a>, Text<'a>);
+
+/// The entries of a JSON object, raw and in their order.
+#[derive(Default)]
+pub struct Entries<'a>(Vec<(&'a RawValue, &'a RawValue)>);
+
+impl<'a> Entries<'a> {
+    /// Each key with its value.
+    pub fn iter(&self) -> impl Iterator<Item = (&'a RawValue, &'a RawValue)> {
+        self.0.iter().copied()
+    }
+
+    /// Each key with its value, where all values are strings.
+    ///
+    /// # Errors
+    /// If one is no string.
+    pub fn texts(&self) -> Result<Vec<Entry<'a>>, serde_json::Error> {
+        self.iter().map(|(key, value)| Ok((json_text(Some(key))?, json_text(Some(value))?))).collect()
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = Entries<'de>;
+
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("an object")
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(Entries(entries))
+            }
+        }
+        deserializer.deserialize_map(Visitor)
+    }
+}
+
+/// A JSON string as text; an absent one or `null` is empty, as Go reads it.
+///
+/// # Errors
+/// If it is another JSON value, or has escapes that are no characters.
+pub fn json_text(raw: Option<&RawValue>) -> Result<Text<'_>, serde_json::Error> {
+    let raw = raw.map_or("null", RawValue::get);
+    if raw == "null" {
+        return Ok(Text::Plain(""));
+    }
+    let content = raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    match content.map(Text::from_json) {
+        Some(text @ Text::Plain(_)) => Ok(text),
+        text => serde_json::from_str::<String>(raw).map(|_| text.unwrap_or(Text::Plain(""))),
+    }
+}
+
+/// Reads an entry of a map in protobuf whose values are strings.
+///
+/// # Errors
+/// If the message is malformed.
+pub fn read_entry(message: &[u8]) -> Result<Entry<'_>, Malformed> {
+    let (mut key, mut value) = ("", "");
+    for field in Fields::of(message) {
+        match field? {
+            (1, text) => key = text.text()?,
+            (2, text) => value = text.text()?,
+            _ => {}
+        }
+    }
+    Ok((Text::Plain(key), Text::Plain(value)))
+}
+
+/// Writes a map in protobuf in the order of its keys.
+pub fn write_entries(out: &mut Writer, field: u64, entries: &mut [Entry<'_>]) {
+    entries.sort_unstable();
+    for (key, value) in entries {
+        out.message(field, |entry| {
+            entry.text(1, *key);
+            entry.text(2, *value);
+        });
+    }
+}

@@ -1,0 +1,132 @@
+//! An `ExternalMetricValueList` of `external.metrics.k8s.io`.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{Expected, Format, Items, Page, PageError, Span, list};
+use crate::api::codec::protobuf::Fields;
+use crate::api::meta::{Entries, Entry, json_text, read_entry};
+use crate::api::quantity::Quantity;
+use crate::api::text::Text;
+use crate::api::time::Timestamp;
+
+/// A reference to one item of a page.
+#[derive(Clone, Copy, Debug)]
+pub struct ItemRef<'a> {
+    page: &'a Page,
+    item: &'a Item,
+}
+
+/// Where the parts of one item lie.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Item {
+    metric: Span,
+    /// The labels' object in JSON, the whole item in protobuf.
+    labels: Span,
+    timestamp: Option<Timestamp>,
+    window_seconds: Option<i64>,
+    value: Quantity,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ExternalMetricValue<'a> {
+    #[serde(borrow)]
+    metric_name: Option<&'a RawValue>,
+    #[serde(borrow)]
+    metric_labels: Option<&'a RawValue>,
+    #[serde(borrow)]
+    timestamp: Option<&'a RawValue>,
+    window: Option<i64>,
+    #[serde(borrow)]
+    value: Option<&'a RawValue>,
+}
+
+/// The external metrics of a page, in the member's order.
+pub fn items(page: &Page) -> impl ExactSizeIterator<Item = ItemRef<'_>> {
+    let items: &[Item] = if let Items::External(items) = &page.items { items } else { &[] };
+    items.iter().map(move |item| ItemRef { page, item })
+}
+
+/// Where the parts of each item lie in `body`.
+pub(super) fn read(format: Format, body: &[u8]) -> Result<Vec<Item>, PageError> {
+    match format {
+        Format::Json => {
+            list::json(Expected::ExternalValues, body, |index, value| from_json(body, index, &value))
+        }
+        Format::Protobuf => list::protobuf(Expected::ExternalValues, body, |index, _, message| {
+            from_protobuf(body, index, message)
+        }),
+    }
+}
+
+impl<'a> ItemRef<'a> {
+    /// The metric's name.
+    pub fn metric(self) -> Text<'a> {
+        self.page.text(self.item.metric)
+    }
+
+    /// What tells the series of a metric apart, in the member's order.
+    pub fn labels(self) -> Vec<Entry<'a>> {
+        let span = self.item.labels;
+        match self.page.format {
+            Format::Json => labels_of(self.page.raw(span)).unwrap_or_default(),
+            Format::Protobuf => {
+                let fields = Fields::of(self.page.message(span)).filter_map(Result::ok);
+                let labels = fields.filter(|(number, _)| *number == 2);
+                labels.filter_map(|(_, entry)| read_entry(entry.bytes()).ok()).collect()
+            }
+        }
+    }
+
+    /// When the value was taken.
+    pub fn timestamp(self) -> Option<Timestamp> {
+        self.item.timestamp
+    }
+
+    /// Over how many seconds the value was taken.
+    pub fn window_seconds(self) -> Option<i64> {
+        self.item.window_seconds
+    }
+
+    /// The value.
+    pub fn value(self) -> &'a Quantity {
+        &self.item.value
+    }
+}
+
+fn from_json(body: &[u8], index: usize, value: &ExternalMetricValue<'_>) -> Result<Item, PageError> {
+    let labels = value.metric_labels.map_or("", RawValue::get);
+    labels_of(labels)?;
+    Ok(Item {
+        metric: Span::of_text(body, json_text(value.metric_name)?),
+        labels: Span::of(body, labels.as_bytes()),
+        timestamp: list::timestamp(index, value.timestamp)?,
+        window_seconds: value.window,
+        value: list::json_quantity(index, value.value)?,
+    })
+}
+
+fn labels_of(raw: &str) -> Result<Vec<Entry<'_>>, serde_json::Error> {
+    if raw.is_empty() {
+        return Ok(Vec::new());
+    }
+    serde_json::from_str::<Option<Entries<'_>>>(raw)?.unwrap_or_default().texts()
+}
+
+fn from_protobuf(body: &[u8], index: usize, message: &[u8]) -> Result<Item, PageError> {
+    let mut item = Item { labels: Span::of(body, message), ..Item::default() };
+    for field in Fields::of(message) {
+        match field? {
+            (1, name) => item.metric = Span::of(body, name.text()?.as_bytes()),
+            (2, label) => {
+                read_entry(label.bytes())?;
+            }
+            (3, time) => item.timestamp = list::protobuf_timestamp(index, time.bytes())?,
+            (4, seconds) => item.window_seconds = Some(seconds.number()),
+            (5, value) => item.value = list::protobuf_quantity(index, value.bytes())?,
+            _ => {}
+        }
+    }
+    Ok(item)
+}

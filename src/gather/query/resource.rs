@@ -1,0 +1,66 @@
+//! What is asked of each member of `metrics.k8s.io`.
+
+use super::{append, parameters};
+use crate::api::field_selector::FieldSelector;
+use crate::api::resource_metrics::{GROUP_VERSION, Resource};
+use crate::api::selector::Selector;
+
+/// A query for CPU and memory, decoded.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ResourceQuery {
+    /// Of what.
+    pub resource: Resource,
+    /// The only namespace, if it is not all of them.
+    pub namespace: Option<String>,
+    /// The one object that is meant, if it is not a list.
+    pub name: Option<String>,
+    /// Which objects, by label.
+    pub label_selector: Selector,
+    /// Which objects, by name and namespace.
+    pub field_selector: FieldSelector,
+}
+
+impl ResourceQuery {
+    /// The path and query that asks a member. Lists are asked for whole: a member that hands out parts cannot be
+    /// merged with others.
+    pub fn path(&self) -> String {
+        let mut segments = Vec::with_capacity(4);
+        if let Some(namespace) = &self.namespace {
+            segments.extend(["namespaces", namespace]);
+        }
+        segments.push(self.resource.name());
+        segments.extend(self.name.as_deref());
+        let mut path = append(GROUP_VERSION, &segments);
+        let (labels, fields) = (self.label_selector.to_string(), self.field_selector.to_string());
+        parameters(&mut path, &[("labelSelector", &labels), ("fieldSelector", &fields)]);
+        path
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_and_objects_have_their_paths() {
+        let list = ResourceQuery {
+            resource: Resource::Pods,
+            namespace: Some("default".to_owned()),
+            name: None,
+            label_selector: "app=x".parse().expect("a selector"),
+            field_selector: "metadata.name!=a".parse().expect("a selector"),
+        };
+        assert_eq!(
+            list.path(),
+            "/apis/metrics.k8s.io/v1beta1/namespaces/default/pods?labelSelector=app%3Dx&fieldSelector=metadata.name%21%3Da"
+        );
+        let node = ResourceQuery {
+            resource: Resource::Nodes,
+            namespace: None,
+            name: Some("a/b".to_owned()),
+            label_selector: Selector::default(),
+            field_selector: FieldSelector::default(),
+        };
+        assert_eq!(node.path(), "/apis/metrics.k8s.io/v1beta1/nodes/a%2Fb");
+    }
+}

@@ -1,0 +1,103 @@
+//! External metrics of several clusters as one list.
+
+use std::borrow::Cow;
+
+use super::Pages;
+use crate::api::external_metrics::ExternalMetricValue;
+use crate::api::page::external::{ItemRef, items};
+use crate::api::quantity::Quantity;
+use crate::api::text::Text;
+use crate::config::ExternalMerge;
+
+/// One series as a cluster sees it.
+struct Seen<'a> {
+    cluster: &'a str,
+    item: ItemRef<'a>,
+    /// In the order of their keys, without the cluster.
+    labels: Vec<(Text<'a>, Text<'a>)>,
+}
+
+/// The series of all pages, ordered by metric, labels and cluster. Each stays by itself unless `rule` says that those of
+/// the same labels are one series that several clusters see. `cluster_label` is the label that names the clusters: of
+/// several, all their names with commas between.
+pub fn merge<'a>(
+    pages: &'a Pages,
+    rule: ExternalMerge,
+    cluster_label: Option<&'a str>,
+) -> Vec<ExternalMetricValue<'a>> {
+    let mut seen: Vec<Seen<'a>> = Vec::with_capacity(pages.iter().map(|(_, page)| page.len()).sum());
+    for (cluster, page) in pages {
+        seen.extend(items(page).map(|item| Seen { cluster, item, labels: labels(item, cluster_label) }));
+    }
+    // Pages come in the order of their clusters, and a stable sort keeps it.
+    seen.sort_by(|one, other| one.series().cmp(&other.series()));
+    let groups: Vec<&[Seen<'a>]> = match rule {
+        ExternalMerge::Each => seen.chunks(1).collect(),
+        _ => seen.chunk_by(|one, other| one.series() == other.series()).collect(),
+    };
+    groups.into_iter().map(|group| one(group, rule, cluster_label)).collect()
+}
+
+/// What the item's series is called, without a tag of ours that the member may have given it itself.
+fn labels<'a>(item: ItemRef<'a>, cluster_label: Option<&str>) -> Vec<(Text<'a>, Text<'a>)> {
+    let mut labels = item.labels();
+    labels.retain(|(key, _)| cluster_label.is_none_or(|label| *key != Text::Plain(label)));
+    labels.sort_unstable();
+    labels
+}
+
+impl<'a> Seen<'a> {
+    fn series(&self) -> (Text<'a>, &[(Text<'a>, Text<'a>)]) {
+        (self.item.metric(), &self.labels)
+    }
+}
+
+/// What is never empty as one value.
+fn one<'a>(
+    group: &[Seen<'a>],
+    rule: ExternalMerge,
+    cluster_label: Option<&'a str>,
+) -> ExternalMetricValue<'a> {
+    let first = &group[0];
+    let values = || group.iter().map(|seen| seen.item.value());
+    let value = match rule {
+        _ if group.len() == 1 => Cow::Borrowed(first.item.value()),
+        ExternalMerge::Each | ExternalMerge::Sum => Cow::Owned(sum(values())),
+        ExternalMerge::Max => Cow::Borrowed(values().max().unwrap_or(first.item.value())),
+        ExternalMerge::Min => Cow::Borrowed(values().min().unwrap_or(first.item.value())),
+        ExternalMerge::Average => {
+            let count = u32::try_from(group.len()).unwrap_or(u32::MAX);
+            Cow::Owned(sum(values()).divided_by(count))
+        }
+    };
+    let mut labels: Vec<(Text<'a>, Cow<'a, str>)> =
+        first.labels.iter().map(|(key, value)| (*key, value.decode())).collect();
+    if let Some(label) = cluster_label {
+        let label = Text::Plain(label);
+        let at = labels.partition_point(|(key, _)| *key < label);
+        labels.insert(at, (label, clusters(group)));
+    }
+    ExternalMetricValue {
+        item: first.item,
+        labels,
+        value,
+        timestamp: group.iter().filter_map(|seen| seen.item.timestamp()).min(),
+        window_seconds: group.iter().filter_map(|seen| seen.item.window_seconds()).max(),
+    }
+}
+
+fn sum<'a>(values: impl Iterator<Item = &'a Quantity>) -> Quantity {
+    values.fold(Quantity::ZERO, |mut sum, value| {
+        sum.add(value);
+        sum
+    })
+}
+
+fn clusters<'a>(group: &[Seen<'a>]) -> Cow<'a, str> {
+    let mut names: Vec<&'a str> = group.iter().map(|seen| seen.cluster).collect();
+    names.dedup();
+    match names[..] {
+        [name] => Cow::Borrowed(name),
+        _ => Cow::Owned(names.join(",")),
+    }
+}

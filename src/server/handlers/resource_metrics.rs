@@ -1,0 +1,64 @@
+//! `/apis/metrics.k8s.io/v1beta1/…`: CPU and memory of nodes and pods.
+
+use axum::response::Response;
+
+use super::super::error::Error;
+use super::query::{Asked, Asking, check_names};
+use crate::api::codec::negotiate::Offer;
+use crate::api::custom_metrics::Version;
+use crate::api::resource_metrics::{GROUP, Resource};
+use crate::gather::query::{Query, ResourceQuery};
+
+const MISTAKEN: &[(&str, &str)] = &[
+    ("selector", "labelSelector"),
+    ("labelselector", "labelSelector"),
+    ("label_selector", "labelSelector"),
+    ("fieldselector", "fieldSelector"),
+    ("field_selector", "fieldSelector"),
+];
+
+/// What a path names.
+struct Subject<'a> {
+    resource: Resource,
+    namespace: Option<&'a str>,
+    name: Option<&'a str>,
+}
+
+pub(super) async fn answer(asking: Asking<'_>, below: &[&str]) -> Result<Response, Error> {
+    let Subject { resource, namespace, name } = subject(below)?;
+    let read = || {
+        if asking.info.verb == "watch" {
+            return Err(Error::NotWatched { resource: resource.name().to_owned(), group: GROUP });
+        }
+        let mut query = ResourceQuery {
+            resource,
+            namespace: namespace.map(str::to_owned),
+            name: name.map(str::to_owned),
+            label_selector: Default::default(),
+            field_selector: Default::default(),
+        };
+        let mut metadata = "PartialObjectMetadata";
+        if name.is_none() {
+            metadata = "PartialObjectMetadataList";
+            query.label_selector = asking.info.parameter("labelSelector").parse()?;
+            query.field_selector = asking.info.parameter("fieldSelector").parse()?;
+        }
+        let (query, offer) = (Query::Resource(query), Offer::Represented { metadata });
+        let clusters = Vec::new();
+        Ok(Asked { query, clusters, version: Version::V1Beta2, offer, mistaken: MISTAKEN })
+    };
+    asking.answer(read).await
+}
+
+fn subject<'a>(segments: &[&'a str]) -> Result<Subject<'a>, Error> {
+    let (resource, namespace, name) = match *segments {
+        ["nodes"] => (Resource::Nodes, None, None),
+        ["nodes", name] => (Resource::Nodes, None, Some(name)),
+        ["pods"] => (Resource::Pods, None, None),
+        ["namespaces", namespace, "pods"] => (Resource::Pods, Some(namespace), None),
+        ["namespaces", namespace, "pods", name] => (Resource::Pods, Some(namespace), Some(name)),
+        _ => return Err(Error::NotFound),
+    };
+    check_names(segments)?;
+    Ok(Subject { resource, namespace, name })
+}
