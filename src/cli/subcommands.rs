@@ -39,9 +39,12 @@ impl Subcommand {
                 info.expect("texts are JSON") + "\n"
             }
             Self::Completion { shell } => {
-                let mut script = Vec::new();
-                clap_complete::generate(*shell, &mut shown(program), program.get_name(), &mut script);
-                String::from_utf8(script).expect("flags and their help are text")
+                let (name, mut script) = (program.get_name(), Vec::new());
+                clap_complete::generate(*shell, &mut shown(program), name, &mut script);
+                let script = String::from_utf8(script).expect("flags and their help are text");
+                // In bash the name's hyphens are spelt in two ways, so that nothing behind a subcommand is completed
+                // (clap's issue 6421).
+                script.replace(&name.replace('-', "__subcmd__"), &name.replace('-', "__"))
             }
         }
     }

@@ -4,6 +4,7 @@ mod access;
 mod aggregation;
 mod certificates;
 mod churn;
+mod cli;
 mod contract;
 mod discovery;
 mod faults;

@@ -10,7 +10,8 @@ use tokio::process::Command;
 
 use crate::stage::{GENEROUS, PODS, Stage, binary, members};
 
-async fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
+/// Runs the binary until it ends: its exit code, stdout and stderr.
+pub async fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
     let child = Command::new(binary()).args(arguments).stdin(Stdio::null()).kill_on_drop(true).output();
     let output = tokio::time::timeout(GENEROUS, child).await.expect("it ends").expect("it runs");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");

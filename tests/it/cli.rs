@@ -1,0 +1,50 @@
+//! The command line at the binary: what is answered instead of serving, and what is said of flags.
+
+use std::process::Stdio;
+
+use tokio::process::Command;
+
+use crate::process::run;
+use crate::stage::{GENEROUS, Stage, binary, members};
+
+#[tokio::test]
+async fn the_version_is_told_without_serving() {
+    let (code, line, err) = run(&["version"]).await;
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert_eq!(run(&["--version"]).await.1, line);
+    let (code, json, _) = run(&["version", "-o", "json"]).await;
+    let info: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    let version = info["gitVersion"].as_str().expect("a version").trim_start_matches('v');
+    assert_eq!((code, line), (Some(0), format!("karmada-metrics-adapter {version}\n")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_and_the_command_line_tell_the_same_version() {
+    let stage = Stage::start(members(1, 1).await, &[]).await;
+    let served = stage.get("/version").await.body;
+    let (_, printed, _) = run(&["version", "--output=json"]).await;
+    let read = |text: &[u8]| serde_json::from_slice::<serde_json::Value>(text).expect("JSON");
+    assert_eq!(read(&served), read(printed.as_bytes()));
+}
+
+#[tokio::test]
+async fn bash_completes_flags_their_values_and_subcommands() {
+    let (code, script, err) = run(&["completion", "bash"]).await;
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    let completed = async |words: &str| {
+        let ask = format!(
+            "{script}\nCOMP_WORDS=(karmada-metrics-adapter {words}) COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))\n\
+             _karmada__metrics__adapter karmada-metrics-adapter \"${{COMP_WORDS[-1]}}\" \"${{COMP_WORDS[-2]}}\"\n\
+             echo \"${{COMPREPLY[*]}}\""
+        );
+        let child = Command::new("bash").args(["-c", &ask]).stdin(Stdio::null()).kill_on_drop(true).output();
+        let output = tokio::time::timeout(GENEROUS, child).await.expect("it ends").expect("bash runs");
+        String::from_utf8(output.stdout).expect("text").trim().to_owned()
+    };
+    assert_eq!(completed("--member-ti").await, "--member-timeout");
+    assert_eq!(completed("--on-member-failure la").await, "last-known");
+    assert_eq!(completed("ver").await, "version");
+    assert_eq!(completed("completion f").await, "fish");
+    assert_eq!(completed("version --out").await, "--output");
+    assert_eq!(completed("--audit-log-p").await, "");
+}
