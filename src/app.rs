@@ -66,7 +66,8 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Resul
 
     let (reload, watch) = (config.serving.reload_interval, config.control_plane.watch_timeout);
     let kubeconfig = config.control_plane.kubeconfig.as_deref();
-    let clients = Clients::open("--kubeconfig", kubeconfig, reload, watch).await?;
+    let rate = config.control_plane.rate;
+    let clients = Clients::open("--kubeconfig", kubeconfig, reload, watch, rate).await?;
     let (registry, refused) = Registry::new(limits(&config.members, inflight));
     let fleet = registry.fleet();
     let (source, synced) = KarmadaSource::new(clients, watch, (registry, refused), fleet_metrics);
@@ -78,14 +79,14 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Resul
     let _discovery = AbortOnDropHandle::new(tokio::spawn(discovery.run(synced.clone())));
 
     let kubeconfig = config.authentication.kubeconfig.as_deref();
-    let clients = Clients::open("--authentication-kubeconfig", kubeconfig, reload, watch).await?;
+    let clients = Clients::open("--authentication-kubeconfig", kubeconfig, reload, watch, None).await?;
     let (authenticators, _trust) = tokio::select! {
         // A control plane that does not answer must not keep the process from ending.
         () = shutdown.cancelled() => return Ok(()),
         begun = authenticators(&config.authentication, clients, reload, watch, expiry) => begun?,
     };
     let kubeconfig = config.authorization.kubeconfig.as_deref();
-    let reviews = Clients::open("--authorization-kubeconfig", kubeconfig, reload, watch).await?;
+    let reviews = Clients::open("--authorization-kubeconfig", kubeconfig, reload, watch, None).await?;
     let serving = Serving {
         authenticators,
         reviewer: Reviewer::new(reviews, &config.authorization),

@@ -13,8 +13,11 @@ use kube::{Client, Config};
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
+use tower::service_fn;
 
+use crate::config::Rate;
 use crate::process::file;
+use crate::process::rate::Bucket;
 
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -81,7 +84,7 @@ struct Sources {
 impl Clients {
     /// Clients of the kubeconfig that `flag` names, which is read again every `interval`; `None` means the
     /// environment's, else the Pod's service account. A connection on which an answer is silent for longer than
-    /// `watch_timeout`, and then some, counts as dead.
+    /// `watch_timeout`, and then some, counts as dead. All of them together keep to `rate`.
     ///
     /// # Errors
     /// If the kubeconfig cannot be read or used.
@@ -90,20 +93,25 @@ impl Clients {
         kubeconfig: Option<&Path>,
         interval: Duration,
         watch_timeout: Duration,
+        rate: Option<Rate>,
     ) -> Result<Self, ControlError> {
+        let bucket = rate.and_then(Bucket::new).map(Arc::new);
         let Some(path) = kubeconfig.map(Path::to_owned) else {
             let config = Config::infer().await.map_err(ControlError::Environment)?;
-            let (_, current) = watch::channel(connect(flag, config, watch_timeout)?);
+            let client = connect(flag, config, watch_timeout)?;
+            let (_, current) = watch::channel(limited(client, bucket.as_ref()));
             return Ok(Self { current, _following: None });
         };
         let sources = Sources::read(flag, &path)?;
-        let (sender, current) = watch::channel(sources.client(flag, watch_timeout).await?);
+        let client = sources.client(flag, watch_timeout).await?;
+        let (sender, current) = watch::channel(limited(client, bucket.as_ref()));
         let what = format!("{flag}={}", path.display());
         let read = move || Sources::read(flag, &path);
         let following = file::follow(what, sources, interval, read, move |sources| {
-            let sender = sender.clone();
+            let (sender, bucket) = (sender.clone(), bucket.clone());
             async move {
-                sender.send_replace(sources.client(flag, watch_timeout).await?);
+                let client = sources.client(flag, watch_timeout).await?;
+                sender.send_replace(limited(client, bucket.as_ref()));
                 Ok::<_, ControlError>(())
             }
         });
@@ -170,6 +178,20 @@ fn connect(flag: &'static str, mut config: Config, watch_timeout: Duration) -> R
     // Else the time that a connection was idle would count.
     config.reset_reader_on_write = true;
     Client::try_from(config).map_err(|source| ControlError::Client { flag, source: Box::new(source) })
+}
+
+/// The client, each of whose requests takes a token of the bucket first. kube has no limit of its own.
+fn limited(client: Client, bucket: Option<&Arc<Bucket>>) -> Client {
+    let Some(bucket) = bucket.cloned() else { return client };
+    let namespace = client.default_namespace().to_owned();
+    let service = service_fn(move |request| {
+        let (client, bucket) = (client.clone(), bucket.clone());
+        async move {
+            bucket.token().await;
+            client.send(request).await
+        }
+    });
+    Client::new(service, namespace)
 }
 
 /// What is wrong with a kubeconfig. Where its YAML is malformed, kube shows the lines, and tokens may be in them.

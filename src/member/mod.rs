@@ -8,14 +8,11 @@ mod route;
 mod tls;
 pub mod transport;
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use governor::clock::{Clock as _, DefaultClock};
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use http::StatusCode;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::{Instant, timeout};
@@ -24,8 +21,8 @@ use crate::api::custom_metrics::Version;
 use crate::api::discovery::Catalog;
 use crate::api::duration::GoDuration;
 use crate::api::group::Group;
-use crate::config::Rate;
 use crate::process::budget::Claim;
+use crate::process::rate::Bucket;
 use credentials::Credentials;
 pub use failure::Failure;
 use health::{Health, Skip};
@@ -45,7 +42,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub struct Member {
     name: String,
     id: u64,
-    rate: Option<DefaultDirectRateLimiter>,
+    rate: Option<Bucket>,
     timeout: Duration,
     health: Health,
     transport: ArcSwap<Transport>,
@@ -82,7 +79,7 @@ impl Member {
         limits: &Limits,
         refusals: mpsc::Sender<Refused>,
     ) -> Result<Self, TrustError> {
-        let rate = limits.rate.and_then(limiter);
+        let rate = limits.rate.and_then(Bucket::new);
         let transport = ArcSwap::from_pointee(Transport::new(credentials, limits)?);
         static IDS: AtomicU64 = AtomicU64::new(0);
         Ok(Self {
@@ -143,9 +140,7 @@ impl Member {
     /// If no whole answer came.
     pub async fn get(&self, path: &str, claim: Claim) -> Result<Reply, Failure> {
         if let Some(rate) = &self.rate {
-            while let Err(early) = rate.check() {
-                tokio::time::sleep(early.wait_time_from(DefaultClock::default().now())).await;
-            }
+            rate.token().await;
         }
         let transport = self.transport();
         let result = transport.get(path, ACCEPT, claim).await;
@@ -216,11 +211,4 @@ impl Refused {
     pub fn is_abandoned(&self) -> bool {
         self.done.is_closed()
     }
-}
-
-/// A token bucket; `None` if the rate is too small to be one.
-fn limiter(Rate { qps, burst }: Rate) -> Option<DefaultDirectRateLimiter> {
-    let period = Duration::try_from_secs_f64(1.0 / f64::from(qps)).ok()?;
-    let quota = Quota::with_period(period)?.allow_burst(NonZeroU32::new(burst)?);
-    Some(RateLimiter::direct(quota))
 }

@@ -5,6 +5,7 @@ pub mod expiry;
 pub mod file;
 pub mod metrics;
 pub mod open_files;
+pub mod rate;
 pub mod shutdown;
 pub mod telemetry;
 pub mod work;

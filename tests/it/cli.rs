@@ -1,7 +1,9 @@
 //! The command line at the binary: what is answered instead of serving, and what is said of flags.
 
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
+use testkit::fleet::Fleet;
 use tokio::process::Command;
 
 use crate::process::run;
@@ -47,4 +49,16 @@ async fn bash_completes_flags_their_values_and_subcommands() {
     assert_eq!(completed("completion f").await, "fish");
     assert_eq!(completed("version --out").await, "--output");
     assert_eq!(completed("--audit-log-p").await, "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rate_for_the_control_plane_is_kept_to() {
+    let fleet = Fleet::start(members(1, 1).await).await.expect("the fleet starts");
+    let began = Instant::now();
+    let flags = ["--kube-api-qps=1", "--kube-api-burst=1"].map(str::to_owned);
+    let mut adapter = fleet.run_adapter(binary(), &flags, None).expect("the adapter starts");
+    adapter.ready(GENEROUS).await.expect("the adapter is ready");
+    // A list and a watch of Clusters, and of their Secrets.
+    fleet.plane.seen(|request| request.verb == "watch" && request.path.ends_with("/secrets")).await;
+    assert!(began.elapsed() >= Duration::from_secs(3), "{:?}", began.elapsed());
 }
