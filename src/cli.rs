@@ -17,6 +17,7 @@ use std::process::ExitCode;
 use clap::{Arg, ArgAction, CommandFactory as _, FromArgMatches as _, Parser};
 
 use crate::config::{Config, Contradiction};
+pub use ignored::Ignored;
 
 /// What was said on the command line. Without a subcommand the process serves.
 #[derive(Debug, Parser)]
@@ -47,7 +48,7 @@ pub struct Cli {
     #[command(flatten)]
     logging: flags::Logging,
     #[command(flatten)]
-    ignored: ignored::Ignored,
+    ignored: Ignored,
 }
 
 /// Why the process ends before it has begun.
@@ -84,9 +85,9 @@ impl Cli {
         }
     }
 
-    /// The flags that were set, are known to the reference and mean nothing here, by name without dashes.
-    pub fn ignored(&self) -> Vec<&str> {
-        self.ignored.names().collect()
+    /// The flags that were set, are known to the reference and mean nothing here.
+    pub fn ignored(&self) -> &Ignored {
+        &self.ignored
     }
 }
 

@@ -1,15 +1,15 @@
-//! The binary: reads the command line and serves.
+//! The binary: reads the command line and serves, unless something else was asked for.
 
 use std::process::ExitCode;
 
 use karmada_metrics_adapter::app;
-use karmada_metrics_adapter::cli::Cli;
+use karmada_metrics_adapter::cli::{Cli, Ignored};
 use karmada_metrics_adapter::config::Config;
 use karmada_metrics_adapter::process::{open_files, shutdown, telemetry};
 
 fn main() -> ExitCode {
     let read = Cli::read(std::env::args_os()).and_then(|cli| {
-        let ignored = cli.ignored().into_iter().map(str::to_owned).collect::<Vec<_>>();
+        let ignored = cli.ignored().clone();
         Ok((Config::try_from(cli)?, ignored))
     });
     let (config, ignored) = match read {
@@ -25,11 +25,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(config: Config, ignored: &[String]) -> anyhow::Result<()> {
+fn run(config: Config, ignored: &Ignored) -> anyhow::Result<()> {
     telemetry::init(&config.logging)?;
-    if !ignored.is_empty() {
-        tracing::info!(flags = ignored.join(","), "flags without a meaning here are accepted and ignored");
-    }
+    ignored.log();
     open_files::raise();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {

@@ -1,5 +1,6 @@
 //! The flags of the reference that mean nothing here. They are accepted with a value of their type, so that a
-//! Deployment that sets them starts; help does not show them.
+//! Deployment that sets them starts; help does not show them. Where silence would let an operator believe something
+//! that is not so, it is said as a warning.
 
 use clap::{Arg, ArgAction, ArgMatches, Command, parser::ValueSource};
 
@@ -7,9 +8,17 @@ use super::values::{self, Complaint};
 use crate::api::duration::GoDuration;
 use crate::api::quantity::Quantity;
 
-/// The ones that were set, as clap's derive flattens them into the command line.
-#[derive(Debug)]
-pub struct Ignored(Vec<&'static str>);
+/// The ones that were set, and their last values, as clap's derive flattens them into the command line.
+#[derive(Clone, Debug)]
+pub struct Ignored(Vec<(&'static str, String)>);
+
+/// What is so, whatever these flags say.
+pub struct Truth {
+    /// A whole sentence.
+    pub sentence: &'static str,
+    /// Each with the value, beside the empty one, that leads nobody astray.
+    pub flags: &'static [(&'static str, &'static str)],
+}
 
 /// What a flag's value has to be.
 #[derive(Clone, Copy)]
@@ -96,9 +105,53 @@ const TABLE: &[(&str, Kind)] = &[
     ("vmodule", Kind::ModuleLevels),
 ];
 
+pub const TRUTHS: &[Truth] = &[
+    Truth {
+        sentence: "nothing is audited here; Karmada's API server audits the requests that it passes on",
+        // The reference, too, audits nothing without a policy, and Karmada's manifests have no more than a path of -.
+        flags: &[("audit-policy-file", ""), ("audit-webhook-config-file", ""), ("audit-log-path", "-")],
+    },
+    Truth {
+        sentence: "logs go to stderr and to no file",
+        flags: &[("log-dir", ""), ("log-file", ""), ("logtostderr", "true")],
+    },
+    Truth {
+        sentence: "every client is shown the certificate of --tls-cert-file, whatever name it asks for",
+        flags: &[("tls-sni-cert-key", "")],
+    },
+    Truth {
+        sentence: "the groups that a key exchange may use are not limited",
+        flags: &[("tls-curve-preferences", "")],
+    },
+];
+
 impl Ignored {
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().copied()
+    /// The flags' names without dashes.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.0.iter().map(|&(name, _)| name)
+    }
+
+    /// What has to be said of them, and which of them each sentence is about.
+    pub fn truths(&self) -> impl Iterator<Item = (&'static str, Vec<&'static str>)> {
+        TRUTHS.iter().filter_map(|truth| {
+            let misleads = |&(flag, harmless): &(&str, &str)| {
+                self.0.iter().any(|(name, value)| *name == flag && !value.is_empty() && value != harmless)
+            };
+            let flags = truth.flags.iter().copied().filter(misleads).map(|(flag, _)| flag);
+            let flags = flags.collect::<Vec<_>>();
+            (!flags.is_empty()).then_some((truth.sentence, flags))
+        })
+    }
+
+    /// Says it all in the log.
+    pub fn log(&self) {
+        let flags = self.names().collect::<Vec<_>>().join(",");
+        if !flags.is_empty() {
+            tracing::info!(flags, "flags without a meaning here are accepted and ignored");
+        }
+        for (sentence, flags) in self.truths() {
+            tracing::warn!(flags = flags.join(","), "{sentence}");
+        }
     }
 }
 
@@ -120,8 +173,16 @@ impl clap::Args for Ignored {
 
 impl clap::FromArgMatches for Ignored {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let set = |name: &&str| matches.value_source(name) == Some(ValueSource::CommandLine);
-        Ok(Self(TABLE.iter().map(|&(name, _)| name).filter(set).collect()))
+        let set = |&(name, kind): &(&'static str, Kind)| {
+            let given = matches.value_source(name) == Some(ValueSource::CommandLine);
+            let value = match kind {
+                // It has more than one spelling.
+                Kind::Bool => matches.get_flag(name).to_string(),
+                _ => matches.get_raw(name)?.next_back()?.to_string_lossy().into_owned(),
+            };
+            given.then_some((name, value))
+        };
+        Ok(Self(TABLE.iter().filter_map(set).collect()))
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {

@@ -52,6 +52,42 @@ async fn bash_completes_flags_their_values_and_subcommands() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn flags_that_mean_nothing_are_named_and_silence_deceives_nobody() {
+    let flags = [
+        "--audit-policy-file=/etc/audit/policy.yaml",
+        "--audit-webhook-config-file=/etc/audit/hook.yaml",
+        "--log-file=/var/log/adapter.log",
+        "--tls-sni-cert-key=tls.crt,tls.key:example.com",
+        "--tls-curve-preferences=23",
+        "--profiling=false",
+        "--logging-format=json",
+    ];
+    let stage = Stage::start(members(1, 1).await, &flags).await;
+    let said = async |words: &str| {
+        let line = stage.adapter.says(words, GENEROUS).await.expect("a line");
+        let line: serde_json::Value = serde_json::from_str(&line).expect("a line of JSON");
+        format!("{} {}", line["level"].as_str().expect("a level"), line["flags"].as_str().expect("flags"))
+    };
+    // Three of these come with the flags of Karmada's own manifests.
+    assert_eq!(
+        said("accepted and ignored").await,
+        "INFO audit-log-maxage,audit-log-maxbackup,audit-log-path,audit-policy-file,audit-webhook-config-file,\
+         log-file,profiling,tls-curve-preferences,tls-sni-cert-key"
+    );
+    assert_eq!(said("nothing is audited").await, "WARN audit-policy-file,audit-webhook-config-file");
+    assert_eq!(said("logs go to stderr").await, "WARN log-file");
+    assert_eq!(said("the certificate of --tls-cert-file").await, "WARN tls-sni-cert-key");
+    assert_eq!(said("key exchange").await, "WARN tls-curve-preferences");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_flags_of_karmadas_own_manifests_start_without_a_warning() {
+    let stage = Stage::start(members(1, 1).await, &[]).await;
+    let log = std::fs::read_to_string(stage.adapter.log()).expect("a log");
+    assert!(log.contains("audit-log-path") && !log.contains("WARN"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_rate_for_the_control_plane_is_kept_to() {
     let fleet = Fleet::start(members(1, 1).await).await.expect("the fleet starts");
     let began = Instant::now();

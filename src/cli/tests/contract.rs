@@ -22,23 +22,39 @@ fn rows() -> Vec<Row> {
         .collect()
 }
 
-/// A value that the type takes, and one that it does not.
-fn samples(kind: &str) -> (&'static str, Option<&'static str>) {
+/// Values that the type takes, and others that it does not.
+fn samples(kind: &str) -> (&'static [&'static str], &'static [&'static str]) {
     match kind {
-        "bool" => ("false", Some("maybe")),
-        "int" | "uint" | "Level" => ("7", Some("seven")),
-        "float32" => ("2.5", Some("half")),
-        "duration" => ("1m30s", Some("90")),
-        "strings" => ("a,b", Some("\"a")),
-        "ip" => ("::1", Some("localhost")),
-        "quantity" => ("512Ki", Some("lots")),
-        "severity" => ("warning", Some("loud")),
-        "traceLocation" => ("server.go:10", Some("server.go")),
-        "pattern=N,..." => ("server=2,page*=4", Some("server=high")),
-        "int32Slice" => ("23,29", Some("23,x25519")),
-        "namedCertKey" => ("tls.crt,tls.key:example.com", Some("tls.crt")),
-        "string" => ("text", None),
-        other => panic!("a type without a sample: {other}"),
+        "bool" => (&["true", "false", "T", "0"], &["maybe", "yes", ""]),
+        "int" => (&["7", "0x10", "0"], &["seven", "1.5", ""]),
+        "uint" => (&["7", "0x10", "0"], &["seven", "-1", ""]),
+        "Level" => (&["7", "-1"], &["seven", "2147483648", ""]),
+        "float32" => (&["2.5", "10", "-1", "1e3"], &["half", "1,5", ""]),
+        "duration" => (&["1m30s", "0", "250ms"], &["90", "soon", ""]),
+        "strings" => (&["a,b", "\"a\",b", ""], &["\"a"]),
+        "ip" => (&["::1", "10.0.0.1"], &["localhost", "10.0.0.1:443", ""]),
+        "quantity" => (&["512Ki", "1.5M", "0"], &["lots", "1KiB", ""]),
+        "severity" => (&["warning", "INFO", "2"], &["loud", ""]),
+        "traceLocation" => (&["server.go:10", ""], &["server.go", "server.go:0", "server:10"]),
+        "pattern=N,..." => (&["server=2,page*=4", ""], &["server=high", "server", "=2"]),
+        "int32Slice" => (&["23,29", "-1"], &["23,x25519", "2147483648", ""]),
+        "namedCertKey" => {
+            (&["tls.crt,tls.key:example.com,*.example.com", "tls.crt,tls.key"], &["tls.crt", ""])
+        }
+        "string" => (&["text", "a b,c=d", ""], &[]),
+        other => panic!("a type without samples: {other}"),
+    }
+}
+
+/// Flags whose texts have more of a meaning than their type.
+fn special(flag: &str) -> Option<&'static [&'static str]> {
+    match flag {
+        "authorization-always-allow-paths" => Some(&["/healthz,/metrics/*", ""]),
+        "authentication-token-webhook-cache-ttl" => Some(&["1m30s", "0"]),
+        "logging-format" => Some(&["json", "text"]),
+        "metrics-bind-address" => Some(&[":9090", "0", ""]),
+        "tls-min-version" => Some(&["VersionTLS10", "VersionTLS13", ""]),
+        _ => None,
     }
 }
 
@@ -48,43 +64,83 @@ fn every_flag_of_the_reference_is_accepted_with_a_value_of_its_type_and_refused_
     assert_eq!(rows.len(), 92);
     for Row { flag, kind, .. } in rows {
         let (right, wrong) = samples(&kind);
-        let right = match flag.as_str() {
-            "metrics-bind-address" => ":9090",
-            "tls-min-version" => "VersionTLS13",
-            _ => right,
-        };
-        let cli = read(&[&format!("--{flag}={right}")]).unwrap_or_else(|stop| panic!("{flag}: {stop}"));
         let means_nothing_here =
             Cli::command().get_arguments().any(|arg| arg.get_id() == flag.as_str() && arg.is_hide_set());
-        assert_eq!(cli.ignored(), if means_nothing_here { vec![flag.as_str()] } else { vec![] });
+        for value in special(&flag).unwrap_or(right) {
+            let said = format!("--{flag}={value}");
+            let cli = read(&[&said]).unwrap_or_else(|stop| panic!("{said}: {stop}"));
+            let ignored = if means_nothing_here { vec![flag.as_str()] } else { vec![] };
+            assert_eq!(Vec::from_iter(cli.ignored().names()), ignored);
+            if kind != "bool" {
+                assert!(read(&[&format!("--{flag}"), value]).is_ok(), "{said}");
+            }
+        }
         if kind == "bool" {
             assert!(read(&[&format!("--{flag}")]).is_ok(), "{flag}");
-        } else {
-            assert!(read(&[&format!("--{flag}"), right]).is_ok(), "{flag}");
         }
-        if let Some(wrong) = wrong {
-            let line = refusal(&[&format!("--{flag}={wrong}")]);
-            assert!(line.starts_with(&format!("--{flag}: {wrong:?} ")), "{line}");
+        for value in wrong {
+            let line = refusal(&[&format!("--{flag}={value}")]);
+            assert!(line.starts_with(&format!("--{flag}: ")), "{line}");
+            assert!(value.is_empty() || line.contains(&format!("{value:?} ")), "{line}");
         }
     }
 }
 
 #[test]
-fn flags_that_mean_something_have_the_references_default() {
-    // Unset means no limit here, and both sides' unset TLS version is 1.2.
-    let differs =
-        ["cluster-api-qps", "cluster-api-burst", "kube-api-qps", "kube-api-burst", "tls-min-version"];
-    let command = Cli::command();
-    for Row { flag, default, .. } in rows().into_iter().filter(|row| !differs.contains(&row.flag.as_str())) {
-        let arg = command.get_arguments().find(|arg| arg.get_long() == Some(flag.as_str())).unwrap();
-        if !arg.is_hide_set() {
-            let ours = arg
-                .get_default_values()
-                .first()
-                .and_then(|value| value.to_str())
-                .filter(|value| *value != "0");
-            let theirs = default.as_deref().map(|text| text.trim_matches(['"', '[', ']']));
-            assert_eq!(ours, theirs, "{flag}");
+fn saying_the_references_default_changes_nothing() {
+    // Unset, these four mean no limit here.
+    let differs = ["cluster-api-qps", "cluster-api-burst", "kube-api-qps", "kube-api-burst"];
+    // Defaults as help shows them, which the reference, too, would not read.
+    let shown = [":0", "[]"];
+    for Row { flag, kind, default } in rows().into_iter().filter(|row| !differs.contains(&row.flag.as_str()))
+    {
+        // Help leaves out what is empty or zero.
+        let zero = match &*kind {
+            "bool" => "false",
+            "int" | "uint" | "Level" | "float32" | "duration" | "quantity" | "severity" => "0",
+            _ => "",
+        };
+        let default = default.unwrap_or_else(|| zero.to_owned());
+        if !shown.contains(&&*default) {
+            let said = format!("--{flag}={}", default.trim_matches(['"', '[', ']']));
+            assert_eq!(config(&[&said]), config(&[]), "{said}");
+            assert_eq!(read(&[&said]).unwrap().ignored().truths().next(), None, "{said}");
         }
+    }
+}
+
+#[test]
+fn a_flag_whose_silence_would_deceive_is_answered_with_the_truth() {
+    let truths = |args: &[&str]| {
+        let cli = read(args).unwrap_or_else(|stop| panic!("{args:?}: {stop}"));
+        cli.ignored().truths().map(|(sentence, flags)| (sentence.to_owned(), flags)).collect::<Vec<_>>()
+    };
+    for (args, word, flags) in [
+        (&["--audit-policy-file=policy.yaml"][..], "audited", &["audit-policy-file"][..]),
+        (&["--audit-webhook-config-file=hook"], "audited", &["audit-webhook-config-file"]),
+        (&["--audit-log-path=a.log", "--audit-log-maxage=1"], "audited", &["audit-log-path"]),
+        (
+            &["--audit_log_path=a.log", "--audit-policy-file=p"],
+            "audited",
+            &["audit-policy-file", "audit-log-path"],
+        ),
+        (&["--log-file=a.log"], "stderr", &["log-file"]),
+        (&["--log-dir", "/var/log"], "stderr", &["log-dir"]),
+        (&["--logtostderr=F"], "stderr", &["logtostderr"]),
+        (&["--tls-sni-cert-key=tls.crt,tls.key:example.com"], "certificate", &["tls-sni-cert-key"]),
+        (&["--tls-curve-preferences=29"], "key exchange", &["tls-curve-preferences"]),
+    ] {
+        match &truths(args)[..] {
+            [(sentence, about)] => assert!(sentence.contains(word) && about == flags, "{sentence} {about:?}"),
+            other => panic!("{args:?}: {other:?}"),
+        }
+    }
+    for harmless in [
+        &["--audit-policy-file="][..],
+        &["--audit-log-path=a.log", "--audit-log-path=-"],
+        &["--audit-webhook-mode=batch", "--profiling=false", "--alsologtostderr"],
+        &["--logtostderr", "--log-file="],
+    ] {
+        assert_eq!(truths(harmless), [], "{harmless:?}");
     }
 }
