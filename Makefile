@@ -3,7 +3,7 @@ CARGO ?= cargo
 TARGET ?= $(or $(CARGO_TARGET_DIR),target)
 ADAPTER ?= $(TARGET)/debug/karmada-metrics-adapter
 
-.PHONY: help run test lint
+.PHONY: help run test lint docs
 
 help: ## List what can be made.
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1 - \2/p' $(MAKEFILE_LIST)
@@ -19,3 +19,7 @@ lint: ## Check format, lints and documentation.
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
+
+docs: ## Write anew what documents take from the code.
+	UPDATE_DOCS=1 $(CARGO) test --lib cli::tests::document
+	UPDATE_DOCS=1 $(CARGO) test --test it scaling::

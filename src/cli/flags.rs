@@ -19,49 +19,54 @@ const DEFAULT_STREAMS: u32 = 250;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Serving")]
 pub struct Serving {
-    /// Address to listen on; an unspecified one means all interfaces
+    /// Address to listen on; an unspecified one (0.0.0.0 or ::) means all interfaces, IPv4 and IPv6
     #[arg(long, value_name = "IP", default_value = "0.0.0.0", value_parser = values::ip)]
     bind_address: IpAddr,
-    /// Port of HTTPS; 0 chooses a free one
+    /// Port of HTTPS; 0 lets the system choose a free one, which the log names
     #[arg(long, value_name = "PORT", default_value = "443", value_parser = values::port)]
     secure_port: u16,
-    /// Certificate chain in PEM; without one a pair is generated into --cert-dir
+    /// Certificate chain in PEM, read again when it changes; without one, a self-signed pair is generated into
+    /// --cert-dir
     #[arg(long, value_name = "FILE")]
     tls_cert_file: Option<OsString>,
-    /// Key of --tls-cert-file in PEM
+    /// Private key of --tls-cert-file in PEM
     #[arg(long, value_name = "FILE")]
     tls_private_key_file: Option<OsString>,
-    /// Directory for a generated pair; empty keeps it in memory
+    /// Directory of a generated pair, which the next start uses again; empty keeps it in memory
     #[arg(long, value_name = "DIR", default_value = "apiserver.local.config/certificates")]
     cert_dir: OsString,
-    /// Oldest TLS version to speak: VersionTLS12 (so are VersionTLS10 and VersionTLS11 read) or VersionTLS13
+    /// Oldest TLS version to speak: VersionTLS12 or VersionTLS13 (VersionTLS10 and VersionTLS11 mean VersionTLS12)
     #[arg(long, value_name = "VERSION", default_value = "VersionTLS12", hide_possible_values = true)]
     tls_min_version: TlsVersion,
-    /// Cipher suites to allow, by their IANA names; without any, all that are safe
+    /// TLS 1.2 suites to allow, by their IANA names (those of TLS 1.3 are always allowed); without any, all that are
+    /// safe
     #[arg(long, value_name = "SUITES", value_parser = values::list)]
     tls_cipher_suites: Vec<List>,
-    /// Speak HTTP/1.1 only
+    /// Offer clients HTTP/1.1 only
     #[arg(long)]
     disable_http2_serving: bool,
-    /// Longest time to make one answer
+    /// Longest time to make one answer, after which it is a 504; a client's own timeout parameter can only be shorter
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = values::time_span)]
     request_timeout: Duration,
-    /// How long a client may take for a handshake, for a request's head, and to take its answer
+    /// How long a client may take for a handshake, for a request's head and for taking its answer, before it is cut
+    /// off
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = values::time_span)]
     client_timeout: Duration,
-    /// How long a connection may be without a request
+    /// How long a client's connection may be without a request before it is closed
     #[arg(long, value_name = "DURATION", default_value = "90s", value_parser = values::time_span)]
     idle_timeout: Duration,
-    /// Most connections at a time; when there are more, the one that has been idle longest goes
+    /// Most connections of clients at a time; when one more comes, the one that has been idle longest is closed
     #[arg(long, value_name = "NUMBER", default_value = "1024", value_parser = values::count)]
     max_connections: usize,
-    /// Most requests at a time on one HTTP/2 connection; 0 means 250
+    /// Most requests at a time on one HTTP/2 connection of a client; 0 means 250
     #[arg(long, value_name = "NUMBER", default_value = "0", value_parser = values::streams)]
     http2_max_streams_per_connection: u32,
-    /// Most queries at a time, beyond which the answer is 429; 0 means no limit
+    /// Most queries to work on at a time, beyond which the answer is 429, but never for probes, discovery and
+    /// system:masters; 0 means no limit
     #[arg(long, value_name = "NUMBER", default_value = "400", value_parser = values::limit)]
     max_requests_inflight: usize,
-    /// How often certificates, authorities and kubeconfigs are looked at for new content
+    /// How often certificates, authorities and kubeconfigs are looked at for new content, which is used without a
+    /// restart
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = values::time_span)]
     reload_interval: Duration,
 }
@@ -69,7 +74,7 @@ pub struct Serving {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Metrics")]
 pub struct Metrics {
-    /// Address of the plain-HTTP /metrics; 0 turns it off
+    /// Address of the plain-HTTP /metrics; 0 or empty turns it off
     #[arg(long, value_name = "HOST:PORT", default_value = ":8080", value_parser = values::metrics_address)]
     metrics_bind_address: values::MetricsAddress,
 }
@@ -77,16 +82,19 @@ pub struct Metrics {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Control plane")]
 pub struct ControlPlane {
-    /// Kubeconfig of the Karmada API server
+    /// Kubeconfig of the Karmada API server, whose Cluster objects are the members; without one, the environment's
+    /// kubeconfig or else the Pod's service account
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<OsString>,
-    /// Requests a second to the Karmada API server; unset or 0 means no limit
+    /// Requests a second to the API server of --kubeconfig, beyond which they wait; unset means no limit (40 beside
+    /// --kube-api-burst), and so does 0
     #[arg(long, value_name = "NUMBER", value_parser = values::float)]
     kube_api_qps: Option<f32>,
-    /// Requests at once beyond --kube-api-qps
+    /// Requests at once before --kube-api-qps holds; unset means 60
     #[arg(long, value_name = "NUMBER", value_parser = values::int)]
     kube_api_burst: Option<i64>,
-    /// How long one watch of the control plane lasts; a silent one is noticed when its time is up
+    /// How long one watch of the control plane lasts until the next begins; a silent one is noticed when its time is
+    /// up
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = values::time_span)]
     watch_timeout: Duration,
 }
@@ -94,37 +102,39 @@ pub struct ControlPlane {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Authentication")]
 pub struct Authentication {
-    /// Kubeconfig of the API server that reviews tokens and holds the authentication ConfigMap
+    /// Kubeconfig of the API server that reviews tokens and holds the ConfigMap
+    /// kube-system/extension-apiserver-authentication; without one, as for --kubeconfig
     #[arg(long, value_name = "FILE")]
     authentication_kubeconfig: Option<OsString>,
-    /// Do not read the authentication ConfigMap
+    /// Do not read that ConfigMap: only --client-ca-file and --requestheader-client-ca-file say whom to believe
     #[arg(long)]
     authentication_skip_lookup: bool,
-    /// Start even when the authentication ConfigMap cannot be read
+    /// Start even when that ConfigMap cannot be read; it counts as soon as it can be
     #[arg(long)]
     authentication_tolerate_lookup_failure: bool,
-    /// How long a token's verdict is kept
+    /// How long a token's verdict is kept; 0 reviews each request's token
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = values::time_to_live)]
     authentication_token_webhook_cache_ttl: Duration,
-    /// Authorities of client certificates in PEM; without it, those of the authentication ConfigMap
+    /// Authorities of client certificates in PEM, read again when they change; without it, those of the ConfigMap
     #[arg(long, value_name = "FILE")]
     client_ca_file: Option<OsString>,
-    /// Authorities of the front proxy in PEM; without it, the ConfigMap says all that --requestheader-* say
+    /// Authorities of the front proxy in PEM, read again when they change; without it, the ConfigMap says all that
+    /// --requestheader-* say
     #[arg(long, value_name = "FILE")]
     requestheader_client_ca_file: Option<OsString>,
-    /// Common names that the front proxy's certificate may have; without any, every name
+    /// Common names, one of which the front proxy's certificate must have; without any, every name will do
     #[arg(long, value_name = "NAMES", value_parser = values::list)]
     requestheader_allowed_names: Vec<List>,
-    /// Headers that name the user
+    /// Headers that name the user, of which a request's first counts
     #[arg(long, value_name = "HEADERS", default_value = "x-remote-user", value_parser = values::headers)]
     requestheader_username_headers: Vec<List>,
-    /// Headers that name the user's groups
+    /// Headers that name the user's groups, which all count
     #[arg(long, value_name = "HEADERS", default_value = "x-remote-group", value_parser = values::headers)]
     requestheader_group_headers: Vec<List>,
-    /// Beginnings of headers that say more of the user
+    /// Beginnings of headers that say more of the user; the rest of such a header's name is the key
     #[arg(long, value_name = "PREFIXES", default_value = "x-remote-extra-", value_parser = values::headers)]
     requestheader_extra_headers_prefix: Vec<List>,
-    /// Headers that hold the user's uid
+    /// Headers that hold the user's uid, of which a request's first counts
     #[arg(long, value_name = "HEADERS", value_parser = values::headers)]
     requestheader_uid_headers: Vec<List>,
 }
@@ -132,10 +142,10 @@ pub struct Authentication {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Authorization")]
 pub struct Authorization {
-    /// Kubeconfig of the API server that reviews access
+    /// Kubeconfig of the API server that reviews access; without one, as for --kubeconfig
     #[arg(long, value_name = "FILE")]
     authorization_kubeconfig: Option<OsString>,
-    /// Paths that everyone may get; a * at the end makes a prefix
+    /// Paths that everyone may get without a review; a * at the end makes a prefix
     #[arg(
         long,
         value_name = "PATHS",
@@ -143,10 +153,10 @@ pub struct Authorization {
         value_parser = values::open_paths
     )]
     authorization_always_allow_paths: Vec<List>,
-    /// How long a permission is kept
+    /// How long a permission is kept; 0 reviews each request
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = values::time_to_live)]
     authorization_webhook_cache_authorized_ttl: Duration,
-    /// How long a refusal is kept
+    /// How long a refusal is kept; 0 reviews each request
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = values::time_to_live)]
     authorization_webhook_cache_unauthorized_ttl: Duration,
 }
@@ -154,22 +164,23 @@ pub struct Authorization {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Members")]
 pub struct Members {
-    /// How long an answer waits for each member
+    /// How long an answer waits for each member, which has failed when the time is up
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = values::time_span)]
     member_timeout: Duration,
-    /// Connections to one member over HTTP/1.1
+    /// Most connections to one member over HTTP/1.1; over HTTP/2 there is one
     #[arg(long, value_name = "NUMBER", default_value = "8", value_parser = values::count)]
     member_connections: usize,
-    /// Largest body that one member may send
+    /// Longest body that one member may send; it has failed when it sends more
     #[arg(long, value_name = "BYTES", default_value = "64Mi", value_parser = values::bytes)]
     member_body_bytes: usize,
-    /// Most bytes of all members' bodies at a time
+    /// Most bytes of all members' bodies at a time, beyond which a query is answered 429
     #[arg(long, value_name = "BYTES", default_value = "256Mi", value_parser = values::bytes)]
     inflight_bytes: usize,
-    /// How often each member's metric names are read again
+    /// How often each member's metric names are read again, for discovery; a new metric can be queried at once
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = values::time_span)]
     discovery_interval: Duration,
-    /// What to do when a member fails: last-known, partial or fail
+    /// What becomes of an answer when a member fails: last-known (its last values stand in if only its metrics API
+    /// fails), partial (it lacks that member's values) or fail (503); a warning names the member
     #[arg(long, value_name = "POLICY", default_value = "last-known", hide_possible_values = true)]
     on_member_failure: OnMemberFailure,
     /// How old a value may be that stands in for a member whose metrics API fails
@@ -178,13 +189,14 @@ pub struct Members {
     /// Most memory for the values that may stand in
     #[arg(long, value_name = "BYTES", default_value = "16Mi", value_parser = values::bytes)]
     last_known_bytes: usize,
-    /// How long a reply that comes too late is still waited for, to be kept
+    /// How long a reply that missed --member-timeout is still waited for, to be the last known one
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = values::time_span)]
     last_known_late: Duration,
-    /// Requests a second to each member; unset or 0 means no limit
+    /// Requests a second to each member, beyond which they wait; unset means no limit (40 beside
+    /// --cluster-api-burst), and so does 0
     #[arg(long, value_name = "NUMBER", value_parser = values::float)]
     cluster_api_qps: Option<f32>,
-    /// Requests at once beyond --cluster-api-qps
+    /// Requests at once to a member before --cluster-api-qps holds; unset means 60
     #[arg(long, value_name = "NUMBER", value_parser = values::int)]
     cluster_api_burst: Option<i64>,
 }
@@ -192,7 +204,7 @@ pub struct Members {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Merging")]
 pub struct Merging {
-    /// Label that says which cluster a value came from; empty turns it off
+    /// Label that says which cluster a value came from, and by which a query chooses clusters; empty turns both off
     #[arg(
         long,
         value_name = "KEY",
@@ -200,12 +212,13 @@ pub struct Merging {
         value_parser = values::label_key_or_empty
     )]
     cluster_label: String,
-    /// What becomes of pods of one name in several clusters: sum, average or separate
+    /// What becomes of pods of one name in several clusters, as StatefulSets have them: sum or average (one item with
+    /// that) or separate (one for each cluster, by name still a sum)
     #[arg(long, value_name = "RULE", default_value = "sum", hide_possible_values = true)]
     same_name_pods: SameNamePods,
     /// What becomes of series of an external metric that several clusters show with the same labels (the same queue,
-    /// seen from each): sum, max, min, avg, or each to keep them apart, as all metrics are that are not named;
-    /// repeatable, and the last rule for a metric wins
+    /// seen from each): sum, max, min or avg (one item with that) or each (one for each cluster, as for metrics that
+    /// are not named); the last rule for a metric wins
     #[arg(long, value_name = "METRIC=RULE", value_parser = values::external_merges)]
     external_merge: Vec<ExternalMerges>,
 }
@@ -216,7 +229,8 @@ pub struct Logging {
     /// Shape of a log line on stderr: text or json
     #[arg(long, value_name = "FORMAT", default_value = "text", hide_possible_values = true)]
     logging_format: LogFormat,
-    /// How much to log: 2 adds where a line comes from, 4 debug lines, 6 those of libraries, 8 traces
+    /// How much to log: 0 is for operation; 2 adds where a line comes from, 4 debug lines, 6 those of libraries, 8
+    /// traces
     #[arg(short, long, value_name = "LEVEL", default_value = "0", value_parser = values::level)]
     v: i32,
 }

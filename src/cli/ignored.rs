@@ -107,7 +107,7 @@ const TABLE: &[(&str, Kind)] = &[
 
 pub const TRUTHS: &[Truth] = &[
     Truth {
-        sentence: "nothing is audited here; Karmada's API server audits the requests that it passes on",
+        sentence: "nothing is audited here; Karmada's API server can audit the requests that it passes on",
         // The reference, too, audits nothing without a policy, and Karmada's manifests have no more than a path of -.
         flags: &[("audit-policy-file", ""), ("audit-webhook-config-file", ""), ("audit-log-path", "-")],
     },

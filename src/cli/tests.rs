@@ -1,4 +1,5 @@
 mod contract;
+mod document;
 mod subcommands;
 
 use std::net::Ipv6Addr;
