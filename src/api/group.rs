@@ -3,7 +3,7 @@
 use std::fmt::{self, Display, Formatter};
 
 /// One of the API groups that are served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Group {
     /// What applications say of themselves, by object.
     Custom,
@@ -23,6 +23,15 @@ impl Group {
             Self::Custom => super::custom_metrics::GROUP,
             Self::External => super::external_metrics::GROUP,
             Self::Resource => super::resource_metrics::GROUP,
+        }
+    }
+
+    /// Its versions, the preferred one first.
+    pub const fn versions(self) -> &'static [&'static str] {
+        match self {
+            Self::Custom => &["v1beta2", "v1beta1"],
+            Self::External => &[super::external_metrics::VERSION],
+            Self::Resource => &[super::resource_metrics::VERSION],
         }
     }
 }

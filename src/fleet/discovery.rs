@@ -12,7 +12,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::Fleet;
 use crate::api::custom_metrics::Version;
-use crate::api::discovery::{Catalog, DiscoveryError};
+use crate::api::discovery::{Catalogs, DiscoveryError, Entry, entries};
+use crate::api::group::Group;
 use crate::member::{Discovered, Failure, Member};
 use crate::process::budget::Claim;
 
@@ -24,15 +25,27 @@ pub struct Discovery {
     fleet: watch::Receiver<Arc<Fleet>>,
     interval: Duration,
     member_timeout: Duration,
-    catalog: watch::Sender<Arc<Catalog>>,
+    catalogs: watch::Sender<Arc<Catalogs>>,
     settled: watch::Sender<bool>,
 }
 
 /// One member that is asked again and again.
 struct Followed {
     member: Arc<Member>,
+    asking: [Asking; 2],
+}
+
+/// One member's API that is asked for; how one fares does not touch the other.
+struct Asking {
     first: watch::Receiver<bool>,
     _task: AbortOnDropHandle<()>,
+}
+
+/// An API that lists metrics.
+#[derive(Clone, Copy, Debug)]
+enum Api {
+    Custom,
+    External,
 }
 
 /// Why a member's metrics are unknown.
@@ -55,10 +68,10 @@ impl Discovery {
         fleet: watch::Receiver<Arc<Fleet>>,
         interval: Duration,
         member_timeout: Duration,
-    ) -> (Self, watch::Receiver<Arc<Catalog>>, watch::Receiver<bool>) {
-        let (catalog, catalogs) = watch::channel(Arc::default());
+    ) -> (Self, watch::Receiver<Arc<Catalogs>>, watch::Receiver<bool>) {
+        let (catalogs, known) = watch::channel(Arc::default());
         let (settled, is_settled) = watch::channel(false);
-        (Self { fleet, interval, member_timeout, catalog, settled }, catalogs, is_settled)
+        (Self { fleet, interval, member_timeout, catalogs, settled }, known, is_settled)
     }
 
     /// Runs until it is dropped. `fleet_known` says when the members of the first moment are all there.
@@ -91,11 +104,13 @@ impl Discovery {
         });
         for (name, member) in members {
             if !followed.contains_key(name) {
-                let (first, ended) = watch::channel(false);
-                let asking =
-                    ask_forever(member.clone(), self.interval, self.member_timeout, first, news.clone());
-                let task = AbortOnDropHandle::new(tokio::spawn(asking));
-                let entry = Followed { member: member.clone(), first: ended, _task: task };
+                let asking = [Api::Custom, Api::External].map(|api| {
+                    let (first, ended) = watch::channel(false);
+                    let (interval, timeout) = (self.interval, self.member_timeout);
+                    let asking = ask_forever(member.clone(), api, interval, timeout, first, news.clone());
+                    Asking { first: ended, _task: AbortOnDropHandle::new(tokio::spawn(asking)) }
+                });
+                let entry = Followed { member: member.clone(), asking };
                 followed.insert(name.to_owned(), entry);
             }
         }
@@ -105,28 +120,31 @@ impl Discovery {
     async fn settle(&self, followed: &BTreeMap<String, Followed>) {
         let until = Instant::now() + PATIENCE;
         for followed in followed.values() {
-            let mut first = followed.first.clone();
-            let ended = first.wait_for(|ended| *ended);
-            if timeout_at(until, ended).await.is_err() {
-                tracing::info!(
-                    cluster = followed.member.name(),
-                    "discovery has not ended; serving without it"
-                );
+            for asking in &followed.asking {
+                let mut first = asking.first.clone();
+                let ended = first.wait_for(|ended| *ended);
+                if timeout_at(until, ended).await.is_err() {
+                    let cluster = followed.member.name();
+                    tracing::info!(cluster, "discovery has not ended; serving without it");
+                }
             }
         }
         self.settled.send_replace(true);
     }
 
     fn unite(&self, fleet: &Fleet) {
-        let mut union = Catalog::default();
+        let mut union = Catalogs::default();
         for entry in fleet.entries() {
             if let Some(discovered) = entry.member().discovered() {
-                union.merge(&discovered.catalog);
+                union.custom.merge(&discovered.catalog);
+            }
+            if let Some(external) = entry.member().external() {
+                union.external.merge(&external);
             }
         }
-        if **self.catalog.borrow() != union {
-            tracing::info!(metrics = union.len(), "discovery changed");
-            self.catalog.send_replace(Arc::new(union));
+        if **self.catalogs.borrow() != union {
+            tracing::info!(custom = union.custom.len(), external = union.external.len(), "discovery changed");
+            self.catalogs.send_replace(Arc::new(union));
         }
     }
 }
@@ -134,6 +152,7 @@ impl Discovery {
 /// Asks one member at once and then every `interval`; what was last known stays while it fails.
 async fn ask_forever(
     member: Arc<Member>,
+    api: Api,
     interval: Duration,
     member_timeout: Duration,
     first: watch::Sender<bool>,
@@ -141,24 +160,25 @@ async fn ask_forever(
 ) {
     let mut failing = false;
     loop {
-        let asked = timeout(member_timeout, ask(&member)).await;
+        let asked = timeout(member_timeout, api.ask(&member)).await;
         match asked.unwrap_or(Err(Unknown::Timeout(member_timeout))) {
-            Ok(discovered) => {
-                let absent = discovered.version.is_none();
+            Ok(changed) => {
                 if failing {
-                    tracing::info!(cluster = member.name(), "discovery works again");
+                    tracing::info!(cluster = member.name(), group = api.group(), "discovery works again");
                 }
                 failing = false;
-                if member.learn(discovered) {
-                    if absent {
-                        tracing::warn!(cluster = member.name(), "cluster has no custom metrics API");
-                    }
+                if changed {
                     news.notify_one();
                 }
             }
             Err(error) => {
                 if !failing {
-                    tracing::warn!(cluster = member.name(), %error, "discovery failed; the last known stays");
+                    tracing::warn!(
+                        cluster = member.name(),
+                        group = api.group(),
+                        %error,
+                        "discovery failed; the last known stays"
+                    );
                 }
                 failing = true;
             }
@@ -168,20 +188,50 @@ async fn ask_forever(
     }
 }
 
-async fn ask(member: &Member) -> Result<Discovered, Unknown> {
-    for version in Version::ALL {
-        let reply = member.get(&format!("/apis/{}", version.group_version()), Claim::Exempt).await?;
-        match reply.status {
-            StatusCode::OK => {
-                let catalog = match reply.content_type.as_str() {
-                    "application/vnd.kubernetes.protobuf" => Catalog::from_protobuf(&reply.body)?,
-                    _ => Catalog::from_json(&reply.body)?,
-                };
-                return Ok(Discovered { version: Some(version), catalog });
+impl Api {
+    fn group(self) -> &'static str {
+        match self {
+            Self::Custom => Group::Custom.name(),
+            Self::External => Group::External.name(),
+        }
+    }
+
+    /// Asks a member and notes what it says; tells whether that is news.
+    async fn ask(self, member: &Member) -> Result<bool, Unknown> {
+        match self {
+            Self::Custom => {
+                let discovered = custom_metrics(member).await?;
+                let absent = discovered.version.is_none();
+                let news = member.learn(discovered);
+                if news && absent {
+                    tracing::warn!(cluster = member.name(), "cluster has no custom metrics API");
+                }
+                Ok(news)
             }
-            StatusCode::NOT_FOUND => {}
-            status => return Err(Unknown::Status(status)),
+            Self::External => {
+                // Few clusters have this API, so that its absence is no news.
+                let entries = resources(member, &format!("{}/v1beta1", self.group())).await?;
+                Ok(member.learn_external(entries.unwrap_or_default().into_iter().collect()))
+            }
+        }
+    }
+}
+
+async fn custom_metrics(member: &Member) -> Result<Discovered, Unknown> {
+    for version in Version::ALL {
+        if let Some(entries) = resources(member, version.group_version()).await? {
+            return Ok(Discovered { version: Some(version), catalog: entries.into_iter().collect() });
         }
     }
     Ok(Discovered::default())
+}
+
+/// What a member lists for a group version; `None` if it does not have that.
+async fn resources(member: &Member, group_version: &str) -> Result<Option<Vec<Entry>>, Unknown> {
+    let reply = member.get(&format!("/apis/{group_version}"), Claim::Exempt).await?;
+    match reply.status {
+        StatusCode::OK => Ok(Some(entries(&reply.content_type, &reply.body)?)),
+        StatusCode::NOT_FOUND => Ok(None),
+        status => Err(Unknown::Status(status)),
+    }
 }

@@ -18,7 +18,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
 use crate::api::custom_metrics::Version;
-use crate::api::discovery::Catalog;
+use crate::api::discovery::{Catalog, ExternalCatalog};
 use crate::api::duration::GoDuration;
 use crate::api::group::Group;
 use crate::process::budget::Claim;
@@ -47,6 +47,7 @@ pub struct Member {
     health: Health,
     transport: ArcSwap<Transport>,
     discovered: ArcSwapOption<Discovered>,
+    external: ArcSwapOption<ExternalCatalog>,
     refusals: mpsc::Sender<Refused>,
     /// When newer credentials were last asked for.
     asked: Mutex<Option<Instant>>,
@@ -59,7 +60,7 @@ pub struct Refused {
     done: oneshot::Sender<()>,
 }
 
-/// What a member's discovery said.
+/// What a member's discovery of custom metrics said.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Discovered {
     /// The version to ask it in; `None` if it has no custom metrics API.
@@ -90,6 +91,7 @@ impl Member {
             health: Health::default(),
             transport,
             discovered: ArcSwapOption::empty(),
+            external: ArcSwapOption::empty(),
             refusals,
             asked: Mutex::default(),
         })
@@ -186,7 +188,7 @@ impl Member {
         }
     }
 
-    /// What discovery last said; `None` until it has.
+    /// What discovery of custom metrics last said; `None` until it has.
     pub fn discovered(&self) -> Option<Arc<Discovered>> {
         self.discovered.load_full()
     }
@@ -196,14 +198,28 @@ impl Member {
         self.discovered().and_then(|discovered| discovered.version).unwrap_or(Version::V1Beta2)
     }
 
-    /// Notes what discovery said; tells whether that is news.
-    pub fn learn(&self, discovered: Discovered) -> bool {
-        let news = self.discovered.load().as_deref() != Some(&discovered);
-        if news {
-            self.discovered.store(Some(Arc::new(discovered)));
-        }
-        news
+    /// What discovery of external metrics last said; `None` until it has.
+    pub fn external(&self) -> Option<Arc<ExternalCatalog>> {
+        self.external.load_full()
     }
+
+    /// Notes what discovery of custom metrics said; tells whether that is news.
+    pub fn learn(&self, discovered: Discovered) -> bool {
+        learn(&self.discovered, discovered)
+    }
+
+    /// Notes what discovery of external metrics said; tells whether that is news.
+    pub fn learn_external(&self, external: ExternalCatalog) -> bool {
+        learn(&self.external, external)
+    }
+}
+
+fn learn<T: PartialEq>(known: &ArcSwapOption<T>, said: T) -> bool {
+    let news = known.load().as_deref() != Some(&said);
+    if news {
+        known.store(Some(Arc::new(said)));
+    }
+    news
 }
 
 impl Refused {

@@ -1,12 +1,15 @@
 //! Discovery as kubectl and kube-apiserver use it.
 
 use http::StatusCode;
+use serde_json::{Value, json};
 use testkit::fleet::PREFERRED;
-use testkit::member::{Fault, Member, Resource, Series};
+use testkit::member::{Fault, Member, Resource, ScriptedAnswer, Series};
 
 use crate::stage::{GENEROUS, Stage, members};
 
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
+const CUSTOM: &str = "/apis/custom.metrics.k8s.io/v1beta2";
+const EXTERNAL: &str = "/apis/external.metrics.k8s.io/v1beta1";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_path_and_media_type_has_a_tag_of_its_own_that_saves_the_body() {
@@ -19,7 +22,11 @@ async fn each_path_and_media_type_has_a_tag_of_its_own_that_saves_the_body() {
         ("/apis", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"),
         ("/apis/custom.metrics.k8s.io", "*/*"),
         ("/apis/custom.metrics.k8s.io/v1beta1", "*/*"),
-        ("/apis/custom.metrics.k8s.io/v1beta2", "*/*"),
+        (CUSTOM, "*/*"),
+        ("/apis/external.metrics.k8s.io", "*/*"),
+        (EXTERNAL, "*/*"),
+        ("/apis/metrics.k8s.io", "*/*"),
+        ("/apis/metrics.k8s.io/v1beta1", "*/*"),
     ] {
         let headers = [("X-Remote-User", "admin"), master, ("Accept", accept)];
         let first = stage.get_with(path, &headers).await;
@@ -32,7 +39,7 @@ async fn each_path_and_media_type_has_a_tag_of_its_own_that_saves_the_body() {
     }
     tags.sort();
     tags.dedup();
-    assert_eq!(tags.len(), 6);
+    assert_eq!(tags.len(), 10);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -45,31 +52,69 @@ async fn older_servers_get_the_document_that_they_ask_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_fleet_without_metrics_is_available_and_lists_a_placeholder() {
-    let stage = Stage::start(vec![Member::start("empty").await.expect("a member starts")], &[]).await;
-    let list = stage.get("/apis/custom.metrics.k8s.io/v1beta2").await.json().expect("JSON");
-    assert_eq!(list["resources"].as_array().map(Vec::len), Some(1));
-    assert!(list["resources"][0]["name"].as_str().is_some_and(|name| name.contains('/')));
+async fn other_groups_and_versions_are_not_there_and_nothing_can_be_posted() {
+    let stage = Stage::start(members(1, 1).await, &[]).await;
+    for path in ["/apis/apps", "/apis/apps/v1", "/apis/metrics.k8s.io/v1", "/apis/metrics.k8s.io%2Fv1beta1"] {
+        assert_eq!(stage.get(path).await.status, StatusCode::NOT_FOUND, "{path}");
+    }
+    let master = [("X-Remote-User", "admin"), ("X-Remote-Group", "system:masters")];
+    let posted = stage.send("POST", EXTERNAL, &master, "{}").await;
+    assert_eq!(posted.status, StatusCode::METHOD_NOT_ALLOWED);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_metric_is_listed_after_the_interval_and_kept_while_its_member_is_ill() {
-    let stage = Stage::start(members(2, 1).await, &["--discovery-interval=100ms"]).await;
-    let series = Series::new(Resource::SERVICES, Some("default"), "front", "hits", "1");
-    stage.member(0).set_metric(series);
-    let listed = async || stage.get("/apis/custom.metrics.k8s.io/v1beta2").await;
-    let has = |body: &[u8]| String::from_utf8_lossy(body).contains("services/hits");
-    let appears = async {
-        while !has(&listed().await.body) {
-            stage.member(0).arrived_at("/apis/custom.metrics.k8s.io/v1beta2").await;
-        }
-    };
-    tokio::time::timeout(GENEROUS, appears).await.expect("it is listed");
-    stage.member(0).fault(Fault::Status(StatusCode::SERVICE_UNAVAILABLE, "ill".to_owned()));
-    for _ in 0..3 {
-        stage.member(0).arrived_at("/apis/custom.metrics.k8s.io/v1beta2").await;
+async fn a_fleet_without_metrics_is_available_and_lists_placeholders() {
+    let stage = Stage::start(vec![Member::start("empty").await.expect("a member starts")], &[]).await;
+    for path in [CUSTOM, EXTERNAL] {
+        assert_eq!(listed(&stage, path).await, ["metrics/none-discovered-yet"]);
     }
-    assert!(has(&listed().await.body));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn external_metrics_of_all_members_are_listed_sorted_and_once() {
+    let members = members(3, 1).await;
+    lists_external(&members[0], &["queue_ready", "http_errors"]);
+    // As KEDA does, whatever it scales on.
+    lists_external(&members[1], &["externalmetrics"]);
+    lists_external(&members[2], &["queue_ready"]);
+    let stage = Stage::start(members, &["--discovery-interval=100ms"]).await;
+    let expected = ["externalmetrics", "http_errors", "queue_ready"];
+    until_listed(&stage, EXTERNAL, &expected).await;
+    assert_eq!(listed(&stage, EXTERNAL).await, expected);
+    let headers = [("X-Remote-User", "admin"), ("X-Remote-Group", "system:masters"), ("Accept", AGGREGATED)];
+    let document = stage.get_with("/apis", &headers).await.json().expect("JSON");
+    let resources = document["items"][1]["versions"][0]["resources"].as_array().expect("a list");
+    assert_eq!(resources.iter().map(|one| &one["resource"]).collect::<Vec<_>>(), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_that_fails_leaves_what_is_known_of_it_and_learned_of_the_other() {
+    let members = members(1, 1).await;
+    lists_external(&members[0], &["queue_ready"]);
+    let stage = Stage::start(members, &["--discovery-interval=100ms", "--member-timeout=1s"]).await;
+    until_listed(&stage, EXTERNAL, &["queue_ready"]).await;
+    let member = stage.member(0);
+    member.fault_on(EXTERNAL, Fault::Hang);
+    member.set_metric(Series::new(Resource::SERVICES, Some("default"), "front", "hits", "1"));
+    until_listed(&stage, CUSTOM, &["services/hits"]).await;
+    stage.logged("discovery failed; the last known stays", 1).await;
+    assert_eq!(listed(&stage, EXTERNAL).await, ["queue_ready"]);
+    member.heal();
+    member.fault_on(CUSTOM, Fault::Status(StatusCode::SERVICE_UNAVAILABLE, "ill".to_owned()));
+    lists_external(member, &["queue_ready", "queue_unacknowledged"]);
+    until_listed(&stage, EXTERNAL, &["queue_unacknowledged"]).await;
+    assert!(listed(&stage, CUSTOM).await.contains(&"services/hits".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_that_is_gone_takes_its_metrics_along() {
+    let members = members(1, 1).await;
+    lists_external(&members[0], &["queue_ready"]);
+    let stage = Stage::start(members, &["--discovery-interval=100ms"]).await;
+    until_listed(&stage, EXTERNAL, &["queue_ready"]).await;
+    stage.member(0).fault_on(EXTERNAL, Fault::Status(StatusCode::NOT_FOUND, "404 page not found".to_owned()));
+    until_listed(&stage, EXTERNAL, &["metrics/none-discovered-yet"]).await;
+    assert!(listed(&stage, CUSTOM).await.contains(&"pods/http_requests".to_owned()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -78,9 +123,9 @@ async fn kubectl_reads_metrics_and_resources_through_the_aggregation_layer() {
     let kubeconfig = stage.fleet.plane.admin_kubeconfig().expect("a kubeconfig");
     stage.fleet.plane.poll_discovery_now(PREFERRED).await.expect("a registered APIService");
     let Some(kubectl) = testkit::kubectl(&kubeconfig) else { return };
-    let path = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/pods/*/http_requests";
-    let raw = kubectl.run(&["get", "--raw", path]).await.expect("kubectl reads it");
-    let list: serde_json::Value = serde_json::from_str(&raw).expect("JSON");
+    let path = format!("{CUSTOM}/namespaces/default/pods/*/http_requests");
+    let raw = kubectl.run(&["get", "--raw", &path]).await.expect("kubectl reads it");
+    let list: Value = serde_json::from_str(&raw).expect("JSON");
     assert_eq!(list["items"].as_array().map(Vec::len), Some(4));
     let versions = kubectl.run(&["api-versions"]).await.expect("kubectl lists it");
     assert!(
@@ -88,4 +133,42 @@ async fn kubectl_reads_metrics_and_resources_through_the_aggregation_layer() {
         "{versions}"
     );
     kubectl.run(&["api-resources"]).await.expect("kubectl finds nothing amiss");
+}
+
+/// Lets a member have these external metrics.
+fn lists_external(member: &Member, names: &[&str]) {
+    let entry = |name: &&str| {
+        json!({
+            "name": name, "singularName": "", "namespaced": true, "kind": "ExternalMetricValueList", "verbs": ["get"],
+        })
+    };
+    let resources: Vec<Value> = names.iter().map(entry).collect();
+    let list = json!({
+        "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "external.metrics.k8s.io/v1beta1",
+        "resources": resources,
+    });
+    member.answer(EXTERNAL, ScriptedAnswer::json(StatusCode::OK, &list));
+}
+
+/// The names that a group version lists.
+async fn listed(stage: &Stage, path: &str) -> Vec<String> {
+    let list = stage.get(path).await.json().expect("JSON");
+    let entries = list["resources"].as_array().expect("a list").iter();
+    entries.map(|entry| entry["name"].as_str().expect("a name").to_owned()).collect()
+}
+
+/// Waits until these names are listed; each look at the list takes a turn of the first member's discovery.
+async fn until_listed(stage: &Stage, path: &str, names: &[&str]) {
+    let member = stage.member(0);
+    let appear = async {
+        loop {
+            let asked = member.requests_to(path).len();
+            let listed = listed(stage, path).await;
+            if names.iter().all(|name| listed.iter().any(|known| known == name)) {
+                return;
+            }
+            member.until(|_| member.requests_to(path).len() > asked).await;
+        }
+    };
+    tokio::time::timeout(GENEROUS, appear).await.expect("they are listed");
 }

@@ -3,6 +3,7 @@
 
 mod custom_metrics;
 pub mod discovery;
+mod document;
 mod external_metrics;
 pub mod health;
 mod query;
@@ -23,8 +24,10 @@ use super::Serving;
 use super::error::Error;
 use super::request_info::RequestInfo;
 use crate::api::custom_metrics::{GROUP, Version};
+use crate::api::group::Group;
 use crate::api::{external_metrics as external, resource_metrics as resource};
 use crate::process::metrics::MEDIA_TYPE;
+use document::UNCACHED;
 use query::Asking;
 
 /// All routes.
@@ -49,11 +52,8 @@ async fn dispatch(State(serving): State<Arc<Serving>>, request: Request) -> Resu
     let info = request.extensions().get::<Arc<RequestInfo>>().ok_or(Error::NotFound)?;
     let segments: Vec<&str> = info.segments.iter().map(String::as_str).collect();
     match segments[..] {
-        ["apis", GROUP] => only_get(&request, || discovery::group(&serving, &request)),
-        ["apis", GROUP, version] => {
-            let version = Version::from_name(version).ok_or(Error::NotFound)?;
-            only_get(&request, || discovery::resources(&serving, &request, version))
-        }
+        ["apis", group] => discovery::below(&serving, &request, group, ""),
+        ["apis", group, version] => discovery::below(&serving, &request, group, version),
         ["apis", GROUP, version, ref below @ ..] => {
             let version = Version::from_name(version).ok_or(Error::NotFound)?;
             custom_metrics::answer(Asking::of(&serving, &request, info), version, below).await
@@ -74,13 +74,15 @@ fn only_get(request: &Request, handle: impl FnOnce() -> Response) -> Result<Resp
 
 /// The paths that there are.
 async fn index() -> Response {
-    let mut paths = vec!["/apis".to_owned(), format!("/apis/{GROUP}")];
-    paths.extend(Version::ALL.iter().rev().map(|version| format!("/apis/{}", version.group_version())));
+    let mut paths = ["/apis", "/metrics", "/version"].map(str::to_owned).to_vec();
+    for group in Group::ALL {
+        paths.push(format!("/apis/{}", group.name()));
+        paths.extend(group.versions().iter().map(|version| format!("/apis/{}/{version}", group.name())));
+    }
     for (endpoint, checks) in health::ENDPOINTS {
         paths.push(format!("/{endpoint}"));
         paths.extend(checks.iter().map(|check| format!("/{endpoint}/{}", check.name())));
     }
-    paths.extend(["/metrics".to_owned(), "/version".to_owned()]);
     paths.sort_unstable();
     uncached(Json(json!({"paths": paths})).into_response())
 }
@@ -92,8 +94,8 @@ async fn metrics(State(serving): State<Arc<Serving>>) -> Response {
     uncached(response)
 }
 
-/// Says that nobody may keep the response, as the generic API server does by default.
+/// Says that nobody may keep the response.
 fn uncached(mut response: Response) -> Response {
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static(UNCACHED));
     response
 }

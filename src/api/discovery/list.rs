@@ -1,0 +1,90 @@
+//! Reads a member's `APIResourceList`.
+
+use serde::Deserialize;
+use thiserror::Error;
+
+use crate::api::codec::protobuf::{Envelope, Fields, Malformed};
+
+/// One entry of a list: a resource, or a metric in the shape of one.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+pub struct Entry {
+    /// Its name; that of a subresource has a slash in it.
+    pub name: String,
+    /// Whether its objects are in namespaces.
+    #[serde(default)]
+    pub namespaced: bool,
+}
+
+/// Why a member's body is no discovery document.
+#[derive(Debug, Error)]
+pub enum DiscoveryError {
+    /// The body is no JSON, or its fields have other types.
+    #[error("the body is not the JSON of an APIResourceList: {0}")]
+    Json(#[from] serde_json::Error),
+    /// The body is no protobuf.
+    #[error("the body is not the protobuf of an APIResourceList: {0}")]
+    Protobuf(#[from] Malformed),
+    /// The body is some other object.
+    #[error("the body is not an APIResourceList")]
+    Kind,
+}
+
+/// Reads a list, in Kubernetes protobuf if its media type says so, else in JSON.
+///
+/// # Errors
+/// If the body is anything else.
+pub fn entries(media_type: &str, body: &[u8]) -> Result<Vec<Entry>, DiscoveryError> {
+    match media_type {
+        "application/vnd.kubernetes.protobuf" => from_protobuf(body),
+        _ => from_json(body),
+    }
+}
+
+fn from_json(body: &[u8]) -> Result<Vec<Entry>, DiscoveryError> {
+    #[derive(Deserialize)]
+    struct List {
+        kind: String,
+        resources: Option<Vec<Entry>>,
+    }
+    let list: List = serde_json::from_slice(body)?;
+    if list.kind == "APIResourceList" {
+        Ok(list.resources.unwrap_or_default())
+    } else {
+        Err(DiscoveryError::Kind)
+    }
+}
+
+fn from_protobuf(body: &[u8]) -> Result<Vec<Entry>, DiscoveryError> {
+    let envelope = Envelope::read(body)?;
+    if envelope.kind != "APIResourceList" {
+        return Err(DiscoveryError::Kind);
+    }
+    let mut entries = Vec::new();
+    for field in Fields::of(envelope.raw) {
+        if let (2, resource) = field? {
+            let mut entry = Entry::default();
+            for field in Fields::of(resource.bytes()) {
+                match field? {
+                    (1, text) => text.text()?.clone_into(&mut entry.name),
+                    (2, flag) => entry.namespaced = flag.number() != 0,
+                    _ => {}
+                }
+            }
+            entries.push(entry);
+        }
+    }
+    Ok(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_kinds_are_no_list() {
+        assert!(matches!(entries("application/json", br#"{"kind":"Status"}"#), Err(DiscoveryError::Kind)));
+        assert!(matches!(entries("text/html", b"<html>"), Err(DiscoveryError::Json(_))));
+        let protobuf = entries("application/vnd.kubernetes.protobuf", b"<html>");
+        assert!(matches!(protobuf, Err(DiscoveryError::Protobuf(_))));
+    }
+}

@@ -1,0 +1,55 @@
+//! A document that is encoded once and answered from memory, with a tag that saves its body.
+
+use aws_lc_rs::digest::{SHA256, digest};
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use serde_json::Value;
+
+/// The media type of most documents.
+pub(super) const JSON: &str = "application/json";
+/// Says that nobody may keep a response, as the generic API server does by default.
+pub(super) const UNCACHED: &str = "no-cache, private";
+
+/// The bytes of a document and what is said of them.
+pub(super) struct Document {
+    media_type: &'static str,
+    cache_control: &'static str,
+    hash: String,
+    body: Bytes,
+}
+
+impl Document {
+    /// A JSON document that is served as `media_type`.
+    pub(super) fn json(value: &Value, media_type: &'static str, cache_control: &'static str) -> Self {
+        Self::new(format!("{value}\n").into_bytes(), media_type, cache_control)
+    }
+
+    /// Any document.
+    pub(super) fn new(body: Vec<u8>, media_type: &'static str, cache_control: &'static str) -> Self {
+        let hash = digest(&SHA256, &body).as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
+        Self { media_type, cache_control, hash, body: body.into() }
+    }
+
+    /// The answer to a request with these headers: the document, or that it is still the one that the client has.
+    pub(super) fn response(&self, headers: &HeaderMap) -> Response {
+        let etag = format!("\"{}\"", self.hash);
+        let known = headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+        let fresh = known
+            .flat_map(|value| value.split(','))
+            .any(|tag| matches!(tag.trim(), "*") || tag.trim() == etag);
+        let mut response = Response::new(if fresh { Body::empty() } else { Body::from(self.body.clone()) });
+        if fresh {
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+        } else {
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(self.media_type));
+        }
+        let headers = response.headers_mut();
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static(self.cache_control));
+        headers.insert(ETAG, HeaderValue::try_from(etag).expect("hexadecimal digits are ASCII"));
+        headers.insert(VARY, HeaderValue::from_static("Accept"));
+        response
+    }
+}
