@@ -5,6 +5,7 @@
 
 // What Go and Kubernetes write.
 mod base64;
+mod go_duration;
 mod go_url;
 mod protobuf;
 mod selector;

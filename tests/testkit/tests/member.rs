@@ -8,10 +8,10 @@ use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use testkit::api_client::{Answer, ApiClient};
-use testkit::member::wire::{Format, MetricValueList, Version};
+use testkit::member::wire::Version;
 use testkit::member::{
-    Access, Formats, Member, MemberOptions, Pod, Protocols, Resource, ScriptedAnswer, Series,
-    contract_directory, recorded_answers,
+    Access, ExternalMetrics, Formats, Member, MemberOptions, Pod, Protocols, Resource, ScriptedAnswer,
+    Series, recorded_answers,
 };
 use testkit::timestamp;
 use tokio::time::timeout;
@@ -30,7 +30,12 @@ async fn ask(client: &ApiClient, path: &str, accept: &str) -> Result<Answer> {
 
 /// The cluster that `real/members.json` was recorded from.
 async fn recorded_member() -> Member {
-    let member = Member::start("member1").await.unwrap();
+    let options = MemberOptions {
+        resource_metrics: false,
+        external_metrics: ExternalMetrics::Absent,
+        ..MemberOptions::default()
+    };
+    let member = Member::start_with("member1", options).await.unwrap();
     for (suffix, value) in [("dgq7m", "600m"), ("txz9q", "800m"), ("wcb8j", "600m")] {
         member.set_metric(recorded_pod(suffix, value, "2026-11-21T21:19:22Z"));
     }
@@ -81,31 +86,6 @@ async fn every_recorded_answer_comes_byte_for_byte_out_of_values() {
     assert_eq!(compared, 39);
 }
 
-#[test]
-fn lists_are_the_bytes_of_the_protobuf_vectors() {
-    let vectors = std::fs::read(contract_directory().join("vectors/protobuf.json")).unwrap();
-    let vectors: Vec<Value> = serde_json::from_slice(&vectors).unwrap();
-    let (mut lists, mut statuses) = (0, 0);
-    for vector in &vectors {
-        let object = &vector["object"];
-        let bytes = if object["kind"] == "MetricValueList" {
-            lists += 1;
-            let list = MetricValueList::from_json(object).unwrap();
-            let json: Value = serde_json::from_slice(&list.encode(Format::Json)).unwrap();
-            assert_eq!(&json, object);
-            list.encode(Format::Protobuf)
-        } else if object["kind"] == "Status" {
-            statuses += 1;
-            serde_json::from_value::<testkit::member::wire::Status>(object.clone()).unwrap().to_protobuf()
-        } else {
-            continue;
-        };
-        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, vector["hex"].as_str().unwrap(), "{object}");
-    }
-    assert_eq!((lists, statuses), (4, 1));
-}
-
 #[tokio::test]
 async fn a_rotated_token_is_the_only_one_that_is_accepted() {
     let member = member_speaking(Protocols::Both).await;
@@ -150,7 +130,12 @@ async fn members_differ_in_versions_and_formats() {
     let group = asking.get("/apis/custom.metrics.k8s.io").await.unwrap().json().unwrap();
     assert_eq!(group["preferredVersion"]["version"], "v1beta1");
 
-    let options = MemberOptions { versions: Vec::new(), ..MemberOptions::default() };
+    let options = MemberOptions {
+        versions: Vec::new(),
+        resource_metrics: false,
+        external_metrics: ExternalMetrics::Absent,
+        ..MemberOptions::default()
+    };
     let without = Member::start_with("without", options).await.unwrap();
     let asking = without.access().client();
     assert_eq!(asking.get(LIST).await.unwrap().status, StatusCode::NOT_FOUND);
@@ -216,19 +201,6 @@ async fn a_scripted_answer_goes_first_and_needs_the_token() {
     assert_eq!(access.client().get(LIST).await.unwrap().status, StatusCode::UNAUTHORIZED);
     member.clear_answers();
     assert_eq!(member.access().client().get(LIST).await.unwrap().status, StatusCode::OK);
-}
-
-#[tokio::test]
-async fn a_json_list_of_a_case_can_be_played_in_protobuf() {
-    let member = Member::start("member1").await.unwrap();
-    let case = std::fs::read(contract_directory().join("cases/custom-pods-tutorial-query.json")).unwrap();
-    let case: Value = serde_json::from_slice(&case).unwrap();
-    let row = case["members"]["member1"].as_array().unwrap().last().unwrap();
-    let path = row["request"].as_str().unwrap().strip_prefix("GET ").unwrap();
-    member.answer(path, ScriptedAnswer::metrics(&row["body"], Format::Protobuf).unwrap());
-    let answer = member.access().client().get(LIST).await.unwrap();
-    assert_eq!(answer.headers["content-type"], PROTOBUF);
-    assert!(answer.body.starts_with(b"k8s\0"));
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::replica::Replica;
 use super::scraper::{Rate, Scraper, quantity};
+use crate::member::wire::PodMetrics;
 use crate::member::{Member, Pod, Resource, Series, Store};
 use crate::timestamp;
 
@@ -134,6 +135,7 @@ impl App {
             let Running { pod, replica, .. } = state.replicas.remove(unready.unwrap_or(last));
             let Pod { namespace, name, .. } = &pod;
             self.store.remove_pod(namespace, name);
+            self.store.remove_pod_usage(namespace, name);
             self.store.remove_metric(Resource::PODS, Some(namespace), name, &self.options.metric);
             state.terminating.spawn(async move {
                 sleep(GRACE).await;
@@ -208,6 +210,9 @@ impl App {
             };
             let of_pod = series(Resource::PODS, Some(namespace), &pod.name, *rate);
             self.store.set_metric(of_pod.object_label("app", name));
+            // Idle, a replica takes 5m of a core, and 2m more for each request a second.
+            let cpu = quantity(5 + rate.milli / 500);
+            self.store.set_pod_usage(PodMetrics::new(namespace, &pod.name, &cpu, "16Mi").label("app", name));
             let before = sum.unwrap_or(Rate { milli: 0, timestamp: 0 });
             sum = Some(Rate {
                 milli: before.milli + rate.milli,

@@ -78,13 +78,20 @@ pub(super) fn pods(store: &Store, namespace: Option<&str>, options: &ListOptions
     }
 }
 
-/// The member's one node.
+/// The nodes, or the one that every cluster has where none is known.
 pub(super) fn nodes(store: &Store, member: &str) -> (StatusCode, Document) {
-    let node = json!({
-        "metadata": {"name": format!("{member}-node-1"), "uid": format!("node-{member}"), "resourceVersion": "1"},
-        "status": {"conditions": [{"type": "Ready", "status": "True"}]},
-    });
-    (StatusCode::OK, list("NodeList", *store.revision().borrow(), vec![node]))
+    let mut names = store.nodes();
+    if names.is_empty() {
+        names.push(format!("{member}-node-1"));
+    }
+    let node = |name: String| {
+        json!({
+            "metadata": {"name": name, "uid": format!("node-{name}"), "resourceVersion": "1"},
+            "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+        })
+    };
+    let nodes = names.into_iter().map(node).collect();
+    (StatusCode::OK, list("NodeList", *store.revision().borrow(), nodes))
 }
 
 /// Watches pods (`namespace` of `Some`) or anything else that never changes (`None`): the changes since now, until

@@ -5,7 +5,7 @@ use http::StatusCode;
 use super::store::{Labels, Resource, Store, values_of};
 use super::wire::{
     ApiGroup, ApiResource, ApiResourceList, Document, LabelSelector, LabelSelectorRequirement, MetricValue,
-    MetricValueList, Status, Version,
+    MetricValueList, Status, Version, bad_request,
 };
 use crate::selector::{Operator, Selector};
 
@@ -57,10 +57,7 @@ pub(super) fn answer(
 ) -> (StatusCode, Document) {
     match list(store, version, path, selectors) {
         Ok(list) => (StatusCode::OK, Document::Metrics(list)),
-        Err(status) => {
-            let code = StatusCode::from_u16(status.code).expect("refusals are made from a status code");
-            (code, Document::Status(status))
-        }
+        Err(status) => status.into_answer(),
     }
 }
 
@@ -130,10 +127,6 @@ impl<'a> Query<'a> {
 fn resource_named(store: &Store, qualified: &str) -> Option<Resource> {
     let of_series = store.metrics().into_iter().map(|(resource, _)| resource);
     Resource::BUILT_IN.into_iter().chain(of_series).find(|resource| resource.qualified() == qualified)
-}
-
-fn bad_request(message: impl Into<String>) -> Box<Status> {
-    Status::failure(StatusCode::BAD_REQUEST, "BadRequest", message).into()
 }
 
 /// `provider.NewMetricNotFoundError`, with an object `NewMetricNotFoundForError`.

@@ -10,7 +10,7 @@ use http::{Response, StatusCode};
 use http_body_util::BodyExt;
 use tokio::time::sleep;
 
-use super::wire::{Format, Version};
+use super::wire::Format;
 use crate::https::{Body, full, response, streamed};
 
 /// One thing that is wrong.
@@ -34,7 +34,7 @@ pub enum Fault {
     Garbage,
     /// A 200 with a list of pods.
     WrongKind,
-    /// Lists of metrics have values that are no quantities.
+    /// Metrics have values that are no quantities.
     BadQuantity,
     /// The body comes in bytes, one an interval.
     SlowDrip(Duration),
@@ -93,8 +93,9 @@ impl Faults {
 
 impl Fault {
     /// The answer of a fault that asks for none of the member's own, in the format that was asked for.
-    pub(super) fn answer(&self, format: Format) -> Option<Response<Body>> {
+    pub(super) fn answer(&self, path: &str, format: Format) -> Option<Response<Body>> {
         let json = Format::Json.media_type();
+        let (list_start, item) = list_of(path);
         Some(match self {
             Self::Status(status, text) => response(*status, "text/plain; charset=utf-8", full(text.clone())),
             Self::Redirect(url) => {
@@ -108,16 +109,16 @@ impl Fault {
             Self::WrongKind => response(StatusCode::OK, json, full(POD_LIST)),
             Self::DeepJson => {
                 let brackets = 100_000;
-                let deep = format!("{}{}{}]}}", list_start(), "[".repeat(brackets), "]".repeat(brackets));
+                let deep = format!("{list_start}{}{}]}}", "[".repeat(brackets), "]".repeat(brackets));
                 response(StatusCode::OK, json, full(deep))
             }
             Self::Endless => {
-                let item = Bytes::from(ITEM.repeat(64));
+                let item = Bytes::from(item.repeat(64));
                 let items = stream::repeat_with(move || item.clone());
                 response(
                     StatusCode::OK,
                     json,
-                    streamed(stream::iter([Bytes::from(list_start())]).chain(items).map(Ok)),
+                    streamed(stream::iter([Bytes::from(list_start)]).chain(items).map(Ok)),
                 )
             }
             _ => return None,
@@ -169,14 +170,42 @@ impl Fault {
     }
 }
 
-fn list_start() -> String {
-    let api_version = Version::V1Beta2.api_version();
-    format!(r#"{{"kind":"MetricValueList","apiVersion":"{api_version}","metadata":{{}},"items":["#)
+/// The beginning of the list that a path leads to, and an item of it with a comma.
+fn list_of(path: &str) -> (String, &'static str) {
+    let (api_version, kind, item) = match path {
+        path if path.starts_with("/apis/external.metrics.k8s.io/") => {
+            ("external.metrics.k8s.io/v1beta1", "ExternalMetricValueList", EXTERNAL_METRIC)
+        }
+        path if path.starts_with("/apis/metrics.k8s.io/v1beta1/nodes") => {
+            ("metrics.k8s.io/v1beta1", "NodeMetricsList", NODE_METRICS)
+        }
+        path if path.starts_with("/apis/metrics.k8s.io/") => {
+            ("metrics.k8s.io/v1beta1", "PodMetricsList", POD_METRICS)
+        }
+        _ => ("custom.metrics.k8s.io/v1beta2", "MetricValueList", CUSTOM_METRIC),
+    };
+    let start = format!(r#"{{"kind":"{kind}","apiVersion":"{api_version}","metadata":{{}},"items":["#);
+    (start, item)
 }
 
-const ITEM: &str = concat!(
+const CUSTOM_METRIC: &str = concat!(
     r#"{"describedObject":{"kind":"Pod","namespace":"default","name":"endless-0","apiVersion":"/v1"},"#,
     r#""metric":{"name":"http_requests","selector":null},"timestamp":"2026-11-21T21:19:22Z","value":"1"},"#,
+);
+
+const EXTERNAL_METRIC: &str = concat!(
+    r#"{"metricName":"queue","metricLabels":{"queue":"endless"},"timestamp":"2026-11-21T21:19:22Z","#,
+    r#""value":"1"},"#,
+);
+
+const NODE_METRICS: &str = concat!(
+    r#"{"metadata":{"name":"endless-0"},"timestamp":"2026-11-21T21:19:22Z","window":"15s","#,
+    r#""usage":{"cpu":"1","memory":"1Mi"}},"#,
+);
+
+const POD_METRICS: &str = concat!(
+    r#"{"metadata":{"name":"endless-0","namespace":"default"},"timestamp":"2026-11-21T21:19:22Z","#,
+    r#""window":"15s","containers":[{"name":"app","usage":{"cpu":"1","memory":"1Mi"}}]},"#,
 );
 
 const POD_LIST: &str = concat!(

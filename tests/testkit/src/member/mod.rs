@@ -1,11 +1,13 @@
-//! A simulated member cluster: an API server with a prometheus-adapter behind it.
+//! A simulated member cluster: an API server with a prometheus-adapter and a metrics-server behind it.
 //!
 //! It answers as the recorded real one (`tests/contract/real/members.json`) in JSON and in protobuf, from values that a
 //! test sets, from scripted answers, or from the sample application of [`crate::app`]; and it falls ill on command.
 
 mod cluster_api;
 mod custom_metrics;
+mod external_metrics;
 mod fault;
+mod resource_metrics;
 mod script;
 mod serve;
 mod store;
@@ -24,7 +26,7 @@ pub use self::script::{RecordedAnswer, ScriptedAnswer, contract_directory, recor
 use self::serve::{State, Tokens};
 pub use self::store::{Labels, Pod, Resource, Series, Store};
 pub use self::traffic::{Counters, RecordedRequest};
-use self::wire::Version;
+use self::wire::{ExternalMetricValue, NodeMetrics, PodMetrics, Version};
 use crate::api_client::{ApiClient, Credentials};
 use crate::https::{self, HTTP_VERSIONS, Line, Server};
 use crate::pki::{Authority, Identity};
@@ -44,12 +46,27 @@ pub struct Member {
 pub struct MemberOptions {
     /// The versions of the custom metrics API; without any there is no such API.
     pub versions: Vec<Version>,
+    /// Whether there is a metrics-server, and so the resource metrics API.
+    pub resource_metrics: bool,
+    /// Who serves the external metrics API.
+    pub external_metrics: ExternalMetrics,
     /// The formats that are served.
     pub formats: Formats,
     /// The protocols that are offered in the TLS handshake.
     pub protocols: Protocols,
     /// The path that every request must begin with, `/k8s/clusters/c-1` for an API server behind a proxy; or empty.
     pub path_prefix: String,
+}
+
+/// Who serves a member's external metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExternalMetrics {
+    /// Nobody: there is no such API.
+    Absent,
+    /// prometheus-adapter, whose discovery lists every metric.
+    PrometheusAdapter,
+    /// KEDA's metrics server, whose discovery lists a placeholder.
+    Keda,
 }
 
 /// The encodings that a member serves.
@@ -86,7 +103,7 @@ pub struct Access {
 }
 
 impl Member {
-    /// Starts an empty cluster with both versions, formats and protocols.
+    /// Starts an empty cluster with all APIs, versions, formats and protocols.
     ///
     /// # Errors
     /// If no port can be bound.
@@ -125,7 +142,7 @@ impl Member {
     }
 
     /// Adds ready pods `sample-app-{member}-0001`… of the namespace `default`, labelled `app=sample-app`, each with a
-    /// value of `metric`.
+    /// value of `metric` and with cpu and memory that its container `app` uses.
     #[must_use]
     pub fn with_pods(self, metric: &str, count: usize) -> Self {
         for number in 1..=count {
@@ -134,6 +151,22 @@ impl Member {
             let value = format!("{}m", 1 + number * 37 % 999);
             let series = Series::new(Resource::PODS, Some("default"), &name, metric, &value);
             self.set_metric(series.object_label("app", "sample-app"));
+            let cpu = format!("{}n", 1_000_000 + number * 12_345_679 % 999_999_937);
+            let usage = PodMetrics::new("default", &name, &cpu, &format!("{}Mi", 20 + number % 480));
+            self.store().set_pod_usage(usage.label("app", "sample-app"));
+        }
+        self
+    }
+
+    /// Adds nodes `{member}-node-1`… with cpu and memory that they use, labelled with their names as
+    /// `kubernetes.io/hostname`.
+    #[must_use]
+    pub fn with_nodes(self, count: usize) -> Self {
+        for number in 1..=count {
+            let name = format!("{}-node-{number}", self.name());
+            let cpu = format!("{}m", 100 + number * 37 % 3900);
+            let usage = NodeMetrics::new(&name, &cpu, &format!("{}Mi", 1024 + number % 7168));
+            self.store().set_node_usage(usage.label("kubernetes.io/hostname", &name));
         }
         self
     }
@@ -212,6 +245,11 @@ impl Member {
     /// Sets the value of a series.
     pub fn set_metric(&self, series: Series) {
         self.state.store.set_metric(series);
+    }
+
+    /// Sets the value of an external metric's series.
+    pub fn set_external_metric(&self, namespace: &str, value: ExternalMetricValue) {
+        self.state.store.set_external_metric(namespace, value);
     }
 
     /// Answers requests with the right token to this path and query always like this. Paths are compared decoded and
@@ -381,6 +419,8 @@ impl Default for MemberOptions {
     fn default() -> Self {
         Self {
             versions: vec![Version::V1Beta1, Version::V1Beta2],
+            resource_metrics: true,
+            external_metrics: ExternalMetrics::PrometheusAdapter,
             formats: Formats::Both,
             protocols: Protocols::Both,
             path_prefix: String::new(),

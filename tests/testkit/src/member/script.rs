@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde::Deserialize;
 
-use super::wire::{Format, MetricValueList};
+use super::wire::{self, Format};
 use crate::base64;
 use crate::go_url::{Query, decode_path};
 
@@ -68,12 +68,12 @@ impl ScriptedAnswer {
         Self { status, content_type: Format::Json.media_type().to_owned(), body }
     }
 
-    /// A list of metric values, given as JSON, in either format.
+    /// What one of the three metrics APIs answers, given as JSON, in either format.
     ///
     /// # Errors
-    /// If the object is no `MetricValueList`.
+    /// If the object is no such answer.
     pub fn metrics(object: &serde_json::Value, format: Format) -> anyhow::Result<Self> {
-        let body = MetricValueList::from_json(object)?.encode(format).into();
+        let body = wire::reencode(object, format)?.into();
         Ok(Self { status: StatusCode::OK, content_type: format.media_type().to_owned(), body })
     }
 }

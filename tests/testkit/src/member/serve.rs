@@ -11,13 +11,13 @@ use percent_encoding::percent_decode_str;
 use tokio::time::sleep;
 
 use super::cluster_api::{self, ListOptions};
-use super::custom_metrics::{self, GROUP, Selectors};
+use super::custom_metrics::{self, Selectors};
 use super::fault::{Fault, Faults};
 use super::script::Script;
 use super::store::Store;
 use super::traffic::Traffic;
-use super::wire::{Document, Encoded, Format, Status};
-use super::{Formats, MemberOptions};
+use super::wire::{ApiGroup, Document, Encoded, Format, Status};
+use super::{ExternalMetrics, Formats, MemberOptions, external_metrics, resource_metrics};
 use crate::go_url::Query;
 use crate::https::{Body, full, response};
 
@@ -77,7 +77,7 @@ impl State {
             Some(Fault::Delay(time)) => sleep(*time).await,
             Some(Fault::Abort) => return Err(io::ErrorKind::ConnectionReset.into()),
             Some(fault) => {
-                if let Some(answer) = fault.answer(format.unwrap_or(Format::Json)) {
+                if let Some(answer) = fault.answer(&path, format.unwrap_or(Format::Json)) {
                     return Ok(answer);
                 }
             }
@@ -122,8 +122,8 @@ impl State {
             let status = Status::failure(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message);
             return encoded(Document::Status(status.into()).encode(StatusCode::NOT_ACCEPTABLE, Format::Json));
         }
-        if let (Some(Fault::BadQuantity), Document::Metrics(list)) = (fault, &mut document) {
-            list.items.iter_mut().for_each(|item| item.value = "12 apples".to_owned());
+        if fault == Some(&Fault::BadQuantity) {
+            document.set_quantities("12 apples");
         }
         encoded(document.encode(status, format_or_json))
     }
@@ -141,7 +141,6 @@ impl State {
 
     fn route(&self, ask: &Ask<'_>) -> Option<Found> {
         let ok = |document| Found::Document(StatusCode::OK, document);
-        let group = custom_metrics::group(&self.options.versions);
         let segments: Vec<&str> = ask.segments.iter().map(String::as_str).collect();
         let found = match *segments {
             ["version"] => ok(Document::Raw(cluster_api::VERSION)),
@@ -154,9 +153,12 @@ impl State {
                 options if options.watch => self.watch(None, options),
                 _ => document(cluster_api::nodes(&self.store, &self.name)),
             },
-            ["apis"] => ok(Document::Groups(group.into_iter().collect())),
-            ["apis", GROUP] => ok(Document::Group(group?)),
-            ["apis", GROUP, version, ref path @ ..] => {
+            ["apis"] => ok(Document::Groups(self.options.groups())),
+            ["apis", name] => {
+                let mut groups = self.options.groups().into_iter();
+                ok(Document::Group(groups.find(|group| group.name() == name)?))
+            }
+            ["apis", custom_metrics::GROUP, version, ref path @ ..] => {
                 let mut versions = self.options.versions.iter().copied();
                 let version = versions.find(|served| served.name() == version)?;
                 match path {
@@ -164,6 +166,26 @@ impl State {
                     path => {
                         document(custom_metrics::answer(&self.store, version, path, &ask.metric_selectors()))
                     }
+                }
+            }
+            ["apis", resource_metrics::GROUP, resource_metrics::VERSION, ref path @ ..]
+                if self.options.resource_metrics =>
+            {
+                document(resource_metrics::answer(&self.store, path, &ask.parameter("labelSelector"))?)
+            }
+            ["apis", external_metrics::GROUP, external_metrics::VERSION, ref path @ ..]
+                if self.options.external_metrics != ExternalMetrics::Absent =>
+            {
+                match *path {
+                    [] => ok(Document::Resources(external_metrics::discovery(
+                        &self.store,
+                        self.options.external_metrics,
+                    ))),
+                    ["namespaces", namespace, metric] => {
+                        let labels = ask.parameter("labelSelector");
+                        document(external_metrics::answer(&self.store, namespace, metric, &labels))
+                    }
+                    _ => return None,
                 }
             }
             _ => return None,
@@ -184,6 +206,16 @@ impl State {
             Ok(events) => Found::Stream(events),
             Err(status) => Found::Document(StatusCode::UNPROCESSABLE_ENTITY, Document::Status(status)),
         }
+    }
+}
+
+impl MemberOptions {
+    /// The groups of the APIs that exist.
+    fn groups(&self) -> Vec<ApiGroup> {
+        let custom = custom_metrics::group(&self.versions);
+        let external = external_metrics::group().filter(|_| self.external_metrics != ExternalMetrics::Absent);
+        let resource = resource_metrics::group().filter(|_| self.resource_metrics);
+        [custom, external, resource].into_iter().flatten().collect()
     }
 }
 

@@ -1,11 +1,12 @@
-//! What is in a member cluster: its pods and what its Prometheus knows about its objects.
+//! What is in a member cluster: its pods, what its Prometheus knows about its objects, what its metrics-server knows
+//! about pods and nodes, and what is measured outside of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard};
 
 use tokio::sync::watch;
 
-use super::wire::ObjectReference;
+use super::wire::{ExternalMetricValue, NodeMetrics, ObjectReference, PodMetrics};
 use crate::selector::Selector;
 use crate::timestamp;
 
@@ -77,10 +78,15 @@ pub struct Store {
 struct Contents {
     pods: BTreeMap<(String, String), Pod>,
     series: BTreeMap<Metric, BTreeMap<Place, Series>>,
+    pod_usage: BTreeMap<(String, String), PodMetrics>,
+    node_usage: BTreeMap<String, NodeMetrics>,
+    external: BTreeMap<ExternalMetric, BTreeMap<Labels, ExternalMetricValue>>,
 }
 
 /// A resource and the name of a metric that objects of it have.
 pub(super) type Metric = (Resource, String);
+/// Namespace and name of an external metric.
+type ExternalMetric = (String, String);
 /// Namespace and name of an object, and the labels of a series.
 type Place = (Option<String>, String, Labels);
 
@@ -228,6 +234,61 @@ impl Store {
         if self.contents().pods.remove(&(namespace.to_owned(), name.to_owned())).is_some() {
             self.revise();
         }
+    }
+
+    /// Sets what a pod uses, whether there is such a pod or not.
+    pub fn set_pod_usage(&self, pod: PodMetrics) {
+        let key = (pod.metadata.namespace.clone(), pod.metadata.name.clone());
+        self.contents().pod_usage.insert(key, pod);
+    }
+
+    /// Forgets what a pod uses.
+    pub fn remove_pod_usage(&self, namespace: &str, name: &str) {
+        self.contents().pod_usage.remove(&(namespace.to_owned(), name.to_owned()));
+    }
+
+    /// Sets what a node uses, which is all that there is of nodes.
+    pub fn set_node_usage(&self, node: NodeMetrics) {
+        self.contents().node_usage.insert(node.metadata.name.clone(), node);
+    }
+
+    /// Sets the value of an external metric's series.
+    pub fn set_external_metric(&self, namespace: &str, value: ExternalMetricValue) {
+        let metric = (namespace.to_owned(), value.metric_name.clone());
+        let labels = value.metric_labels.clone().unwrap_or_default();
+        self.contents().external.entry(metric).or_default().insert(labels, value);
+    }
+
+    /// Forgets all series of an external metric.
+    pub fn remove_external_metric(&self, namespace: &str, metric: &str) {
+        self.contents().external.remove(&(namespace.to_owned(), metric.to_owned()));
+    }
+
+    /// What the pods use that pass `chosen`, by namespace and name.
+    pub(super) fn pod_usage(&self, chosen: impl Fn(&PodMetrics) -> bool) -> Vec<PodMetrics> {
+        self.contents().pod_usage.values().filter(|pod| chosen(pod)).cloned().collect()
+    }
+
+    /// What the nodes use that pass `chosen`, by name.
+    pub(super) fn node_usage(&self, chosen: impl Fn(&NodeMetrics) -> bool) -> Vec<NodeMetrics> {
+        self.contents().node_usage.values().filter(|node| chosen(node)).cloned().collect()
+    }
+
+    /// The cluster's nodes: those that use something.
+    pub(super) fn nodes(&self) -> Vec<String> {
+        self.contents().node_usage.keys().cloned().collect()
+    }
+
+    /// The values of an external metric by their labels; none if there is no such metric.
+    pub(super) fn external_metric(&self, namespace: &str, metric: &str) -> Option<Vec<ExternalMetricValue>> {
+        let contents = self.contents();
+        let series = contents.external.get(&(namespace.to_owned(), metric.to_owned()))?;
+        Some(series.values().cloned().collect())
+    }
+
+    /// The names of all external metrics, each once.
+    pub(super) fn external_metrics(&self) -> BTreeSet<String> {
+        self.contents().external.keys().map(|(_, metric)| metric.clone()).collect()
     }
 
     /// The pods, by namespace and name.

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::json;
+use super::{json, typed_json};
 use crate::protobuf::Message;
 
 /// The resources of a group version.
@@ -45,15 +45,6 @@ struct GroupVersion {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct TypedGroup<'a> {
-    kind: &'static str,
-    api_version: &'static str,
-    #[serde(flatten)]
-    group: &'a ApiGroup,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
 struct GroupList<'a> {
     kind: &'static str,
     api_version: &'static str,
@@ -82,10 +73,15 @@ impl ApiGroup {
         let versions: Vec<_> = versions.iter().map(version).collect();
         Some(Self { name, preferred_version: versions.first()?.clone(), versions })
     }
+
+    /// The group's name.
+    pub fn name(&self) -> &str {
+        self.name
+    }
 }
 
 pub(super) fn group_json(group: &ApiGroup) -> Vec<u8> {
-    json(&TypedGroup { kind: "APIGroup", api_version: "v1", group })
+    typed_json("v1", "APIGroup", group)
 }
 
 pub(super) fn groups_json(groups: &[ApiGroup]) -> Vec<u8> {

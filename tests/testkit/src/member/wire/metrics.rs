@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Format, json};
+use super::{Format, json, string_map};
 use crate::protobuf::Message;
 use crate::timestamp;
 
@@ -29,7 +29,7 @@ pub struct MetricValueList {
 }
 
 /// `metav1.ListMeta`
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ListMeta {
     /// Long gone from Kubernetes, still in its types.
@@ -212,18 +212,12 @@ impl MetricValueList {
     }
 
     fn to_protobuf(&self) -> Vec<u8> {
-        let metadata = Message::new()
-            .string(1, &self.metadata.self_link)
-            .string(2, &self.metadata.resource_version)
-            .string(3, "");
         let item = match self.version {
             Version::V1Beta1 => v1beta1_message,
             Version::V1Beta2 => v1beta2_message,
         };
-        Message::new()
-            .message(1, &metadata)
-            .repeated(2, self.items.iter().map(item))
-            .into_envelope(&self.version.api_version(), "MetricValueList")
+        let message = self.metadata.message_with(self.items.iter().map(item));
+        message.into_envelope(&self.version.api_version(), "MetricValueList")
     }
 }
 
@@ -305,11 +299,9 @@ fn reference(object: &ObjectReference) -> Message {
 }
 
 fn selector(selector: &LabelSelector) -> Message {
-    let labels =
-        selector.match_labels.iter().map(|(key, value)| Message::new().string(1, key).string(2, value));
     let expressions = selector.match_expressions.iter().map(|expression| {
         let message = Message::new().string(1, &expression.key).string(2, &expression.operator);
         expression.values.iter().fold(message, |message, value| message.string(3, value))
     });
-    Message::new().repeated(1, labels).repeated(2, expressions)
+    Message::new().repeated(1, string_map(&selector.match_labels)).repeated(2, expressions)
 }

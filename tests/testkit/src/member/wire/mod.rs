@@ -1,16 +1,28 @@
 //! What a member's API server sends, in JSON and in Kubernetes protobuf, with the fields in the order of the Go types.
 
 mod discovery;
+mod external_metrics;
 mod metrics;
+mod resource_metrics;
 mod status;
 
+use std::collections::BTreeMap;
+
 use http::StatusCode;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+
+use crate::protobuf::Message;
+use crate::timestamp;
 
 pub use discovery::{ApiGroup, ApiResource, ApiResourceList};
+pub use external_metrics::{ExternalMetricValue, ExternalMetricValueList};
 pub use metrics::{
     LabelSelector, LabelSelectorRequirement, ListMeta, MetricValue, MetricValueList, ObjectReference, Version,
 };
+pub use resource_metrics::{
+    ContainerMetrics, MetricsList, NodeMetrics, ObjectMeta, PodMetrics, ResourceMetrics, Usage,
+};
+pub(super) use status::bad_request;
 pub use status::{Status, StatusCause, StatusDetails};
 
 /// The encoding of an answer.
@@ -26,6 +38,8 @@ pub enum Format {
 #[derive(Debug)]
 pub(super) enum Document {
     Metrics(MetricValueList),
+    ResourceMetrics(ResourceMetrics),
+    ExternalMetrics(ExternalMetricValueList),
     Resources(ApiResourceList),
     Group(ApiGroup),
     Groups(Vec<ApiGroup>),
@@ -63,6 +77,8 @@ impl Document {
             (Self::Raw(text), _) => (Format::Json.media_type(), text.as_bytes().to_vec()),
             (Self::Json(value), _) => (Format::Json.media_type(), json(value)),
             (Self::Metrics(list), _) => (format.media_type(), list.encode(format)),
+            (Self::ResourceMetrics(answer), _) => (format.media_type(), answer.encode(format)),
+            (Self::ExternalMetrics(list), _) => (format.media_type(), list.encode(format)),
             (Self::Resources(list), Format::Json) => (format.media_type(), json(list)),
             (Self::Resources(list), Format::Protobuf) => (format.media_type(), list.to_protobuf()),
             (Self::Group(group), Format::Json) => (format.media_type(), discovery::group_json(group)),
@@ -76,6 +92,56 @@ impl Document {
         };
         Encoded { status, content_type, body }
     }
+
+    /// Lets every quantity of metrics be this text.
+    pub(super) fn set_quantities(&mut self, text: &str) {
+        match self {
+            Self::Metrics(list) => list.items.iter_mut().for_each(|item| text.clone_into(&mut item.value)),
+            Self::ResourceMetrics(answer) => answer.set_quantities(text),
+            Self::ExternalMetrics(list) => {
+                list.items.iter_mut().for_each(|item| text.clone_into(&mut item.value));
+            }
+            _ => {}
+        }
+    }
+}
+
+impl ListMeta {
+    /// A list of these items as a message.
+    fn message_with(&self, items: impl Iterator<Item = Message>) -> Message {
+        let metadata =
+            Message::new().string(1, &self.self_link).string(2, &self.resource_version).string(3, "");
+        Message::new().message(1, &metadata).repeated(2, items)
+    }
+}
+
+/// A list of metric values of one of the three APIs in either format, given as JSON.
+///
+/// # Errors
+/// If it is none.
+pub(super) fn reencode(object: &serde_json::Value, format: Format) -> anyhow::Result<Vec<u8>> {
+    Ok(match object["apiVersion"].as_str() {
+        Some("metrics.k8s.io/v1beta1") => ResourceMetrics::from_json(object)?.encode(format),
+        Some("external.metrics.k8s.io/v1beta1") => {
+            ExternalMetricValueList::deserialize(object)?.encode(format)
+        }
+        _ => MetricValueList::from_json(object)?.encode(format),
+    })
+}
+
+/// An object with what says its type in front.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Typed<'a, Object> {
+    kind: &'static str,
+    api_version: &'static str,
+    #[serde(flatten)]
+    object: &'a Object,
+}
+
+/// The JSON of an object that does not say its type itself.
+fn typed_json(api_version: &'static str, kind: &'static str, object: &impl Serialize) -> Vec<u8> {
+    json(&Typed { kind, api_version, object })
 }
 
 /// JSON as Go's encoder writes it: one line with a line feed, and no `<`, `>` or `&` in the raw.
@@ -84,4 +150,15 @@ fn json(value: &impl Serialize) -> Vec<u8> {
     let mut text = text.replace('<', r"\u003c").replace('>', r"\u003e").replace('&', r"\u0026");
     text.push('\n');
     text.into_bytes()
+}
+
+/// A time as a message, an empty one if the text is none.
+fn time(text: &str) -> Message {
+    let seconds = timestamp::parse(text);
+    seconds.map_or_else(Message::new, |seconds| Message::new().integer(1, seconds).integer(2, 0))
+}
+
+/// The entries of a map as messages.
+fn string_map(map: &BTreeMap<String, String>) -> impl Iterator<Item = Message> {
+    map.iter().map(|(key, value)| Message::new().string(1, key).string(2, value))
 }

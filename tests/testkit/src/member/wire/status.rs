@@ -3,6 +3,7 @@
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
+use super::Document;
 use super::metrics::ListMeta;
 use crate::protobuf::Message;
 
@@ -80,6 +81,12 @@ impl Status {
         }
     }
 
+    /// The refusal as an answer with its own code.
+    pub(in crate::member) fn into_answer(self) -> (StatusCode, Document) {
+        let code = StatusCode::from_u16(self.code).expect("refusals are made from a status code");
+        (code, Document::Status(self.into()))
+    }
+
     /// The status' bytes in Kubernetes protobuf.
     pub fn to_protobuf(&self) -> Vec<u8> {
         let metadata = Message::new()
@@ -95,6 +102,11 @@ impl Status {
             .integer(6, self.code.into())
             .into_envelope(&self.api_version, &self.kind)
     }
+}
+
+/// What an API server says to a request that it cannot read.
+pub(in crate::member) fn bad_request(message: impl Into<String>) -> Box<Status> {
+    Status::failure(StatusCode::BAD_REQUEST, "BadRequest", message).into()
 }
 
 fn details(details: &StatusDetails) -> Message {
