@@ -36,7 +36,7 @@ impl Fleet {
         Ok(Self { plane, members })
     }
 
-    /// Starts an adapter with its production flags, registers it with the aggregation layer and waits until its
+    /// Starts an adapter with its production flags, registers its custom metrics with the aggregation layer and waits until its
     /// APIService is available. `flags` follow the usual ones; `log` is where its output goes.
     ///
     /// # Errors
@@ -49,12 +49,21 @@ impl Fleet {
     ) -> anyhow::Result<AdapterProcess> {
         let mut adapter = self.run_adapter(binary, flags, log)?;
         adapter.ready(START_LIMIT).await?;
-        self.plane.register_backend(adapter.address(), Some(adapter.ca_pem()), &CUSTOM_METRICS)?;
+        self.register(&adapter, &CUSTOM_METRICS)?;
         timeout(START_LIMIT, self.plane.available(PREFERRED)).await.with_context(|| {
             let seconds = START_LIMIT.as_secs();
             format!("{PREFERRED} is not available after {seconds} s\n{}", adapter.log_tail())
         })??;
         Ok(adapter)
+    }
+
+    /// Registers an adapter as APIServices (`RESOURCE_METRICS`, `EXTERNAL_METRICS`) with the aggregation layer, beside
+    /// those that it has; [`ControlPlane::available`] waits for each.
+    ///
+    /// # Errors
+    /// If a name is malformed.
+    pub fn register(&self, adapter: &AdapterProcess, names: &[&str]) -> anyhow::Result<()> {
+        self.plane.register_backend(adapter.address(), Some(adapter.ca_pem()), names)
     }
 
     /// Starts an adapter with its production flags and no more.

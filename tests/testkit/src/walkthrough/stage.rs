@@ -15,6 +15,7 @@ use super::query_command::QueryCommand;
 use super::screen::decimal;
 use crate::adapter::AdapterProcess;
 use crate::app::{Deployment, LoadGenerator};
+use crate::control_plane::{EXTERNAL_METRICS, RESOURCE_METRICS};
 use crate::federated_hpa::{Cluster, FederatedHpa, Loop, Metric, RunningLoop, ScaleTo, Spec, Target, divide};
 use crate::fleet::{Fleet, PREFERRED};
 use crate::member::{Fault, Member};
@@ -69,6 +70,7 @@ impl Stage {
             None => kept_file()?,
         };
         let adapter = fleet.start_adapter(&options.adapter, &[], Some(log)).await?;
+        fleet.register(&adapter, &[RESOURCE_METRICS, EXTERNAL_METRICS])?;
         let query_command = match QueryCommand::kubectl(&fleet.plane.admin_kubeconfig()?, QUERY) {
             Some(query_command) => query_command,
             None => {
@@ -125,6 +127,7 @@ impl Stage {
             "\nEverything stays up until Ctrl-C:\n\n  {}\n  \
              kubectl --kubeconfig {kubeconfig} get clusters\n  \
              kubectl --kubeconfig {kubeconfig} get apiservices\n  \
+             kubectl --kubeconfig {kubeconfig} top pods -n default\n  \
              curl http://{}/metrics   (the adapter's own)\n",
             self.query_command.line(),
             self.adapter.metrics_address(),

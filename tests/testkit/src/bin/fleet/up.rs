@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
+use testkit::control_plane::{EXTERNAL_METRICS, RESOURCE_METRICS};
 use testkit::fleet::Fleet;
 use testkit::member::wire::Version;
 use testkit::member::{Fault, Formats, Member, MemberOptions, Protocols};
@@ -18,6 +19,9 @@ pub(super) struct Options {
     /// Pods in each member, each with a value of the metric.
     #[arg(long, default_value_t = 10)]
     pods: usize,
+    /// Nodes in each member.
+    #[arg(long, default_value_t = 3)]
+    nodes: usize,
     /// The metric of the pods.
     #[arg(long, default_value = "http_requests")]
     metric: String,
@@ -79,7 +83,7 @@ pub(super) async fn serve(options: Options) -> anyhow::Result<()> {
     let mut members = Vec::new();
     for number in 1..=options.members {
         let member = Member::start_with(&format!("member{number}"), options.of_a_member()).await?;
-        let member = member.with_pods(&options.metric, options.pods);
+        let member = member.with_pods(&options.metric, options.pods).with_nodes(options.nodes);
         if options.latency > 0 {
             member.fault(Fault::Delay(Duration::from_millis(options.latency)));
         }
@@ -89,10 +93,12 @@ pub(super) async fn serve(options: Options) -> anyhow::Result<()> {
     for member in fleet.members.iter().rev().take(options.frozen) {
         member.fault(Fault::Frozen);
     }
-    let mut adapter = match &options.adapter {
-        Some(binary) => Some(fleet.start_adapter(binary, &options.flags, options.log.clone()).await?),
-        None => None,
-    };
+    let mut adapter = None;
+    if let Some(binary) = &options.adapter {
+        let started = fleet.start_adapter(binary, &options.flags, options.log.clone()).await?;
+        fleet.register(&started, &[RESOURCE_METRICS, EXTERNAL_METRICS])?;
+        adapter = Some(started);
+    }
 
     let path = format!(
         "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/pods/*/{}?labelSelector=app%3Dsample-app",
@@ -133,6 +139,7 @@ pub(super) async fn serve(options: Options) -> anyhow::Result<()> {
         println!("\n  kubectl --kubeconfig {} get clusters", kubeconfig.display());
         if adapter.is_some() {
             println!("  kubectl --kubeconfig {} get --raw \"{path}\"", kubeconfig.display());
+            println!("  kubectl --kubeconfig {} top pods -n default", kubeconfig.display());
         }
         println!("\nCtrl-C ends it.");
     }
