@@ -122,17 +122,16 @@ async fn kubectl_reads_metrics_and_resources_through_the_aggregation_layer() {
     let stage = Stage::start(members(2, 2).await, &[]).await;
     let kubeconfig = stage.fleet.plane.admin_kubeconfig().expect("a kubeconfig");
     stage.fleet.plane.poll_discovery_now(PREFERRED).await.expect("a registered APIService");
-    let Some(kubectl) = testkit::kubectl(&kubeconfig) else { return };
-    let path = format!("{CUSTOM}/namespaces/default/pods/*/http_requests");
-    let raw = kubectl.run(&["get", "--raw", &path]).await.expect("kubectl reads it");
-    let list: Value = serde_json::from_str(&raw).expect("JSON");
-    assert_eq!(list["items"].as_array().map(Vec::len), Some(4));
-    let versions = kubectl.run(&["api-versions"]).await.expect("kubectl lists it");
-    assert!(
-        versions.contains("custom.metrics.k8s.io/v1beta1\ncustom.metrics.k8s.io/v1beta2\n"),
-        "{versions}"
-    );
-    kubectl.run(&["api-resources"]).await.expect("kubectl finds nothing amiss");
+    for kubectl in testkit::kubectls(&kubeconfig) {
+        let path = format!("{CUSTOM}/namespaces/default/pods/*/http_requests");
+        let raw = kubectl.run(&["get", "--raw", &path]).await.expect("kubectl reads it");
+        let list: Value = serde_json::from_str(&raw).expect("JSON");
+        assert_eq!(list["items"].as_array().map(Vec::len), Some(4), "{kubectl}");
+        let versions = kubectl.run(&["api-versions"]).await.expect("kubectl lists it");
+        let both = "custom.metrics.k8s.io/v1beta1\ncustom.metrics.k8s.io/v1beta2\n";
+        assert!(versions.contains(both), "{kubectl}: {versions}");
+        kubectl.run(&["api-resources"]).await.expect("kubectl finds nothing amiss");
+    }
 }
 
 /// Lets a member have these external metrics.

@@ -30,4 +30,4 @@ pub mod federated_hpa;
 mod kubectl;
 pub mod walkthrough;
 
-pub use kubectl::{Kubectl, kubectl};
+pub use kubectl::{Kubectl, kubectls};

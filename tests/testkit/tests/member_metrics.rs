@@ -10,7 +10,9 @@ use testkit::api_client::{Answer, ApiClient};
 use testkit::member::wire::{
     ExternalMetricValue, Format, MetricValueList, NodeMetrics, PodMetrics, ResourceMetrics, Status,
 };
-use testkit::member::{ExternalMetrics, Fault, Member, MemberOptions, ScriptedAnswer, contract_directory};
+use testkit::member::{
+    Access, ExternalMetrics, Fault, Member, MemberOptions, ScriptedAnswer, contract_directory,
+};
 use tokio::time::timeout;
 
 const JSON: &str = "application/json";
@@ -135,6 +137,32 @@ async fn pods_and_nodes_are_answered_as_metrics_server_does() {
         assert_eq!(protobuf.headers["content-type"], PROTOBUF);
         assert_eq!(hex(&protobuf.body), bytes);
         assert_eq!(get(&member, &path).await.json().unwrap()["kind"], kind);
+    }
+}
+
+#[tokio::test]
+async fn kubectl_top_reads_a_member() {
+    let member = Member::start("member1").await.unwrap().with_pods("http_requests", 2).with_nodes(1);
+    let directory = tempfile::tempdir().unwrap();
+    let (kubeconfig, ca) = (directory.path().join("kubeconfig"), directory.path().join("ca.crt"));
+    let Access { endpoint, token, ca_pem, .. } = member.access();
+    std::fs::write(&kubeconfig, "").unwrap();
+    std::fs::write(&ca, ca_pem).unwrap();
+    let ca = ca.display().to_string();
+    for kubectl in testkit::kubectls(&kubeconfig) {
+        let access = ["--server", &endpoint, "--token", &token, "--certificate-authority", &ca];
+        let top = async |arguments: &[&str]| {
+            let printed = kubectl.run(&[&access[..], &["top"], arguments].concat()).await.unwrap();
+            let rows: Vec<Vec<String>> =
+                printed.lines().map(|row| row.split_whitespace().map(str::to_owned).collect()).collect();
+            rows
+        };
+        let pods = top(&["pods", "-n", "default", "-l", "app=sample-app"]).await;
+        assert_eq!(pods[0], ["NAME", "CPU(cores)", "MEMORY(bytes)"], "{kubectl}");
+        assert_eq!(pods[1], ["sample-app-member1-0001", "14m", "21Mi"], "{kubectl}");
+        assert_eq!(pods[2], ["sample-app-member1-0002", "26m", "22Mi"], "{kubectl}");
+        let pod = top(&["pod", "sample-app-member1-0002", "-n", "default", "--containers"]).await;
+        assert_eq!(pod[1][1..], ["app", "26m", "22Mi"], "{kubectl}");
     }
 }
 
