@@ -105,6 +105,7 @@ const TABLE: &[(&str, Kind)] = &[
     ("vmodule", Kind::ModuleLevels),
 ];
 
+/// What silence would hide.
 pub const TRUTHS: &[Truth] = &[
     Truth {
         sentence: "nothing is audited here; Karmada's API server can audit the requests that it passes on",
