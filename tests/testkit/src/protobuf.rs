@@ -48,6 +48,12 @@ impl Message {
         messages.into_iter().fold(self, |whole, message| whole.message(field, &message))
     }
 
+    /// The message alone.
+    #[must_use]
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
     /// The message as Kubernetes sends it: four magic bytes and `runtime.Unknown` around it.
     #[must_use]
     pub fn into_envelope(self, api_version: &str, kind: &str) -> Vec<u8> {

@@ -18,6 +18,9 @@ const REVIEWS: [(&str, &str, &str, &str); 2] = [
     ("authorization.k8s.io", "SubjectAccessReview", "subjectaccessreviews", "subjectaccessreview"),
 ];
 
+/// The version that this API server says it is.
+pub(super) const VERSION: &str = "v1.31.0-fleet";
+
 /// What can be done with stored objects.
 const VERBS: [&str; 7] = ["create", "delete", "get", "list", "patch", "update", "watch"];
 
@@ -204,7 +207,7 @@ fn version() -> Value {
     json!({
         "major": "1",
         "minor": "31",
-        "gitVersion": "v1.31.0-fleet",
+        "gitVersion": VERSION,
         "gitCommit": "",
         "gitTreeState": "clean",
         "buildDate": "2024-08-13T07:28:49Z",

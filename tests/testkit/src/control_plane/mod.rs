@@ -11,6 +11,7 @@ mod discovery;
 mod joining;
 mod kubeconfig;
 mod objects;
+mod openapi;
 mod reply;
 mod request;
 mod serving;

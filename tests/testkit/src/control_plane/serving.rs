@@ -15,6 +15,7 @@ use super::aggregation::forwarded_headers;
 use super::discovery;
 use super::objects::resources::Resource;
 use super::objects::rest::{self, Call};
+use super::openapi;
 use super::reply::{Failure, text_response, unknown_path};
 use super::request::{Attributes, Recorded};
 use crate::go_url::{Query, decode_path};
@@ -86,6 +87,9 @@ impl Asked {
         body: Incoming,
     ) -> Result<Response<Body>, Failure> {
         let Some(resource) = &self.attributes.resource else {
+            if let Some(response) = openapi::answer(plane, &self.attributes.path, &self.head.headers).await {
+                return Ok(response);
+            }
             return Ok(discovery::answer(plane, &self.attributes.path, &self.head.headers));
         };
         let verb = self.attributes.verb.as_str();

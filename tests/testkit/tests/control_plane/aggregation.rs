@@ -16,6 +16,7 @@ use testkit::pki::{self, Authority};
 
 use super::{get, within};
 
+const OPENAPI_V3: &str = "/openapi/v3/apis/custom.metrics.k8s.io/v1beta2?hash=1";
 const V1BETA2: &str = "v1beta2.custom.metrics.k8s.io";
 const PODS: &str = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/pods/*/http_requests";
 
@@ -110,9 +111,12 @@ fn answer<T>(request: &Request<T>, failing: &AtomicUsize) -> Response<Body> {
                 }],
             }]}],
         }),
-        path if path.starts_with("/openapi") => {
-            return respond(StatusCode::NOT_FOUND, "404 page not found\n");
+        "/openapi/v2" if known => return respond(StatusCode::NOT_MODIFIED, ""),
+        "/openapi/v2" => openapi(),
+        "/openapi/v3" => {
+            json!({"paths": {"apis/custom.metrics.k8s.io/v1beta2": {"serverRelativeURL": OPENAPI_V3}}})
         }
+        path if path.starts_with("/openapi") => json!({"openapi": "3.0.0"}),
         path if path.matches('/').count() == 3 => {
             let fails = failing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
             if fails.is_ok() {
@@ -123,6 +127,25 @@ fn answer<T>(request: &Request<T>, failing: &AtomicUsize) -> Response<Body> {
         _ => json!({"kind": "MetricValueList", "items": []}),
     };
     respond(StatusCode::OK, &document.to_string())
+}
+
+fn openapi() -> Value {
+    let returning = |name: &str| {
+        let schema = json!({"$ref": format!("#/definitions/{name}")});
+        json!({"get": {"responses": {"200": {"description": "OK", "schema": schema}}}})
+    };
+    json!({
+        "swagger": "2.0",
+        "paths": {
+            "/apis/custom.metrics.k8s.io/v1beta2/nodes": returning("List"),
+            "/apis/elsewhere/v1/nodes": returning("Other"),
+        },
+        "definitions": {
+            "List": {"properties": {"items": {"items": {"$ref": "#/definitions/Item"}}}},
+            "Item": {"type": "object"},
+            "Other": {"type": "object"},
+        },
+    })
 }
 
 fn respond(status: StatusCode, body: &str) -> Response<Body> {
@@ -309,7 +332,7 @@ async fn discovery_is_fetched_with_etags_and_merged() {
     plane.poll_discovery_now(CUSTOM_METRICS[0]).await.unwrap();
     let again = plane.poll_discovery_now(CUSTOM_METRICS[0]).await.unwrap();
     assert_eq!(again[0], ("/apis", Some(StatusCode::NOT_MODIFIED)));
-    assert_eq!(again[1], ("/openapi/v2", Some(StatusCode::NOT_FOUND)));
+    assert_eq!(again[1], ("/openapi/v2", Some(StatusCode::NOT_MODIFIED)));
     let openapi = &backend.got("GET /openapi/v3")[0];
     assert_eq!(
         (openapi.header("x-remote-user"), openapi.header("x-remote-group")),
@@ -332,4 +355,22 @@ async fn discovery_is_fetched_with_etags_and_merged() {
     assert_eq!(custom["versions"][1]["version"], "v1beta1");
     let plain = get(&plane, "/apis/custom.metrics.k8s.io").await.json().unwrap();
     assert_eq!(plain["preferredVersion"]["groupVersion"], "custom.metrics.k8s.io/v1beta2");
+}
+
+#[tokio::test]
+async fn openapi_has_what_each_version_serves_and_its_documents_come_from_the_backend() {
+    let plane = ControlPlane::start().await.unwrap();
+    let backend = Backend::registered(&plane, &["h2"]).await;
+    plane.poll_discovery_now(V1BETA2).await.unwrap();
+    let merged = get(&plane, "/openapi/v2").await.json().unwrap();
+    let keys = |key: &str| merged[key].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(keys("paths"), ["/apis/custom.metrics.k8s.io/v1beta2/nodes"]);
+    assert_eq!(keys("definitions"), ["Item", "List"]);
+
+    let index = get(&plane, "/openapi/v3").await.json().unwrap();
+    assert_eq!(index["paths"]["apis/custom.metrics.k8s.io/v1beta2"]["serverRelativeURL"], OPENAPI_V3);
+    assert_eq!(get(&plane, OPENAPI_V3).await.json().unwrap()["openapi"], "3.0.0");
+    let forwarded = &backend.got(&format!("GET {OPENAPI_V3}"))[0];
+    assert_eq!(forwarded.header("x-remote-user"), Some("admin"));
+    assert_eq!(get(&plane, "/openapi/v3/apis/custom.metrics.k8s.io/v1beta1").await.status, 404);
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, ACCEPT_ENCODING, ETAG, IF_NONE_MATCH, USER_AGENT};
+use http::header::{ACCEPT, ACCEPT_ENCODING, ETAG, HeaderName, IF_NONE_MATCH, USER_AGENT};
 use http::{Request, StatusCode, response};
 use http_body_util::{BodyExt, Limited};
 use serde_json::{Value, json};
@@ -32,6 +32,9 @@ const DISCOVERY_EVERY: Duration = Duration::from_secs(60);
 const DOCUMENT_BYTES: usize = 64 << 20;
 /// How many failures and transitions are remembered.
 const REMEMBERED: usize = 1024;
+const DISCOVERY_USER: (&str, &[&str]) = ("system:kube-aggregator", &["system:masters"]);
+const OPENAPI_USER: (&str, &[&str]) = ("system:aggregator", &[]);
+const OPENAPI_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,\
                           application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
 
@@ -66,6 +69,9 @@ struct Fetched {
     etags: BTreeMap<&'static str, String>,
     /// The aggregated list's groups.
     groups: Value,
+    openapi_v2: Value,
+    /// Where the documents of OpenAPI v3 are.
+    openapi_v3: Value,
 }
 
 #[derive(Default)]
@@ -116,6 +122,23 @@ impl ApiService {
         let mut entry = found.unwrap_or_else(|| json!({"version": self.version, "resources": []}));
         entry["freshness"] = json!(if self.is_available() { "Current" } else { "Stale" });
         entry
+    }
+
+    /// What the backend said in OpenAPI v2; null if nothing.
+    pub(crate) fn openapi_v2(&self) -> Value {
+        self.documents.fetched().openapi_v2.clone()
+    }
+
+    /// The keys of the backend's OpenAPI v3 documents and where these are; null if it has none.
+    pub(crate) fn openapi_v3(&self) -> Value {
+        self.documents.fetched().openapi_v3.clone()
+    }
+
+    /// Asks the backend for OpenAPI v2 in protobuf; `None` if it has none.
+    pub(crate) async fn fetch_openapi_protobuf(&self) -> Option<Bytes> {
+        let request = request(&self.backend, "/openapi/v2", OPENAPI_USER, &[(ACCEPT, OPENAPI_PROTOBUF)]);
+        let (head, body) = timeout(ANSWERS_WITHIN, whole(&self.backend.proxy, request)).await.ok()?.ok()?;
+        (head.status == StatusCode::OK).then_some(body)
     }
 
     /// Keeps the condition until the task is dropped.
@@ -223,25 +246,17 @@ impl Documents {
     /// Returns each path with its status, none where no answer came in time.
     pub(crate) async fn fetch(&self, backend: &Backend) -> Vec<(&'static str, Option<StatusCode>)> {
         let mut statuses = Vec::new();
-        for (path, accept, user, groups) in [
-            ("/apis", Some(AGGREGATED), "system:kube-aggregator", &["system:masters"] as &[&str]),
-            ("/openapi/v2", Some("application/json"), "system:aggregator", &[]),
-            ("/openapi/v3", None, "system:aggregator", &[]),
+        for (path, accept, user) in [
+            ("/apis", Some(AGGREGATED), DISCOVERY_USER),
+            ("/openapi/v2", Some("application/json"), OPENAPI_USER),
+            ("/openapi/v3", None, OPENAPI_USER),
         ] {
             let etag = self.fetched().etags.get(path).cloned();
-            let mut request = Request::get(format!("https://{}{path}", backend.address));
-            for (name, value) in [(ACCEPT, accept), (IF_NONE_MATCH, etag.as_deref())] {
-                if let Some(value) = value {
-                    request = request.header(name, value);
-                }
-            }
-            request = request.header("x-forwarded-proto", "https").header("x-forwarded-uri", path);
-            for group in groups {
-                request = request.header("x-remote-group", *group);
-            }
-            let request =
-                request.header("x-remote-user", user).header(ACCEPT_ENCODING, "gzip").body(full(""));
-            let request = request.expect("an etag was a header's value before");
+            let headers: Vec<(HeaderName, &str)> = [(ACCEPT, accept), (IF_NONE_MATCH, etag.as_deref())]
+                .into_iter()
+                .filter_map(|(name, value)| Some((name, value?)))
+                .collect();
+            let request = request(backend, path, user, &headers);
             let Ok(Ok((head, body))) = timeout(ANSWERS_WITHIN, whole(&backend.proxy, request)).await else {
                 statuses.push((path, None));
                 continue;
@@ -274,10 +289,33 @@ impl Fetched {
             Some(etag) => drop(self.etags.insert(path, etag)),
             None => drop(self.etags.remove(path)),
         }
-        if let Some(mut document) = document.filter(|document| document["kind"] == "APIGroupDiscoveryList") {
-            self.groups = document["items"].take();
+        let Some(mut document) = document else { return };
+        match path {
+            "/openapi/v2" => self.openapi_v2 = document,
+            "/openapi/v3" => self.openapi_v3 = document["paths"].take(),
+            _ if document["kind"] == "APIGroupDiscoveryList" => self.groups = document["items"].take(),
+            _ => {}
         }
     }
+}
+
+/// What kube-apiserver asks a backend by itself, for a user and its groups.
+fn request(
+    backend: &Backend,
+    path: &str,
+    (user, groups): (&str, &[&str]),
+    headers: &[(HeaderName, &str)],
+) -> Request<Body> {
+    let mut request = Request::get(format!("https://{}{path}", backend.address));
+    for (name, value) in headers {
+        request = request.header(name, *value);
+    }
+    request = request.header("x-forwarded-proto", "https").header("x-forwarded-uri", path);
+    for group in groups {
+        request = request.header("x-remote-group", *group);
+    }
+    let request = request.header("x-remote-user", user).header(ACCEPT_ENCODING, "gzip");
+    request.body(full("")).expect("an etag was a header's value before")
 }
 
 async fn whole(client: &Upstream, request: Request<Body>) -> anyhow::Result<(response::Parts, Bytes)> {

@@ -74,8 +74,12 @@ impl Aggregation {
         self.map().values().cloned().collect()
     }
 
-    /// The APIService that serves a path, if it is one of theirs.
+    /// The APIService that serves a path, if it is one of theirs. For a document of OpenAPI v3 that is any whose
+    /// backend has it.
     pub(crate) fn of_path(&self, path: &str) -> Option<Arc<ApiService>> {
+        if let Some(key) = path.strip_prefix("/openapi/v3/") {
+            return self.services().into_iter().find(|service| service.openapi_v3()[key].is_object());
+        }
         let mut segments = path.strip_prefix("/apis/")?.split('/');
         let (group, version) = (segments.next()?, segments.next()?);
         self.service(&format!("{version}.{group}"))

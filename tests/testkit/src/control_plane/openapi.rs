@@ -1,0 +1,92 @@
+//! OpenAPI of the aggregated APIs, as kubectl reads it. Deviations: the control plane's own types are not described, and a
+//! backend without v3 has none, where kube-apiserver would make it of v2.
+
+use std::sync::Arc;
+
+use http::header::ACCEPT;
+use http::{HeaderMap, Response, StatusCode};
+use serde_json::{Map, Value, json};
+
+use super::Plane;
+use super::discovery::VERSION;
+use super::reply::json_response;
+use crate::https::{Body, full, response};
+use crate::protobuf::Message;
+
+const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+const TITLE: &str = "Kubernetes";
+
+/// Answers `/openapi/v2` and `/openapi/v3`; the documents that the latter names are the backends' own.
+pub(super) async fn answer(plane: &Plane, path: &str, headers: &HeaderMap) -> Option<Response<Body>> {
+    match path {
+        "/openapi/v2" => {
+            let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+            if accept.starts_with("application/com.github.proto-openapi.spec.v2") {
+                return Some(response(StatusCode::OK, PROTOBUF, full(protobuf(plane).await)));
+            }
+            Some(json_response(StatusCode::OK, &merged(plane)))
+        }
+        "/openapi/v3" => {
+            let mut paths = Map::new();
+            for service in plane.aggregation.services() {
+                if let Value::Object(known) = service.openapi_v3() {
+                    paths.extend(known);
+                }
+            }
+            Some(json_response(StatusCode::OK, &json!({"paths": paths})))
+        }
+        _ => None,
+    }
+}
+
+/// Follows `specAggregator`: of each APIService's backend the paths of its version, and the definitions that they refer
+/// to. Definitions of one name are taken for the same.
+fn merged(plane: &Plane) -> Value {
+    let (mut paths, mut definitions) = (Map::new(), Map::new());
+    for service in plane.aggregation.services() {
+        let document = service.openapi_v2();
+        let prefix = format!("/apis/{}/{}/", service.group, service.version);
+        let known = document["paths"].as_object().into_iter().flatten();
+        for (path, operations) in known.filter(|(path, _)| path.starts_with(&prefix)) {
+            add_referenced(operations, &document["definitions"], &mut definitions);
+            paths.insert(path.clone(), operations.clone());
+        }
+    }
+    json!({
+        "swagger": "2.0", "info": {"title": TITLE, "version": VERSION}, "paths": paths, "definitions": definitions,
+    })
+}
+
+/// Adds the definitions that a value refers to, at once or by way of each other.
+fn add_referenced(value: &Value, known: &Value, found: &mut Map<String, Value>) {
+    match value {
+        Value::Object(fields) => {
+            let pointer = fields.get("$ref").and_then(Value::as_str);
+            if let Some(name) = pointer.and_then(|pointer| pointer.strip_prefix("#/definitions/"))
+                && !found.contains_key(name)
+                && let Some(definition) = known.get(name)
+            {
+                found.insert(name.to_owned(), definition.clone());
+                add_referenced(definition, known, found);
+            }
+            fields.values().for_each(|field| add_referenced(field, known, found));
+        }
+        Value::Array(elements) => elements.iter().for_each(|element| add_referenced(element, known, found)),
+        _ => {}
+    }
+}
+
+/// The backends' own protobuf behind a head of ours: messages that follow each other are one, joined. A deviation:
+/// kube-apiserver encodes what it has merged.
+async fn protobuf(plane: &Plane) -> Vec<u8> {
+    let info = Message::new().string(1, TITLE).string(2, VERSION);
+    let mut document = Message::new().string(1, "2.0").message(2, &info).into_bytes();
+    let mut asked = Vec::new();
+    for service in plane.aggregation.services().into_iter().filter(|service| service.is_available()) {
+        if !asked.iter().any(|backend| Arc::ptr_eq(backend, &service.backend)) {
+            asked.push(service.backend.clone());
+            document.extend(service.fetch_openapi_protobuf().await.unwrap_or_default());
+        }
+    }
+    document
+}
