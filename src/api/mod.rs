@@ -8,6 +8,7 @@ pub mod external_metrics;
 pub mod field_selector;
 pub mod group;
 pub mod meta;
+pub mod openapi;
 pub mod page;
 pub mod quantity;
 pub mod resource_metrics;

@@ -15,6 +15,7 @@ mod last_known;
 mod layers;
 mod members;
 mod membership;
+mod openapi;
 mod paths;
 mod pressure;
 mod process;

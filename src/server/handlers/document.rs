@@ -33,6 +33,11 @@ impl Document {
         Self { media_type, cache_control, hash, body: body.into() }
     }
 
+    /// What its tag holds between quotes.
+    pub(super) fn hash(&self) -> &str {
+        &self.hash
+    }
+
     /// The answer to a request with these headers: the document, or that it is still the one that the client has.
     pub(super) fn response(&self, headers: &HeaderMap) -> Response {
         let etag = format!("\"{}\"", self.hash);

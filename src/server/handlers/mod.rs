@@ -6,6 +6,7 @@ pub mod discovery;
 mod document;
 mod external_metrics;
 pub mod health;
+mod openapi;
 mod query;
 mod resource_metrics;
 mod version;
@@ -42,6 +43,8 @@ pub fn routes() -> Router<Arc<Serving>> {
         .route("/livez/{check}", get(health::livez_check))
         .route("/readyz", get(health::readyz))
         .route("/readyz/{check}", get(health::readyz_check))
+        .route("/openapi/v2", get(openapi::v2))
+        .route("/openapi/v3", get(openapi::v3))
         .route("/version", get(version::version))
         .route("/metrics", get(metrics))
         .fallback(dispatch)
@@ -64,6 +67,7 @@ async fn dispatch(State(serving): State<Arc<Serving>>, request: Request) -> Resu
         ["apis", resource::GROUP, resource::VERSION, ref below @ ..] => {
             resource_metrics::answer(Asking::of(&serving, &request, info), below).await
         }
+        ["openapi", "v3", "apis", group, version] => openapi::group_version(&request, info, group, version),
         _ => Err(Error::NotFound),
     }
 }
@@ -74,7 +78,9 @@ fn only_get(request: &Request, handle: impl FnOnce() -> Response) -> Result<Resp
 
 /// The paths that there are.
 async fn index() -> Response {
-    let mut paths = ["/apis", "/metrics", "/version"].map(str::to_owned).to_vec();
+    let mut paths = ["/apis", "/metrics", "/openapi/v2", "/openapi/v3", "/openapi/v3/", "/version"]
+        .map(str::to_owned)
+        .to_vec();
     for group in Group::ALL {
         paths.push(format!("/apis/{}", group.name()));
         paths.extend(group.versions().iter().map(|version| format!("/apis/{}/{version}", group.name())));

@@ -1,0 +1,284 @@
+//! OpenAPI: the types and operations that are served, kept by hand, and the documents of both versions made of them.
+//!
+//! Types have the names and fields that they have in `k8s.io/metrics` and `k8s.io/apimachinery`, so that kubectl and
+//! kube-apiserver's aggregation layer find them.
+
+mod protobuf;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+
+use super::discovery::Group;
+pub use protobuf::encode as to_protobuf;
+
+/// What each group version has: operations, and the types that it shares with none.
+const SOURCES: [(Group, &str, &str); 4] = [
+    (Group::Custom, "v1beta1", include_str!("custom.metrics.v1beta1.json")),
+    (Group::Custom, "v1beta2", include_str!("custom.metrics.v1beta2.json")),
+    (Group::External, "v1beta1", include_str!("external.metrics.v1beta1.json")),
+    (Group::Resource, "v1beta1", include_str!("metrics.v1beta1.json")),
+];
+/// What they share: descriptions of parameters, and types.
+const SHARED: &str = include_str!("shared.json");
+/// What the operations produce.
+const MEDIA_TYPES: [&str; 3] =
+    ["application/json", "application/vnd.kubernetes.protobuf", "application/yaml"];
+
+type Schemas = Map<String, Value>;
+
+/// Types as in OpenAPI v3, save that a reference is the name of a type and may have a description beside it.
+#[derive(Deserialize)]
+struct Source {
+    operations: Vec<Operation>,
+    schemas: Schemas,
+}
+
+#[derive(Deserialize)]
+struct Shared {
+    parameters: BTreeMap<String, String>,
+    schemas: Schemas,
+}
+
+/// A GET. Its path is below that of the group version; parameters of the path stand in it.
+#[derive(Deserialize)]
+struct Operation {
+    path: String,
+    id: String,
+    description: String,
+    action: String,
+    kind: String,
+    returns: String,
+    query: Vec<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Dialect {
+    V2,
+    V3,
+}
+
+/// The documents of OpenAPI v3, one for each group version.
+pub fn v3() -> Vec<(Group, &'static str, Value)> {
+    let shared: Shared = read(SHARED);
+    let documents = SOURCES.iter().map(|(group, version, text)| {
+        let source: Source = read(text);
+        let paths = Dialect::V3.paths(*group, version, &source.operations, &shared);
+        let schemas = Dialect::V3.schemas(&with_shared(source.schemas, &shared.schemas));
+        let document = json!({
+            "openapi": "3.0.0", "info": info(), "paths": paths, "components": {"schemas": schemas},
+        });
+        (*group, *version, document)
+    });
+    documents.collect()
+}
+
+/// The document of OpenAPI v2, of all group versions.
+pub fn v2() -> Value {
+    let shared: Shared = read(SHARED);
+    let (mut paths, mut schemas) = (Map::new(), shared.schemas.clone());
+    for (group, version, text) in SOURCES {
+        let source: Source = read(text);
+        paths.extend(Dialect::V2.paths(group, version, &source.operations, &shared));
+        schemas.extend(source.schemas);
+    }
+    json!({
+        "swagger": "2.0", "info": info(), "paths": paths, "definitions": Dialect::V2.schemas(&schemas),
+    })
+}
+
+fn read<T: DeserializeOwned>(text: &str) -> T {
+    serde_json::from_str(text).expect("a test reads what is kept by hand")
+}
+
+fn info() -> Value {
+    json!({"title": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION")})
+}
+
+/// Adds those shared types that the others refer to, at once or by way of each other.
+fn with_shared(mut schemas: Schemas, shared: &Schemas) -> Schemas {
+    let mut wanted = BTreeSet::new();
+    schemas.values().for_each(|schema| references(schema, &mut wanted));
+    while let Some(name) = wanted.pop_first() {
+        if let Some(schema) = shared.get(&name).filter(|_| !schemas.contains_key(&name)) {
+            references(schema, &mut wanted);
+            schemas.insert(name, schema.clone());
+        }
+    }
+    schemas
+}
+
+/// Collects the names of the types that a type refers to.
+fn references(schema: &Value, found: &mut BTreeSet<String>) {
+    match schema {
+        Value::Object(fields) => {
+            found.extend(fields.get("$ref").and_then(Value::as_str).map(str::to_owned));
+            fields.values().for_each(|field| references(field, found));
+        }
+        Value::Array(elements) => elements.iter().for_each(|element| references(element, found)),
+        _ => {}
+    }
+}
+
+impl Dialect {
+    fn paths(
+        self,
+        group: Group,
+        version: &str,
+        operations: &[Operation],
+        shared: &Shared,
+    ) -> Map<String, Value> {
+        let paths = operations.iter().map(|operation| {
+            let path = format!("/apis/{}/{version}{}", group.name(), operation.path);
+            (path, json!({"get": self.operation(group, version, operation, shared)}))
+        });
+        paths.collect()
+    }
+
+    fn operation(self, group: Group, version: &str, operation: &Operation, shared: &Shared) -> Value {
+        let in_path = operation
+            .path
+            .split('/')
+            .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
+            .map(|name| (name, "path"));
+        let in_query = operation.query.iter().map(|name| (name.as_str(), "query"));
+        let parameters: Vec<Value> = in_path
+            .chain(in_query)
+            .map(|(name, place)| self.parameter(name, place, &shared.parameters[name]))
+            .collect();
+        let returned = json!({"$ref": self.pointer(&operation.returns)});
+        let mut written = json!({
+            "tags": [format!("{}_{version}", group.name().trim_end_matches(".k8s.io").replace('.', "_"))],
+            "description": operation.description,
+            "operationId": operation.id,
+            "parameters": parameters,
+            "x-kubernetes-action": operation.action,
+            "x-kubernetes-group-version-kind": {
+                "group": group.name(), "version": version, "kind": operation.kind,
+            },
+        });
+        let response = match self {
+            Self::V2 => {
+                written["produces"] = json!(MEDIA_TYPES);
+                written["schemes"] = json!(["https"]);
+                json!({"description": "OK", "schema": returned})
+            }
+            Self::V3 => {
+                let content: Map<String, Value> = MEDIA_TYPES
+                    .iter()
+                    .map(|media_type| ((*media_type).to_owned(), json!({"schema": returned})))
+                    .collect();
+                json!({"description": "OK", "content": content})
+            }
+        };
+        written["responses"] = json!({"200": response});
+        written
+    }
+
+    fn parameter(self, name: &str, place: &str, description: &str) -> Value {
+        let mut written = json!({"name": name, "in": place, "description": description});
+        if place == "path" {
+            written["required"] = json!(true);
+        }
+        match self {
+            Self::V2 => written["type"] = json!("string"),
+            Self::V3 => written["schema"] = json!({"type": "string"}),
+        }
+        written
+    }
+
+    fn schemas(self, schemas: &Schemas) -> Schemas {
+        schemas.iter().map(|(name, schema)| (name.clone(), self.schema(schema))).collect()
+    }
+
+    /// A type, or any part of one.
+    fn schema(self, schema: &Value) -> Value {
+        match schema {
+            Value::Object(fields) => {
+                let mut written = self.schemas(fields);
+                if let Some(name) = fields.get("$ref").and_then(Value::as_str) {
+                    written.insert("$ref".to_owned(), json!(self.pointer(name)));
+                }
+                if self == Self::V3 && written.len() > 1 {
+                    // A reference stands alone in v3.
+                    if let Some(pointer) = written.remove("$ref") {
+                        written.insert("allOf".to_owned(), json!([{"$ref": pointer}]));
+                    }
+                }
+                if self == Self::V2
+                    && let Some(alternatives) = written.remove("oneOf")
+                    && let Some(first) = alternatives[0].as_object()
+                {
+                    // v2 has no alternatives; the first is what is served.
+                    written.extend(first.clone());
+                }
+                Value::Object(written)
+            }
+            Value::Array(elements) => elements.iter().map(|element| self.schema(element)).collect(),
+            other => other.clone(),
+        }
+    }
+
+    fn pointer(self, name: &str) -> String {
+        match self {
+            Self::V2 => format!("#/definitions/{name}"),
+            Self::V3 => format!("#/components/schemas/{name}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every pointer leads to a type, and every type is pointed to.
+    fn check_references(document: &Value, schemas: &str) {
+        let known = document.pointer(schemas).and_then(Value::as_object).expect("types");
+        let mut found = BTreeSet::new();
+        references(document, &mut found);
+        let named: BTreeSet<&str> =
+            found.iter().filter_map(|pointer| pointer.strip_prefix(&format!("#{schemas}/"))).collect();
+        assert_eq!(named.len(), found.len(), "{found:?}");
+        let known: BTreeSet<&str> = known.keys().map(String::as_str).collect();
+        let lost: Vec<_> = named.difference(&known).collect();
+        assert!(lost.is_empty(), "{lost:?}");
+        let unused: Vec<_> = known.difference(&named).collect();
+        assert!(unused.is_empty(), "{unused:?}");
+    }
+
+    #[test]
+    fn each_served_group_version_is_described_and_says_what_its_names_mean() {
+        let documents = v3();
+        let mut described: Vec<_> = documents.iter().map(|(group, version, _)| (*group, *version)).collect();
+        let mut served: Vec<_> = Group::ALL
+            .into_iter()
+            .flat_map(|group| group.versions().iter().map(move |version| (group, *version)))
+            .collect();
+        described.sort_unstable();
+        served.sort_unstable();
+        assert_eq!(described, served);
+        for (.., document) in &documents {
+            check_references(document, "/components/schemas");
+        }
+        check_references(&v2(), "/definitions");
+    }
+
+    #[test]
+    fn a_reference_stands_alone_in_v3_and_beside_its_description_in_v2() {
+        let (.., v3) = v3().pop().expect("documents");
+        let timestamp = |schemas: &Value| {
+            schemas["io.k8s.metrics.pkg.apis.metrics.v1beta1.PodMetrics"]["properties"]["timestamp"].clone()
+        };
+        let name = "io.k8s.apimachinery.pkg.apis.meta.v1.Time";
+        let described = timestamp(&v3["components"]["schemas"]);
+        assert_eq!(described["allOf"], json!([{"$ref": format!("#/components/schemas/{name}")}]));
+        let v2 = v2();
+        let described = timestamp(&v2["definitions"]);
+        assert_eq!(described["$ref"], format!("#/definitions/{name}"));
+        assert!(described["description"].is_string());
+        let quantity = &v2["definitions"]["io.k8s.apimachinery.pkg.api.resource.Quantity"];
+        assert_eq!(quantity["type"], "string");
+    }
+}

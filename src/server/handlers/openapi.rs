@@ -1,0 +1,139 @@
+//! OpenAPI. The documents never change while the process runs and are encoded when the first of them is asked for.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+use std::time::{Duration, SystemTime};
+
+use axum::extract::Request;
+use axum::response::{IntoResponse, Response};
+use http::header::{ACCEPT, CACHE_CONTROL, EXPIRES, VARY};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use serde_json::{Map, Value, json};
+
+use super::document::{Document, JSON, UNCACHED};
+use super::only_get;
+use crate::api::openapi;
+use crate::server::error::Error;
+use crate::server::request_info::RequestInfo;
+
+/// The media type of a v2 document in protobuf, and what it was called before that was found to be malformed.
+const PROTOBUF: [&str; 2] = [
+    "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
+    "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
+];
+const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+static DOCUMENTS: LazyLock<Documents> = LazyLock::new(Documents::new);
+
+struct Documents {
+    v2: Document,
+    v2_protobuf: Document,
+    /// `/openapi/v3`: where the documents below stand.
+    v3: Document,
+    /// By group and version.
+    below: BTreeMap<(&'static str, &'static str), Document>,
+}
+
+impl Documents {
+    fn new() -> Self {
+        let json = |value: &Value| Document::json(value, JSON, UNCACHED);
+        let below: BTreeMap<_, _> = openapi::v3()
+            .into_iter()
+            .map(|(group, version, document)| ((group.name(), version), json(&document)))
+            .collect();
+        // The aggregation layer joins the keys of all its backends, so that there must be no others.
+        let paths: Map<String, Value> = below
+            .iter()
+            .map(|((group, version), document)| {
+                let key = format!("apis/{group}/{version}");
+                let url = format!("/openapi/v3/{key}?hash={}", document.hash());
+                (key, json!({"serverRelativeURL": url}))
+            })
+            .collect();
+        let v2 = openapi::v2();
+        Self {
+            v2_protobuf: Document::new(openapi::to_protobuf(&v2), PROTOBUF[0], UNCACHED),
+            v2: json(&v2),
+            v3: json(&json!({"paths": paths})),
+            below,
+        }
+    }
+}
+
+/// `/openapi/v2`.
+pub(super) async fn v2(headers: HeaderMap) -> Response {
+    match choose(&headers, &DOCUMENTS.v2, Some(&DOCUMENTS.v2_protobuf)) {
+        Some(document) => document.response(&headers),
+        None => not_acceptable(),
+    }
+}
+
+/// `/openapi/v3`.
+pub(super) async fn v3(headers: HeaderMap) -> Response {
+    DOCUMENTS.v3.response(&headers)
+}
+
+/// `/openapi/v3/apis/<group>/<version>`. With the hash of this very document it may be kept for ever, as
+/// `OpenAPIService.HandleGroupVersion` of `k8s.io/kube-openapi` says. With another hash that answers a redirect, which
+/// a client behind the aggregation layer does not follow well: here it is the document, not to be kept.
+pub(super) fn group_version(
+    request: &Request,
+    info: &RequestInfo,
+    group: &str,
+    version: &str,
+) -> Result<Response, Error> {
+    let document = DOCUMENTS.below.get(&(group, version)).ok_or(Error::NotFound)?;
+    only_get(request, || {
+        if choose(request.headers(), document, None).is_none() {
+            return not_acceptable();
+        }
+        let mut response = document.response(request.headers());
+        if info.parameter("hash") == document.hash() {
+            let expires = httpdate::fmt_http_date(SystemTime::now() + YEAR);
+            let expires = HeaderValue::try_from(expires).expect("a date is ASCII");
+            response.headers_mut().insert(EXPIRES, expires);
+            response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+        }
+        response
+    })
+}
+
+/// The form of a document that the client likes best, if it takes any.
+fn choose<'a>(
+    headers: &HeaderMap,
+    json: &'a Document,
+    protobuf: Option<&'a Document>,
+) -> Option<&'a Document> {
+    accepted(headers).into_iter().find_map(|media_type| match media_type {
+        JSON | "application/*" | "*/*" => Some(json),
+        other => protobuf.filter(|_| PROTOBUF.contains(&other)),
+    })
+}
+
+/// The media types that a client accepts, those first that it likes best (`goautoneg.ParseAccept`).
+fn accepted(headers: &HeaderMap) -> Vec<&str> {
+    let mut accepted: Vec<(&str, f32)> = headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|clause| {
+            let mut parts = clause.split(';').map(str::trim);
+            let media_type = parts.next().unwrap_or_default();
+            let quality = parts.find_map(|part| part.strip_prefix("q=")?.parse().ok());
+            (media_type, quality.unwrap_or(1.0))
+        })
+        .filter(|(media_type, _)| !media_type.is_empty())
+        .collect();
+    if accepted.is_empty() {
+        return vec!["*/*"];
+    }
+    accepted.retain(|(_, quality)| *quality > 0.0);
+    accepted.sort_by(|(_, one), (_, other)| other.total_cmp(one));
+    accepted.into_iter().map(|(media_type, _)| media_type).collect()
+}
+
+/// As there: a bare status.
+fn not_acceptable() -> Response {
+    (StatusCode::NOT_ACCEPTABLE, [(CACHE_CONTROL, UNCACHED), (VARY, "Accept")]).into_response()
+}

@@ -1,0 +1,135 @@
+//! OpenAPI as the aggregation layer and kubectl use it.
+
+use http::StatusCode;
+use serde_json::{Map, Value};
+use testkit::Kubectl;
+use testkit::api_client::Answer;
+use testkit::control_plane::{CUSTOM_METRICS, EXTERNAL_METRICS, RESOURCE_METRICS};
+
+use crate::stage::{Stage, members};
+
+const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+const KEYS: [&str; 4] = [
+    "apis/custom.metrics.k8s.io/v1beta1",
+    "apis/custom.metrics.k8s.io/v1beta2",
+    "apis/external.metrics.k8s.io/v1beta1",
+    "apis/metrics.k8s.io/v1beta1",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_v2_document_comes_as_json_or_protobuf_as_the_client_likes_best() {
+    let stage = Stage::start(members(1, 1).await, &[]).await;
+    for (accept, expected) in [
+        ("", "application/json"),
+        ("*/*", "application/json"),
+        ("application/json", "application/json"),
+        (V2_PROTOBUF, V2_PROTOBUF),
+        ("application/com.github.proto-openapi.spec.v2@v1.0+protobuf", V2_PROTOBUF),
+        ("application/json;q=0.5, application/com.github.proto-openapi.spec.v2@v1.0+protobuf", V2_PROTOBUF),
+        ("text/html, application/*;q=0.1", "application/json"),
+    ] {
+        let answer = get(&stage, "/openapi/v2", &[("Accept", accept)]).await;
+        assert_eq!((answer.status, header(&answer, "content-type")), (StatusCode::OK, expected), "{accept}");
+        assert_eq!(header(&answer, "vary"), "Accept");
+        assert_eq!(header(&answer, "cache-control"), "no-cache, private");
+        let again = [("Accept", accept), ("If-None-Match", header(&answer, "etag"))];
+        let again = get(&stage, "/openapi/v2", &again).await;
+        assert_eq!((again.status, again.body.len()), (StatusCode::NOT_MODIFIED, 0), "{accept}");
+    }
+    for path in ["/openapi/v2", "/openapi/v3/apis/metrics.k8s.io/v1beta1"] {
+        let answer = get(&stage, path, &[("Accept", "text/html, application/json;q=0")]).await;
+        assert_eq!(answer.status, StatusCode::NOT_ACCEPTABLE, "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_v3_index_names_a_document_for_each_group_version_and_no_other() {
+    let stage = Stage::start(members(1, 1).await, &[]).await;
+    let paths = index(&stage).await;
+    assert_eq!(paths.keys().collect::<Vec<_>>(), KEYS);
+    for (key, entry) in &paths {
+        let url = entry["serverRelativeURL"].as_str().expect("a URL");
+        let answer = get(&stage, url, &[("Accept", "application/json")]).await;
+        assert_eq!(answer.status, StatusCode::OK, "{url}");
+        assert_eq!(header(&answer, "cache-control"), "public, immutable");
+        assert_eq!(header(&answer, "vary"), "Accept");
+        let hash = url.split_once("?hash=").expect("a hash").1;
+        assert_eq!(header(&answer, "etag"), format!("\"{hash}\""));
+        assert!(header(&answer, "expires").ends_with(" GMT"));
+        let document = answer.json().expect("JSON");
+        assert_eq!(document["openapi"], "3.0.0");
+        let described = document["paths"].as_object().expect("paths");
+        assert!(described.keys().all(|path| path.starts_with(&format!("/{key}/"))), "{described:?}");
+    }
+    let nowhere = get(&stage, "/openapi/v3/apis/metrics.k8s.io/v1", &[]).await;
+    assert_eq!(nowhere.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_that_is_asked_for_by_another_hash_or_none_comes_at_once_and_is_not_kept() {
+    let stage = Stage::start(members(1, 1).await, &[]).await;
+    for query in ["", "?hash=", "?hash=E8FCF159&timeout=32s"] {
+        let answer = get(&stage, &format!("/openapi/v3/{}{query}", KEYS[3]), &[]).await;
+        assert_eq!(answer.status, StatusCode::OK, "{query}");
+        assert_eq!(header(&answer, "cache-control"), "no-cache, private");
+        assert!(!answer.headers.contains_key("expires"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_explains_and_lists_all_three_groups_through_the_aggregation_layer() {
+    let stage = Stage::start(members(1, 1).await, &[]).await;
+    let plane = &stage.fleet.plane;
+    let services = [CUSTOM_METRICS[0], CUSTOM_METRICS[1], EXTERNAL_METRICS, RESOURCE_METRICS];
+    let adapter = &stage.adapter;
+    plane
+        .register_backend(adapter.address(), Some(adapter.ca_pem()), &services)
+        .expect("they are registered");
+    for service in services {
+        plane.available(service).await.expect("it is registered");
+    }
+    let fetched = plane.poll_discovery_now(RESOURCE_METRICS).await.expect("it is registered");
+    let fine = [Some(StatusCode::OK), Some(StatusCode::NOT_MODIFIED)];
+    assert!(fetched.iter().all(|(_, status)| fine.contains(status)), "{fetched:?}");
+
+    let merged = plane.admin_client().get("/openapi/v2").await.expect("an answer").json().expect("JSON");
+    for key in KEYS {
+        let prefix = format!("/{key}/");
+        let paths = merged["paths"].as_object().expect("paths");
+        assert!(paths.keys().any(|path| path.starts_with(&prefix)), "{key} is not merged: {paths:?}");
+    }
+    let Some(kubectl) = testkit::kubectl(&plane.admin_kubeconfig().expect("a kubeconfig")) else { return };
+    explains(&kubectl, "podmetrics", &["PodMetrics", "metrics.k8s.io", "containers", "timestamp"]).await;
+    explains(&kubectl, "nodemetrics.usage", &["usage", "map[string]", "cpu in cores"]).await;
+    explains(&kubectl, "podmetrics.containers", &["containers", "What one container of a pod uses"]).await;
+    let resources = kubectl.run(&["api-resources"]).await.expect("kubectl finds nothing amiss");
+    assert!(resources.contains("NodeMetrics") && resources.contains("PodMetrics"), "{resources}");
+    let versions = kubectl.run(&["api-versions"]).await.expect("kubectl lists them");
+    for key in KEYS {
+        let version = key.strip_prefix("apis/").expect("all are");
+        assert!(versions.lines().any(|line| line == version), "{version} is not in {versions}");
+    }
+}
+
+async fn explains(kubectl: &Kubectl, what: &str, words: &[&str]) {
+    let text = kubectl.run(&["explain", what]).await.expect("kubectl explains it");
+    for word in words {
+        assert!(text.contains(word), "{word} is not in\n{text}");
+    }
+}
+
+async fn index(stage: &Stage) -> Map<String, Value> {
+    let index = get(stage, "/openapi/v3", &[]).await;
+    assert_eq!(header(&index, "content-type"), "application/json");
+    index.json().expect("JSON")["paths"].as_object().expect("paths").clone()
+}
+
+/// Asks as the aggregation layer's user, which comes without groups.
+async fn get(stage: &Stage, path: &str, headers: &[(&str, &str)]) -> Answer {
+    let headers = [&[("X-Remote-User", "system:aggregator")], headers].concat();
+    stage.get_with(path, &headers).await
+}
+
+fn header<'a>(answer: &'a Answer, name: &str) -> &'a str {
+    answer.headers.get(name).map_or("", |value| value.to_str().expect("ASCII"))
+}
