@@ -9,7 +9,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::store::{Pod, Store, values_of};
-use super::wire::{ApiResource, ApiResourceList, Document, Status};
+use super::wire::{ApiResource, ApiResourceList, Document, ObjectMeta, Status};
 use crate::https::{Body, streamed};
 use crate::selector::Selector;
 use crate::timestamp;
@@ -78,19 +78,19 @@ pub(super) fn pods(store: &Store, namespace: Option<&str>, options: &ListOptions
     }
 }
 
-/// The nodes, or the one that every cluster has where none is known.
+/// The nodes whose usage is known, or else the one that every cluster has.
 pub(super) fn nodes(store: &Store, member: &str) -> (StatusCode, Document) {
-    let mut names = store.nodes();
-    if names.is_empty() {
-        names.push(format!("{member}-node-1"));
+    let mut nodes: Vec<_> = store.node_usage(|_| true).into_iter().map(|node| node.metadata).collect();
+    if nodes.is_empty() {
+        nodes.push(ObjectMeta { name: format!("{member}-node-1"), ..ObjectMeta::default() });
     }
-    let node = |name: String| {
+    let node = |ObjectMeta { name, labels, .. }: ObjectMeta| {
         json!({
-            "metadata": {"name": name, "uid": format!("node-{name}"), "resourceVersion": "1"},
+            "metadata": {"name": name, "uid": format!("node-{name}"), "resourceVersion": "1", "labels": labels},
             "status": {"conditions": [{"type": "Ready", "status": "True"}]},
         })
     };
-    let nodes = names.into_iter().map(node).collect();
+    let nodes = nodes.into_iter().map(node).collect();
     (StatusCode::OK, list("NodeList", *store.revision().borrow(), nodes))
 }
 

@@ -274,11 +274,6 @@ impl Store {
         self.contents().node_usage.values().filter(|node| chosen(node)).cloned().collect()
     }
 
-    /// The cluster's nodes: those that use something.
-    pub(super) fn nodes(&self) -> Vec<String> {
-        self.contents().node_usage.keys().cloned().collect()
-    }
-
     /// The values of an external metric by their labels; none if there is no such metric.
     pub(super) fn external_metric(&self, namespace: &str, metric: &str) -> Option<Vec<ExternalMetricValue>> {
         let contents = self.contents();
