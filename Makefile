@@ -3,7 +3,7 @@ CARGO ?= cargo
 TARGET ?= $(or $(CARGO_TARGET_DIR),target)
 ADAPTER ?= $(TARGET)/debug/karmada-metrics-adapter
 
-.PHONY: help run test lint docs
+.PHONY: help run test contract lint docs
 
 help: ## List what can be made.
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1 - \2/p' $(MAKEFILE_LIST)
@@ -14,6 +14,9 @@ run: ## Build everything and play the FederatedHPA walkthrough, about two minute
 
 test: ## Run all tests.
 	$(CARGO) test --workspace
+
+contract: ## Ask the adapter what the reference was recorded to answer; REFERENCE=PATH asks that binary too.
+	REFERENCE=$(abspath $(REFERENCE)) $(CARGO) test --test it -- contract:: reference::
 
 lint: ## Check format, lints and documentation.
 	$(CARGO) fmt --all --check

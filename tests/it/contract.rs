@@ -14,12 +14,12 @@ use crate::stage::{CLUSTER_LABEL, Stage, client, send};
 /// How the recorded reference asked for resource metrics; here each member's deadline is kept on this side.
 const TIMEOUT: &str = "timeout=32s";
 
-struct Case {
-    name: String,
-    request: Value,
+pub(crate) struct Case {
+    pub(crate) name: String,
+    pub(crate) request: Value,
     /// What each member was asked and answered.
     members: BTreeMap<String, Vec<Value>>,
-    upstream: Value,
+    pub(crate) upstream: Value,
 }
 
 /// Whether answers say which clusters they come from. The reference's custom metrics do not.
@@ -322,7 +322,7 @@ fn keys(object: &Value) -> Vec<&String> {
     keys
 }
 
-async fn ask(stage: &Stage, case: &Case, path: &str) -> Answer {
+pub(crate) async fn ask(stage: &Stage, case: &Case, path: &str) -> Answer {
     let plane = &stage.fleet.plane;
     let identity = match case.request["as"].as_str().expect("a name") {
         "front" => Some(plane.front_proxy_identity()),
@@ -345,7 +345,7 @@ async fn ask(stage: &Stage, case: &Case, path: &str) -> Answer {
 }
 
 /// The members of the recording: each answers all requests that it was recorded to answer in any case.
-async fn recorded_members(cases: &[Case]) -> Vec<Member> {
+pub(crate) async fn recorded_members(cases: &[Case]) -> Vec<Member> {
     let mut members = Vec::new();
     for name in ["member1", "member2", "member3"] {
         let member = Member::start(name).await.expect("a member starts");
@@ -368,7 +368,7 @@ async fn recorded_members(cases: &[Case]) -> Vec<Member> {
     members
 }
 
-fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let mut files: Vec<_> = fs::read_dir(contract_directory().join("cases"))
         .expect("the cases are there")
         .map(|entry| entry.expect("an entry").path())

@@ -20,6 +20,7 @@ mod paths;
 mod pressure;
 mod process;
 mod raw;
+mod reference;
 mod rotation;
 mod scale;
 mod scaling;
