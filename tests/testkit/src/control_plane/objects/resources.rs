@@ -56,6 +56,28 @@ pub(crate) static NAMESPACES: Resource = Resource {
     namespaced: false,
     status: true,
 };
+/// Karmada's API server knows nodes, of which it has none: its clusters' nodes are theirs.
+pub(crate) static NODES: Resource = Resource {
+    group: "",
+    version: "v1",
+    kind: "Node",
+    plural: "nodes",
+    singular: "node",
+    short: &["no"],
+    namespaced: false,
+    status: true,
+};
+/// As with nodes.
+pub(crate) static PODS: Resource = Resource {
+    group: "",
+    version: "v1",
+    kind: "Pod",
+    plural: "pods",
+    singular: "pod",
+    short: &["po"],
+    namespaced: true,
+    status: true,
+};
 pub(crate) static API_SERVICES: Resource = Resource {
     group: "apiregistration.k8s.io",
     version: "v1",
@@ -68,7 +90,8 @@ pub(crate) static API_SERVICES: Resource = Resource {
 };
 
 /// All of them, as discovery orders them.
-pub(crate) static STORED: [&Resource; 5] = [&CONFIG_MAPS, &NAMESPACES, &SECRETS, &API_SERVICES, &CLUSTERS];
+pub(crate) static STORED: [&Resource; 7] =
+    [&CONFIG_MAPS, &NAMESPACES, &NODES, &PODS, &SECRETS, &API_SERVICES, &CLUSTERS];
 
 impl Resource {
     /// The stored resource that a path's parts name.
