@@ -98,16 +98,18 @@ async fn kubectl_explains_and_lists_all_three_groups_through_the_aggregation_lay
         let paths = merged["paths"].as_object().expect("paths");
         assert!(paths.keys().any(|path| path.starts_with(&prefix)), "{key} is not merged: {paths:?}");
     }
-    let Some(kubectl) = testkit::kubectl(&plane.admin_kubeconfig().expect("a kubeconfig")) else { return };
-    explains(&kubectl, "podmetrics", &["PodMetrics", "metrics.k8s.io", "containers", "timestamp"]).await;
-    explains(&kubectl, "nodemetrics.usage", &["usage", "map[string]", "cpu in cores"]).await;
-    explains(&kubectl, "podmetrics.containers", &["containers", "What one container of a pod uses"]).await;
-    let resources = kubectl.run(&["api-resources"]).await.expect("kubectl finds nothing amiss");
-    assert!(resources.contains("NodeMetrics") && resources.contains("PodMetrics"), "{resources}");
-    let versions = kubectl.run(&["api-versions"]).await.expect("kubectl lists them");
-    for key in KEYS {
-        let version = key.strip_prefix("apis/").expect("all are");
-        assert!(versions.lines().any(|line| line == version), "{version} is not in {versions}");
+    for kubectl in testkit::kubectls(&plane.admin_kubeconfig().expect("a kubeconfig")) {
+        explains(&kubectl, "podmetrics", &["PodMetrics", "metrics.k8s.io", "containers", "timestamp"]).await;
+        explains(&kubectl, "nodemetrics.usage", &["usage", "map[string]", "cpu in cores"]).await;
+        explains(&kubectl, "podmetrics.containers", &["containers", "What one container of a pod uses"])
+            .await;
+        let resources = kubectl.run(&["api-resources"]).await.expect("kubectl finds nothing amiss");
+        assert!(resources.contains("NodeMetrics") && resources.contains("PodMetrics"), "{resources}");
+        let versions = kubectl.run(&["api-versions"]).await.expect("kubectl lists them");
+        for key in KEYS {
+            let version = key.strip_prefix("apis/").expect("all are");
+            assert!(versions.lines().any(|line| line == version), "{version} is not in {versions}");
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Encodings of what this server reads and writes.
 
+pub mod accept;
 pub mod json;
 pub mod negotiate;
 pub mod protobuf;

@@ -1,10 +1,8 @@
 //! Which encoding and which representation a client's Accept header asks for.
 //!
-//! Follows `negotiation.NegotiateMediaTypeOptions` of `k8s.io/apiserver`: clauses in the order of their quality, then
-//! the more specific ones first; the first that can be served wins.
+//! Follows `negotiation.NegotiateMediaTypeOptions` of `k8s.io/apiserver`: the best clause that can be served wins.
 
-use std::cmp::Reverse;
-
+use super::accept::{self, Clause};
 use super::{Encode, json, yaml};
 
 /// How an answer is written.
@@ -72,15 +70,6 @@ pub enum NotAcceptable {
     Parameters,
 }
 
-/// One clause of an Accept header.
-struct Clause<'a> {
-    kind: &'a str,
-    subtype: &'a str,
-    parameters: Vec<(&'a str, &'a str)>,
-    /// In thousandths.
-    quality: u32,
-}
-
 /// What is served, the default first.
 const SERVED: [(&str, Encoding); 3] =
     [("json", Encoding::Json), ("yaml", Encoding::Yaml), ("vnd.kubernetes.protobuf", Encoding::Protobuf)];
@@ -93,21 +82,17 @@ pub fn negotiate<'a>(
     accept: impl IntoIterator<Item = &'a str>,
     offer: Offer,
 ) -> Result<(Encoding, Representation), NotAcceptable> {
-    let headers = accept.into_iter().flat_map(|value| value.split(','));
-    let mut clauses: Vec<Clause<'_>> = headers.filter_map(Clause::read).collect();
-    if clauses.is_empty() {
-        return Ok(Default::default());
-    }
-    clauses.sort_by_key(|clause| (Reverse(clause.quality), clause.kind == "*", clause.subtype == "*"));
+    let Some(clauses) = accept::clauses(accept) else { return Ok(Default::default()) };
     let mut known = false;
-    for clause in clauses.iter().filter(|clause| clause.quality > 0) {
+    for clause in &clauses {
         for (subtype, encoding) in SERVED {
-            if !clause.names(subtype) {
+            if !clause.takes("application", subtype) {
                 continue;
             }
             known = true;
-            if let Some(representation) = clause.representation(encoding, offer) {
-                return Ok((clause.encoding(encoding), representation));
+            if let Some(representation) = representation(clause, encoding, offer) {
+                let pretty = clause.parameter("pretty") == "1";
+                return Ok((if pretty { encoding.pretty() } else { encoding }, representation));
             }
         }
     }
@@ -158,54 +143,25 @@ impl MetaVersion {
     }
 }
 
-impl<'a> Clause<'a> {
-    fn read(text: &'a str) -> Option<Self> {
-        let mut parts = text.split(';').map(str::trim);
-        let (kind, subtype) = parts.next()?.split_once('/')?;
-        let parameters: Vec<(&str, &str)> = parts
-            .map(|part| part.split_once('=').unwrap_or((part, "")))
-            .map(|(name, value)| (name.trim(), value.trim().trim_matches('"')))
-            .collect();
-        let quality = parameters.iter().find(|(name, _)| *name == "q");
-        let quality = quality.map_or(Some(1.0), |(_, value)| value.parse::<f64>().ok()).unwrap_or(1.0);
-        // In thousandths, as precise as HTTP allows; a cast of a float ends at the bounds.
-        let quality = (quality.clamp(0.0, 1.0) * 1000.0) as u32;
-        Some(Self { kind, subtype, parameters, quality })
+/// What the clause wants to see; `None` if that is not on offer.
+fn representation(clause: &Clause<'_>, encoding: Encoding, offer: Offer) -> Option<Representation> {
+    if !clause.parameter("stream").is_empty() {
+        return None;
     }
-
-    fn names(&self, subtype: &str) -> bool {
-        let specific = self.kind == "application" && (self.subtype == subtype || self.subtype == "*");
-        specific || (self.kind, self.subtype) == ("*", "*")
+    let kind = clause.parameter("as");
+    if kind.is_empty() {
+        return Some(Representation::Whole);
     }
-
-    fn parameter(&self, name: &str) -> &'a str {
-        self.parameters.iter().find(|(key, _)| *key == name).map_or("", |(_, value)| value)
-    }
-
-    fn encoding(&self, encoding: Encoding) -> Encoding {
-        if self.parameter("pretty") == "1" { encoding.pretty() } else { encoding }
-    }
-
-    /// What the clause wants to see; `None` if that is not on offer.
-    fn representation(&self, encoding: Encoding, offer: Offer) -> Option<Representation> {
-        let (kind, group) = (self.parameter("as"), self.parameter("g"));
-        if !self.parameter("stream").is_empty() {
-            return None;
-        }
-        if kind.is_empty() {
-            return Some(Representation::Whole);
-        }
-        let Offer::Represented { metadata } = offer else { return None };
-        let version = match (group, self.parameter("v")) {
-            ("meta.k8s.io", "v1") => MetaVersion::V1,
-            ("meta.k8s.io", "v1beta1") => MetaVersion::V1Beta1,
-            _ => return None,
-        };
-        match kind {
-            "Table" if encoding != Encoding::Protobuf => Some(Representation::Table(version)),
-            kind if kind == metadata => Some(Representation::Metadata(version)),
-            _ => None,
-        }
+    let Offer::Represented { metadata } = offer else { return None };
+    let version = match (clause.parameter("g"), clause.parameter("v")) {
+        ("meta.k8s.io", "v1") => MetaVersion::V1,
+        ("meta.k8s.io", "v1beta1") => MetaVersion::V1Beta1,
+        _ => return None,
+    };
+    match kind {
+        "Table" if encoding != Encoding::Protobuf => Some(Representation::Table(version)),
+        kind if kind == metadata => Some(Representation::Metadata(version)),
+        _ => None,
     }
 }
 

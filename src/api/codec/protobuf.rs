@@ -111,6 +111,13 @@ impl Writer {
         writer.out
     }
 
+    /// A message by itself, without an envelope.
+    pub fn message_of(write: impl FnOnce(&mut Self)) -> Vec<u8> {
+        let mut writer = Self::default();
+        write(&mut writer);
+        writer.out
+    }
+
     /// A string, also an empty one.
     pub fn string(&mut self, field: u64, text: &str) {
         self.tag(field, 2);

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use super::discovery::Group;
+use super::group::Group;
 pub use protobuf::encode as to_protobuf;
 
 /// What each group version has: operations, and the types that it shares with none.

@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value};
 
+use crate::api::codec::protobuf::Writer;
+
 /// A message's fields by their JSON keys, and the field of its `x-…` extensions.
 struct Message {
     fields: &'static [(&'static str, u64, Shape)],
@@ -89,21 +91,19 @@ static SCHEMA: Message = Message {
 
 /// Encodes a document that [`super::v2`] has made; what else a document may have is left out.
 pub fn encode(document: &Value) -> Vec<u8> {
-    let mut out = Vec::new();
-    DOCUMENT.write(&mut out, document);
-    out
+    Writer::message_of(|out| DOCUMENT.write(out, document))
 }
 
 impl Message {
-    fn write(&self, out: &mut Vec<u8>, value: &Value) {
+    fn write(&self, out: &mut Writer, value: &Value) {
         for (key, value) in object(value) {
             if let Some((_, number, shape)) = self.fields.iter().find(|(known, ..)| known == key) {
                 shape.write(out, *number, value);
             } else if let Some(number) = self.extensions.filter(|_| key.starts_with("x-")) {
-                message(out, number, |out| {
-                    string(out, 1, key);
+                out.message(number, |out| {
+                    out.string(1, key);
                     // Any value, as YAML, which JSON is.
-                    message(out, 2, |out| string(out, 2, &value.to_string()));
+                    out.message(2, |out| out.string(2, &value.to_string()));
                 });
             } else {
                 debug_assert!(false, "{key} has no field");
@@ -113,27 +113,24 @@ impl Message {
 }
 
 impl Shape {
-    fn write(&self, out: &mut Vec<u8>, number: u64, value: &Value) {
+    fn write(&self, out: &mut Writer, number: u64, value: &Value) {
         match self {
-            Self::Text => string(out, number, value.as_str().unwrap_or_default()),
-            Self::Flag => {
-                varint(out, number << 3);
-                varint(out, u64::from(value == true));
-            }
-            Self::Message(shape) => message(out, number, |out| shape.write(out, value)),
+            Self::Text => out.string(number, value.as_str().unwrap_or_default()),
+            Self::Flag => out.number(number, (value == true).into()),
+            Self::Message(shape) => out.message(number, |out| shape.write(out, value)),
             Self::Parameter => {
                 let (inner, shape) =
                     if value["in"] == "path" { (4, &PATH_PARAMETER) } else { (3, &QUERY_PARAMETER) };
-                message(out, number, |out| message(out, inner, |out| shape.write(out, value)));
+                out.message(number, |out| out.message(inner, |out| shape.write(out, value)));
             }
             Self::Each(shape) => {
                 value.as_array().into_iter().flatten().for_each(|element| shape.write(out, number, element));
             }
-            Self::Within(inner, shape) => message(out, number, |out| shape.write(out, *inner, value)),
-            Self::Named(inner, shape) => message(out, number, |out| {
+            Self::Within(inner, shape) => out.message(number, |out| shape.write(out, *inner, value)),
+            Self::Named(inner, shape) => out.message(number, |out| {
                 for (key, value) in object(value) {
-                    message(out, *inner, |out| {
-                        string(out, 1, key);
+                    out.message(*inner, |out| {
+                        out.string(1, key);
                         shape.write(out, 2, value);
                     });
                 }
@@ -144,30 +141,6 @@ impl Shape {
 
 fn object(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
     value.as_object().into_iter().flat_map(Map::iter)
-}
-
-fn message(out: &mut Vec<u8>, field: u64, write: impl FnOnce(&mut Vec<u8>)) {
-    let mut inner = Vec::new();
-    write(&mut inner);
-    delimited(out, field, &inner);
-}
-
-fn string(out: &mut Vec<u8>, field: u64, text: &str) {
-    delimited(out, field, text.as_bytes());
-}
-
-fn delimited(out: &mut Vec<u8>, field: u64, bytes: &[u8]) {
-    varint(out, field << 3 | 2);
-    varint(out, bytes.len() as u64);
-    out.extend_from_slice(bytes);
-}
-
-fn varint(out: &mut Vec<u8>, mut number: u64) {
-    while number > 0x7f {
-        out.push((number & 0x7f) as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::super::Serving;
 use super::document::{Document, JSON, UNCACHED};
 use super::only_get;
+use crate::api::codec::accept::{self, Clause};
 use crate::api::discovery::{self, Aggregated, Catalogs};
 use crate::api::group::Group;
 use crate::server::error::Error;
@@ -77,7 +78,8 @@ impl Encoded {
 pub(super) async fn groups(State(serving): State<Arc<Serving>>, request: Request) -> Response {
     let encoded = serving.documents.current();
     let accept = request.headers().get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let wanted = accept.flat_map(|value| value.split(',')).find_map(Wanted::of).unwrap_or(Wanted::Plain);
+    let clauses = accept::clauses(accept).unwrap_or_default();
+    let wanted = clauses.iter().find_map(Wanted::of).unwrap_or(Wanted::Plain);
     let document = match wanted {
         Wanted::Plain => &encoded.groups,
         Wanted::Aggregated(Aggregated::V2) => &encoded.aggregated[0],
@@ -106,23 +108,17 @@ enum Wanted {
 
 impl Wanted {
     /// `None` if the clause asks for something that is not served.
-    fn of(clause: &str) -> Option<Self> {
-        let mut parts = clause.split(';').map(str::trim);
-        if !matches!(parts.next(), Some("application/json" | "application/*" | "*/*")) {
+    fn of(clause: &Clause<'_>) -> Option<Self> {
+        if !clause.takes("application", "json") {
             return None;
         }
-        let parameters: Vec<&str> = parts.collect();
-        if parameters.iter().all(|parameter| !parameter.starts_with("as=")) {
-            return Some(Self::Plain);
-        }
-        if !parameters.contains(&"as=APIGroupDiscoveryList") || !parameters.contains(&"g=apidiscovery.k8s.io")
-        {
-            return None;
-        }
-        match () {
-            () if parameters.contains(&"v=v2") => Some(Self::Aggregated(Aggregated::V2)),
-            () if parameters.contains(&"v=v2beta1") => Some(Self::Aggregated(Aggregated::V2Beta1)),
-            () => None,
+        match (clause.parameter("as"), clause.parameter("g"), clause.parameter("v")) {
+            ("", _, _) => Some(Self::Plain),
+            ("APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2") => Some(Self::Aggregated(Aggregated::V2)),
+            ("APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2beta1") => {
+                Some(Self::Aggregated(Aggregated::V2Beta1))
+            }
+            _ => None,
         }
     }
 }

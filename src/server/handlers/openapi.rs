@@ -12,15 +12,16 @@ use serde_json::{Map, Value, json};
 
 use super::document::{Document, JSON, UNCACHED};
 use super::only_get;
+use crate::api::codec::accept;
 use crate::api::openapi;
 use crate::server::error::Error;
 use crate::server::request_info::RequestInfo;
 
-/// The media type of a v2 document in protobuf, and what it was called before that was found to be malformed.
-const PROTOBUF: [&str; 2] = [
-    "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
-    "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
-];
+/// The media type of a v2 document in protobuf.
+const PROTOBUF_V2: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+/// Its subtype, and what that was before it was found to be malformed.
+const PROTOBUF: [&str; 2] =
+    ["com.github.proto-openapi.spec.v2.v1.0+protobuf", "com.github.proto-openapi.spec.v2@v1.0+protobuf"];
 const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 static DOCUMENTS: LazyLock<Documents> = LazyLock::new(Documents::new);
@@ -52,7 +53,7 @@ impl Documents {
             .collect();
         let v2 = openapi::v2();
         Self {
-            v2_protobuf: Document::new(openapi::to_protobuf(&v2), PROTOBUF[0], UNCACHED),
+            v2_protobuf: Document::new(openapi::to_protobuf(&v2), PROTOBUF_V2, UNCACHED),
             v2: json(&v2),
             v3: json(&json!({"paths": paths})),
             below,
@@ -104,33 +105,12 @@ fn choose<'a>(
     json: &'a Document,
     protobuf: Option<&'a Document>,
 ) -> Option<&'a Document> {
-    accepted(headers).into_iter().find_map(|media_type| match media_type {
-        JSON | "application/*" | "*/*" => Some(json),
-        other => protobuf.filter(|_| PROTOBUF.contains(&other)),
+    let accept = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let Some(clauses) = accept::clauses(accept) else { return Some(json) };
+    clauses.iter().find_map(|clause| match clause {
+        clause if clause.takes("application", "json") => Some(json),
+        clause => protobuf.filter(|_| PROTOBUF.iter().any(|subtype| clause.takes("application", subtype))),
     })
-}
-
-/// The media types that a client accepts, those first that it likes best (`goautoneg.ParseAccept`).
-fn accepted(headers: &HeaderMap) -> Vec<&str> {
-    let mut accepted: Vec<(&str, f32)> = headers
-        .get_all(ACCEPT)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(|clause| {
-            let mut parts = clause.split(';').map(str::trim);
-            let media_type = parts.next().unwrap_or_default();
-            let quality = parts.find_map(|part| part.strip_prefix("q=")?.parse().ok());
-            (media_type, quality.unwrap_or(1.0))
-        })
-        .filter(|(media_type, _)| !media_type.is_empty())
-        .collect();
-    if accepted.is_empty() {
-        return vec!["*/*"];
-    }
-    accepted.retain(|(_, quality)| *quality > 0.0);
-    accepted.sort_by(|(_, one), (_, other)| other.total_cmp(one));
-    accepted.into_iter().map(|(media_type, _)| media_type).collect()
 }
 
 /// As there: a bare status.
