@@ -11,6 +11,7 @@ mod faults;
 mod floods;
 mod formats;
 mod identity;
+mod kubectl;
 mod last_known;
 mod layers;
 mod members;

@@ -59,6 +59,16 @@ impl Stage {
         Self::of(fleet, adapter)
     }
 
+    /// Registers more of its APIs with the aggregation layer and waits until they can be found there.
+    pub async fn register(&self, names: &[&str]) {
+        self.fleet.register(&self.adapter, names).expect("they are APIServices' names");
+        for name in names {
+            let available = tokio::time::timeout(GENEROUS, self.fleet.plane.available(name)).await;
+            available.expect("it is available in time").expect("it is registered");
+        }
+        self.fleet.plane.poll_discovery_now(names[0]).await.expect("it is registered");
+    }
+
     /// The member of this number, counted from 0.
     pub fn member(&self, index: usize) -> &Member {
         &self.fleet.members[index]
