@@ -33,6 +33,9 @@ pub enum FieldSelectorError {
     /// A backslash before something else than a backslash, a comma or an equals sign.
     #[error("invalid field selector: invalid escape sequence: {0}")]
     Escape(String),
+    /// An equals sign in a value without a backslash before it; Go names it by its number.
+    #[error("invalid field selector: unescaped character in value: 61")]
+    Unescaped,
     /// A field that these objects cannot be selected by.
     #[error("{0:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")]
     Field(String),
@@ -90,15 +93,11 @@ impl FromStr for FieldSelector {
 impl Requirement {
     fn read(term: &str, whole: &str) -> Result<Self, FieldSelectorError> {
         let syntax = || FieldSelectorError::Syntax(whole.to_owned(), term.to_owned());
-        // A field's name has no operator in it, so the first one is where it ends.
-        let at = term.find(['=', '!']).ok_or_else(syntax)?;
-        let (field, rest) = term.split_at(at);
-        let (equal, value) = if let Some(value) = rest.strip_prefix("!=") {
-            (false, value)
-        } else if let Some(value) = rest.strip_prefix("==") {
-            (true, value)
-        } else {
-            (true, rest.strip_prefix('=').ok_or_else(syntax)?)
+        // A field's name has no operator in it, so the first one is where it ends; each has an equals sign.
+        let (field, value) = term.split_once('=').ok_or_else(syntax)?;
+        let (equal, field, value) = match field.strip_suffix('!') {
+            Some(field) => (false, field, value),
+            None => (true, field, value.strip_prefix('=').unwrap_or(value)),
         };
         let value = unescaped(value)?;
         let field = match field {
@@ -126,12 +125,17 @@ fn terms(text: &str) -> Vec<&str> {
 
 /// `fields.UnescapeValue`: an equals sign must be escaped, too.
 fn unescaped(value: &str) -> Result<String, FieldSelectorError> {
-    let invalid = || FieldSelectorError::Escape(value.to_owned());
     let (mut plain, mut characters) = (String::with_capacity(value.len()), value.chars());
     while let Some(character) = characters.next() {
         plain.push(match character {
-            '\\' => characters.next().filter(|next| matches!(next, '\\' | ',' | '=')).ok_or_else(invalid)?,
-            '=' => return Err(invalid()),
+            '\\' => match characters.next() {
+                Some(next @ ('\\' | ',' | '=')) => next,
+                other => {
+                    let sequence = ['\\'].into_iter().chain(other).collect();
+                    return Err(FieldSelectorError::Escape(sequence));
+                }
+            },
+            '=' => return Err(FieldSelectorError::Unescaped),
             other => other,
         });
     }
@@ -183,7 +187,14 @@ mod tests {
             error("spec.nodeName=n"),
             r#""spec.nodeName" is not a known field selector: only "metadata.name", "metadata.namespace""#
         );
-        assert!(error("metadata.name=a=b").contains("invalid escape sequence"));
-        assert!(error(r"metadata.name=a\b").contains("invalid escape sequence"));
+        assert_eq!(
+            error("a!b=c"),
+            r#""a!b" is not a known field selector: only "metadata.name", "metadata.namespace""#
+        );
+        let unescaped = "invalid field selector: unescaped character in value: 61";
+        assert_eq!(error("metadata.name=a=b"), unescaped);
+        let escape = r"invalid field selector: invalid escape sequence: \";
+        assert_eq!(error(r"metadata.name=a\b"), format!("{escape}b"));
+        assert_eq!(error(r"metadata.name=a\"), escape);
     }
 }
