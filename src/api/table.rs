@@ -36,7 +36,10 @@ pub enum IncludeObject {
 
 /// A value of `includeObject` that there is not.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unrecognized includeObject value: {0:?}; use None, Metadata or Object")]
+#[error(
+    "Unable to convert to Table as requested: includeObject: Invalid value: {0:?}: must be 'Metadata', 'Object', 'None', \
+     or empty"
+)]
 pub struct IncludeObjectError(String);
 
 /// A `PartialObjectMetadataList`.

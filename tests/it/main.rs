@@ -22,6 +22,7 @@ mod pressure;
 mod process;
 mod raw;
 mod reference;
+mod representations;
 mod resource_metrics;
 mod rotation;
 mod scale;

@@ -16,9 +16,10 @@ use super::super::negotiation::accepted;
 use super::super::request_info::RequestInfo;
 use super::uncached;
 use crate::answer::{Answer, Form, Key};
-use crate::api::codec::negotiate::Offer;
+use crate::api::codec::negotiate::{Offer, Representation};
 use crate::api::custom_metrics::Version;
 use crate::api::selector::{Requirement, Selector};
+use crate::api::table::IncludeObject;
 use crate::gather::query::Query;
 use crate::process::budget::Claim;
 
@@ -68,7 +69,10 @@ impl<'a> Asking<'a> {
         }
         let Asked { query, clusters, version, offer, mistaken } = read()?;
         let (encoding, representation) = accepted(self.headers, self.info, offer)?;
-        let include_object = self.info.parameter("includeObject").parse()?;
+        let include_object = match representation {
+            Representation::Table(_) => self.info.parameter("includeObject").parse()?,
+            _ => IncludeObject::default(),
+        };
         let form = Form { encoding, representation, include_object, version };
         // What is left after that is for merging and for the way back, so that late members cost only their own values.
         let member_timeout = self.serving.answers.member_timeout().min(self.allowed * 9 / 10);
