@@ -1,5 +1,7 @@
 //! Which build this is, in the shape of `version.Info` of k8s.io/apimachinery.
 
+use std::env;
+
 use serde::Serialize;
 
 /// What `/version` and `version -o json` say. What is not known of a build is empty, as in Go.
@@ -34,6 +36,15 @@ pub struct Info {
     pub platform: String,
 }
 
+/// The architecture by Go's name for it.
+fn architecture() -> &'static str {
+    match env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
 impl Info {
     /// This build.
     pub fn current() -> Self {
@@ -51,7 +62,7 @@ impl Info {
             build_date: "1970-01-01T00:00:00Z",
             go_version: "",
             compiler: "rustc",
-            platform: format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH),
+            platform: format!("{}/{}", env::consts::OS, architecture()),
         }
     }
 }
