@@ -18,6 +18,7 @@ mod layers;
 mod members;
 mod membership;
 mod openapi;
+mod outcomes;
 mod paths;
 mod pressure;
 mod process;
