@@ -7,6 +7,7 @@ mod churn;
 mod cli;
 mod contract;
 mod discovery;
+mod encodings;
 mod external_metrics;
 mod faults;
 mod floods;
