@@ -1,9 +1,10 @@
 //! CPU and memory as kubectl shows them, old and new, through the control plane.
 
+use http::StatusCode;
 use serde_json::Value;
 use testkit::control_plane::RESOURCE_METRICS;
 use testkit::member::wire::{ContainerMetrics, NodeMetrics, PodMetrics};
-use testkit::member::{Formats, Member, MemberOptions};
+use testkit::member::{Fault, Formats, Member, MemberOptions};
 use testkit::{Kubectl, kubectls};
 
 use crate::stage::{CLUSTER_LABEL, Stage};
@@ -55,6 +56,8 @@ async fn top_shows_the_pods_of_all_clusters() {
         for (command, expected) in [
             ("top pods", vec![heading, first, second, "shared-0 1m 1Mi", "shared-0 1500m 1Mi"]),
             ("top pods -l app=sample-app", vec![heading, first, second]),
+            ("top pods -l app=sample-app --use-protocol-buffers=false", vec![heading, first, second]),
+            ("top pods -l app=sample-app --use-protocol-buffers=true", vec![heading, first, second]),
             ("top pods -n other", vec![heading, "lone 40m 20Mi"]),
             ("top pods -n nowhere", vec![]),
             ("top pod sample-app-member2-0001", vec![heading, second]),
@@ -176,6 +179,20 @@ async fn get_shows_where_pods_and_nodes_are_in_json_and_yaml() {
         let yaml = printed(&kubectl, "get nodes.metrics.k8s.io member2-node-1 -o yaml").await;
         for line in ["kind: NodeMetrics", "resource.karmada.io/query-from-cluster: member2", "cpu: 137m"] {
             assert!(yaml.iter().any(|printed| printed == line), "{kubectl}: {line} is not in {yaml:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_says_which_clusters_are_missing_and_shows_the_others() {
+    let stage = stage().await;
+    stage.member(1).fault(Fault::Status(StatusCode::INTERNAL_SERVER_ERROR, "boom".to_owned()));
+    for kubectl in all(&stage) {
+        for command in [["top", "pods"], ["get", "pods.metrics.k8s.io"]] {
+            let (shown, aside) = kubectl.run_and_listen(&command).await.expect("kubectl succeeds");
+            assert!(shown.contains("member1-0001") && !shown.contains("member2-0001"), "{kubectl}: {shown}");
+            let warning = "Warning: values of 1 cluster are missing: member2: HTTP 500: boom";
+            assert_eq!(aside.trim(), warning, "{kubectl} {command:?}");
         }
     }
 }

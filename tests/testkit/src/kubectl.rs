@@ -69,6 +69,14 @@ impl Kubectl {
     /// # Errors
     /// If it cannot be run, fails, or takes longer than a minute; with what it says.
     pub async fn run(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        Ok(self.run_and_listen(arguments).await?.0)
+    }
+
+    /// The same, and what it says beside that: the warnings of servers.
+    ///
+    /// # Errors
+    /// As [`Kubectl::run`].
+    pub async fn run_and_listen(&self, arguments: &[&str]) -> anyhow::Result<(String, String)> {
         let home = self.kubeconfig.parent().context("the kubeconfig is in no directory")?;
         let mut command = Command::new(&self.binary);
         // Each has a home of its own: one would read what another of them has kept of discovery.
@@ -77,9 +85,7 @@ impl Kubectl {
             .arg("--kubeconfig")
             .arg(&self.kubeconfig)
             .args(arguments);
-        let (printed, _) =
-            output_of(&mut command).await.with_context(|| format!("{self} {}", arguments.join(" ")))?;
-        Ok(printed)
+        output_of(&mut command).await.with_context(|| format!("{self} {}", arguments.join(" ")))
     }
 }
 
