@@ -45,7 +45,9 @@ const HANDSHAKES: usize = 16;
 ///
 /// # Errors
 /// If the process cannot start: a file, a flag or the control plane's answer is not as it must be.
-pub async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub async fn serve(mut config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    // What is left of a request's time is for merging, and for the way back.
+    config.members.timeout = config.members.timeout.min(config.serving.request_timeout / 10 * 9);
     let address = SocketAddr::new(config.serving.bind_address, config.serving.port);
     let secure =
         listener::bind(address).await.with_context(|| format!("--secure-port: {address} cannot be bound"))?;

@@ -32,7 +32,7 @@ use crate::process::work;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
     /// What is asked.
-    pub query: Query,
+    pub query: Arc<Query>,
     /// Requirements on the cluster label: which clusters are asked.
     pub clusters: Vec<Requirement>,
     /// How the client wants to see it.
@@ -165,7 +165,6 @@ impl Kitchen {
         let fleet = self.fleet.borrow().clone();
         let chosen =
             |cluster: &str| clusters.iter().all(|requirement| requirement.matches_label(Some(cluster)));
-        let query = Arc::new(query);
         let asked = self.gather.ask_all(&fleet, &query, claim, chosen, member_timeout).await;
         let Gathered { answers, room } =
             asked.map_err(|error| Status::too_many_requests(error.to_string()))?;

@@ -1,7 +1,5 @@
 //! `meta.k8s.io`: objects as a table or as mere metadata, for people and for clients that need no more.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use super::codec::negotiate::MetaVersion;
 use super::codec::protobuf::Writer;
 use super::codec::{Encode, json};
@@ -10,7 +8,8 @@ use super::quantity::Quantity;
 use super::resource_metrics::{ObjectMetrics, Resource};
 use super::text::Text;
 
-/// A `Table` with a row for each object, as metrics-server makes it (`addPodMetricsToTable`).
+/// A `Table` with a row for each object, as metrics-server makes it (`addPodMetricsToTable`): the first object says which
+/// columns there are.
 pub struct Table<'a> {
     /// The version to write it in.
     pub version: MetaVersion,
@@ -58,6 +57,8 @@ pub struct Metadata<'a> {
     pub item: ObjectMetrics<'a>,
 }
 
+/// More resources than these are not shown.
+const COLUMNS: usize = 16;
 /// The columns of resources where no object says which there are.
 const USUAL: [&str; 2] = ["cpu", "memory"];
 
@@ -77,11 +78,8 @@ impl std::str::FromStr for IncludeObject {
 impl Table<'_> {
     /// The JSON; a table has no protobuf form.
     pub fn to_json(&self) -> Vec<u8> {
-        let totals: Vec<_> = self.items.iter().map(|item| total(item.item.usage())).collect();
-        let mut resources: BTreeSet<String> = totals.iter().flat_map(BTreeMap::keys).cloned().collect();
-        if resources.is_empty() {
-            resources.extend(USUAL.map(str::to_owned));
-        }
+        let first = self.items.first().map(|item| item.item.usage());
+        let resources = first.map_or_else(|| USUAL.map(str::to_owned).to_vec(), |usage| names(&usage));
         let mut out = Vec::with_capacity(512 + self.items.len() * 384);
         let group_version = self.version.group_version();
         json::display(
@@ -98,14 +96,12 @@ impl Table<'_> {
         out.push(b',');
         column(&mut out, "Window", "duration", "");
         out.extend_from_slice(br#"],"rows":["#);
-        json::separated(&mut out, self.items.iter().zip(&totals), |out, (item, total)| {
+        json::separated(&mut out, &self.items, |out, item| {
             out.extend_from_slice(br#"{"cells":["#);
             json::string(out, item.item.name());
+            let usage = item.item.usage();
             for resource in &resources {
-                match total.get(resource) {
-                    Some(amount) => json::display(out, format_args!(",\"{amount}\"")),
-                    None => out.extend_from_slice(b",\"0\""),
-                }
+                json::display(out, format_args!(",\"{}\"", total(&usage, resource)));
             }
             json::display(out, format_args!(r#","{}"],"object":"#, item.item.window()));
             match self.include {
@@ -195,15 +191,32 @@ fn partial(out: &mut Vec<u8>, item: ObjectMetrics<'_>, version: MetaVersion) {
     out.push(b'}');
 }
 
-/// What all containers take together.
-fn total(usage: Usage<'_>) -> BTreeMap<String, Quantity> {
-    let amounts = match usage {
-        Usage::Node(amounts) => vec![amounts],
-        Usage::Pod(containers) => containers.into_iter().map(|container| container.usage).collect(),
+/// The resources that the containers of the first object have, sorted; they are the columns.
+fn names(usage: &Usage<'_>) -> Vec<String> {
+    let names = amounts(usage).flat_map(Amounts::iter).map(|(name, _)| name.decode().into_owned());
+    let mut names: Vec<String> = names.collect();
+    names.sort_unstable();
+    names.dedup();
+    names.truncate(COLUMNS);
+    names
+}
+
+/// What all containers take of a resource together.
+fn total(usage: &Usage<'_>, resource: &str) -> Quantity {
+    let of_resource = |amounts: &Amounts<'_>, total: &mut Quantity| {
+        let found = amounts.iter().find(|(name, _)| *name == Text::Plain(resource));
+        found.into_iter().for_each(|(_, amount)| total.add(amount));
     };
-    let mut total = BTreeMap::<String, Quantity>::new();
-    for (name, amount) in amounts.iter().flat_map(Amounts::iter) {
-        total.entry(name.decode().into_owned()).or_default().add(amount);
-    }
-    total
+    amounts(usage).fold(Quantity::ZERO, |mut total, amounts| {
+        of_resource(amounts, &mut total);
+        total
+    })
+}
+
+fn amounts<'u, 'a>(usage: &'u Usage<'a>) -> impl Iterator<Item = &'u Amounts<'a>> {
+    let (node, containers) = match usage {
+        Usage::Node(amounts) => (Some(amounts), &[][..]),
+        Usage::Pod(containers) => (None, &containers[..]),
+    };
+    node.into_iter().chain(containers.iter().map(|container| &container.usage))
 }

@@ -90,7 +90,10 @@ impl Discovery {
             tokio::select! {
                 changed = self.fleet.changed() => if changed.is_err() { return },
                 () = news.notified() => {}
-                result = fleet_known.wait_for(|known| *known), if !known => known = result.is_ok(),
+                result = fleet_known.wait_for(|known| *known), if !known => match result {
+                    Ok(_) => known = true,
+                    Err(_) => return,
+                },
             }
         }
     }
@@ -228,6 +231,7 @@ async fn custom_metrics(member: &Member) -> Result<Discovered, Unknown> {
 
 /// What a member lists for a group version; `None` if it does not have that.
 async fn resources(member: &Member, group_version: &str) -> Result<Option<Vec<Entry>>, Unknown> {
+    member.token().await;
     let reply = member.get(&format!("/apis/{group_version}"), Claim::Exempt).await?;
     match reply.status {
         StatusCode::OK => Ok(Some(entries(&reply.content_type, &reply.body)?)),

@@ -41,6 +41,8 @@ pub struct Gathered {
 
 /// Asks members.
 pub struct Gather {
+    /// How long a member has at least before its silence says something of it; a client may have less time.
+    patience: Duration,
     late: Duration,
     /// What stands in, if anything does.
     last_known: Option<Arc<LastKnown>>,
@@ -52,6 +54,7 @@ impl Gather {
     pub fn new(config: &Members, metrics: Arc<GatherMetrics>) -> Self {
         let stands_in = config.on_failure == OnMemberFailure::LastKnown;
         Self {
+            patience: config.timeout,
             late: config.last_known.late,
             last_known: stands_in.then(|| Arc::new(LastKnown::new(config.last_known))),
             metrics,
@@ -126,18 +129,27 @@ impl Gather {
         claim: Claim,
         timeout: Duration,
     ) -> Asked {
+        let begun = Instant::now();
+        if tokio::time::timeout(timeout, member.token()).await.is_err() {
+            return (Outcome::Failure(Failure::Throttled), None);
+        }
+        let left = timeout.saturating_sub(begun.elapsed());
+        let begun = Instant::now();
         let mut asking = Box::pin(outcome::ask(member.clone(), query.clone(), claim));
-        let (outcome, room) = match tokio::time::timeout(timeout, &mut asking).await {
+        let (outcome, room, in_time) = match tokio::time::timeout(left, &mut asking).await {
             Ok((outcome, room)) => {
                 self.keep(member, query, &outcome);
-                (outcome, room)
+                (outcome, room, true)
             }
             Err(_) => {
                 self.await_late(member, query, asking);
-                (Outcome::Failure(member.too_late(timeout)), None)
+                (Outcome::Failure(member.too_late(timeout)), None, false)
             }
         };
-        member.note(query.group(), || query.path(member.version()), outcome.failure());
+        // That a client was in a hurry says nothing of the member.
+        if in_time || timeout >= self.patience {
+            member.note(query.group(), query.path(member.version()), begun, outcome.failure());
+        }
         (outcome, room)
     }
 

@@ -16,7 +16,7 @@ use crate::member::{Failure, Member};
 use crate::process::budget::{Claim, Share};
 use crate::process::work;
 
-use super::query::{CustomQuery, Query};
+use super::query::{CustomQuery, Query, Question};
 
 /// What came of asking one member.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// All that [`Outcome::cause`] says.
-    pub(super) const CAUSES: [&'static str; 13] = [
+    pub(super) const CAUSES: [&'static str; 14] = [
         "Found",
         "NotFound",
         "NotReady",
@@ -49,6 +49,7 @@ impl Outcome {
         "Silent",
         "Timeout",
         "Skipped",
+        "Throttled",
         "Unauthorized",
         "Forbidden",
         "HTTPStatus",
@@ -79,11 +80,11 @@ pub(super) type Asked = (Outcome, Option<Share>);
 
 /// Asks a member, in the version that it has.
 pub(super) async fn ask(member: Arc<Member>, query: Arc<Query>, claim: Claim) -> Asked {
-    let undiscovered = matches!(*query, Query::Custom(_)) && member.discovered().is_none();
+    let undiscovered = matches!(query.question(), Question::Custom(_)) && member.discovered().is_none();
     // Where discovery found no such API it may have come since: a query is not gated on discovery.
-    let reply = match member.get(&query.path(member.version()), claim).await {
+    let reply = match member.get(query.path(member.version()), claim).await {
         Ok(reply) if undiscovered && lacks_version(&reply) => {
-            member.get(&query.path(Version::V1Beta1), claim).await
+            member.get(query.path(Version::V1Beta1), claim).await
         }
         other => other,
     };
@@ -126,7 +127,7 @@ async fn read_page(query: &Query, content_type: &str, body: Bytes) -> Outcome {
 /// prometheus-adapter answers 500 for a kind of object that its cluster lacks; its discovery tells the two apart.
 /// That holds for custom metrics alone: KEDA's discovery of external ones lists a placeholder.
 fn knows_others_only(member: &Member, query: &Query) -> bool {
-    let Query::Custom(query) = query else { return false };
+    let Question::Custom(query) = query.question() else { return false };
     let lacks = |query: &CustomQuery, catalog: &Catalog| {
         !catalog.is_empty() && !catalog.contains(query.resource(), &query.metric)
     };

@@ -32,6 +32,9 @@ pub enum Failure {
     /// It failed again and again and is not asked until it answers in the background.
     #[error("not asked, since it failed again and again: {}", .0.cause)]
     Skipped(Skip),
+    /// It was not asked, since it is asked as often as it may be.
+    #[error("not asked, since it is asked as often as it may be (--cluster-api-qps)")]
+    Throttled,
     /// An answer that is neither a success nor a 404.
     #[error("HTTP {}{}", .status.as_u16(), colon(.message))]
     Status {
@@ -93,6 +96,7 @@ impl Failure {
             Self::Silent => "Silent",
             Self::Timeout(_) => "Timeout",
             Self::Skipped(_) => "Skipped",
+            Self::Throttled => "Throttled",
             Self::Status { status: StatusCode::UNAUTHORIZED, .. } => "Unauthorized",
             Self::Status { status: StatusCode::FORBIDDEN, .. } => "Forbidden",
             Self::Status { .. } => "HTTPStatus",

@@ -5,7 +5,7 @@
 //! not, and then for that API alone. Failures that come at once, such as an HTTP status, cost nobody time and skip nothing.
 
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use futures::StreamExt as _;
@@ -13,6 +13,7 @@ use futures::stream::FuturesUnordered;
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::transport::Transport;
 use super::{Failure, Member};
 use crate::api::group::Group;
 use crate::process::budget::Claim;
@@ -22,9 +23,6 @@ const FAILURES: u32 = 3;
 /// The first and the longest pause between two attempts in the background. A member is taken back within the
 /// longest one and its jitter.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_millis(800));
-/// How many attempts may be under way: one that hangs must not keep the next from succeeding.
-const ATTEMPTS: usize = 4;
-
 /// Why a member is not asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Skip {
@@ -46,8 +44,16 @@ pub(super) struct Health {
 struct Breaker(Mutex<State>);
 
 enum State {
-    Asked { failures: u32 },
-    Skipped { skip: Skip, _looking: AbortOnDropHandle<()> },
+    Asked {
+        /// How many in a row.
+        failures: u32,
+        /// When it last answered, and to what.
+        answered: Option<(Instant, Arc<str>)>,
+    },
+    Skipped {
+        skip: Skip,
+        _looking: AbortOnDropHandle<()>,
+    },
 }
 
 /// What is looked after.
@@ -55,13 +61,13 @@ enum State {
 enum Patient {
     /// The API server.
     Server,
-    /// A metrics API, by a path that it failed to answer.
-    Api(Group, String),
+    /// A metrics API, by the path that it answered last, else by one that it failed to answer.
+    Api(Group, Arc<str>),
 }
 
 impl Default for State {
     fn default() -> Self {
-        Self::Asked { failures: 0 }
+        Self::Asked { failures: 0, answered: None }
     }
 }
 
@@ -74,23 +80,27 @@ impl Health {
         &self,
         member: &Arc<Member>,
         group: Group,
-        path: impl FnOnce() -> String,
+        path: &Arc<str>,
+        begun: Instant,
         failure: Option<&Failure>,
     ) {
         let api = self.api(group);
         match failure {
             Some(failure @ (Failure::Connect(_) | Failure::Silent)) => {
-                self.server.failed(member, failure, || Patient::Server);
+                self.server.failed(member, begun, failure, |_| Patient::Server);
             }
             Some(failure @ (Failure::Lost(_) | Failure::Timeout(_))) => {
-                self.server.answered();
-                api.failed(member, failure, || Patient::Api(group, path()));
+                self.server.answered(path);
+                let patient = |answered: Option<Arc<str>>| {
+                    Patient::Api(group, answered.unwrap_or_else(|| path.clone()))
+                };
+                api.failed(member, begun, failure, patient);
             }
             // What was not asked says nothing.
-            Some(Failure::NotReady | Failure::Skipped(_) | Failure::NoRoom(_)) => {}
+            Some(Failure::NotReady | Failure::Skipped(_) | Failure::Throttled | Failure::NoRoom(_)) => {}
             _ => {
-                self.server.answered();
-                api.answered();
+                self.server.answered(path);
+                api.answered(path);
             }
         }
     }
@@ -115,18 +125,29 @@ impl Breaker {
         }
     }
 
-    fn answered(&self) {
-        if let State::Asked { failures } = &mut *self.state() {
+    fn answered(&self, path: &Arc<str>) {
+        if let State::Asked { failures, answered } = &mut *self.state() {
             *failures = 0;
+            *answered = Some((Instant::now(), path.clone()));
         }
     }
 
-    fn failed(&self, member: &Arc<Member>, failure: &Failure, patient: impl FnOnce() -> Patient) {
+    fn failed(
+        &self,
+        member: &Arc<Member>,
+        begun: Instant,
+        failure: &Failure,
+        patient: impl FnOnce(Option<Arc<str>>) -> Patient,
+    ) {
         let mut state = self.state();
-        let State::Asked { failures } = &mut *state else { return };
+        let State::Asked { failures, answered } = &mut *state else { return };
+        // What has answered others since is not to blame as a whole: some questions take it too long.
+        if answered.as_ref().is_some_and(|(answered, _)| *answered >= begun) {
+            return;
+        }
         *failures += 1;
         if *failures >= FAILURES {
-            let patient = patient();
+            let patient = patient(answered.take().map(|(_, path)| path));
             let skip = Skip { unreachable: failure.is_unreachable(), cause: failure.to_string() };
             let (cluster, what, cause) = (member.name(), patient.name(), &skip.cause);
             tracing::warn!(cluster, what, cause, "cluster is skipped until it answers in the background");
@@ -145,6 +166,22 @@ impl Patient {
         match self {
             Self::Server => "API server",
             Self::Api(group, _) => group.name(),
+        }
+    }
+
+    /// How many attempts may be under way: one that hangs on the way to an API server must not keep the next from
+    /// succeeding, and a metrics API that is overloaded must not be asked more than it was.
+    fn attempts(&self) -> usize {
+        match self {
+            Self::Server => 4,
+            Self::Api(..) => 1,
+        }
+    }
+
+    async fn answers(&self, transport: &Transport) -> bool {
+        match self {
+            Self::Server => transport.probe().await.is_ok(),
+            Self::Api(_, path) => transport.get(path, super::ACCEPT, Claim::Bounded).await.is_ok(),
         }
     }
 }
@@ -169,21 +206,14 @@ async fn look_after(member: Weak<Member>, patient: Patient) {
                 },
             }
         }
-        let Some(member) = member.upgrade() else { return };
-        if attempts.len() < ATTEMPTS {
+        // An attempt keeps no member alive that has left the fleet.
+        let Some((transport, limit)) = member.upgrade().map(|member| (member.transport(), member.timeout))
+        else {
+            return;
+        };
+        if attempts.len() < patient.attempts() {
             let patient = patient.clone();
-            attempts.push(async move { answers(&member, &patient).await });
+            attempts.push(async move { timeout(limit, patient.answers(&transport)).await.unwrap_or(false) });
         }
     }
-}
-
-async fn answers(member: &Member, patient: &Patient) -> bool {
-    let transport = member.transport();
-    let asking = async {
-        match patient {
-            Patient::Server => transport.probe().await.is_ok(),
-            Patient::Api(_, path) => transport.get(path, super::ACCEPT, Claim::Exempt).await.is_ok(),
-        }
-    };
-    timeout(member.timeout, asking).await.unwrap_or(false)
 }

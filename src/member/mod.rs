@@ -112,10 +112,16 @@ impl Member {
         self.health.skipped(group)
     }
 
-    /// Takes note of how a query for a path of an API ended: a member that fails again and again is skipped, and looked
-    /// after in the background.
-    pub fn note(self: &Arc<Self>, group: Group, path: impl FnOnce() -> String, failure: Option<&Failure>) {
-        self.health.note(self, group, path, failure);
+    /// Takes note of how a request for a path of an API ended that began at `begun`: a member that fails again and again
+    /// is skipped, and looked after in the background.
+    pub fn note(
+        self: &Arc<Self>,
+        group: Group,
+        path: &Arc<str>,
+        begun: std::time::Instant,
+        failure: Option<&Failure>,
+    ) {
+        self.health.note(self, group, path, begun, failure);
     }
 
     /// How it is reached at present.
@@ -135,15 +141,19 @@ impl Member {
         Ok(true)
     }
 
-    /// Asks for a path, encoded already, when the rate allows it. `claim` says whether the room for answers bounds it.
-    /// If the credentials have been replaced by the time that they fail, it asks once more with the new ones.
+    /// Waits until the rate allows one more request.
+    pub async fn token(&self) {
+        if let Some(rate) = &self.rate {
+            rate.token().await;
+        }
+    }
+
+    /// Asks for a path, encoded already. `claim` says whether the room for answers bounds it. If the credentials have been
+    /// replaced by the time that they fail, it asks once more with the new ones.
     ///
     /// # Errors
     /// If no whole answer came.
     pub async fn get(&self, path: &str, claim: Claim) -> Result<Reply, Failure> {
-        if let Some(rate) = &self.rate {
-            rate.token().await;
-        }
         let transport = self.transport();
         let result = transport.get(path, ACCEPT, claim).await;
         let renewed = match &result {

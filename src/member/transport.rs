@@ -175,7 +175,10 @@ impl Transport {
         }
         let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
         let media_type = content_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
-        Ok(Reply { status: head.status, content_type: media_type, body: bytes.freeze(), room })
+        // It may be kept for long, and only what it holds is counted.
+        let spare = bytes.capacity() - bytes.len();
+        let body = if spare > bytes.len() / 8 { Bytes::copy_from_slice(&bytes) } else { bytes.freeze() };
+        Ok(Reply { status: head.status, content_type: media_type, body, room })
     }
 }
 

@@ -31,11 +31,9 @@ pub fn merge<'a>(
     }
     // Pages come in the order of their clusters, and a stable sort keeps it.
     seen.sort_by(|one, other| one.series().cmp(&other.series()));
-    let groups: Vec<&[Seen<'a>]> = match rule {
-        ExternalMerge::Each => seen.chunks(1).collect(),
-        _ => seen.chunk_by(|one, other| one.series() == other.series()).collect(),
-    };
-    groups.into_iter().map(|group| one(group, rule, cluster_label)).collect()
+    let alike =
+        |one: &Seen<'a>, other: &Seen<'a>| rule != ExternalMerge::Each && one.series() == other.series();
+    seen.chunk_by(alike).map(|group| one(group, rule, cluster_label)).collect()
 }
 
 /// What the item's series is called, without a tag of ours that the member may have given it itself.

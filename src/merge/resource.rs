@@ -7,7 +7,9 @@ use crate::api::resource_metrics::ObjectMetrics;
 use crate::api::selector::Selector;
 
 /// The objects of all pages that both selectors accept, ordered by namespace, name and cluster; `cluster_label` is the
-/// annotation that names each one's cluster. Members are sent the selectors too, but may not know them all.
+/// annotation that names each one's cluster. Members are sent the selectors too, and may pass over those for fields.
+/// An object without labels is believed to have been chosen by its member: old versions of metrics-server choose by the
+/// labels of the pod and leave them out of its metrics.
 pub fn merge<'a>(
     pages: &'a Pages,
     labels: &Selector,
@@ -38,6 +40,9 @@ fn is_chosen(item: ItemRef<'_>, labels: &Selector, fields: &FieldSelector) -> bo
         return true;
     }
     let metadata = item.metadata();
+    if metadata.labels.is_empty() {
+        return true;
+    }
     let own: Vec<_> = metadata.labels.iter().map(|(key, value)| (key.decode(), value.decode())).collect();
     labels.matches(|key| own.iter().find(|(name, _)| name == key).map(|(_, value)| &**value))
 }

@@ -8,7 +8,7 @@ use crate::api::page::Page;
 use crate::api::resource_metrics::Resource;
 use crate::api::status::{Cause, Details, Reason, Status};
 use crate::config::OnMemberFailure;
-use crate::gather::query::{CustomQuery, ExternalQuery, Query, ResourceQuery};
+use crate::gather::query::{CustomQuery, ExternalQuery, Query, Question, ResourceQuery};
 use crate::gather::{Answered, Outcome};
 use crate::member::Failure;
 
@@ -62,26 +62,26 @@ pub fn judge(query: &Query, answers: Vec<Answered>, on_failure: OnMemberFailure)
     if pages.is_empty() || (on_failure == OnMemberFailure::Fail && !failed.is_empty()) {
         return Verdict::Refused(unavailable(query, &failed));
     }
-    match query {
-        Query::Resource(ResourceQuery { resource, name: Some(name), .. }) if pages.len() > 1 => {
-            Verdict::Refused(conflict(*resource, name, &pages))
-        }
-        _ => Verdict::Found { pages, warning: warning(&failed) },
+    if let Question::Resource(ResourceQuery { resource, name: Some(name), .. }) = query.question()
+        && pages.len() > 1
+    {
+        return Verdict::Refused(conflict(*resource, name, &pages));
     }
+    Verdict::Found { pages, warning: warning(&failed) }
 }
 
 /// What nobody has: `provider.NewMetricNotFoundError` and `NewMetricNotFoundForError` of custom-metrics-apiserver for
 /// metrics, `errors.NewNotFound` of apimachinery for a pod or node. A list of those may be empty.
 fn not_found(query: &Query) -> Option<Status> {
-    let message = match query {
-        Query::Custom(query @ CustomQuery { metric, .. }) => {
+    let message = match query.question() {
+        Question::Custom(query @ CustomQuery { metric, .. }) => {
             let object = query.object().map(|name| format!(" {name}")).unwrap_or_default();
             format!("the server could not find the metric {metric} for {}{object}", query.resource())
         }
-        Query::External(ExternalQuery { metric, namespace, .. }) => {
+        Question::External(ExternalQuery { metric, namespace, .. }) => {
             format!("the server could not find the external metric {metric} in namespace {namespace}")
         }
-        Query::Resource(ResourceQuery { resource, name, .. }) => {
+        Question::Resource(ResourceQuery { resource, name, .. }) => {
             let (kind, name) = (resource.name(), name.as_ref()?);
             let details = Details { name: name.clone(), kind: kind.to_owned(), ..Details::default() };
             let message = format!("{kind} {name:?} not found");
@@ -107,13 +107,13 @@ fn conflict(resource: Resource, name: &str, pages: &Pages) -> Status {
 }
 
 fn unavailable(query: &Query, failed: &[Failed]) -> Status {
-    let subject = match query {
-        Query::Custom(query) => format!("the metric {} for {}", query.metric, query.resource()),
-        Query::External(query) => format!("the external metric {}", query.metric),
-        Query::Resource(ResourceQuery { resource, name: None, .. }) => {
+    let subject = match query.question() {
+        Question::Custom(query) => format!("the metric {} for {}", query.metric, query.resource()),
+        Question::External(query) => format!("the external metric {}", query.metric),
+        Question::Resource(ResourceQuery { resource, name: None, .. }) => {
             format!("metrics of {}", resource.name())
         }
-        Query::Resource(ResourceQuery { resource, name: Some(name), .. }) => {
+        Question::Resource(ResourceQuery { resource, name: Some(name), .. }) => {
             format!("metrics of {} {name:?}", resource.name())
         }
     };

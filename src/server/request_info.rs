@@ -93,12 +93,13 @@ impl RequestInfo {
         if self.verb != "list" {
             return self;
         }
-        if self.parameters.iter().any(|(key, value)| key == "watch" && is_true(value)) {
+        if self.parameters.iter().find(|(key, _)| key == "watch").is_some_and(|(_, value)| is_true(value)) {
             "watch".clone_into(&mut self.verb);
         }
         let fields: FieldSelector = self.parameter("fieldSelector").parse().unwrap_or_default();
         if let (Some(name), Some(resource)) = (fields.name(), &mut self.resource)
-            && !name.is_empty()
+            && !matches!(name, "" | "." | "..")
+            && !name.contains(['/', '%'])
         {
             name.clone_into(&mut resource.name);
         }

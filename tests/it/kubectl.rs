@@ -81,7 +81,10 @@ async fn top_shows_the_pods_of_all_clusters() {
                 ],
             ),
         ] {
-            assert_eq!(printed(&kubectl, command).await, expected, "{kubectl} {command}");
+            // 1.20 asks for JSON, and has no flag to choose.
+            if kubectl.minor() > 20 || !command.contains("protocol-buffers") {
+                assert_eq!(printed(&kubectl, command).await, expected, "{kubectl} {command}");
+            }
         }
     }
 }

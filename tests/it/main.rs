@@ -30,6 +30,7 @@ mod resource_metrics;
 mod rotation;
 mod scale;
 mod scaling;
+mod skipping;
 mod stage;
 mod transport;
 mod trust;

@@ -13,7 +13,8 @@ pub struct Clause<'a> {
 }
 
 /// The clauses of a request's Accept headers that are not ruled out, those first that the client likes best and that
-/// are most specific (`goautoneg.ParseAccept`); `None` if there are no headers, so that all is taken.
+/// are most specific; `None` if there are none to be read, so that all is taken. As `goautoneg.ParseAccept`, which however
+/// keeps what a quality of 0 rules out.
 pub fn clauses<'a>(headers: impl IntoIterator<Item = &'a str>) -> Option<Vec<Clause<'a>>> {
     let texts = headers.into_iter().flat_map(|value| value.split(','));
     let mut clauses: Vec<Clause<'_>> = texts.filter_map(Clause::read).collect();
@@ -28,7 +29,8 @@ pub fn clauses<'a>(headers: impl IntoIterator<Item = &'a str>) -> Option<Vec<Cla
 impl<'a> Clause<'a> {
     fn read(text: &'a str) -> Option<Self> {
         let mut parts = text.split(';').map(str::trim);
-        let (kind, subtype) = parts.next()?.split_once('/')?;
+        let media_type = parts.next()?;
+        let (kind, subtype) = if media_type == "*" { ("*", "*") } else { media_type.split_once('/')? };
         let parameters: Vec<(&str, &str)> = parts
             .map(|part| part.split_once('=').unwrap_or((part, "")))
             .map(|(name, value)| (name.trim(), value.trim().trim_matches('"')))

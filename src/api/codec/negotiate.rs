@@ -1,6 +1,7 @@
 //! Which encoding and which representation a client's Accept header asks for.
 //!
-//! Follows `negotiation.NegotiateMediaTypeOptions` of `k8s.io/apiserver`: the best clause that can be served wins.
+//! Follows `negotiation.NegotiateMediaTypeOptions` of `k8s.io/apiserver`: the best clause that can be served wins. A clause
+//! for metadata of the wrong kind (of a list for one object) is passed over, where Go refuses the request.
 
 use super::accept::{self, Clause};
 use super::{Encode, json, yaml};
@@ -45,11 +46,10 @@ pub enum MetaVersion {
 pub enum Offer {
     /// Nothing.
     Whole,
-    /// Tables, and metadata as the kind that is named.
-    Represented {
-        /// `PartialObjectMetadata` or `PartialObjectMetadataList`.
-        metadata: &'static str,
-    },
+    /// Tables, and metadata, of one object.
+    Object,
+    /// Tables, and metadata, of a list.
+    List,
 }
 
 /// Nothing that is accepted can be served.
@@ -152,7 +152,11 @@ fn representation(clause: &Clause<'_>, encoding: Encoding, offer: Offer) -> Opti
     if kind.is_empty() {
         return Some(Representation::Whole);
     }
-    let Offer::Represented { metadata } = offer else { return None };
+    let metadata = match offer {
+        Offer::Whole => return None,
+        Offer::Object => "PartialObjectMetadata",
+        Offer::List => "PartialObjectMetadataList",
+    };
     let version = match (clause.parameter("g"), clause.parameter("v")) {
         ("meta.k8s.io", "v1") => MetaVersion::V1,
         ("meta.k8s.io", "v1beta1") => MetaVersion::V1Beta1,
@@ -169,8 +173,6 @@ fn representation(clause: &Clause<'_>, encoding: Encoding, offer: Offer) -> Opti
 mod tests {
     use super::*;
 
-    const LIST: Offer = Offer::Represented { metadata: "PartialObjectMetadataList" };
-
     fn encoding(accept: &str) -> Result<Encoding, NotAcceptable> {
         negotiate([accept], Offer::Whole).map(|(encoding, _)| encoding)
     }
@@ -180,6 +182,7 @@ mod tests {
         let table = [
             ("", Encoding::Json),
             ("*/*", Encoding::Json),
+            ("text/html, *;q=0.5", Encoding::Json),
             ("application/*", Encoding::Json),
             ("application/vnd.kubernetes.protobuf, */*", Encoding::Protobuf),
             ("application/json, */*", Encoding::Json),
@@ -209,7 +212,7 @@ mod tests {
             "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io",
             "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io",
         ] {
-            assert_eq!(negotiate([accept], LIST), Err(NotAcceptable::Parameters), "{accept}");
+            assert_eq!(negotiate([accept], Offer::List), Err(NotAcceptable::Parameters), "{accept}");
         }
     }
 
@@ -218,11 +221,11 @@ mod tests {
         let kubectl = "application/json;as=Table;v=v1;g=meta.k8s.io,\
                        application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
         let expected = (Encoding::Json, Representation::Table(MetaVersion::V1));
-        assert_eq!(negotiate([kubectl], LIST), Ok(expected));
+        assert_eq!(negotiate([kubectl], Offer::List), Ok(expected));
         assert_eq!(encoding(kubectl), Ok(Encoding::Json));
         let metadata =
             "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1beta1";
         let expected = (Encoding::Protobuf, Representation::Metadata(MetaVersion::V1Beta1));
-        assert_eq!(negotiate(["application/json;q=0.5", metadata], LIST), Ok(expected));
+        assert_eq!(negotiate(["application/json;q=0.5", metadata], Offer::List), Ok(expected));
     }
 }

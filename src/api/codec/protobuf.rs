@@ -35,6 +35,9 @@ pub enum Malformed {
     /// A string is not UTF-8.
     #[error("a string is not UTF-8")]
     Utf8,
+    /// An object has more entries of a kind than any real one has.
+    #[error("an object has more entries than any object has")]
+    Crowded,
     /// The magic bytes are missing.
     #[error("the prefix k8s\\0 is missing")]
     Magic,

@@ -15,6 +15,9 @@ pub struct Entry {
     pub namespaced: bool,
 }
 
+/// How many metrics one member may list: what it lists is kept, and shown in several documents.
+const ENTRIES: usize = 50_000;
+
 /// Why a member's body is no discovery document.
 #[derive(Debug, Error)]
 pub enum DiscoveryError {
@@ -27,6 +30,9 @@ pub enum DiscoveryError {
     /// The body is some other object.
     #[error("the body is not an APIResourceList")]
     Kind,
+    /// The body has more entries than any metrics API lists.
+    #[error("the body lists more than {ENTRIES} entries")]
+    TooMany,
 }
 
 /// Reads a list, in Kubernetes protobuf if its media type says so, else in JSON.
@@ -34,10 +40,11 @@ pub enum DiscoveryError {
 /// # Errors
 /// If the body is anything else.
 pub fn entries(media_type: &str, body: &[u8]) -> Result<Vec<Entry>, DiscoveryError> {
-    match media_type {
+    let entries = match media_type {
         "application/vnd.kubernetes.protobuf" => from_protobuf(body),
         _ => from_json(body),
-    }
+    }?;
+    if entries.len() > ENTRIES { Err(DiscoveryError::TooMany) } else { Ok(entries) }
 }
 
 fn from_json(body: &[u8]) -> Result<Vec<Entry>, DiscoveryError> {

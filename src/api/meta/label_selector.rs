@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Entries, json_text, read_entry, write_entries};
+use super::{Bounded, Entries, add, json_text, read_entry, write_entries};
 use crate::api::codec::json;
 use crate::api::codec::protobuf::{Fields, Malformed, Writer};
 use crate::api::text::Text;
@@ -37,13 +37,14 @@ impl<'a> LabelSelector<'a> {
         let Some(raw) = serde_json::from_str::<Option<JsonSelector<'a>>>(raw)? else { return Ok(None) };
         let match_labels = raw.match_labels.unwrap_or_default().texts()?;
         let mut selector = Self { match_labels, match_expressions: Vec::new() };
-        for expression in raw.match_expressions.unwrap_or_default() {
+        for expression in raw.match_expressions.unwrap_or_default().0 {
             selector.match_expressions.push(Expression {
                 key: json_text(expression.key)?,
                 operator: json_text(expression.operator)?,
                 values: expression
                     .values
                     .unwrap_or_default()
+                    .0
                     .into_iter()
                     .map(json_text)
                     .collect::<Result<_, _>>()?,
@@ -60,8 +61,10 @@ impl<'a> LabelSelector<'a> {
         let mut selector = Self::default();
         for field in Fields::of(message) {
             match field? {
-                (1, entry) => selector.match_labels.push(read_entry(entry.bytes())?),
-                (2, expression) => selector.match_expressions.push(Expression::read(expression.bytes())?),
+                (1, entry) => add(&mut selector.match_labels, read_entry(entry.bytes())?)?,
+                (2, expression) => {
+                    add(&mut selector.match_expressions, Expression::read(expression.bytes())?)?;
+                }
                 _ => {}
             }
         }
@@ -118,7 +121,7 @@ impl<'a> Expression<'a> {
             match field? {
                 (1, text) => key = text.text()?,
                 (2, text) => operator = text.text()?,
-                (3, text) => values.push(Text::Plain(text.text()?)),
+                (3, text) => add(&mut values, Text::Plain(text.text()?))?,
                 _ => {}
             }
         }
@@ -131,7 +134,7 @@ struct JsonSelector<'a> {
     #[serde(borrow, rename = "matchLabels")]
     match_labels: Option<Entries<'a>>,
     #[serde(borrow, rename = "matchExpressions")]
-    match_expressions: Option<Vec<JsonExpression<'a>>>,
+    match_expressions: Option<Bounded<JsonExpression<'a>>>,
 }
 
 #[derive(Deserialize)]
@@ -141,7 +144,7 @@ struct JsonExpression<'a> {
     #[serde(borrow)]
     operator: Option<&'a RawValue>,
     #[serde(borrow)]
-    values: Option<Vec<Option<&'a RawValue>>>,
+    values: Option<Bounded<Option<&'a RawValue>>>,
 }
 
 #[cfg(test)]

@@ -12,6 +12,14 @@ pub use object_meta::{ObjectMeta, ObjectMetaError};
 use super::codec::protobuf::{Fields, Malformed, Writer};
 use super::text::Text;
 
+/// How many labels, containers or values one object may have. More than any real one has: each is a few bytes in a body
+/// and many in memory.
+pub const MOST: usize = 4096;
+
+/// A JSON array of at most [`MOST`] elements.
+#[derive(Debug)]
+pub struct Bounded<T>(pub Vec<T>);
+
 /// A key and its value.
 pub type Entry<'a> = (Text<'a>, Text<'a>);
 
@@ -47,6 +55,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
             fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut entries = Vec::new();
                 while let Some(entry) = map.next_entry()? {
+                    if entries.len() == MOST {
+                        return Err(serde::de::Error::custom(TOO_MANY));
+                    }
                     entries.push(entry);
                 }
                 Ok(Entries(entries))
@@ -54,6 +65,51 @@ impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
         }
         deserializer.deserialize_map(Visitor)
     }
+}
+
+const TOO_MANY: &str = "it has more entries than any object has";
+
+impl<T> Default for Bounded<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Bounded<T> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor<T>(std::marker::PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> serde::de::Visitor<'de> for Visitor<T> {
+            type Value = Bounded<T>;
+
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("an array")
+            }
+
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                let mut elements = Vec::new();
+                while let Some(element) = seq.next_element()? {
+                    if elements.len() == MOST {
+                        return Err(serde::de::Error::custom(TOO_MANY));
+                    }
+                    elements.push(element);
+                }
+                Ok(Bounded(elements))
+            }
+        }
+        deserializer.deserialize_seq(Visitor(std::marker::PhantomData))
+    }
+}
+
+/// Adds an element to those of a message in protobuf.
+///
+/// # Errors
+/// If there are [`MOST`] already.
+pub fn add<T>(elements: &mut Vec<T>, element: T) -> Result<(), Malformed> {
+    if elements.len() == MOST {
+        return Err(Malformed::Crowded);
+    }
+    elements.push(element);
+    Ok(())
 }
 
 /// A JSON string as text; an absent one or `null` is empty, as Go reads it.

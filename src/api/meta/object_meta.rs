@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Entries, Entry, json_text, read_entry, write_entries};
+use super::{Entries, Entry, add, json_text, read_entry, write_entries};
 use crate::api::codec::json;
 use crate::api::codec::protobuf::{Fields, Malformed, Writer};
 use crate::api::text::Text;
@@ -109,11 +109,11 @@ impl<'a> ObjectMeta<'a> {
                     continue;
                 }
                 11 => {
-                    meta.labels.push(read_entry(value.bytes())?);
+                    add(&mut meta.labels, read_entry(value.bytes())?)?;
                     continue;
                 }
                 12 => {
-                    meta.annotations.push(read_entry(value.bytes())?);
+                    add(&mut meta.annotations, read_entry(value.bytes())?)?;
                     continue;
                 }
                 _ => continue,

@@ -4,8 +4,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{Expected, Format, Items, Page, PageError, Span, list};
-use crate::api::codec::protobuf::Fields;
-use crate::api::meta::{Entries, Entry, json_text, read_entry};
+use crate::api::codec::protobuf::{Fields, Malformed};
+use crate::api::meta::{Entries, Entry, MOST, json_text, read_entry};
 use crate::api::quantity::Quantity;
 use crate::api::text::Text;
 use crate::api::time::Timestamp;
@@ -116,17 +116,22 @@ fn labels_of(raw: &str) -> Result<Vec<Entry<'_>>, serde_json::Error> {
 
 fn from_protobuf(body: &[u8], index: usize, message: &[u8]) -> Result<Item, PageError> {
     let mut item = Item { labels: Span::of(body, message), ..Item::default() };
+    let mut labels = 0;
     for field in Fields::of(message) {
         match field? {
             (1, name) => item.metric = Span::of(body, name.text()?.as_bytes()),
             (2, label) => {
                 read_entry(label.bytes())?;
+                labels += 1;
             }
             (3, time) => item.timestamp = list::protobuf_timestamp(index, time.bytes())?,
             (4, seconds) => item.window_seconds = Some(seconds.number()),
             (5, value) => item.value = list::protobuf_quantity(index, value.bytes())?,
             _ => {}
         }
+    }
+    if labels > MOST {
+        return Err(Malformed::Crowded.into());
     }
     Ok(item)
 }

@@ -9,7 +9,7 @@ use super::{Expected, Format, Items, Page, PageError, Span, list};
 use crate::api::codec::json;
 use crate::api::codec::protobuf::{Envelope, Fields, Value, Writer};
 use crate::api::duration::GoDuration;
-use crate::api::meta::{Entries, ObjectMeta, json_text};
+use crate::api::meta::{Bounded, Entries, ObjectMeta, add, json_text};
 use crate::api::quantity::Quantity;
 use crate::api::resource_metrics::Resource;
 use crate::api::text::Text;
@@ -198,13 +198,14 @@ impl<'a> Usage<'a> {
                 Ok(Self::Node(Amounts::from_json(index, entries)?))
             }
             Resource::Pods => {
-                let containers: Option<Vec<ContainerMetrics<'a>>> = serde_json::from_str(raw)?;
+                let containers: Option<Bounded<ContainerMetrics<'a>>> = serde_json::from_str(raw)?;
                 let container = |container: ContainerMetrics<'a>| {
                     let (name, usage) = (json_text(container.name)?, container.usage);
                     Ok(Container { name, usage: Amounts::from_json(index, usage)? })
                 };
                 containers
                     .unwrap_or_default()
+                    .0
                     .into_iter()
                     .map(container)
                     .collect::<Result<_, _>>()
@@ -227,7 +228,7 @@ impl<'a> Usage<'a> {
                             }
                         }
                         let usage = Amounts::from_protobuf(index, container.bytes(), 2)?;
-                        containers.push(Container { name: Text::Plain(name), usage });
+                        add(&mut containers, Container { name: Text::Plain(name), usage })?;
                     }
                 }
                 Ok(Self::Pod(containers))
@@ -261,7 +262,7 @@ impl<'a> Amounts<'a> {
                     _ => {}
                 }
             }
-            amounts.push((Text::Plain(name), amount));
+            add(&mut amounts, (Text::Plain(name), amount))?;
         }
         Ok(Self::sorted(amounts))
     }

@@ -195,6 +195,30 @@ fn what_is_no_pod_is_told_apart() {
     assert!(error.contains("NodeMetricsList") && error.contains("PodMetricsList"), "{error}");
 }
 
+#[test]
+fn an_object_with_more_entries_than_any_has_is_refused_before_they_take_memory() {
+    let many = |element: &str| vec![element; crate::api::meta::MOST + 1].join(",");
+    let pods = |item: String| {
+        let body =
+            format!(r#"{{"kind":"PodMetricsList","apiVersion":"metrics.k8s.io/v1beta1","items":[{item}]}}"#);
+        Page::read(Expected::List(Resource::Pods), Format::Json, body.into())
+    };
+    assert!(matches!(pods(format!(r#"{{"containers":[{}]}}"#, many("{}"))), Err(PageError::Json(_))));
+    let labels = format!(r#"{{"metadata":{{"labels":{{{}}}}}}}"#, many(r#""a":"""#));
+    assert!(matches!(pods(labels), Err(PageError::Metadata { index: 0, .. })));
+    let crowded = |expected: Expected, api_version, item: Vec<u8>| {
+        let body = crate::api::codec::protobuf::Writer::object(api_version, expected.kind(), 0, |list| {
+            list.message(2, |out| out.append(&item));
+        });
+        let read = Page::read(expected, Format::Protobuf, body.into());
+        assert!(matches!(read, Err(PageError::Protobuf(Malformed::Crowded))), "{expected:?}: {read:?}");
+    };
+    let empty = |tag: u8| [tag, 0].repeat(crate::api::meta::MOST + 1);
+    crowded(Expected::List(Resource::Pods), "metrics.k8s.io/v1beta1", empty(0x22));
+    crowded(Expected::List(Resource::Nodes), "metrics.k8s.io/v1beta1", empty(0x22));
+    crowded(Expected::ExternalValues, "external.metrics.k8s.io/v1beta1", empty(0x12));
+}
+
 proptest::proptest! {
     #[test]
     fn no_body_makes_the_reader_panic(body: Vec<u8>) {

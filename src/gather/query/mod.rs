@@ -5,6 +5,8 @@ mod external;
 mod resource;
 
 use std::fmt::Write as _;
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, OnceLock};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
@@ -20,9 +22,9 @@ use crate::api::page::Expected;
 /// apart, since encoding does not take their meaning away.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// A query of one of the metrics APIs.
+/// What is asked of one of the metrics APIs, decoded.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Query {
+pub enum Question {
     /// Of `custom.metrics.k8s.io`.
     Custom(CustomQuery),
     /// Of `external.metrics.k8s.io`.
@@ -31,39 +33,74 @@ pub enum Query {
     Resource(ResourceQuery),
 }
 
+/// A question and the paths that ask it, each encoded once. Equal queries have equal answers at the same time.
+#[derive(Debug)]
+pub struct Query {
+    question: Question,
+    /// By version of custom metrics; the other groups have one.
+    paths: [OnceLock<Arc<str>>; Version::ALL.len()],
+}
+
 impl Query {
+    /// What is asked.
+    pub fn question(&self) -> &Question {
+        &self.question
+    }
+
     /// The API that is asked.
     pub fn group(&self) -> Group {
-        match self {
-            Self::Custom(_) => Group::Custom,
-            Self::External(_) => Group::External,
-            Self::Resource(_) => Group::Resource,
+        match &self.question {
+            Question::Custom(_) => Group::Custom,
+            Question::External(_) => Group::External,
+            Question::Resource(_) => Group::Resource,
         }
     }
 
     /// The path and query that asks a member that serves this version of custom metrics; each segment is encoded by
     /// itself so that none can leave its place.
-    pub fn path(&self, version: Version) -> String {
-        match self {
-            Self::Custom(query) => query.path(version),
-            Self::External(query) => query.path(),
-            Self::Resource(query) => query.path(),
+    pub fn path(&self, version: Version) -> &Arc<str> {
+        match &self.question {
+            Question::Custom(query) => {
+                self.paths[version as usize].get_or_init(|| query.path(version).into())
+            }
+            Question::External(query) => self.paths[0].get_or_init(|| query.path().into()),
+            Question::Resource(query) => self.paths[0].get_or_init(|| query.path().into()),
         }
     }
 
     /// What a member's answer has to be.
     pub fn expected(&self) -> Expected {
-        match self {
-            Self::Custom(_) => Expected::MetricValues,
-            Self::External(_) => Expected::ExternalValues,
-            Self::Resource(ResourceQuery { resource, name: Some(_), .. }) => Expected::Object(*resource),
-            Self::Resource(ResourceQuery { resource, name: None, .. }) => Expected::List(*resource),
+        match &self.question {
+            Question::Custom(_) => Expected::MetricValues,
+            Question::External(_) => Expected::ExternalValues,
+            Question::Resource(ResourceQuery { resource, name: Some(_), .. }) => Expected::Object(*resource),
+            Question::Resource(ResourceQuery { resource, name: None, .. }) => Expected::List(*resource),
         }
     }
 
-    /// How many bytes of memory it takes, about.
+    /// How many bytes of memory it takes, about: its texts twice, decoded and as a path.
     pub fn memory(&self) -> usize {
-        size_of::<Self>() + self.path(Version::V1Beta2).len()
+        size_of::<Self>() + 2 * self.path(Version::V1Beta2).len()
+    }
+}
+
+impl From<Question> for Query {
+    fn from(question: Question) -> Self {
+        Self { question, paths: Default::default() }
+    }
+}
+
+impl PartialEq for Query {
+    fn eq(&self, other: &Self) -> bool {
+        self.question == other.question
+    }
+}
+
+impl Eq for Query {}
+
+impl Hash for Query {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.question.hash(state);
     }
 }
 

@@ -7,7 +7,7 @@ use super::query::{Asked, Asking, check_names};
 use crate::api::codec::negotiate::Offer;
 use crate::api::custom_metrics::Version;
 use crate::api::selector::Selector;
-use crate::gather::query::{CustomQuery, Query, Subject};
+use crate::gather::query::{CustomQuery, Question, Subject};
 
 const MISTAKEN: &[(&str, &str)] = &[
     ("selector", "labelSelector"),
@@ -25,8 +25,9 @@ pub(super) async fn answer(asking: Asking<'_>, version: Version, below: &[&str])
         label_selector.parse::<Selector>()?;
         let (clusters, metric_label_selector) =
             asking.choose_clusters(asking.info.parameter("metricLabelSelector"))?;
-        let query = Query::Custom(CustomQuery { subject, metric, label_selector, metric_label_selector });
-        Ok(Asked { query, clusters, version, offer: Offer::Whole, mistaken: MISTAKEN })
+        let question =
+            Question::Custom(CustomQuery { subject, metric, label_selector, metric_label_selector });
+        Ok(Asked { question, clusters, version, offer: Offer::Whole, mistaken: MISTAKEN })
     };
     asking.answer(read).await
 }

@@ -44,7 +44,8 @@ impl Document {
         let known = headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
         let fresh = known
             .flat_map(|value| value.split(','))
-            .any(|tag| matches!(tag.trim(), "*") || tag.trim() == etag);
+            .map(|tag| tag.trim().trim_start_matches("W/"))
+            .any(|tag| tag == "*" || tag == etag);
         let mut response = Response::new(if fresh { Body::empty() } else { Body::from(self.body.clone()) });
         if fresh {
             *response.status_mut() = StatusCode::NOT_MODIFIED;

@@ -7,7 +7,7 @@ use super::query::{Asked, Asking, check_names};
 use crate::api::codec::negotiate::Offer;
 use crate::api::custom_metrics::Version;
 use crate::api::external_metrics::GROUP;
-use crate::gather::query::{ExternalQuery, Query};
+use crate::gather::query::{ExternalQuery, Question};
 
 const MISTAKEN: &[(&str, &str)] = &[
     ("selector", "labelSelector"),
@@ -25,8 +25,8 @@ pub(super) async fn answer(asking: Asking<'_>, below: &[&str]) -> Result<Respons
         }
         let (clusters, label_selector) = asking.choose_clusters(asking.info.parameter("labelSelector"))?;
         let (namespace, metric) = (namespace.to_owned(), metric.to_owned());
-        let query = Query::External(ExternalQuery { namespace, metric, label_selector });
-        Ok(Asked { query, clusters, version: Version::V1Beta2, offer: Offer::Whole, mistaken: MISTAKEN })
+        let question = Question::External(ExternalQuery { namespace, metric, label_selector });
+        Ok(Asked { question, clusters, version: Version::V1Beta2, offer: Offer::Whole, mistaken: MISTAKEN })
     };
     asking.answer(read).await
 }

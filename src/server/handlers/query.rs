@@ -20,7 +20,7 @@ use crate::api::codec::negotiate::{Offer, Representation};
 use crate::api::custom_metrics::Version;
 use crate::api::selector::{Requirement, Selector};
 use crate::api::table::IncludeObject;
-use crate::gather::query::Query;
+use crate::gather::query::Question;
 use crate::process::budget::Claim;
 
 /// A request for metrics.
@@ -36,7 +36,7 @@ pub(super) struct Asking<'a> {
 
 /// What is asked, and of which clusters.
 pub(super) struct Asked {
-    pub(super) query: Query,
+    pub(super) question: Question,
     /// Requirements on the cluster label; none for all clusters.
     pub(super) clusters: Vec<Requirement>,
     /// The version of custom metrics that the client speaks; the other groups have one.
@@ -67,7 +67,7 @@ impl<'a> Asking<'a> {
         if self.method != Method::GET {
             return Err(Error::MethodNotAllowed);
         }
-        let Asked { query, clusters, version, offer, mistaken } = read()?;
+        let Asked { question, clusters, version, offer, mistaken } = read()?;
         let (encoding, representation) = accepted(self.headers, self.info, offer)?;
         let include_object = match representation {
             Representation::Table(_) => self.info.parameter("includeObject").parse()?,
@@ -75,8 +75,8 @@ impl<'a> Asking<'a> {
         };
         let form = Form { encoding, representation, include_object, version };
         // What is left after that is for merging and for the way back, so that late members cost only their own values.
-        let member_timeout = self.serving.answers.member_timeout().min(self.allowed * 9 / 10);
-        let key = Key { query, clusters, form, member_timeout, claim: self.claim };
+        let member_timeout = self.serving.answers.member_timeout().min(self.allowed / 10 * 9);
+        let key = Key { query: Arc::new(question.into()), clusters, form, member_timeout, claim: self.claim };
         let Answer { body, warning } = self
             .serving
             .answers

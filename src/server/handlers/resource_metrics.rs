@@ -7,7 +7,7 @@ use super::query::{Asked, Asking, check_names};
 use crate::api::codec::negotiate::Offer;
 use crate::api::custom_metrics::Version;
 use crate::api::resource_metrics::{GROUP, Resource};
-use crate::gather::query::{Query, ResourceQuery};
+use crate::gather::query::{Question, ResourceQuery};
 
 const MISTAKEN: &[(&str, &str)] = &[
     ("selector", "labelSelector"),
@@ -37,15 +37,14 @@ pub(super) async fn answer(asking: Asking<'_>, below: &[&str]) -> Result<Respons
             label_selector: Default::default(),
             field_selector: Default::default(),
         };
-        let mut metadata = "PartialObjectMetadata";
+        let mut offer = Offer::Object;
         if name.is_none() {
-            metadata = "PartialObjectMetadataList";
+            offer = Offer::List;
             query.label_selector = asking.info.parameter("labelSelector").parse()?;
             query.field_selector = asking.info.parameter("fieldSelector").parse()?;
         }
-        let (query, offer) = (Query::Resource(query), Offer::Represented { metadata });
-        let clusters = Vec::new();
-        Ok(Asked { query, clusters, version: Version::V1Beta2, offer, mistaken: MISTAKEN })
+        let (question, clusters) = (Question::Resource(query), Vec::new());
+        Ok(Asked { question, clusters, version: Version::V1Beta2, offer, mistaken: MISTAKEN })
     };
     asking.answer(read).await
 }
