@@ -1,6 +1,7 @@
 //! The command line. Flags have the reference adapter's names and defaults and are read as Go's pflag reads them,
 //! so that a Deployment's arguments need no change; clap gives help, suggestions and types.
 
+pub mod commands;
 mod flags;
 mod ignored;
 mod mistake;
@@ -16,6 +17,8 @@ use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, CommandFactory as _, FromArgMatches as _, Parser};
 
+use self::commands::Command;
+use self::subcommands::Subcommand;
 use crate::config::{Config, Contradiction};
 pub use ignored::Ignored;
 
@@ -30,7 +33,7 @@ pub use ignored::Ignored;
 )]
 pub struct Cli {
     #[command(subcommand)]
-    subcommand: Option<subcommands::Subcommand>,
+    subcommand: Option<Subcommand>,
     #[command(flatten)]
     serving: flags::Serving,
     #[command(flatten)]
@@ -49,6 +52,15 @@ pub struct Cli {
     logging: flags::Logging,
     #[command(flatten)]
     ignored: Ignored,
+}
+
+/// What the process is there for.
+#[derive(Debug)]
+pub enum Task {
+    /// To serve until it is told to end.
+    Serve(Box<Config>, Ignored),
+    /// To run a command and end.
+    Run(Command),
 }
 
 /// Why the process ends before it has begun.
@@ -76,13 +88,27 @@ impl Cli {
         let cli = Self::command()
             .args_override_self(true)
             .mut_args(as_pflag_reads)
+            .mut_subcommands(below)
             .try_get_matches_from(dashed(args.into_iter().map(Into::into)))
             .and_then(|matches| Self::from_arg_matches(&matches))
             .map_err(|error| mistake::stop(&error))?;
         match &cli.subcommand {
-            Some(subcommand) => Err(Stop::Asked(subcommand.answer(&Self::command()))),
-            None => Ok(cli),
+            Some(Subcommand::Text(text)) => Err(Stop::Asked(text.answer(&Self::command()))),
+            Some(Subcommand::Command(_)) | None => Ok(cli),
         }
+    }
+
+    /// What the process is there for.
+    ///
+    /// # Errors
+    ///
+    /// If flags contradict each other.
+    pub fn task(mut self) -> Result<Task, Contradiction> {
+        if let Some(Subcommand::Command(command)) = self.subcommand.take() {
+            return Ok(Task::Run(*command));
+        }
+        let ignored = self.ignored.clone();
+        Ok(Task::Serve(Box::new(self.try_into()?), ignored))
     }
 
     /// The flags that were set, are known to the reference and mean nothing here.
@@ -123,6 +149,13 @@ impl Stop {
             }
         }
     }
+}
+
+/// The flags of a subcommand, and of those below it, are read in the same way.
+fn below(subcommand: clap::Command) -> clap::Command {
+    subcommand
+        .mut_args(|arg| if arg.is_positional() { arg } else { as_pflag_reads(arg) })
+        .mut_subcommands(below)
 }
 
 /// A flag that is on or off takes a value only behind `=`; any other flag takes whatever comes next, dashes or not.

@@ -1,14 +1,15 @@
 //! `karmada-metrics-adapter`: one metrics API over all member clusters of a Karmada control plane.
 //!
 //! The layers, lowest first: `api`, `config`, `cli`, `process`, `control`, `member`, `fleet`, `gather`, `merge`,
-//! `answer`, `access`, `server`, `app`. A module uses only those before it, which `tests/it/layers.rs` checks;
-//! `docs/architecture.md` shows how a request goes through them.
+//! `answer`, `access`, `server`, `app`, `commands`. A module uses only those before it, which `tests/it/layers.rs`
+//! checks; `docs/architecture.md` shows how a request goes through them.
 
 pub mod access;
 pub mod answer;
 pub mod api;
 pub mod app;
 pub mod cli;
+pub mod commands;
 pub mod config;
 pub mod control;
 pub mod fleet;

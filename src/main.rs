@@ -1,22 +1,17 @@
-//! The binary: reads the command line and serves, unless something else was asked for.
+//! The binary: reads the command line and does what it says.
 
 use std::process::ExitCode;
 
-use karmada_metrics_adapter::app;
-use karmada_metrics_adapter::cli::{Cli, Ignored};
-use karmada_metrics_adapter::config::Config;
+use karmada_metrics_adapter::cli::{Cli, Task};
 use karmada_metrics_adapter::process::{open_files, shutdown, telemetry};
+use karmada_metrics_adapter::{app, commands};
 
 fn main() -> ExitCode {
-    let read = Cli::read(std::env::args_os()).and_then(|cli| {
-        let ignored = cli.ignored().clone();
-        Ok((Config::try_from(cli)?, ignored))
-    });
-    let (config, ignored) = match read {
-        Ok(read) => read,
+    let task = match Cli::read(std::env::args_os()).and_then(|cli| Ok(cli.task()?)) {
+        Ok(task) => task,
         Err(stop) => return stop.report(),
     };
-    match run(config, &ignored) {
+    match run(task) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("karmada-metrics-adapter: {error:#}");
@@ -25,13 +20,17 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(config: Config, ignored: &Ignored) -> anyhow::Result<()> {
-    telemetry::init(&config.logging)?;
-    ignored.log();
-    open_files::raise();
+fn run(task: Task) -> anyhow::Result<()> {
+    if let Task::Serve(config, ignored) = &task {
+        telemetry::init(&config.logging)?;
+        ignored.log();
+        open_files::raise();
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        let shutdown = shutdown::on_signal()?;
-        app::serve(config, shutdown).await
+        match task {
+            Task::Serve(config, _) => app::serve(*config, shutdown::on_signal()?).await,
+            Task::Run(command) => commands::run(command).await,
+        }
     })
 }

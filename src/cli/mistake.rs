@@ -31,24 +31,42 @@ fn line(error: &clap::Error, kind: ErrorKind) -> String {
             Some(likely) => format!("{flag}: there is no such flag; was {likely} meant?"),
             None => format!("{flag}: there is no such flag (--help lists all)"),
         },
-        (ErrorKind::InvalidSubcommand, _) => match text(error, ContextKind::SuggestedSubcommand) {
+        (ErrorKind::InvalidSubcommand, _) => match likeliest(error) {
             Some(likely) => format!("{named:?}: there is no such subcommand; was {likely} meant?"),
             None => format!("{named:?}: there is no such subcommand (--help lists all)"),
         },
+        (ErrorKind::MissingSubcommand, _) => {
+            let program = concat!(env!("CARGO_PKG_NAME"), " ");
+            let command = named.strip_prefix(program).unwrap_or(named);
+            format!("{command}: say what to do: {}", texts(error, ContextKind::ValidSubcommand))
+        }
         (ErrorKind::MissingRequiredArgument, _) => format!("{shown} is missing (--help says more)"),
         (ErrorKind::ValueValidation, Some(complaint)) => format!("{flag}: {value:?} {complaint}"),
         (ErrorKind::InvalidValue, _) if value.is_empty() => {
             format!("{flag}: a value is missing (--flag=value or --flag value)")
         }
-        (ErrorKind::InvalidValue, _) => format!("{flag}: {value:?} is not one of {}", choices(error)),
+        (ErrorKind::InvalidValue, _) => {
+            format!("{flag}: {value:?} is not one of {}", texts(error, ContextKind::ValidValue))
+        }
         (ErrorKind::InvalidUtf8, _) => "an argument is not valid UTF-8".to_owned(),
         _ => error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned(),
     }
 }
 
-fn choices(error: &clap::Error) -> String {
-    match error.get(ContextKind::ValidValue) {
-        Some(ContextValue::Strings(names)) => names.join(", "),
+/// clap puts what is most alike last.
+fn likeliest(error: &clap::Error) -> Option<&str> {
+    match error.get(ContextKind::SuggestedSubcommand)? {
+        ContextValue::Strings(names) => names.last().map(String::as_str),
+        _ => None,
+    }
+}
+
+fn texts(error: &clap::Error, kind: ContextKind) -> String {
+    match error.get(kind) {
+        // clap's own subcommand `help` is beside the point.
+        Some(ContextValue::Strings(names)) => {
+            names.iter().map(String::as_str).filter(|name| *name != "help").collect::<Vec<_>>().join(", ")
+        }
         _ => String::new(),
     }
 }

@@ -3,11 +3,23 @@
 use clap::{Command, ValueEnum};
 use clap_complete::Shell;
 
+use super::commands;
 use crate::api::version::Info;
+
+/// What a word instead of flags asks for.
+#[derive(Debug, clap::Subcommand)]
+pub enum Subcommand {
+    /// Something that is done.
+    #[command(flatten)]
+    Command(Box<commands::Command>),
+    /// Something that is told.
+    #[command(flatten)]
+    Text(Text),
+}
 
 /// What the command line itself answers, beside `--help` and `--version`.
 #[derive(Debug, clap::Subcommand)]
-pub enum Subcommand {
+pub enum Text {
     /// Print the version
     Version {
         /// Shape of the answer: json for all that is known of the build; without it, one line
@@ -29,7 +41,7 @@ pub enum Output {
     Json,
 }
 
-impl Subcommand {
+impl Text {
     /// The text for stdout. Of `program`, flags that are on or off must be plain switches.
     pub fn answer(&self, program: &Command) -> String {
         match self {

@@ -1,3 +1,4 @@
+mod commands;
 mod contract;
 mod document;
 mod subcommands;

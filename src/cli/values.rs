@@ -132,6 +132,36 @@ pub fn time_to_live(text: &str) -> Result<Duration, Complaint> {
     duration.map_err(|_| "is not a duration of zero or more (such as 500ms, 5s or 1m30s)")
 }
 
+/// Whole days (`365d`), or a duration, of a second at least, which is what certificates count in.
+pub fn lifetime(text: &str) -> Result<Duration, Complaint> {
+    let lifetime = notice(text).ok().filter(|lifetime| lifetime.as_secs() > 0);
+    lifetime.ok_or("is not a time of a second at least (such as 365d, 24h or 30m)")
+}
+
+/// Whole days (`30d`), or a duration, of zero or more.
+pub fn notice(text: &str) -> Result<Duration, Complaint> {
+    let days = text.strip_suffix('d').and_then(whole::<u16>);
+    let days = days.map(|days| Duration::from_secs(u64::from(days) * 24 * 60 * 60));
+    days.or_else(|| time_to_live(text).ok()).ok_or("is not a time of zero or more (such as 30d, 24h or 30m)")
+}
+
+/// The name of a Service or a namespace (`IsDNS1123Label` of k8s.io/apimachinery).
+pub fn dns_label(text: &str) -> Result<String, Complaint> {
+    let complaint =
+        "is not the name of a Service or namespace (lower-case letters, digits and -, at most 63)";
+    if is_dns_label(text) { Ok(text.to_owned()) } else { Err(complaint) }
+}
+
+/// A DNS name; its first label may be `*`.
+pub fn dns_name(text: &str) -> Result<String, Complaint> {
+    let labels = text.strip_prefix("*.").unwrap_or(text);
+    if text.len() <= 253 && labels.split('.').all(is_dns_label) {
+        Ok(text.to_owned())
+    } else {
+        Err("is not a DNS name (such as metrics.example.com)")
+    }
+}
+
 /// A number of bytes above zero, plain or with one of Kubernetes' binary suffixes.
 pub fn bytes(text: &str) -> Result<usize, Complaint> {
     let (digits, unit) = [("Ki", 1 << 10), ("Mi", 1 << 20), ("Gi", 1 << 30)]
@@ -215,6 +245,14 @@ pub fn external_merges(text: &str) -> Result<ExternalMerges, Complaint> {
     let complaint = "is not a list of METRIC=sum|max|min|avg|each (such as queue_depth=max,orders=sum)";
     let List(pairs) = list(text).map_err(|_| complaint)?;
     pairs.iter().map(rule).collect::<Option<_>>().map(ExternalMerges).ok_or(complaint)
+}
+
+fn is_dns_label(text: &str) -> bool {
+    let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=63).contains(&text.len())
+        && text.bytes().all(is_inner)
+        && !text.starts_with('-')
+        && !text.ends_with('-')
 }
 
 /// The text up to a closing quote, in which two quotes mean one, and what follows that quote.

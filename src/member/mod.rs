@@ -5,7 +5,7 @@ pub mod failure;
 pub mod health;
 mod pool;
 mod route;
-mod tls;
+pub mod tls;
 pub mod transport;
 
 use std::sync::Arc;

@@ -48,6 +48,8 @@ async fn bash_completes_flags_their_values_and_subcommands() {
     assert_eq!(completed("ver").await, "version");
     assert_eq!(completed("completion f").await, "fish");
     assert_eq!(completed("version --out").await, "--output");
+    assert_eq!(completed("certs is").await, "issue");
+    assert_eq!(completed("certs issue --ca-c").await, "--ca-cert");
     assert_eq!(completed("--audit-log-p").await, "");
 }
 

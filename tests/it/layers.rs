@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const LAYERS: [&str; 13] = [
+const LAYERS: [&str; 14] = [
     "api", "config", "cli", "process", "control", "member", "fleet", "gather", "merge", "answer", "access",
-    "server", "app",
+    "server", "app", "commands",
 ];
 
 #[test]

@@ -3,6 +3,7 @@
 mod access;
 mod aggregation;
 mod certificates;
+mod certs;
 mod churn;
 mod cli;
 mod contract;

@@ -12,7 +12,7 @@ const TABLE: &str = "| flag | value | default | meaning |\n|---|---|---|---|\n";
 fn the_document_says_what_the_command_line_is() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/cli.md");
     let text = std::fs::read_to_string(&path).unwrap();
-    let command = Cli::command().mut_args(as_pflag_reads);
+    let command = Cli::command().mut_args(as_pflag_reads).mut_subcommands(below);
     let mut current = text.clone();
     for (part, content) in [
         ("flags", flags(&command)),
@@ -48,13 +48,24 @@ fn flags(command: &clap::Command) -> String {
 }
 
 fn subcommands(command: &clap::Command) -> String {
-    let tables = command.get_subcommands().map(|subcommand| {
-        let about = subcommand.get_about().unwrap();
-        let mut text = format!("### `{}`\n\n{about}.\n\n{TABLE}", subcommand.get_name());
-        subcommand.get_arguments().for_each(|arg| row(&mut text, arg));
-        text
-    });
-    tables.collect::<Vec<_>>().join("\n")
+    let mut tables = Vec::new();
+    for subcommand in command.get_subcommands() {
+        tables_of(subcommand, subcommand.get_name(), &mut tables);
+    }
+    tables.join("\n")
+}
+
+/// A table for each subcommand that has no others below it.
+fn tables_of(command: &clap::Command, name: &str, tables: &mut Vec<String>) {
+    for below in command.get_subcommands() {
+        tables_of(below, &format!("{name} {}", below.get_name()), tables);
+    }
+    if !command.has_subcommands() {
+        let about = command.get_about().unwrap();
+        let mut text = format!("### `{name}`\n\n{about}.\n\n{TABLE}");
+        command.get_arguments().for_each(|arg| row(&mut text, arg));
+        tables.push(text);
+    }
 }
 
 fn warnings() -> String {

@@ -1,0 +1,90 @@
+//! What can be done instead of serving, and the flags of each. Its flags are read as those of serving.
+
+use std::ffi::OsString;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::values;
+
+/// Runs, prints a result and ends.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Issue serving certificates, and look at those that are there
+    #[command(subcommand, arg_required_else_help = false)]
+    Certs(Certs),
+}
+
+/// What is done with certificates.
+#[derive(Debug, Subcommand)]
+pub enum Certs {
+    /// Issue a serving certificate for the adapter, by an authority that is made for it or by a given one
+    Issue(Issue),
+    /// Show what certificates say, and fail if one has ended, ends soon or lacks the adapter's name
+    Show(Show),
+}
+
+/// `certs issue`.
+#[derive(Debug, Args)]
+pub struct Issue {
+    /// Service in the control plane by which the APIServices name the adapter
+    #[arg(long, value_name = "NAME", default_value = "karmada-metrics-adapter", value_parser = values::dns_label)]
+    pub service: String,
+    /// Namespace of that Service
+    #[arg(long, value_name = "NAME", default_value = "karmada-system", value_parser = values::dns_label)]
+    pub namespace: String,
+    /// Domain of the cluster's Services, for the longest of the Service's names
+    #[arg(long, value_name = "DOMAIN", default_value = "cluster.local", value_parser = values::dns_name)]
+    pub cluster_domain: String,
+    /// More names for the certificate
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = values::dns_name)]
+    pub dns_name: Vec<String>,
+    /// More addresses for the certificate
+    #[arg(long, value_name = "IPS", value_delimiter = ',', value_parser = values::ip)]
+    pub ip: Vec<IpAddr>,
+    /// Authority that signs, in PEM, such as Karmada's; without one, an authority is made that lasts ten years
+    #[arg(long, value_name = "FILE", requires = "ca_key")]
+    pub ca_cert: Option<PathBuf>,
+    /// Private key of --ca-cert in PEM
+    #[arg(long, value_name = "FILE", requires = "ca_cert")]
+    pub ca_key: Option<PathBuf>,
+    /// How long the certificate is valid, in days or as a duration, but no longer than its authority
+    #[arg(long, value_name = "TIME", default_value = "365d", value_parser = values::lifetime)]
+    pub validity: Duration,
+    /// Directory for tls.crt and tls.key, and for ca.crt and ca.key if an authority is made
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub out_dir: PathBuf,
+    /// Replace these files if they exist
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `certs show`.
+#[derive(Debug, Args)]
+pub struct Show {
+    /// Files in PEM, and addresses that present their certificates in a TLS handshake
+    #[arg(value_name = "FILE|HOST:PORT", required = true)]
+    pub sources: Vec<OsString>,
+    /// Service whose name in the control plane serving certificates must have; without it, a certificate that lacks
+    /// the name of karmada-metrics-adapter is no failure
+    #[arg(long, value_name = "NAME", value_parser = values::dns_label)]
+    pub service: Option<String>,
+    /// Namespace of that Service
+    #[arg(long, value_name = "NAME", default_value = "karmada-system", value_parser = values::dns_label)]
+    pub namespace: String,
+    /// How long before its end a certificate is taken for one that ends soon, in days or as a duration
+    #[arg(long, value_name = "TIME", default_value = "30d", value_parser = values::notice)]
+    pub warn: Duration,
+    /// Shape of the answer: json for machines; without it, a table
+    #[arg(short, long, value_name = "FORMAT", hide_possible_values = true)]
+    pub output: Option<Output>,
+}
+
+/// The shape of a command's result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// JSON, indented.
+    Json,
+}

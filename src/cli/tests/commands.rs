@@ -1,0 +1,94 @@
+//! Commands and their flags.
+
+use super::*;
+use crate::cli::commands::{Certs, Issue, Show};
+
+fn issue(args: &[&str]) -> Issue {
+    match read(&[&["certs", "issue"], args].concat()).unwrap().task() {
+        Ok(Task::Run(Command::Certs(Certs::Issue(issue)))) => issue,
+        other => panic!("{args:?}: {other:?}"),
+    }
+}
+
+fn show(args: &[&str]) -> Show {
+    match read(&[&["certs", "show"], args].concat()).unwrap().task() {
+        Ok(Task::Run(Command::Certs(Certs::Show(show)))) => show,
+        other => panic!("{args:?}: {other:?}"),
+    }
+}
+
+/// The line that an argument list of a command is refused with.
+fn refused(args: &[&str]) -> String {
+    let line = read(args).unwrap_err().to_string();
+    assert!(!line.contains('\n'), "more than a line: {line}");
+    line.strip_prefix("karmada-metrics-adapter: ").expect("the line begins with the program").to_owned()
+}
+
+#[test]
+fn a_certificate_is_issued_for_karmadas_own_service_unless_told_otherwise() {
+    let default = issue(&[]);
+    assert_eq!(
+        (default.service.as_str(), default.namespace.as_str()),
+        ("karmada-metrics-adapter", "karmada-system")
+    );
+    assert_eq!(default.cluster_domain, "cluster.local");
+    assert_eq!(default.validity, Duration::from_secs(365 * 24 * 60 * 60));
+    assert!(!default.force && default.ca_cert.is_none() && default.dns_name.is_empty());
+    let other =
+        issue(&["--dns-name=a.example,*.b.example", "--dns_name", "c", "--ip=::1,10.0.0.1", "--force"]);
+    assert_eq!(other.dns_name, ["a.example", "*.b.example", "c"]);
+    assert_eq!(other.ip.iter().map(ToString::to_string).collect::<Vec<_>>(), ["::1", "10.0.0.1"]);
+    assert!(other.force && !issue(&["--force", "--force=false"]).force);
+    assert_eq!(issue(&["--validity", "36h"]).validity, Duration::from_secs(36 * 60 * 60));
+}
+
+#[test]
+fn files_and_addresses_stand_among_the_flags_of_show() {
+    let order = show(&["tls.crt", "--warn=0", "127.0.0.1:443", "-o", "json", "--service", "adapter"]);
+    assert_eq!(order.sources, ["tls.crt", "127.0.0.1:443"]);
+    assert_eq!(order.service.as_deref(), Some("adapter"));
+    assert!(order.warn.is_zero() && order.output.is_some());
+}
+
+#[test]
+fn a_mistake_in_a_command_is_one_line() {
+    for (args, line) in [
+        (&["certs"][..], "certs: say what to do: issue, show"),
+        (&["certs", "isue"], r#""isue": there is no such subcommand; was issue meant?"#),
+        (&["certs", "show"], "<FILE|HOST:PORT>... is missing (--help says more)"),
+        (&["certs", "issue", "--ca-cert=ca.crt"], "--ca-key <FILE> is missing (--help says more)"),
+        (&["certs", "issue", "--force", "no"], r#""no" is no flag, and nothing else is expected"#),
+        (&["certs", "issue", "--servce=a"], "--servce: there is no such flag; was --service meant?"),
+        (
+            &["certs", "issue", "--validity=1y"],
+            r#"--validity: "1y" is not a time of a second at least (such as 365d, 24h or 30m)"#,
+        ),
+        (
+            &["certs", "issue", "--validity=0.5s"],
+            r#"--validity: "0.5s" is not a time of a second at least (such as 365d, 24h or 30m)"#,
+        ),
+        (
+            &["certs", "show", "a", "--warn=soon"],
+            r#"--warn: "soon" is not a time of zero or more (such as 30d, 24h or 30m)"#,
+        ),
+        (
+            &["certs", "issue", "--namespace=a.b"],
+            r#"--namespace: "a.b" is not the name of a Service or namespace (lower-case letters, digits and -, at most 63)"#,
+        ),
+        (
+            &["certs", "issue", "--dns-name=a,b_c"],
+            r#"--dns-name: "b_c" is not a DNS name (such as metrics.example.com)"#,
+        ),
+        (&["certs", "issue", "--ip=a"], r#"--ip: "a" is not an IP address"#),
+        (&["certs", "show", "a", "-o", "xml"], r#"--output: "xml" is not one of json"#),
+    ] {
+        assert_eq!(refused(args), line, "{args:?}");
+    }
+}
+
+#[test]
+fn help_is_there_for_each_command() {
+    assert!(answer(&["--help"]).contains("\n  certs "));
+    assert!(answer(&["certs", "--help"]).contains("\n  issue "));
+    assert!(answer(&["certs", "issue", "--help"]).contains("--ca-cert <FILE>"));
+}
