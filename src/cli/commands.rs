@@ -15,6 +15,8 @@ pub enum Command {
     /// Issue serving certificates, and look at those that are there
     #[command(subcommand, arg_required_else_help = false)]
     Certs(Certs),
+    /// Check every link between a FederatedHPA and a metric, and say what is broken and what to do about it
+    Check(Check),
 }
 
 /// What is done with certificates.
@@ -77,6 +79,41 @@ pub struct Show {
     /// How long before its end a certificate is taken for one that ends soon, in days or as a duration
     #[arg(long, value_name = "TIME", default_value = "30d", value_parser = values::notice)]
     pub warn: Duration,
+    /// Shape of the answer: json for machines; without it, a table
+    #[arg(short, long, value_name = "FORMAT", hide_possible_values = true)]
+    pub output: Option<Output>,
+}
+
+/// `check`.
+#[derive(Debug, Args)]
+pub struct Check {
+    /// Kubeconfig of the Karmada API server; without one, the environment's kubeconfig or else the Pod's service account
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The only cluster to look at
+    #[arg(long, value_name = "NAME")]
+    pub cluster: Option<String>,
+    /// How long each step of the way to a member may take
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = values::time_span)]
+    pub member_timeout: Duration,
+    /// Custom metric to ask each member for
+    #[arg(long, value_name = "NAME")]
+    pub metric: Option<String>,
+    /// Resource whose metric that is, with its group, such as pods or jobs.batch
+    #[arg(long, value_name = "NAME", default_value = "pods", requires = "metric")]
+    pub resource: String,
+    /// Namespace of the sample query
+    #[arg(short, long, value_name = "NAME", default_value = "default", value_parser = values::dns_label)]
+    pub namespace: String,
+    /// Which objects, as a label selector
+    #[arg(short = 'l', long, value_name = "SELECTOR", default_value = "", hide_default_value = true)]
+    pub selector: String,
+    /// Service that the APIServices should lead to
+    #[arg(long, value_name = "NAME", default_value = "karmada-metrics-adapter", value_parser = values::dns_label)]
+    pub service: String,
+    /// Namespace of that Service
+    #[arg(long, value_name = "NAME", default_value = "karmada-system", value_parser = values::dns_label)]
+    pub service_namespace: String,
     /// Shape of the answer: json for machines; without it, a table
     #[arg(short, long, value_name = "FORMAT", hide_possible_values = true)]
     pub output: Option<Output>,

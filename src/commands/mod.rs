@@ -2,6 +2,7 @@
 //! says on stderr.
 
 mod certs;
+mod check;
 mod table;
 
 use std::io::Write as _;
@@ -15,6 +16,7 @@ use crate::cli::commands::Command;
 pub async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Certs(command) => certs::run(command).await,
+        Command::Check(order) => check::run(order).await,
     }
 }
 

@@ -363,7 +363,8 @@ async fn find<K: Clone + DeserializeOwned + fmt::Debug>(
     }
 }
 
-fn cluster_api(client: Client) -> Api<DynamicObject> {
+/// Karmada's `Cluster` objects.
+pub fn cluster_api(client: Client) -> Api<DynamicObject> {
     let kind = GroupVersionKind::gvk("cluster.karmada.io", "v1alpha1", "Cluster");
     Api::all_with(client, &ApiResource::from_gvk(&kind))
 }

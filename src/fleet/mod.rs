@@ -3,7 +3,7 @@
 pub mod discovery;
 pub mod karmada;
 pub mod metrics;
-mod objects;
+pub mod objects;
 pub mod registry;
 
 use std::sync::Arc;

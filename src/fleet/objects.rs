@@ -10,7 +10,10 @@ use serde::Deserialize;
 use super::registry::{ClusterSecret, ClusterSpec, SecretName};
 
 /// Reads what leads to the API server out of a `Cluster`.
-pub(super) fn read_cluster(object: &DynamicObject) -> Result<ClusterSpec, serde_json::Error> {
+///
+/// # Errors
+/// If a field has another type than Karmada gives it.
+pub fn read_cluster(object: &DynamicObject) -> Result<ClusterSpec, serde_json::Error> {
     #[derive(Default, Deserialize)]
     #[serde(default, rename_all = "camelCase")]
     struct Spec {

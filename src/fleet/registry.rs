@@ -96,6 +96,45 @@ struct Joined {
 /// How many members may wait for newer credentials.
 const REFUSALS: usize = 256;
 
+impl ClusterSpec {
+    /// How to reach it. `secret` is the one that it refers to: `None` if it has not been read, and nothing in it if it does
+    /// not exist.
+    ///
+    /// # Errors
+    /// If it is no member.
+    pub fn credentials(&self, secret: Option<&Option<ClusterSecret>>) -> Result<Credentials, NotAMember> {
+        if self.api_endpoint.is_empty() {
+            return Err(NotAMember::NoEndpoint);
+        }
+        let name = self.secret.clone().ok_or(NotAMember::NoSecretRef)?;
+        let secret = match secret {
+            None => return Err(NotAMember::Unread(name)),
+            Some(None) => return Err(NotAMember::NoSecret(name)),
+            Some(Some(secret)) => secret,
+        };
+        let Some(token) = secret.token.as_deref().filter(|token| !token.is_empty()) else {
+            return Err(NotAMember::NoToken(name));
+        };
+        let proxy = if self.proxy_url.is_empty() {
+            None
+        } else {
+            let headers = self.proxy_header.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+            Some(Proxy::parse(&self.proxy_url, headers)?)
+        };
+        let trust = match &secret.ca_bundle {
+            _ if self.insecure => Trust::Anything,
+            Some(bundle) if !bundle.is_empty() => Trust::Bundle(bundle.clone()),
+            _ => Trust::System,
+        };
+        Ok(Credentials {
+            endpoint: Endpoint::parse(&self.api_endpoint)?,
+            token: Token::parse(token)?,
+            trust,
+            proxy,
+        })
+    }
+}
+
 impl Registry {
     /// A registry without clusters. The receiver says which members refuse their tokens.
     pub fn new(limits: Limits) -> (Self, mpsc::Receiver<Refused>) {
@@ -194,7 +233,8 @@ impl Registry {
             }
             return;
         };
-        match self.credentials(spec).and_then(|credentials| self.join(name, spec, credentials)) {
+        let secret = spec.secret.as_ref().and_then(|name| self.secrets.get(name));
+        match spec.credentials(secret).and_then(|credentials| self.join(name, spec, credentials)) {
             Ok(joined) => {
                 if self.complaints.remove(name).is_some() && joined.is_none() {
                     tracing::info!(cluster = name, "the cluster's credentials can be used again");
@@ -224,38 +264,6 @@ impl Registry {
         } else {
             tracing::warn!(cluster, reason, "cluster is not asked");
         }
-    }
-
-    fn credentials(&self, spec: &ClusterSpec) -> Result<Credentials, NotAMember> {
-        if spec.api_endpoint.is_empty() {
-            return Err(NotAMember::NoEndpoint);
-        }
-        let name = spec.secret.clone().ok_or(NotAMember::NoSecretRef)?;
-        let secret = match self.secrets.get(&name) {
-            None => return Err(NotAMember::Unread(name)),
-            Some(None) => return Err(NotAMember::NoSecret(name)),
-            Some(Some(secret)) => secret,
-        };
-        let Some(token) = secret.token.as_deref().filter(|token| !token.is_empty()) else {
-            return Err(NotAMember::NoToken(name));
-        };
-        let proxy = if spec.proxy_url.is_empty() {
-            None
-        } else {
-            let headers = spec.proxy_header.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-            Some(Proxy::parse(&spec.proxy_url, headers)?)
-        };
-        let trust = match &secret.ca_bundle {
-            _ if spec.insecure => Trust::Anything,
-            Some(bundle) if !bundle.is_empty() => Trust::Bundle(bundle.clone()),
-            _ => Trust::System,
-        };
-        Ok(Credentials {
-            endpoint: Endpoint::parse(&spec.api_endpoint)?,
-            token: Token::parse(token)?,
-            trust,
-            proxy,
-        })
     }
 
     /// A new member, or `None` if the present one has been renewed.

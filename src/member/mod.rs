@@ -1,6 +1,7 @@
 //! One member cluster: how it is reached, and what was learned of it.
 
 pub mod credentials;
+pub mod examine;
 pub mod failure;
 pub mod health;
 mod pool;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, USER_AGENT};
+use http::response::Parts;
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
@@ -116,7 +117,16 @@ impl Transport {
     /// # Errors
     /// If nobody does.
     pub async fn probe(&self) -> Result<(), Failure> {
-        self.pool.probe(self.request("/livez", "*/*")?).await.map(drop)
+        self.head("/livez").await.map(drop)
+    }
+
+    /// The head of the answer to a request on a connection of its own.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub async fn head(&self, path: &str) -> Result<Parts, Failure> {
+        let response = self.pool.probe(self.request(path, "*/*")?).await?;
+        Ok(response.into_parts().0)
     }
 
     /// Waits for `work`. Over HTTP/1.1, where no ping tells, another connection finds out in time whether the other

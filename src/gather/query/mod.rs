@@ -20,7 +20,7 @@ use crate::api::page::Expected;
 
 /// What stays as it is in a path's segment: the unreserved characters of RFC 3986. `.` and `..` are dealt with
 /// apart, since encoding does not take their meaning away.
-const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+pub const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// What is asked of one of the metrics APIs, decoded.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -1,0 +1,105 @@
+//! `check`: every link between a FederatedHPA and a metric, for the operator whose metric does not arrive.
+
+mod cluster;
+mod control_plane;
+mod finding;
+mod report;
+mod sample;
+
+use std::io::{IsTerminal as _, Write as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use tokio::sync::Semaphore;
+
+use crate::api::selector::Selector;
+use crate::cli::commands::Check;
+use crate::control::Clients;
+use crate::member::transport::Limits;
+use crate::process::budget::Budget;
+use finding::{Cause, Finding, Verdict};
+use sample::Sample;
+
+/// How many members are looked at at a time.
+const AT_ONCE: usize = 32;
+/// How much one answer of a member may be, and all of them together.
+const BYTES: (usize, usize) = (64 << 20, 256 << 20);
+
+/// Looks at everything and prints what was found.
+///
+/// # Errors
+/// If it cannot begin, or if something is broken.
+pub async fn run(order: Check) -> anyhow::Result<()> {
+    order.selector.parse::<Selector>().context("--selector")?;
+    let hour = Duration::from_secs(3600);
+    let clients =
+        Clients::open("--kubeconfig", order.kubeconfig.as_deref(), hour, order.member_timeout, None).await?;
+    let findings = findings(&clients, &order).await;
+    super::print(&report::report(&findings, order.output));
+    let broken = findings.iter().filter(|finding| finding.verdict == Verdict::Broken).count();
+    if broken > 0 {
+        bail!("{broken} of {} links are broken", findings.len());
+    }
+    Ok(())
+}
+
+/// First the control plane, then all members at once; progress goes to stderr if somebody watches.
+async fn findings(clients: &Clients, order: &Check) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    progress("control plane");
+    let joined = control_plane::check(&clients.current(), order, &mut findings).await;
+    let limits = Limits {
+        connections: 1,
+        timeout: order.member_timeout,
+        body_bytes: BYTES.0,
+        inflight: Budget::new(BYTES.1),
+        handshakes: Arc::new(Semaphore::new(AT_ONCE)),
+        rate: None,
+    };
+    let sample = order.metric.as_ref().map(|metric| Sample {
+        metric: metric.clone(),
+        resource: order.resource.clone(),
+        namespace: order.namespace.clone(),
+        selector: order.selector.clone(),
+    });
+    let names: Vec<&String> = joined
+        .clusters
+        .keys()
+        .filter(|name| order.cluster.as_ref().is_none_or(|only| only == *name))
+        .collect();
+    if let Some(only) = order.cluster.as_ref().filter(|_| names.is_empty() && !joined.clusters.is_empty()) {
+        let what = format!("there is no Cluster {only}");
+        findings.push(Finding::amiss(Some(only), "Cluster", Verdict::Broken, Cause::NoClusters, what));
+    }
+    let permits = Semaphore::new(AT_ONCE);
+    let mut checking: FuturesUnordered<_> = names
+        .iter()
+        .map(async |name| {
+            let _permit = permits.acquire().await;
+            let spec = &joined.clusters[*name];
+            let secret = spec.secret.as_ref().and_then(|name| joined.secrets.get(name));
+            (*name, cluster::check(name, spec, secret, &limits, sample.as_ref()).await)
+        })
+        .collect();
+    let mut of_clusters = Vec::with_capacity(names.len());
+    while let Some((name, found)) = checking.next().await {
+        of_clusters.push((name, found));
+        progress(&format!("{} of {} clusters", of_clusters.len(), names.len()));
+    }
+    progress("");
+    of_clusters.sort_by_key(|(name, _)| *name);
+    findings.extend(of_clusters.into_iter().flat_map(|(_, found)| found));
+    findings
+}
+
+/// One line that is written over by the next; an empty one takes it away.
+fn progress(text: &str) {
+    let mut err = std::io::stderr();
+    if err.is_terminal() {
+        let _ = write!(err, "\r\x1b[K{text}");
+        let _ = err.flush();
+    }
+}

@@ -1,0 +1,45 @@
+//! Findings as a table for people, or as JSON for programs.
+
+use std::fmt::Write as _;
+
+use serde_json::json;
+
+use super::finding::{Cause, Finding, Verdict};
+use crate::cli::commands::Output;
+use crate::commands::table::table;
+
+/// The report's text.
+pub(super) fn report(findings: &[Finding], output: Option<Output>) -> String {
+    let count = |verdict| findings.iter().filter(|finding| finding.verdict == verdict).count();
+    let (broken, warnings) = (count(Verdict::Broken), count(Verdict::Warning));
+    if output == Some(Output::Json) {
+        let report = json!({"findings": findings, "broken": broken, "warnings": warnings});
+        return format!("{report:#}\n");
+    }
+    let heading = ["CLUSTER", "LINK", "VERDICT", "WHAT WAS SEEN"].map(str::to_owned);
+    let rows = findings.iter().map(row);
+    let mut text = table(&std::iter::once(heading).chain(rows).collect::<Vec<_>>());
+    let mut causes: Vec<Cause> = findings.iter().filter_map(|finding| finding.cause).collect();
+    causes.sort_unstable();
+    causes.dedup();
+    if !causes.is_empty() {
+        text.push_str("\nWhat to do:\n");
+    }
+    for cause in causes {
+        writeln!(text, "  {}: {}", cause.name(), cause.remedy()).expect("text takes whatever is written");
+    }
+    writeln!(text, "\n{} links, {broken} broken, {warnings} with a warning", findings.len())
+        .expect("text takes whatever is written");
+    text
+}
+
+fn row(Finding { cluster, link, verdict, cause, message, .. }: &Finding) -> [String; 4] {
+    let verdict = match verdict {
+        Verdict::Ok => "ok",
+        Verdict::Warning => "warning",
+        Verdict::Broken => "BROKEN",
+    };
+    let cause = cause.map(|cause| format!("{}: ", cause.name())).unwrap_or_default();
+    let cluster = cluster.clone().unwrap_or_else(|| "(control plane)".to_owned());
+    [cluster, link.clone(), verdict.to_owned(), format!("{cause}{message}")]
+}

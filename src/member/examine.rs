@@ -1,0 +1,232 @@
+//! The way to a member gone step by step, to find out where it ends. Queries go it in one step.
+
+use std::error::Error;
+use std::io;
+use std::time::{Duration, SystemTime};
+
+use http::header::DATE;
+use http::uri::Authority;
+use http::{StatusCode, Uri};
+use rustls::{CertificateError, Error as TlsError};
+use thiserror::Error as ThisError;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::timeout;
+
+use super::credentials::Credentials;
+use super::failure::{Failure, root_cause};
+use super::route::Dialer;
+use super::tls::TrustError;
+use super::transport::{Limits, Transport};
+use crate::api::duration::GoDuration;
+
+/// Where the way ends. Addresses are as they were given; a proxy's has no password in it.
+#[derive(Debug, ThisError)]
+pub enum Obstacle {
+    /// The CA bundle, the endpoint or the proxy cannot be used.
+    #[error(transparent)]
+    Settings(#[from] TrustError),
+    /// No address belongs to the name.
+    #[error("{hop} has a name that cannot be resolved: {cause}")]
+    Name {
+        /// Whose name.
+        hop: Hop,
+        /// What the resolver says.
+        cause: String,
+    },
+    /// Nothing listens there.
+    #[error("{0} refuses connections: nothing listens there")]
+    Refused(Hop),
+    /// Nobody answers there.
+    #[error("{hop} does not answer: {cause}")]
+    Silent {
+        /// Who does not.
+        hop: Hop,
+        /// How that shows.
+        cause: String,
+    },
+    /// The proxy answers and lets nothing through.
+    #[error("{hop} does not let connections through: {cause}")]
+    Proxy {
+        /// The proxy.
+        hop: Hop,
+        /// What it says.
+        cause: String,
+    },
+    /// It is connected to and says nothing.
+    #[error("{hop} takes connections and does not shake hands within {}", GoDuration::from(*.patience))]
+    Handshake {
+        /// Who does not.
+        hop: Hop,
+        /// How long it had.
+        patience: Duration,
+    },
+    /// The certificate is signed by somebody else.
+    #[error("its certificate is not signed by the CA bundle of its Secret")]
+    Authority,
+    /// The certificate has ended.
+    #[error("its certificate has expired")]
+    Expired,
+    /// The certificate has not begun.
+    #[error("its certificate is not valid yet")]
+    NotYetValid,
+    /// The certificate is for other names.
+    #[error("its certificate is not for {expected}{}", but(.presented))]
+    CertificateName {
+        /// The endpoint's host.
+        expected: String,
+        /// What the certificate is for; may be empty.
+        presented: String,
+    },
+    /// TLS cannot be agreed on.
+    #[error("no TLS connection: {0}")]
+    Tls(String),
+    /// There is a connection and no answer on it.
+    #[error("it does not answer /version: {0}")]
+    Answer(Failure),
+}
+
+/// Who is spoken to first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hop {
+    /// Host and port.
+    pub address: String,
+    /// Whether that is the proxy.
+    pub is_proxy: bool,
+}
+
+/// How an API server that was reached answers `/version`.
+#[derive(Clone, Copy, Debug)]
+pub struct Greeting {
+    /// The HTTP status: 401 and 403 say what it thinks of the token.
+    pub status: StatusCode,
+    /// How far its clock is from this one: how much, and whether it is ahead. `None` if it does not say.
+    pub skew: Option<(Duration, bool)>,
+}
+
+/// Goes the whole way; each step may take `limits.timeout`.
+///
+/// # Errors
+/// Where it ends.
+pub async fn examine(credentials: &Credentials, limits: &Limits) -> Result<Greeting, Obstacle> {
+    // Its own time is not up first.
+    let dialer = Dialer::new(credentials, limits.handshakes.clone(), limits.timeout * 2)?;
+    let hop = Hop::first(credentials)?;
+    reach(&hop, limits.timeout).await?;
+    match timeout(limits.timeout, dialer.dial()).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => return Err(obstacle(error.as_ref(), &hop)),
+        Err(_) => return Err(Obstacle::Handshake { hop, patience: limits.timeout }),
+    }
+    let transport = Transport::new(credentials.clone(), limits)?;
+    let answer = timeout(limits.timeout, transport.head("/version")).await;
+    let head = answer.unwrap_or(Err(Failure::Timeout(limits.timeout))).map_err(Obstacle::Answer)?;
+    let date = head.headers.get(DATE).and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
+    Ok(Greeting { status: head.status, skew: date.map(skew) })
+}
+
+impl Hop {
+    fn first(credentials: &Credentials) -> Result<Self, TrustError> {
+        let endpoint = credentials.endpoint.uri("/").map_err(|_| TrustError::Endpoint)?;
+        let (uri, is_proxy) =
+            credentials.proxy.as_ref().map_or((&endpoint, false), |proxy| (&proxy.url, true));
+        Ok(Self { address: address(uri), is_proxy })
+    }
+}
+
+impl std::fmt::Display for Hop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", if self.is_proxy { "the proxy" } else { "its API server" }, self.address)
+    }
+}
+
+/// Host and port, without user and password.
+fn address(uri: &Uri) -> String {
+    let authority = uri.authority().map_or("", Authority::as_str);
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    if uri.port().is_some() {
+        return host.to_owned();
+    }
+    let port = match uri.scheme_str() {
+        Some("http") => 80,
+        Some("socks5") => 1080,
+        _ => 443,
+    };
+    format!("{host}:{port}")
+}
+
+/// Connects once, only to see that somebody is there.
+async fn reach(hop: &Hop, patience: Duration) -> Result<(), Obstacle> {
+    let connecting = async {
+        let addresses: Vec<_> = lookup_host(&hop.address).await.map_err(Step::Name)?.collect();
+        TcpStream::connect(&addresses[..]).await.map(drop).map_err(Step::Connect)
+    };
+    let (hop, silent) = (hop.clone(), |hop, cause| Obstacle::Silent { hop, cause });
+    match timeout(patience, connecting).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(Step::Name(error))) => Err(Obstacle::Name { hop, cause: error.to_string() }),
+        Ok(Err(Step::Connect(error))) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            Err(Obstacle::Refused(hop))
+        }
+        Ok(Err(Step::Connect(error))) => Err(silent(hop, error.to_string())),
+        Err(_) => Err(silent(
+            hop,
+            format!("no TCP connection within {}; packets seem to be dropped", GoDuration::from(patience)),
+        )),
+    }
+}
+
+enum Step {
+    Name(io::Error),
+    Connect(io::Error),
+}
+
+fn obstacle(error: &(dyn Error + 'static), hop: &Hop) -> Obstacle {
+    match tls_error(error) {
+        Some(TlsError::InvalidCertificate(invalid)) => match invalid {
+            CertificateError::UnknownIssuer => Obstacle::Authority,
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => Obstacle::Expired,
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                Obstacle::NotYetValid
+            }
+            CertificateError::NotValidForNameContext { expected, presented } => Obstacle::CertificateName {
+                expected: expected.to_str().into_owned(),
+                presented: presented.join(", "),
+            },
+            CertificateError::NotValidForName => {
+                Obstacle::CertificateName { expected: hop.address.clone(), presented: String::new() }
+            }
+            other => Obstacle::Tls(other.to_string()),
+        },
+        Some(TlsError::InvalidMessage(_)) => Obstacle::Tls(format!("{} does not speak TLS", hop.address)),
+        Some(other) => Obstacle::Tls(other.to_string()),
+        None if hop.is_proxy => Obstacle::Proxy { hop: hop.clone(), cause: root_cause(error) },
+        None => Obstacle::Tls(root_cause(error)),
+    }
+}
+
+/// What rustls says, which is wrapped in errors that say less.
+fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a TlsError> {
+    let mut cause = error;
+    loop {
+        if let Some(found) = cause.downcast_ref::<TlsError>() {
+            return Some(found);
+        }
+        // An io::Error names the source of what it wraps as its own and leaves that itself out.
+        let wrapped = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        cause = match wrapped {
+            Some(wrapped) => wrapped,
+            None => cause.source()?,
+        };
+    }
+}
+
+fn skew(theirs: SystemTime) -> (Duration, bool) {
+    match theirs.duration_since(SystemTime::now()) {
+        Ok(ahead) => (ahead, true),
+        Err(behind) => (behind.duration(), false),
+    }
+}
+
+fn but(presented: &str) -> String {
+    if presented.is_empty() { String::new() } else { format!(", but for {presented}") }
+}
