@@ -19,6 +19,7 @@ mod last_known;
 mod layers;
 mod members;
 mod membership;
+mod monitoring;
 mod openapi;
 mod outcomes;
 mod paths;

@@ -1,0 +1,130 @@
+//! Alerts and the dashboard of `deploy/monitoring`: they name metrics and labels that there are, and the alerts fire.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use http::StatusCode;
+use serde_json::Value;
+use testkit::member::Fault;
+
+use crate::stage::{PODS, Stage, members};
+
+/// Metrics by name, each with the labels that it has.
+type Known = BTreeMap<String, BTreeSet<String>>;
+
+/// Labels that Prometheus adds.
+const ADDED: [&str; 2] = ["instance", "job"];
+
+fn monitoring() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/monitoring")
+}
+
+fn read(file: &str) -> String {
+    std::fs::read_to_string(monitoring().join(file)).expect("a readable file")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_metric_and_label_of_alerts_and_dashboard_exists() {
+    let stage = Stage::start(members(2, 1).await, &[]).await;
+    stage.get(PODS).await;
+    stage.member(1).fault(Fault::Status(StatusCode::BAD_GATEWAY, String::new()));
+    // Identical queries in flight share an answer.
+    while !stage.metrics().await.contains("karmada_metrics_adapter_queries_shared_total{") {
+        futures::future::join_all((0..8).map(|_| stage.get(PODS))).await;
+    }
+    let known = known(&stage.metrics().await);
+    let dashboard: Value = serde_json::from_str(&read("dashboard.json")).expect("JSON");
+    let panels = dashboard["panels"].as_array().expect("panels").iter();
+    let targets = panels.flat_map(|panel| panel["targets"].as_array().expect("targets"));
+    let mut texts: Vec<String> =
+        targets.map(|target| target["expr"].as_str().expect("an expression").to_owned()).collect();
+    let variables = dashboard["templating"]["list"].as_array().expect("variables").iter();
+    texts.extend(variables.filter_map(|variable| Some(variable["query"].as_str()?.to_owned())));
+    let expressions = texts.len();
+    texts.push(read("alerts.yaml"));
+    let mut used = 0;
+    for text in &texts {
+        for (metric, labels) in selectors(text) {
+            used += 1;
+            let has = known.get(&metric).unwrap_or_else(|| panic!("{metric} is in no /metrics: {text}"));
+            for label in labels {
+                assert!(has.contains(&label), "{metric} has no label {label}, but {has:?}");
+            }
+        }
+    }
+    assert!(expressions >= 10 && used > 20, "{expressions} expressions with {used} metrics");
+}
+
+#[test]
+fn alerts_fire_when_they_should_and_only_then() {
+    let Some(promtool) = promtool() else {
+        assert!(std::env::var_os("CI").is_none(), "promtool is not there: PROMTOOL names it, or unset CI");
+        eprintln!("promtool is not on PATH: what Prometheus makes of the alerts is not tested");
+        return;
+    };
+    for arguments in [["check", "rules", "alerts.yaml"], ["test", "rules", "alerts_test.yaml"]] {
+        let output = Command::new(&promtool).current_dir(monitoring()).args(arguments).output();
+        let output = output.expect("promtool runs");
+        let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "promtool {}: {said}", arguments.join(" "));
+    }
+    let alerts = read("alerts.yaml");
+    let operations =
+        std::fs::read_to_string(monitoring().join("../../docs/operations.md")).expect("a document");
+    for alert in alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
+        assert!(
+            read("alerts_test.yaml").contains(&format!("alertname: {alert}\n")),
+            "{alert} is shown to fire"
+        );
+        assert!(operations.contains(&format!("`{alert}`")), "docs/operations.md says what {alert} means");
+    }
+}
+
+/// The one that `PROMTOOL` names, or the one on PATH.
+fn promtool() -> Option<PathBuf> {
+    if let Some(named) = std::env::var_os("PROMTOOL") {
+        return Some(named.into());
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).map(|directory| directory.join("promtool")).find(|file| file.is_file())
+}
+
+/// What `/metrics` shows.
+fn known(metrics: &str) -> Known {
+    let mut known = Known::new();
+    for line in metrics.lines().filter(|line| !line.starts_with('#')) {
+        let (name, labels) = line.split_once('{').unwrap_or((line.split(' ').next().unwrap_or_default(), ""));
+        let labels = labels.split("\",").filter_map(|label| Some(label.split_once('=')?.0.to_owned()));
+        known.entry(name.to_owned()).or_default().extend(labels);
+    }
+    known
+}
+
+/// The metrics that a text of queries names, each with the labels of its selector and of the `by` that it stands in.
+fn selectors(text: &str) -> Vec<(String, Vec<String>)> {
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let mut found = Vec::new();
+    for prefix in ["karmada_", "apiserver_", "workqueue_"] {
+        for (at, _) in text.match_indices(prefix).filter(|(at, _)| !text[..*at].ends_with(word)) {
+            let rest = &text[at..];
+            let end = rest.find(|c| !word(c)).unwrap_or(rest.len());
+            let mut labels = Vec::new();
+            if let Some(selector) = rest[end..].strip_prefix('{') {
+                let selector = &selector[..selector.find('}').expect("a selector ends")];
+                labels.extend(
+                    selector.split(", ").map(|one| one[..one.find(|c| !word(c)).unwrap_or(0)].to_owned()),
+                );
+            }
+            let before = &text[text[..at].rfind('\n').map_or(0, |line| line + 1)..at];
+            if let Some((_, by)) = before.rsplit_once(" by (") {
+                let by = &by[..by.find(')').expect("a list ends")];
+                labels.extend(
+                    by.split(", ").map(str::to_owned).filter(|label| !ADDED.contains(&label.as_str())),
+                );
+            }
+            found.push((rest[..end].to_owned(), labels));
+        }
+    }
+    found
+}
