@@ -3,6 +3,7 @@
 //! It answers as the recorded real one (`tests/contract/real/members.json`) in JSON and in protobuf, from values that a
 //! test sets, from scripted answers, or from the sample application of [`crate::app`]; and it falls ill on command.
 
+mod access;
 mod cluster_api;
 mod custom_metrics;
 mod external_metrics;
@@ -14,12 +15,12 @@ mod store;
 mod traffic;
 pub mod wire;
 
-use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use futures::FutureExt;
 
+pub use self::access::Access;
 use self::fault::Faults;
 pub use self::fault::{Fault, Flaw};
 pub use self::script::{RecordedAnswer, ScriptedAnswer, contract_directory, recorded_answers};
@@ -27,15 +28,15 @@ use self::serve::{State, Tokens};
 pub use self::store::{Labels, Pod, Resource, Series, Store};
 pub use self::traffic::{Counters, RecordedRequest};
 use self::wire::{ExternalMetricValue, NodeMetrics, PodMetrics, Version};
-use crate::api_client::{ApiClient, Credentials};
-use crate::https::{self, HTTP_VERSIONS, Line, Server};
-use crate::pki::{Authority, Identity};
+use crate::https::{self, HTTP_VERSIONS, Line, Peer, Server};
+use crate::pki::{self, Authority, Identity};
 
 /// A running member cluster; it stops when dropped.
 pub struct Member {
     state: Arc<State>,
     server: Server,
     authority: Mutex<Authority>,
+    clients: Authority,
     identity: Mutex<Identity>,
     flawed: AtomicBool,
     connections_before: AtomicUsize,
@@ -89,19 +90,6 @@ pub enum Protocols {
     Http1,
 }
 
-/// How a member is reached.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Access {
-    /// The cluster's name.
-    pub name: String,
-    /// `https://127.0.0.1:port`, with the path prefix if there is one.
-    pub endpoint: String,
-    /// The authority that signed the serving certificate.
-    pub ca_pem: String,
-    /// The bearer token.
-    pub token: String,
-}
-
 impl Member {
     /// Starts an empty cluster with all APIs, versions, formats and protocols.
     ///
@@ -118,7 +106,8 @@ impl Member {
     pub async fn start_with(name: &str, options: MemberOptions) -> anyhow::Result<Self> {
         let authority = Authority::new(&format!("{name}-ca"));
         let identity = authority.server(&HOST_NAMES);
-        let tls = https::tls(&identity, None, options.protocols.alpn())?;
+        let clients = Authority::new(&format!("{name}-client-ca"));
+        let tls = https::tls(&identity, Some(pki::roots(&clients.pem())?), options.protocols.alpn())?;
         let state = Arc::new(State {
             name: name.to_owned(),
             options,
@@ -129,12 +118,16 @@ impl Member {
             traffic: Arc::default(),
         });
         let handler = state.clone();
-        let handler = Arc::new(move |request, _| serve::serve(handler.clone(), request).boxed());
+        let handler = Arc::new(move |request, peer: Arc<Peer>| {
+            let state = handler.clone();
+            async move { serve::serve(state, request, &peer).await }.boxed()
+        });
         let server = Server::start(tls, handler).await?;
         Ok(Self {
             state,
             server,
             authority: Mutex::new(authority),
+            clients,
             identity: Mutex::new(identity),
             flawed: AtomicBool::new(false),
             connections_before: AtomicUsize::new(0),
@@ -204,6 +197,11 @@ impl Member {
         let mut tokens = self.state.tokens();
         tokens.previous = Some(std::mem::replace(&mut tokens.current, token.clone()));
         token
+    }
+
+    /// A client certificate that it accepts in place of a token.
+    pub fn client_certificate(&self) -> Identity {
+        self.clients.client("metrics-adapter", &[])
     }
 
     /// Whether a request has come with the newest token.
@@ -392,7 +390,8 @@ impl Member {
     }
 
     fn offer(&self, identity: &Identity) {
-        let tls = https::tls(identity, None, self.state.options.protocols.alpn());
+        let clients = pki::roots(&self.clients.pem()).expect("the kit's certificates are valid");
+        let tls = https::tls(identity, Some(clients), self.state.options.protocols.alpn());
         self.server.set_tls(tls.expect("the key belongs to the certificate"));
     }
 }
@@ -407,14 +406,6 @@ impl Protocols {
     }
 }
 
-impl Access {
-    /// A client with the token.
-    pub fn client(&self) -> ApiClient {
-        let credentials = Credentials::Token(&self.token);
-        ApiClient::new(&self.endpoint, &self.ca_pem, credentials).expect("the kit's certificates are valid")
-    }
-}
-
 impl Default for MemberOptions {
     fn default() -> Self {
         Self {
@@ -425,16 +416,6 @@ impl Default for MemberOptions {
             protocols: Protocols::Both,
             path_prefix: String::new(),
         }
-    }
-}
-
-impl fmt::Debug for Access {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("Access")
-            .field("name", &self.name)
-            .field("endpoint", &self.endpoint)
-            .finish_non_exhaustive()
     }
 }
 

@@ -19,7 +19,7 @@ use super::traffic::Traffic;
 use super::wire::{ApiGroup, Document, Encoded, Format, Status};
 use super::{ExternalMetrics, Formats, MemberOptions, external_metrics, resource_metrics};
 use crate::go_url::Query;
-use crate::https::{Body, full, response};
+use crate::https::{Body, Peer, full, response};
 
 /// What the handler of a member's requests knows.
 pub(super) struct State {
@@ -51,9 +51,13 @@ enum Found {
     Stream(Body),
 }
 
-pub(super) async fn serve(state: Arc<State>, request: Request<Incoming>) -> io::Result<Response<Body>> {
+pub(super) async fn serve(
+    state: Arc<State>,
+    request: Request<Incoming>,
+    peer: &Peer,
+) -> io::Result<Response<Body>> {
     let flight = state.traffic.arrive(&request);
-    match state.respond(&request).await {
+    match state.respond(&request, peer).await {
         Ok(response) => Ok(flight.carry(response)),
         Err(error) => {
             flight.abort();
@@ -63,7 +67,7 @@ pub(super) async fn serve(state: Arc<State>, request: Request<Incoming>) -> io::
 }
 
 impl State {
-    async fn respond(&self, request: &Request<Incoming>) -> io::Result<Response<Body>> {
+    async fn respond(&self, request: &Request<Incoming>, peer: &Peer) -> io::Result<Response<Body>> {
         let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
         let Some(target) = target.strip_prefix(&self.options.path_prefix) else {
             return Ok(encoded(page_not_found()));
@@ -83,7 +87,7 @@ impl State {
             }
             None => {}
         }
-        let answer = self.well(request, target, format, fault.as_ref());
+        let answer = self.well(request, peer, target, format, fault.as_ref());
         match fault {
             Some(fault) => fault.spoil(answer).await,
             None => Ok(answer),
@@ -94,12 +98,13 @@ impl State {
     fn well(
         &self,
         request: &Request<Incoming>,
+        peer: &Peer,
         target: &str,
         format: Option<Format>,
         fault: Option<&Fault>,
     ) -> Response<Body> {
         let format_or_json = format.unwrap_or(Format::Json);
-        if !self.knows(request.headers()) {
+        if peer.certificate.is_none() && !self.knows(request.headers()) {
             let status = Status::failure(StatusCode::UNAUTHORIZED, "Unauthorized", "Unauthorized");
             return encoded(Document::Status(status.into()).encode(StatusCode::UNAUTHORIZED, format_or_json));
         }
