@@ -9,7 +9,7 @@ use axum::Router;
 use axum::routing::get;
 use http::header::CONTENT_TYPE;
 use prometheus_client::registry::Registry as MetricsRegistry;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -19,12 +19,15 @@ use crate::access::review::Reviewer;
 use crate::access::token::TokenReviewer;
 use crate::access::trust::Trust;
 use crate::answer::Answers;
-use crate::config::{Authentication, Config, Members};
+use crate::config::{Authentication, Config, ControlPlane, Members};
 use crate::control::Clients;
+use crate::fleet::Fleet;
 use crate::fleet::discovery::Discovery;
 use crate::fleet::karmada::KarmadaSource;
+use crate::fleet::kubeconfig::KubeconfigSource;
 use crate::fleet::metrics::FleetMetrics;
 use crate::fleet::registry::Registry;
+use crate::fleet::roster::Roster;
 use crate::gather::metrics::GatherMetrics;
 use crate::member::transport as member;
 use crate::process::budget::Budget;
@@ -40,6 +43,15 @@ use crate::server::{Serving, listener, router, tls};
 
 /// How many members shake hands at a time.
 const HANDSHAKES: usize = 16;
+
+/// The members, as whatever says which they are has it at present, as long as it is kept.
+pub struct Source {
+    /// The snapshots.
+    pub fleet: watch::Receiver<Arc<Fleet>>,
+    /// Whether the first of them is complete.
+    pub synced: watch::Receiver<bool>,
+    _following: AbortOnDropHandle<()>,
+}
 
 /// Serves until `shutdown`.
 ///
@@ -67,15 +79,11 @@ pub async fn serve(mut config: Config, shutdown: CancellationToken) -> anyhow::R
     let metrics = Arc::new(Metrics::new(metrics));
 
     let (reload, watch) = (config.serving.reload_interval, config.control_plane.watch_timeout);
-    let kubeconfig = config.control_plane.kubeconfig.as_deref();
-    let rate = config.control_plane.rate;
-    let clients = Clients::open("--kubeconfig", kubeconfig, reload, watch, rate).await?;
-    let (registry, refused) = Registry::new(limits(&config.members, inflight));
-    let fleet = registry.fleet();
-    let (source, synced) = KarmadaSource::new(clients, watch, (registry, refused), fleet_metrics);
+    let limits = member_limits(&config.members, inflight);
+    let source = Source::begin(&config.members, &config.control_plane, limits, reload, fleet_metrics).await?;
+    let (fleet, synced) = (source.fleet.clone(), source.synced.clone());
     let Members { discovery_interval, timeout, .. } = config.members;
     let (discovery, catalog, discovered) = Discovery::new(fleet.clone(), discovery_interval, timeout);
-    let _source = AbortOnDropHandle::new(tokio::spawn(source.run()));
     let forgetting = gather_metrics.clone().forget_leavers(fleet.clone());
     let _forgetting = AbortOnDropHandle::new(tokio::spawn(forgetting));
     let _discovery = AbortOnDropHandle::new(tokio::spawn(discovery.run(synced.clone())));
@@ -155,7 +163,40 @@ async fn authenticators(
     Ok((Authenticators::new(trust, tokens), following))
 }
 
-fn limits(members: &Members, inflight: Budget) -> member::Limits {
+impl Source {
+    /// Begins to follow what `members` says they are.
+    ///
+    /// # Errors
+    /// If a kubeconfig cannot be used.
+    pub async fn begin(
+        members: &Members,
+        control_plane: &ControlPlane,
+        limits: member::Limits,
+        reload_interval: Duration,
+        metrics: Arc<FleetMetrics>,
+    ) -> anyhow::Result<Self> {
+        if let Some(path) = &members.fleet_kubeconfig {
+            let (roster, refused) = Roster::new(limits);
+            let fleet = roster.fleet();
+            let (source, synced) = KubeconfigSource::open(path, reload_interval, (roster, refused), metrics)?;
+            return Ok(Self {
+                fleet,
+                synced,
+                _following: AbortOnDropHandle::new(tokio::spawn(source.run())),
+            });
+        }
+        let ControlPlane { ref kubeconfig, rate, watch_timeout: watch } = *control_plane;
+        let clients =
+            Clients::open("--kubeconfig", kubeconfig.as_deref(), reload_interval, watch, rate).await?;
+        let (registry, refused) = Registry::new(limits);
+        let fleet = registry.fleet();
+        let (source, synced) = KarmadaSource::new(clients, watch, (registry, refused), metrics);
+        Ok(Self { fleet, synced, _following: AbortOnDropHandle::new(tokio::spawn(source.run())) })
+    }
+}
+
+/// How members are asked, within `inflight` for the bodies of all of them.
+pub fn member_limits(members: &Members, inflight: Budget) -> member::Limits {
     member::Limits {
         connections: members.connections,
         timeout: members.timeout,

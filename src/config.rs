@@ -164,9 +164,11 @@ pub struct Authorization {
     pub denied_ttl: Duration,
 }
 
-/// How member clusters are asked.
+/// Which clusters are members, and how they are asked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Members {
+    /// The kubeconfig whose contexts they are; `None`: the Clusters of the Karmada API server.
+    pub fleet_kubeconfig: Option<PathBuf>,
     /// How long an answer waits for each member.
     pub timeout: Duration,
     /// Most connections to one member over HTTP/1.1; above zero.

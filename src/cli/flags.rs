@@ -164,6 +164,10 @@ pub struct Authorization {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Members")]
 pub struct Members {
+    /// Kubeconfig whose contexts are the members, in place of the Clusters of --kubeconfig; it and the files that it
+    /// refers to are read again when they change
+    #[arg(long, value_name = "FILE")]
+    fleet_kubeconfig: Option<OsString>,
     /// How long an answer waits for each member, which has failed when the time is up
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = values::time_span)]
     member_timeout: Duration,
@@ -323,6 +327,7 @@ impl From<Authorization> for config::Authorization {
 impl From<Members> for config::Members {
     fn from(flags: Members) -> Self {
         Self {
+            fleet_kubeconfig: path(flags.fleet_kubeconfig),
             timeout: flags.member_timeout,
             connections: flags.member_connections,
             body_bytes: flags.member_body_bytes,

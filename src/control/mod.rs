@@ -195,7 +195,7 @@ fn limited(client: Client, bucket: Option<&Arc<Bucket>>) -> Client {
 }
 
 /// What is wrong with a kubeconfig. Where its YAML is malformed, kube shows the lines, and tokens may be in them.
-fn without_content(error: &KubeconfigError) -> String {
+pub fn without_content(error: &KubeconfigError) -> String {
     let text = error.to_string();
     let KubeconfigError::Parse(_) = error else { return text };
     let mut words = text.split_whitespace().skip_while(|word| *word != "line").skip(1);

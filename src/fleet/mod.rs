@@ -2,18 +2,31 @@
 
 pub mod discovery;
 pub mod karmada;
+pub mod kubeconfig;
 pub mod metrics;
 pub mod objects;
 pub mod registry;
+pub mod roster;
 
 use std::sync::Arc;
 
 use crate::member::Member;
+use roster::Lack;
 
 /// One immutable snapshot of all member clusters, ordered by name.
 #[derive(Clone, Default)]
 pub struct Fleet {
     entries: Vec<Entry>,
+    outside: Vec<Outside>,
+}
+
+/// A cluster that is no member.
+#[derive(Clone, Debug)]
+pub struct Outside {
+    /// Its name.
+    pub cluster: Arc<str>,
+    /// Why.
+    pub lack: Lack,
 }
 
 /// One cluster in a fleet.
@@ -34,14 +47,19 @@ pub enum Standing {
 
 impl Fleet {
     /// A snapshot of the given clusters.
-    pub fn new(mut entries: Vec<Entry>) -> Self {
+    pub fn new(mut entries: Vec<Entry>, outside: Vec<Outside>) -> Self {
         entries.sort_by(|one, two| one.cluster.cmp(&two.cluster));
-        Self { entries }
+        Self { entries, outside }
     }
 
     /// The clusters, ordered by name.
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.entries.iter()
+    }
+
+    /// The clusters that are no members.
+    pub fn outside(&self) -> &[Outside] {
+        &self.outside
     }
 
     /// The members that are asked.

@@ -1,4 +1,4 @@
-//! The single writer of the fleet: clusters and their Secrets come in, snapshots go out.
+//! Karmada's clusters and their Secrets, and what they lead to.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -6,10 +6,11 @@ use std::sync::Arc;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 
-use super::{Entry, Fleet};
-use crate::member::credentials::{Credentials, CredentialsError, Endpoint, Proxy, Token, Trust};
+use super::Fleet;
+use super::roster::{Lack, Roster};
+use crate::member::Refused;
+use crate::member::credentials::{Credentials, CredentialsError, Endpoint, Login, Proxy, Token, Trust};
 use crate::member::transport::Limits;
-use crate::member::{Member, Refused, TrustError};
 
 /// A cluster as Karmada describes it: the part of `cluster.karmada.io/v1alpha1` that leads to its API server.
 #[derive(Clone, PartialEq, Eq)]
@@ -48,7 +49,7 @@ pub struct ClusterSecret {
     pub ca_bundle: Option<Vec<u8>>,
 }
 
-/// Why a cluster is no member, or why one that is keeps its last good credentials.
+/// Why a cluster's credentials cannot be used.
 #[derive(Debug, Error)]
 pub enum NotAMember {
     /// A cluster in Pull mode, or one that is still joining.
@@ -69,32 +70,15 @@ pub enum NotAMember {
     /// What it says cannot be used.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
-    /// Its CA bundle or its proxy cannot be used.
-    #[error(transparent)]
-    Trust(#[from] TrustError),
 }
 
-/// Clusters and Secrets as last seen, and the members made of them.
+/// Clusters and Secrets as last seen.
 pub struct Registry {
-    limits: Limits,
+    roster: Roster,
     clusters: BTreeMap<String, ClusterSpec>,
     /// Those that clusters refer to, as far as they have been read; `None` for one that does not exist.
     secrets: BTreeMap<SecretName, Option<ClusterSecret>>,
-    members: BTreeMap<String, Joined>,
-    /// What is wrong with a cluster, in words, so that it is said once.
-    complaints: BTreeMap<String, String>,
-    refusals: mpsc::Sender<Refused>,
-    fleet: watch::Sender<Arc<Fleet>>,
 }
-
-struct Joined {
-    uid: String,
-    endpoint: Endpoint,
-    member: Arc<Member>,
-}
-
-/// How many members may wait for newer credentials.
-const REFUSALS: usize = 256;
 
 impl ClusterSpec {
     /// How to reach it. `secret` is the one that it refers to: `None` if it has not been read, and nothing in it if it does
@@ -128,8 +112,9 @@ impl ClusterSpec {
         };
         Ok(Credentials {
             endpoint: Endpoint::parse(&self.api_endpoint)?,
-            token: Token::parse(token)?,
+            login: Login { token: Some(Token::parse(token)?), certificate: None },
             trust,
+            server_name: None,
             proxy,
         })
     }
@@ -138,22 +123,13 @@ impl ClusterSpec {
 impl Registry {
     /// A registry without clusters. The receiver says which members refuse their tokens.
     pub fn new(limits: Limits) -> (Self, mpsc::Receiver<Refused>) {
-        let (refusals, refused) = mpsc::channel(REFUSALS);
-        let registry = Self {
-            limits,
-            clusters: BTreeMap::new(),
-            secrets: BTreeMap::new(),
-            members: BTreeMap::new(),
-            complaints: BTreeMap::new(),
-            refusals,
-            fleet: watch::Sender::new(Arc::default()),
-        };
-        (registry, refused)
+        let (roster, refused) = Roster::new(limits);
+        (Self { roster, clusters: BTreeMap::new(), secrets: BTreeMap::new() }, refused)
     }
 
     /// The snapshots.
     pub fn fleet(&self) -> watch::Receiver<Arc<Fleet>> {
-        self.fleet.subscribe()
+        self.roster.fleet()
     }
 
     /// Takes a cluster that is new or may have changed.
@@ -162,7 +138,6 @@ impl Registry {
             self.clusters.insert(name.to_owned(), spec);
             self.drop_secrets();
             self.refresh(name);
-            self.publish();
         }
     }
 
@@ -171,7 +146,6 @@ impl Registry {
         if self.clusters.remove(name).is_some() {
             self.drop_secrets();
             self.refresh(name);
-            self.publish();
         }
     }
 
@@ -193,7 +167,6 @@ impl Registry {
         for cluster in &concerned {
             self.refresh(cluster);
         }
-        self.publish();
     }
 
     /// The clusters, by name.
@@ -213,9 +186,7 @@ impl Registry {
 
     /// How many clusters are asked, are members but not Ready, and are no members.
     pub fn census(&self) -> (usize, usize, usize) {
-        let ready = |name: &String| self.clusters.get(name).is_some_and(|spec| spec.ready);
-        let asked = self.members.keys().filter(|name| ready(name)).count();
-        (asked, self.members.len() - asked, self.clusters.len() - self.members.len())
+        self.roster.census()
     }
 
     fn drop_secrets(&mut self) {
@@ -227,76 +198,21 @@ impl Registry {
     /// Brings one cluster's member in line with what is known of it.
     fn refresh(&mut self, name: &str) {
         let Some(spec) = self.clusters.get(name) else {
-            self.complaints.remove(name);
-            if self.members.remove(name).is_some() {
-                tracing::info!(cluster = name, "cluster left the fleet");
-            }
+            self.roster.remove(name);
             return;
         };
         let secret = spec.secret.as_ref().and_then(|name| self.secrets.get(name));
-        match spec.credentials(secret).and_then(|credentials| self.join(name, spec, credentials)) {
-            Ok(joined) => {
-                if self.complaints.remove(name).is_some() && joined.is_none() {
-                    tracing::info!(cluster = name, "the cluster's credentials can be used again");
-                }
-                if let Some(joined) = joined {
-                    self.members.insert(name.to_owned(), joined);
-                }
-            }
-            Err(error) => {
-                // The same cluster whose credentials are missing or malformed is asked with the last good ones.
-                let left = matches!(error, NotAMember::NoEndpoint | NotAMember::NoSecretRef);
-                if left || self.members.get(name).is_some_and(|joined| joined.uid != spec.uid) {
-                    self.members.remove(name);
-                }
-                let reason = error.to_string();
-                if !matches!(error, NotAMember::Unread(_)) && self.complaints.get(name) != Some(&reason) {
-                    self.report(name, &reason);
-                    self.complaints.insert(name.to_owned(), reason);
-                }
-            }
-        }
+        let credentials = spec.credentials(secret).map_err(Lack::from);
+        self.roster.put(name, &spec.uid, spec.ready, credentials);
     }
+}
 
-    fn report(&self, cluster: &str, reason: &str) {
-        if self.members.contains_key(cluster) {
-            tracing::warn!(cluster, reason, "the cluster is asked with its last good credentials");
-        } else {
-            tracing::warn!(cluster, reason, "cluster is not asked");
+impl From<NotAMember> for Lack {
+    fn from(error: NotAMember) -> Self {
+        match error {
+            NotAMember::Unread(_) => Self::Unread,
+            NotAMember::NoEndpoint | NotAMember::NoSecretRef => Self::Outside(error.to_string()),
+            _ => Self::Wrong(error.to_string()),
         }
-    }
-
-    /// A new member, or `None` if the present one has been renewed.
-    fn join(
-        &self,
-        name: &str,
-        spec: &ClusterSpec,
-        credentials: Credentials,
-    ) -> Result<Option<Joined>, NotAMember> {
-        if let Some(joined) = self.members.get(name)
-            && joined.uid == spec.uid
-            && joined.endpoint == credentials.endpoint
-        {
-            if joined.member.renew(credentials, &self.limits)? {
-                tracing::info!(cluster = name, "cluster has new credentials");
-            }
-            return Ok(None);
-        }
-        let endpoint = credentials.endpoint.clone();
-        let refusals = self.refusals.clone();
-        let member = Arc::new(Member::new(name.to_owned(), credentials, &self.limits, refusals)?);
-        tracing::info!(cluster = name, %endpoint, "cluster joined the fleet");
-        Ok(Some(Joined { uid: spec.uid.clone(), endpoint, member }))
-    }
-
-    fn publish(&self) {
-        let entries = self.members.iter().map(|(name, joined)| {
-            if self.clusters.get(name).is_some_and(|spec| spec.ready) {
-                Entry::ready(joined.member.clone())
-            } else {
-                Entry::not_ready(joined.member.clone())
-            }
-        });
-        self.fleet.send_replace(Arc::new(Fleet::new(entries.collect())));
     }
 }

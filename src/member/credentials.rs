@@ -1,9 +1,14 @@
 //! How to reach a member's API server: plain data, compared to see what changed.
 
 use std::fmt;
+use std::sync::Arc;
 
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::sign::CertifiedKey;
 use thiserror::Error;
 
 /// All that a connection to a member needs.
@@ -12,9 +17,11 @@ pub struct Credentials {
     /// Where the API server is.
     pub endpoint: Endpoint,
     /// Whom it is asked as.
-    pub token: Token,
+    pub login: Login,
     /// Which certificates it may show.
     pub trust: Trust,
+    /// The name that its certificate must have, if it is not the endpoint's.
+    pub server_name: Option<ServerName<'static>>,
     /// What stands between.
     pub proxy: Option<Proxy>,
 }
@@ -25,6 +32,22 @@ pub struct Endpoint {
     scheme: Scheme,
     authority: Authority,
     prefix: String,
+}
+
+/// Whom an API server is asked as: both of them may be shown, or neither.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Login {
+    /// In the `Authorization` header.
+    pub token: Option<Token>,
+    /// In the TLS handshake.
+    pub certificate: Option<ClientCertificate>,
+}
+
+/// A client certificate and its key, which is never shown.
+#[derive(Clone)]
+pub struct ClientCertificate {
+    pem: [Vec<u8>; 2],
+    key: Arc<CertifiedKey>,
 }
 
 /// A bearer token. It is never shown.
@@ -60,6 +83,12 @@ pub enum CredentialsError {
     /// The token has line breaks or other characters that no header may have.
     #[error("the token has characters that no token may have")]
     Token,
+    /// The client certificate or its key is malformed, or they do not belong together.
+    #[error("the client certificate cannot be used: {0}")]
+    ClientCertificate(String),
+    /// The name that the serving certificate must have is none.
+    #[error("the TLS server name {0:?} is neither a DNS name nor an IP address")]
+    ServerName(String),
     /// The proxy's URL is of no kind that is spoken here.
     #[error("the proxy URL is neither http://, https:// nor socks5:// with a host")]
     Proxy,
@@ -69,7 +98,7 @@ pub enum CredentialsError {
 }
 
 impl Endpoint {
-    /// Reads `Cluster.spec.apiEndpoint`: no scheme means https, a path stays as prefix
+    /// Reads `Cluster.spec.apiEndpoint`, or `server` of a kubeconfig: no scheme means https, a path stays as prefix
     /// (`rest.DefaultServerURL` of client-go).
     ///
     /// # Errors
@@ -130,6 +159,42 @@ impl Token {
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Token(..)")
+    }
+}
+
+impl ClientCertificate {
+    /// A chain and its key, both in PEM.
+    ///
+    /// # Errors
+    /// If one of them is malformed, or the key is another's.
+    pub fn parse(chain: Vec<u8>, key: Vec<u8>) -> Result<Self, CredentialsError> {
+        let refused = |what: &str| CredentialsError::ClientCertificate(what.to_owned());
+        let certificates = CertificateDer::pem_slice_iter(&chain).collect::<Result<Vec<_>, _>>();
+        let certificates = certificates.ok().filter(|chain| !chain.is_empty());
+        let certificates = certificates.ok_or_else(|| refused("it is no PEM certificate"))?;
+        let private = PrivateKeyDer::from_pem_slice(&key).map_err(|_| refused("its key is no PEM key"))?;
+        let certified = CertifiedKey::from_der(certificates, private, &aws_lc_rs::default_provider());
+        let certified = certified.map_err(|error| refused(&error.to_string()))?;
+        Ok(Self { pem: [chain, key], key: Arc::new(certified) })
+    }
+
+    /// As rustls takes it.
+    pub fn certified_key(&self) -> Arc<CertifiedKey> {
+        self.key.clone()
+    }
+}
+
+impl PartialEq for ClientCertificate {
+    fn eq(&self, other: &Self) -> bool {
+        self.pem == other.pem
+    }
+}
+
+impl Eq for ClientCertificate {}
+
+impl fmt::Debug for ClientCertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClientCertificate(..)")
     }
 }
 

@@ -8,11 +8,12 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use futures::future::BoxFuture;
 use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Uri};
-use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
+use hyper_rustls::{FixedServerNameResolver, HttpsConnector, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::proxy::{SocksV5, Tunnel};
 use hyper_util::client::legacy::connect::{Connection as _, HttpConnector};
 use hyper_util::rt::TokioIo;
 use percent_encoding::percent_decode_str;
+use rustls::sign::SingleCertAndKey;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tower::{Service, ServiceExt as _};
@@ -56,7 +57,17 @@ impl Dialer {
     ) -> Result<Self, TrustError> {
         let mut tls = client_config(&credentials.trust)?;
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        let https = HttpsConnector::from((Route::new(credentials.proxy.as_ref())?, tls));
+        if let Some(certificate) = &credentials.login.certificate {
+            tls.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(certificate.certified_key()));
+        }
+        let route = Route::new(credentials.proxy.as_ref())?;
+        let https = match &credentials.server_name {
+            Some(name) => {
+                let name = FixedServerNameResolver::new(name.clone());
+                HttpsConnector::new(route, tls, false, Arc::new(name))
+            }
+            None => HttpsConnector::from((route, tls)),
+        };
         let uri = credentials.endpoint.uri("/").map_err(|_| TrustError::Endpoint)?;
         Ok(Self { https, uri, handshakes, timeout })
     }

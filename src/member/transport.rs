@@ -154,7 +154,9 @@ impl Transport {
         let mut request = Request::new(Empty::new());
         let headers = request.headers_mut();
         headers.insert(ACCEPT, HeaderValue::from_static(accept));
-        headers.insert(AUTHORIZATION, self.credentials.token.authorization());
+        if let Some(token) = &self.credentials.login.token {
+            headers.insert(AUTHORIZATION, token.authorization());
+        }
         headers.insert(USER_AGENT, HeaderValue::from_static(crate::USER_AGENT));
         *request.uri_mut() = uri;
         Ok(request)

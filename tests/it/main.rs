@@ -11,6 +11,7 @@ mod discovery;
 mod encodings;
 mod external_metrics;
 mod faults;
+mod fleet_kubeconfig;
 mod floods;
 mod formats;
 mod identity;

@@ -205,7 +205,7 @@ fn not_a_member(error: &NotAMember) -> Cause {
         // It was not shown to this identity.
         NotAMember::Unread(_) => Cause::ControlPlaneForbidden,
         NotAMember::NoToken(_) => Cause::SecretKeyMissing,
-        NotAMember::Credentials(_) | NotAMember::Trust(_) => Cause::CredentialsMalformed,
+        NotAMember::Credentials(_) => Cause::CredentialsMalformed,
     }
 }
 

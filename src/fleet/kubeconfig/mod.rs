@@ -1,0 +1,276 @@
+//! The fleet as a kubeconfig has it, for clusters without Karmada: each context is a member.
+//!
+//! The file and those that it refers to are followed. What is wrong with one context touches no other; a file that cannot
+//! be used as a whole changes nothing.
+
+mod contexts;
+mod plugin;
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::future::ready;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::task::AbortOnDropHandle;
+
+use self::contexts::{Context, Contexts};
+use self::plugin::{Plugin, Said};
+use super::metrics::FleetMetrics;
+use super::roster::{Lack, Roster};
+use crate::member::Refused;
+use crate::member::credentials::{Credentials, Login};
+use crate::process::file;
+pub use contexts::FileError;
+
+/// How long the first run of plugins may hold up readiness.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long before its end a login is renewed, if it lasts twice as long.
+const AHEAD: Duration = Duration::from_secs(60);
+/// The shortest and the longest pause between two runs of a plugin that fails or whose logins are refused.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// How many logins may wait for the roster.
+const QUEUE: usize = 64;
+
+/// Keeps the roster in line with a kubeconfig.
+pub struct KubeconfigSource {
+    path: PathBuf,
+    roster: Roster,
+    refused: mpsc::Receiver<Refused>,
+    metrics: Arc<FleetMetrics>,
+    contexts: watch::Receiver<Contexts>,
+    _following: AbortOnDropHandle<()>,
+    known: Contexts,
+    logging_in: BTreeMap<String, LoggingIn>,
+    /// Of the last plugin that was taken up.
+    generation: u64,
+    logins: mpsc::Sender<LoggedIn>,
+    queue: mpsc::Receiver<LoggedIn>,
+    synced: watch::Sender<bool>,
+}
+
+/// A cluster whose login is up to a plugin, which is run again and again.
+struct LoggingIn {
+    /// Tells its logins from those of a plugin that was given up and may still have one in the queue.
+    generation: u64,
+    plugin: Plugin,
+    /// What it has said last.
+    login: Option<Login>,
+    /// Whether it has ended once.
+    ended: bool,
+    again: Arc<Notify>,
+    /// Members that wait for a newer login.
+    waiting: Vec<Refused>,
+    _running: AbortOnDropHandle<()>,
+}
+
+/// What came of a plugin.
+struct LoggedIn {
+    cluster: String,
+    generation: u64,
+    outcome: Result<Login, String>,
+}
+
+impl KubeconfigSource {
+    /// A source of the contexts of the file at `path`, which is read again every `interval`. The receiver says when all
+    /// contexts have been seen once, and their plugins have been run or have taken too long.
+    ///
+    /// # Errors
+    /// If the file cannot be used.
+    pub fn open(
+        path: &Path,
+        interval: Duration,
+        (roster, refused): (Roster, mpsc::Receiver<Refused>),
+        metrics: Arc<FleetMetrics>,
+    ) -> Result<(Self, watch::Receiver<bool>), FileError> {
+        let first = contexts::read(path)?;
+        let (sender, contexts) = watch::channel(first.clone());
+        let what = format!("--fleet-kubeconfig={}", path.display());
+        let followed = path.to_owned();
+        let read = move || contexts::read(&followed);
+        let following = file::follow(what, first, interval, read, move |contexts| {
+            sender.send_replace(contexts);
+            ready(Ok::<_, Infallible>(()))
+        });
+        let (logins, queue) = mpsc::channel(QUEUE);
+        let (synced, receiver) = watch::channel(false);
+        let source = Self {
+            path: path.to_owned(),
+            roster,
+            refused,
+            metrics,
+            contexts,
+            _following: following,
+            known: Contexts::new(),
+            logging_in: BTreeMap::new(),
+            generation: 0,
+            logins,
+            queue,
+            synced,
+        };
+        Ok((source, receiver))
+    }
+
+    /// Runs until it is dropped.
+    pub async fn run(mut self) {
+        let until = Instant::now() + PATIENCE;
+        let first = self.contexts.borrow_and_update().clone();
+        self.adopt(first);
+        loop {
+            let (asked, not_ready, outside) = self.roster.census();
+            self.metrics.clusters(asked, not_ready, outside);
+            let synced = *self.synced.borrow();
+            if !synced && self.logging_in.values().all(|logging_in| logging_in.ended) {
+                tracing::info!(members = asked, "the fleet is known");
+                self.synced.send_replace(true);
+                continue;
+            }
+            tokio::select! {
+                Ok(()) = self.contexts.changed() => {
+                    let contexts = self.contexts.borrow_and_update().clone();
+                    self.adopt(contexts);
+                }
+                Some(logged_in) = self.queue.recv() => self.take(logged_in),
+                Some(refused) = self.refused.recv() => self.take_refusal(refused),
+                () = sleep_until(until), if !synced => {
+                    tracing::warn!("exec plugins have not ended; their clusters join when they have");
+                    self.synced.send_replace(true);
+                }
+                else => return,
+            }
+        }
+    }
+
+    fn adopt(&mut self, contexts: Contexts) {
+        let gone: Vec<String> =
+            self.roster.names().filter(|name| !contexts.contains_key(*name)).map(str::to_owned).collect();
+        for name in gone {
+            self.logging_in.remove(&name);
+            self.roster.remove(&name);
+        }
+        for (name, context) in &contexts {
+            if self.known.get(name) != Some(context) {
+                let credentials = match context {
+                    Ok(Context { credentials, plugin: Some(plugin) }) => {
+                        self.logged_in(name, plugin).map(|login| with(credentials, login))
+                    }
+                    Ok(Context { credentials, plugin: None }) => {
+                        self.logging_in.remove(name);
+                        Ok(credentials.clone())
+                    }
+                    Err(complaint) => {
+                        self.logging_in.remove(name);
+                        Err(Lack::Wrong(complaint.clone()))
+                    }
+                };
+                self.put(name, credentials);
+            }
+        }
+        self.known = contexts;
+    }
+
+    /// What the plugin of a cluster has said. One that is new is run.
+    fn logged_in(&mut self, name: &str, plugin: &Plugin) -> Result<Login, Lack> {
+        if let Some(logging_in) = self.logging_in.get(name).filter(|known| known.plugin == *plugin) {
+            return logging_in.login.clone().ok_or(Lack::Unread);
+        }
+        self.generation += 1;
+        let (generation, again) = (self.generation, Arc::new(Notify::new()));
+        let running =
+            run_again(name.to_owned(), generation, plugin.clone(), again.clone(), self.logins.clone());
+        let logging_in = LoggingIn {
+            generation,
+            plugin: plugin.clone(),
+            login: None,
+            ended: false,
+            again,
+            waiting: Vec::new(),
+            _running: AbortOnDropHandle::new(tokio::spawn(running)),
+        };
+        self.logging_in.insert(name.to_owned(), logging_in);
+        Err(Lack::Unread)
+    }
+
+    fn take(&mut self, LoggedIn { cluster, generation, outcome }: LoggedIn) {
+        let logging_in = self.logging_in.get_mut(&cluster).filter(|known| known.generation == generation);
+        let (Some(logging_in), Some(Ok(context))) = (logging_in, self.known.get(&cluster)) else { return };
+        logging_in.ended = true;
+        let waiting = std::mem::take(&mut logging_in.waiting);
+        let credentials = match outcome {
+            Ok(login) => {
+                logging_in.login = Some(login.clone());
+                Ok(with(&context.credentials, login))
+            }
+            Err(complaint) => Err(Lack::Wrong(complaint)),
+        };
+        self.put(&cluster, credentials);
+        drop(waiting);
+    }
+
+    /// Has the plugin run, or reads the file at once; the member learns by the roster whether that has brought another
+    /// login.
+    fn take_refusal(&mut self, refused: Refused) {
+        let cluster = &refused.cluster;
+        tracing::info!(cluster, "the cluster refuses whom it is asked as; looking for newer credentials");
+        if let Some(logging_in) = self.logging_in.get_mut(cluster) {
+            logging_in.waiting.retain(|refused| !refused.is_abandoned());
+            logging_in.waiting.push(refused);
+            logging_in.again.notify_one();
+        } else if let Ok(contexts) = contexts::read(&self.path) {
+            self.adopt(contexts);
+        }
+    }
+
+    /// A context has neither a uid nor anybody who says that its cluster is not Ready.
+    fn put(&mut self, name: &str, credentials: Result<Credentials, Lack>) {
+        self.roster.put(name, "", true, credentials);
+    }
+}
+
+/// A plugin's login comes beside a client certificate of the context.
+fn with(credentials: &Credentials, login: Login) -> Credentials {
+    let certificate = login.certificate.or_else(|| credentials.login.certificate.clone());
+    Credentials { login: Login { token: login.token, certificate }, ..credentials.clone() }
+}
+
+/// Runs a plugin at once, before each of its logins ends, and when it is told to.
+async fn run_again(
+    cluster: String,
+    generation: u64,
+    plugin: Plugin,
+    again: Arc<Notify>,
+    logins: mpsc::Sender<LoggedIn>,
+) {
+    let mut pause = PAUSES.0;
+    loop {
+        let begun = Instant::now();
+        let (outcome, next) = match plugin.run().await {
+            Ok(Said { login, until }) => {
+                pause = PAUSES.0;
+                (Ok(login), until.map(renewal))
+            }
+            Err(error) => {
+                pause = (pause * 2).min(PAUSES.1);
+                (Err(error.to_string()), Some(pause))
+            }
+        };
+        if logins.send(LoggedIn { cluster: cluster.clone(), generation, outcome }).await.is_err() {
+            return;
+        }
+        match next {
+            Some(next) => drop(timeout(next, again.notified()).await),
+            None => again.notified().await,
+        }
+        // A cluster that refuses every login must not have it run all the time.
+        sleep(pause.saturating_sub(begun.elapsed())).await;
+    }
+}
+
+/// After what time a login is renewed.
+fn renewal(until: SystemTime) -> Duration {
+    let left = until.duration_since(SystemTime::now()).unwrap_or_default();
+    left.saturating_sub(AHEAD).max(left / 2).max(PAUSES.0)
+}

@@ -1,0 +1,195 @@
+//! Plugins that a kubeconfig names for logging in: `client.authentication.k8s.io` of client-go.
+//!
+//! kube runs them too, but with no bound on their time, twice for a certificate, without telling when what they say
+//! ends, and it shows their output in errors. What it knows of their configuration is used here.
+
+use std::io;
+use std::process::{ExitStatus, Stdio};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use kube::config::{Cluster, ExecAuthCluster, ExecConfig, ExecInteractiveMode};
+use rustix::process::{Pid, Signal, kill_process_group};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use serde::Deserialize;
+use serde_json::json;
+use thiserror::Error;
+use tokio::io::AsyncReadExt as _;
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use crate::api::time::Timestamp;
+use crate::member::credentials::{ClientCertificate, CredentialsError, Login, Token};
+use crate::process::expiry;
+
+/// How long a plugin may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How much of its output is read.
+const OUTPUT: u64 = 1024 * 1024;
+
+/// A program that says whom a cluster is asked as.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Plugin {
+    command: String,
+    args: Vec<String>,
+    env: Vec<(String, String)>,
+    /// `KUBERNETES_EXEC_INFO`: what it is told.
+    info: String,
+}
+
+/// What a plugin said, and until when that holds.
+pub(super) struct Said {
+    pub(super) login: Login,
+    pub(super) until: Option<SystemTime>,
+}
+
+/// Why there is nothing to run.
+#[derive(Debug, Error)]
+pub(super) enum Unrunnable {
+    #[error("its exec plugin has no command")]
+    NoCommand,
+    #[error("its exec plugin wants to ask a person (interactiveMode: Always), and there is none")]
+    Interactive,
+    #[error("its exec plugin wants to know the cluster: {0}")]
+    Cluster(String),
+}
+
+/// Why a plugin said nothing that is of use. Its output is in no message, since tokens may be in it.
+#[derive(Debug, Error)]
+pub(super) enum PluginError {
+    #[error("the exec plugin {command} cannot be run: {source}")]
+    Start { command: String, source: io::Error },
+    #[error("the exec plugin {0} has not ended within {PATIENCE:?}")]
+    Timeout(String),
+    #[error("the exec plugin {command} has failed ({status}): run it by hand to see why")]
+    Failed { command: String, status: ExitStatus },
+    #[error("the exec plugin {0} printed no ExecCredential with a token, or a certificate and its key")]
+    Output(String),
+    #[error("what the exec plugin {command} printed cannot be used: {source}")]
+    Credentials { command: String, source: CredentialsError },
+}
+
+impl Plugin {
+    /// What `exec` of a user says, for a cluster.
+    ///
+    /// # Errors
+    /// If it cannot be run here.
+    pub(super) fn new(exec: &ExecConfig, cluster: &Cluster) -> Result<Self, Unrunnable> {
+        let command = exec.command.clone().filter(|command| !command.is_empty());
+        if exec.interactive_mode == Some(ExecInteractiveMode::Always) {
+            return Err(Unrunnable::Interactive);
+        }
+        let mut spec = json!({"interactive": false});
+        if exec.provide_cluster_info {
+            let cluster = ExecAuthCluster::try_from(cluster);
+            let cluster = cluster.map_err(|error| Unrunnable::Cluster(error.to_string()))?;
+            spec["cluster"] = json!(cluster);
+        }
+        let info = json!({"apiVersion": exec.api_version, "kind": "ExecCredential", "spec": spec});
+        let variable = |entry: &std::collections::HashMap<String, String>| {
+            Some((entry.get("name")?.clone(), entry.get("value")?.clone()))
+        };
+        Ok(Self {
+            command: command.ok_or(Unrunnable::NoCommand)?,
+            args: exec.args.clone().unwrap_or_default(),
+            env: exec.env.iter().flatten().filter_map(variable).collect(),
+            info: info.to_string(),
+        })
+    }
+
+    /// Runs it. Dropping the future kills it.
+    ///
+    /// # Errors
+    /// If it says nothing that is of use.
+    pub(super) async fn run(&self) -> Result<Said, PluginError> {
+        let command = || self.command.clone();
+        let output = timeout(PATIENCE, self.output()).await.map_err(|_| PluginError::Timeout(command()))?;
+        let (status, output) = output.map_err(|source| PluginError::Start { command: command(), source })?;
+        if !status.success() {
+            return Err(PluginError::Failed { command: command(), status });
+        }
+        self.read(&output)
+    }
+
+    async fn output(&self) -> io::Result<(ExitStatus, Vec<u8>)> {
+        let mut child = Command::new(&self.command)
+            .args(&self.args)
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
+            .env("KUBERNETES_EXEC_INFO", &self.info)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()?;
+        let group = Group(child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)));
+        let mut output = Vec::new();
+        if let Some(stdout) = child.stdout.take() {
+            stdout.take(OUTPUT).read_to_end(&mut output).await?;
+        }
+        let status = child.wait().await?;
+        group.ended();
+        Ok((status, output))
+    }
+
+    fn read(&self, output: &[u8]) -> Result<Said, PluginError> {
+        #[derive(Deserialize)]
+        struct ExecCredential {
+            status: Option<Status>,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Status {
+            expiration_timestamp: Option<String>,
+            token: Option<String>,
+            client_certificate_data: Option<String>,
+            client_key_data: Option<String>,
+        }
+        let nothing = || PluginError::Output(self.command.clone());
+        let malformed = |source| PluginError::Credentials { command: self.command.clone(), source };
+        // Some print YAML, and client-go takes it.
+        let credential: ExecCredential = serde_saphyr::from_slice(output).map_err(|_| nothing())?;
+        let status = credential.status.ok_or_else(nothing)?;
+        let token = status.token.filter(|token| !token.is_empty());
+        let mut until = match status.expiration_timestamp.as_deref() {
+            None | Some("") => None,
+            Some(text) => Some(text.parse::<Timestamp>().map_err(|_| nothing())?.unix_seconds()),
+        };
+        let certificate = match (status.client_certificate_data, status.client_key_data) {
+            (Some(chain), Some(key)) => {
+                let leaf = CertificateDer::from_pem_slice(chain.as_bytes()).ok();
+                until = until.or_else(|| expiry::end(&leaf?));
+                Some(ClientCertificate::parse(chain.into(), key.into()).map_err(malformed)?)
+            }
+            (None, None) if token.is_some() => None,
+            _ => return Err(nothing()),
+        };
+        let token = token.map(|token| Token::parse(token.as_bytes())).transpose().map_err(malformed)?;
+        let since = |seconds| UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(seconds).ok()?));
+        Ok(Said { login: Login { token, certificate }, until: until.and_then(since) })
+    }
+}
+
+/// Shows neither arguments nor environment, in which secrets may be.
+impl std::fmt::Debug for Plugin {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Plugin").field("command", &self.command).finish_non_exhaustive()
+    }
+}
+
+/// A plugin and what it has started: a shell that is killed leaves its own children behind.
+struct Group(Option<Pid>);
+
+impl Group {
+    fn ended(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! The single writer of the fleet: what a source knows of its clusters comes in, snapshots go out.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+
+use super::{Entry, Fleet, Outside};
+use crate::member::credentials::{Credentials, Endpoint};
+use crate::member::transport::Limits;
+use crate::member::{Member, Refused, TrustError};
+
+/// How many members may wait for newer credentials.
+const REFUSALS: usize = 256;
+
+/// All clusters of a source, and the members made of them.
+pub struct Roster {
+    limits: Limits,
+    clusters: BTreeMap<String, Cluster>,
+    refusals: mpsc::Sender<Refused>,
+    fleet: watch::Sender<Arc<Fleet>>,
+}
+
+/// Why there are no credentials that can be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// They are not known yet, which is about to change.
+    Unread,
+    /// The cluster is not meant to be a member.
+    Outside(String),
+    /// Something is wrong with them; a member keeps its last good ones.
+    Wrong(String),
+}
+
+#[derive(Default)]
+struct Cluster {
+    ready: bool,
+    joined: Option<Joined>,
+    /// What has been said of it, so that it is said once.
+    complaint: Option<Lack>,
+}
+
+struct Joined {
+    uid: String,
+    endpoint: Endpoint,
+    member: Arc<Member>,
+}
+
+impl Roster {
+    /// A roster without clusters. The receiver says which members refuse whom they are asked as.
+    pub fn new(limits: Limits) -> (Self, mpsc::Receiver<Refused>) {
+        let (refusals, refused) = mpsc::channel(REFUSALS);
+        let fleet = watch::Sender::new(Arc::default());
+        (Self { limits, clusters: BTreeMap::new(), refusals, fleet }, refused)
+    }
+
+    /// The snapshots.
+    pub fn fleet(&self) -> watch::Receiver<Arc<Fleet>> {
+        self.fleet.subscribe()
+    }
+
+    /// Takes what is known of a cluster. Another `uid` makes it another cluster of that name.
+    pub fn put(&mut self, name: &str, uid: &str, ready: bool, credentials: Result<Credentials, Lack>) {
+        let mut cluster = self.clusters.remove(name).unwrap_or_default();
+        cluster.ready = ready;
+        let taken = credentials.and_then(|credentials| {
+            self.join(name, uid, cluster.joined.as_ref(), credentials)
+                .map_err(|error| Lack::Wrong(error.to_string()))
+        });
+        match taken {
+            Ok(joined) => {
+                if cluster.complaint.take().is_some() && joined.is_none() {
+                    tracing::info!(cluster = name, "the cluster's credentials can be used again");
+                }
+                cluster.joined = joined.or(cluster.joined);
+            }
+            Err(lack) => cluster.lacks(name, uid, lack),
+        }
+        self.clusters.insert(name.to_owned(), cluster);
+        self.publish();
+    }
+
+    /// Forgets a cluster.
+    pub fn remove(&mut self, name: &str) {
+        let Some(cluster) = self.clusters.remove(name) else { return };
+        if cluster.joined.is_some() {
+            tracing::info!(cluster = name, "cluster left the fleet");
+        }
+        self.publish();
+    }
+
+    /// The clusters' names.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.clusters.keys().map(String::as_str)
+    }
+
+    /// How many clusters are asked, are members but not Ready, and are no members.
+    pub fn census(&self) -> (usize, usize, usize) {
+        let members = self.clusters.values().filter(|cluster| cluster.joined.is_some());
+        let (asked, not_ready): (Vec<_>, Vec<_>) = members.partition(|cluster| cluster.ready);
+        (asked.len(), not_ready.len(), self.clusters.len() - asked.len() - not_ready.len())
+    }
+
+    /// A new member, or `None` if the present one has been renewed.
+    fn join(
+        &self,
+        name: &str,
+        uid: &str,
+        present: Option<&Joined>,
+        credentials: Credentials,
+    ) -> Result<Option<Joined>, TrustError> {
+        if let Some(joined) = present
+            && joined.uid == uid
+            && joined.endpoint == credentials.endpoint
+        {
+            if joined.member.renew(credentials, &self.limits)? {
+                tracing::info!(cluster = name, "cluster has new credentials");
+            }
+            return Ok(None);
+        }
+        let endpoint = credentials.endpoint.clone();
+        let refusals = self.refusals.clone();
+        let member = Arc::new(Member::new(name.to_owned(), credentials, &self.limits, refusals)?);
+        tracing::info!(cluster = name, %endpoint, "cluster joined the fleet");
+        Ok(Some(Joined { uid: uid.to_owned(), endpoint, member }))
+    }
+
+    fn publish(&self) {
+        let (mut entries, mut outside) = (Vec::with_capacity(self.clusters.len()), Vec::new());
+        for (name, Cluster { ready, joined, complaint }) in &self.clusters {
+            match joined {
+                Some(Joined { member, .. }) if *ready => entries.push(Entry::ready(member.clone())),
+                Some(Joined { member, .. }) => entries.push(Entry::not_ready(member.clone())),
+                None => outside.push(Outside {
+                    cluster: name.as_str().into(),
+                    lack: complaint.clone().unwrap_or(Lack::Unread),
+                }),
+            }
+        }
+        self.fleet.send_replace(Arc::new(Fleet::new(entries, outside)));
+    }
+}
+
+impl Cluster {
+    /// The same cluster whose credentials are missing or malformed is asked with the last good ones.
+    fn lacks(&mut self, name: &str, uid: &str, lack: Lack) {
+        let other = self.joined.as_ref().is_some_and(|joined| joined.uid != uid);
+        if other || matches!(lack, Lack::Outside(_)) {
+            self.joined = None;
+        }
+        let (Lack::Outside(reason) | Lack::Wrong(reason)) = &lack else { return };
+        if self.complaint.as_ref() == Some(&lack) {
+            return;
+        }
+        if self.joined.is_some() {
+            tracing::warn!(cluster = name, reason, "the cluster is asked with its last good credentials");
+        } else {
+            tracing::warn!(cluster = name, reason, "cluster is not asked");
+        }
+        self.complaint = Some(lack);
+    }
+}
