@@ -17,6 +17,8 @@ pub enum Command {
     Certs(Certs),
     /// Check every link between a FederatedHPA and a metric, and say what is broken and what to do about it
     Check(Check),
+    /// Ask all members for a metric, and show its values by cluster
+    Query(Box<Query>),
 }
 
 /// What is done with certificates.
@@ -117,6 +119,66 @@ pub struct Check {
     /// Shape of the answer: json for machines; without it, a table
     #[arg(short, long, value_name = "FORMAT", hide_possible_values = true)]
     pub output: Option<Output>,
+}
+
+/// `query`.
+#[derive(Debug, Args)]
+pub struct Query {
+    /// Path to ask for, as it is given to kubectl get --raw; in place of it, --metric and the flags beside it
+    #[arg(value_name = "PATH", required_unless_present_any = ["metric", "group"], conflicts_with_all = ["metric", "group", "resource", "namespace", "name", "selector", "metric_selector"])]
+    pub path: Option<String>,
+    /// Metric to ask for; --group=resource needs none
+    #[arg(long, value_name = "NAME", required_if_eq_any = [("group", "custom"), ("group", "external")])]
+    pub metric: Option<String>,
+    /// API to ask: custom, external or resource (CPU and memory)
+    #[arg(long, value_name = "API", default_value = "custom", hide_possible_values = true)]
+    pub group: Api,
+    /// Resource whose metric it is, with its group, such as pods or jobs.batch
+    #[arg(long, value_name = "NAME", default_value = "pods")]
+    pub resource: String,
+    /// Namespace, which counts for nothing if the resource is nodes or namespaces; empty for other objects that are in
+    /// none, and for the CPU and memory of all pods
+    #[arg(short, long, value_name = "NAME", default_value = "default")]
+    pub namespace: String,
+    /// The only object to ask for
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Which objects, or which series of an external metric, as a label selector
+    #[arg(short = 'l', long, value_name = "SELECTOR", default_value = "", hide_default_value = true)]
+    pub selector: String,
+    /// Which series of a custom metric, as a label selector
+    #[arg(long, value_name = "SELECTOR", default_value = "", hide_default_value = true)]
+    pub metric_selector: String,
+    /// The only cluster to ask
+    #[arg(long, value_name = "NAME")]
+    pub cluster: Option<String>,
+    /// Kubeconfig of the Karmada API server, whose Clusters are the members; without one, the environment's kubeconfig
+    /// or else the Pod's service account
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Kubeconfig whose contexts are the members, in place of those Clusters
+    #[arg(long, value_name = "FILE")]
+    pub fleet_kubeconfig: Option<PathBuf>,
+    /// How long to wait for each member
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = values::time_span)]
+    pub member_timeout: Duration,
+    /// Ask again and again until interrupted, after so long each time (--watch=5s); without a value, after 15s
+    #[arg(short, long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "15s", value_parser = values::time_span)]
+    pub watch: Option<Duration>,
+    /// Shape of the answer: json for machines, with --watch one line each time; without it, a table
+    #[arg(short, long, value_name = "FORMAT", hide_possible_values = true)]
+    pub output: Option<Output>,
+}
+
+/// A metrics API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Api {
+    /// `custom.metrics.k8s.io`.
+    Custom,
+    /// `external.metrics.k8s.io`.
+    External,
+    /// `metrics.k8s.io`.
+    Resource,
 }
 
 /// The shape of a command's result.

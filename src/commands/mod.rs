@@ -3,9 +3,10 @@
 
 mod certs;
 mod check;
+mod query;
 mod table;
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 
 use crate::cli::commands::Command;
 
@@ -17,10 +18,26 @@ pub async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Certs(command) => certs::run(command).await,
         Command::Check(order) => check::run(order).await,
+        Command::Query(order) => query::run(&order).await,
     }
 }
 
 /// A reader that has gone (`| head -1`) is no reason to fail.
 fn print(result: &str) {
-    let _ = write!(std::io::stdout(), "{result}");
+    let _ = is_read(result);
+}
+
+/// Prints a result and says whether its reader is still there.
+fn is_read(result: &str) -> bool {
+    let mut out = std::io::stdout();
+    write!(out, "{result}").and_then(|()| out.flush()).is_ok()
+}
+
+/// One line on stderr, if somebody watches, that is written over by the next; an empty one takes it away.
+fn progress(text: &str) {
+    let mut err = std::io::stderr();
+    if err.is_terminal() {
+        let _ = write!(err, "\r\x1b[K{text}");
+        let _ = err.flush();
+    }
 }

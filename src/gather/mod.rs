@@ -8,8 +8,8 @@ pub mod query;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
+use futures::{Stream, StreamExt as _};
 
 use crate::config::{Members, OnMemberFailure};
 use crate::fleet::{Fleet, Standing};
@@ -29,6 +29,8 @@ pub struct Answered {
     pub cluster: Arc<str>,
     /// What came of it.
     pub outcome: Outcome,
+    /// How long that took.
+    pub elapsed: Duration,
 }
 
 /// What all members made of a query.
@@ -75,32 +77,41 @@ impl Gather {
         chosen: impl Fn(&str) -> bool,
         timeout: Duration,
     ) -> Result<Gathered, NoRoom> {
-        self.metrics.query(query.group());
-        let asked = fleet.entries().filter(|entry| chosen(entry.cluster()));
-        let mut asking: FuturesUnordered<_> = asked
-            .enumerate()
-            .map(async |(place, entry)| {
-                let start = Instant::now();
-                let (outcome, room) = match entry.standing() {
-                    Standing::Ready(member) => self.ask(member, query, claim, timeout).await,
-                    Standing::NotReady(_) => (Outcome::Failure(Failure::NotReady), None),
-                };
-                self.metrics.member(entry.cluster(), query.group(), &outcome, start.elapsed());
-                (place, Answered { cluster: entry.cluster().clone(), outcome }, room)
-            })
-            .collect();
-        let mut answers = Vec::with_capacity(asking.len());
-        let mut rooms = Vec::with_capacity(asking.len());
-        while let Some((place, answered, room)) = asking.next().await {
+        let mut asking = std::pin::pin!(self.ask_each(fleet, query, claim, chosen, timeout));
+        let (mut answers, mut rooms) = (Vec::new(), Vec::new());
+        while let Some((answered, room)) = asking.next().await {
             if let Outcome::Failure(Failure::NoRoom(none)) = answered.outcome {
                 return Err(none);
             }
-            answers.push((place, answered));
+            answers.push(answered);
             rooms.extend(room);
         }
-        answers.sort_unstable_by_key(|(place, _)| *place);
-        let answers = answers.into_iter().map(|(_, answered)| answered).collect();
+        answers.sort_unstable_by(|one, other| one.cluster.cmp(&other.cluster));
         Ok(Gathered { answers, room: rooms })
+    }
+
+    /// The same, each answer as it comes, with what its page takes of the room for members' answers.
+    pub fn ask_each(
+        &self,
+        fleet: &Fleet,
+        query: &Arc<Query>,
+        claim: Claim,
+        chosen: impl Fn(&str) -> bool,
+        timeout: Duration,
+    ) -> impl Stream<Item = (Answered, Option<Share>)> {
+        self.metrics.query(query.group());
+        let asked = fleet.entries().filter(|entry| chosen(entry.cluster()));
+        let asking = asked.map(move |entry| async move {
+            let start = Instant::now();
+            let (outcome, room) = match entry.standing() {
+                Standing::Ready(member) => self.ask(member, query, claim, timeout).await,
+                Standing::NotReady(_) => (Outcome::Failure(Failure::NotReady), None),
+            };
+            let (cluster, elapsed) = (entry.cluster().clone(), start.elapsed());
+            self.metrics.member(&cluster, query.group(), &outcome, elapsed);
+            (Answered { cluster, outcome, elapsed }, room)
+        });
+        asking.collect::<FuturesUnordered<_>>()
     }
 
     async fn ask(&self, member: &Arc<Member>, query: &Arc<Query>, claim: Claim, timeout: Duration) -> Asked {

@@ -42,7 +42,7 @@ struct Failed {
 pub fn judge(query: &Query, answers: Vec<Answered>, on_failure: OnMemberFailure) -> Verdict {
     let mut pages = Vec::with_capacity(answers.len());
     let mut failed = Vec::new();
-    for Answered { cluster, outcome } in answers {
+    for Answered { cluster, outcome, .. } in answers {
         match outcome {
             Outcome::Page(page) => pages.push((cluster, page)),
             Outcome::NotFound => {}

@@ -26,6 +26,7 @@ mod outcomes;
 mod paths;
 mod pressure;
 mod process;
+mod query;
 mod raw;
 mod reference;
 mod representations;

@@ -72,6 +72,11 @@ fn a_mistake_in_a_command_is_one_line() {
             r#"--warn: "soon" is not a time of zero or more (such as 30d, 24h or 30m)"#,
         ),
         (
+            &["query", "--metric=m", "--group=nodes"],
+            r#"--group: "nodes" is not one of custom, external, resource"#,
+        ),
+        (&["query", "--group", "custom"], "--metric <NAME> is missing (--help says more)"),
+        (
             &["certs", "issue", "--namespace=a.b"],
             r#"--namespace: "a.b" is not the name of a Service or namespace (lower-case letters, digits and -, at most 63)"#,
         ),
@@ -84,6 +89,20 @@ fn a_mistake_in_a_command_is_one_line() {
     ] {
         assert_eq!(refused(args), line, "{args:?}");
     }
+}
+
+#[test]
+fn a_query_is_a_path_or_what_flags_amount_to() {
+    let query = |args: &[&str]| match read(&[&["query"], args].concat()).unwrap().task() {
+        Ok(Task::Run(Command::Query(query))) => query,
+        other => panic!("{args:?}: {other:?}"),
+    };
+    assert_eq!(query(&["/apis", "--watch", "-o", "json"]).path.as_deref(), Some("/apis"));
+    assert_eq!(query(&["/apis", "-w"]).watch, Some(Duration::from_secs(15)));
+    let default = query(&["--metric", "m"]);
+    assert_eq!((default.resource.as_str(), default.namespace.as_str()), ("pods", "default"));
+    assert!(default.watch.is_none() && default.name.is_none());
+    assert_eq!(query(&["--group=resource", "-n", "", "--watch=2s"]).watch, Some(Duration::from_secs(2)));
 }
 
 #[test]

@@ -6,7 +6,6 @@ mod finding;
 mod report;
 mod sample;
 
-use std::io::{IsTerminal as _, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use tokio::sync::Semaphore;
 
 use crate::api::selector::Selector;
 use crate::cli::commands::Check;
+use crate::commands::progress;
 use crate::control::Clients;
 use crate::member::transport::Limits;
 use crate::process::budget::Budget;
@@ -93,13 +93,4 @@ async fn findings(clients: &Clients, order: &Check) -> Vec<Finding> {
     of_clusters.sort_by_key(|(name, _)| *name);
     findings.extend(of_clusters.into_iter().flat_map(|(_, found)| found));
     findings
-}
-
-/// One line that is written over by the next; an empty one takes it away.
-fn progress(text: &str) {
-    let mut err = std::io::stderr();
-    if err.is_terminal() {
-        let _ = write!(err, "\r\x1b[K{text}");
-        let _ = err.flush();
-    }
 }

@@ -3,7 +3,8 @@
 use axum::response::Response;
 
 use super::super::error::Error;
-use super::query::{Asked, Asking, check_names};
+use super::super::request_info::RequestInfo;
+use super::query::{Asked, Asking, check_names, choose_clusters};
 use crate::api::codec::negotiate::Offer;
 use crate::api::custom_metrics::Version;
 use crate::api::selector::Selector;
@@ -19,22 +20,28 @@ const MISTAKEN: &[(&str, &str)] = &[
 ];
 
 pub(super) async fn answer(asking: Asking<'_>, version: Version, below: &[&str]) -> Result<Response, Error> {
-    let (subject, metric) = subject(below)?;
-    let read = || {
-        let label_selector = asking.info.parameter("labelSelector").to_owned();
-        label_selector.parse::<Selector>()?;
-        let (clusters, metric_label_selector) =
-            asking.choose_clusters(asking.info.parameter("metricLabelSelector"))?;
-        let question =
-            Question::Custom(CustomQuery { subject, metric, label_selector, metric_label_selector });
-        Ok(Asked { question, clusters, version, offer: Offer::Whole, mistaken: MISTAKEN })
-    };
-    asking.answer(read).await
+    let subject = subject(below)?;
+    asking.answer(|| asked(version, subject, asking.info, asking.cluster_label())).await
+}
+
+/// What is asked of a subject.
+pub(super) fn asked(
+    version: Version,
+    (subject, metric): (Subject, String),
+    info: &RequestInfo,
+    cluster_label: Option<&str>,
+) -> Result<Asked, Error> {
+    let label_selector = info.parameter("labelSelector").to_owned();
+    label_selector.parse::<Selector>()?;
+    let (clusters, metric_label_selector) =
+        choose_clusters(info.parameter("metricLabelSelector"), cluster_label)?;
+    let question = Question::Custom(CustomQuery { subject, metric, label_selector, metric_label_selector });
+    Ok(Asked { question, clusters, version, offer: Offer::Whole, mistaken: MISTAKEN })
 }
 
 /// Whose metric the segments below the version ask for, and which; the routes of custom-metrics-apiserver's
 /// `MetricsAPIInstaller.registerResourceHandlers`.
-fn subject(segments: &[&str]) -> Result<(Subject, String), Error> {
+pub(super) fn subject(segments: &[&str]) -> Result<(Subject, String), Error> {
     let found = match *segments {
         ["namespaces", namespace, resource, name, metric] => {
             let (namespace, resource) = (namespace.to_owned(), resource.to_owned());

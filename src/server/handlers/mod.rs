@@ -26,7 +26,9 @@ use super::error::Error;
 use super::request_info::RequestInfo;
 use crate::api::custom_metrics::{GROUP, Version};
 use crate::api::group::Group;
+use crate::api::selector::Requirement;
 use crate::api::{external_metrics as external, resource_metrics as resource};
+use crate::gather::query::Question;
 use crate::process::metrics::MEDIA_TYPE;
 use document::UNCACHED;
 use query::Asking;
@@ -70,6 +72,31 @@ async fn dispatch(State(serving): State<Arc<Serving>>, request: Request) -> Resu
         ["openapi", "v3", "apis", group, version] => openapi::group_version(&request, info, group, version),
         _ => Err(Error::NotFound),
     }
+}
+
+/// What a path asks of members, and by requirements on `cluster_label` of which: what would be asked to serve it.
+///
+/// # Errors
+/// If it asks for no metrics.
+pub fn question(
+    info: &RequestInfo,
+    cluster_label: Option<&str>,
+) -> Result<(Question, Vec<Requirement>), Error> {
+    let segments: Vec<&str> = info.segments.iter().map(String::as_str).collect();
+    let asked = match segments[..] {
+        ["apis", GROUP, version, ref below @ ..] => {
+            let version = Version::from_name(version).ok_or(Error::NotFound)?;
+            custom_metrics::asked(version, custom_metrics::subject(below)?, info, cluster_label)
+        }
+        ["apis", external::GROUP, external::VERSION, ref below @ ..] => {
+            external_metrics::asked(external_metrics::subject(below)?, info, cluster_label)
+        }
+        ["apis", resource::GROUP, resource::VERSION, ref below @ ..] => {
+            resource_metrics::asked(&resource_metrics::subject(below)?, info)
+        }
+        _ => Err(Error::NotFound),
+    }?;
+    Ok((asked.question, asked.clusters))
 }
 
 fn only_get(request: &Request, handle: impl FnOnce() -> Response) -> Result<Response, Error> {

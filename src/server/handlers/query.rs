@@ -99,10 +99,9 @@ impl<'a> Asking<'a> {
         Ok(uncached(response))
     }
 
-    /// Takes the requirements on the cluster label out of a selector; the rest is passed on, as it came if there are
-    /// none.
-    pub(super) fn choose_clusters(&self, selector: &str) -> Result<(Vec<Requirement>, String), Error> {
-        choose_clusters(selector, self.serving.answers.cluster_label())
+    /// The label by which clusters are chosen, if they are.
+    pub(super) fn cluster_label(&self) -> Option<&str> {
+        self.serving.answers.cluster_label()
     }
 }
 
@@ -113,7 +112,12 @@ pub(super) fn check_names(segments: &[&str]) -> Result<(), Error> {
     if segments.iter().any(strange) { Err(Error::MetricPath) } else { Ok(()) }
 }
 
-fn choose_clusters(selector: &str, label: Option<&str>) -> Result<(Vec<Requirement>, String), Error> {
+/// Takes the requirements on the cluster label out of a selector; the rest is passed on, as it came if there are
+/// none.
+pub(super) fn choose_clusters(
+    selector: &str,
+    label: Option<&str>,
+) -> Result<(Vec<Requirement>, String), Error> {
     let parsed = selector.parse::<Selector>()?;
     let Some(label) = label else { return Ok((Vec::new(), selector.to_owned())) };
     let (clusters, rest) = parsed.split_off(label);

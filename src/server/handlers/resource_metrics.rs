@@ -3,6 +3,7 @@
 use axum::response::Response;
 
 use super::super::error::Error;
+use super::super::request_info::RequestInfo;
 use super::query::{Asked, Asking, check_names};
 use crate::api::codec::negotiate::Offer;
 use crate::api::custom_metrics::Version;
@@ -18,38 +19,42 @@ const MISTAKEN: &[(&str, &str)] = &[
 ];
 
 /// What a path names.
-struct Subject<'a> {
+pub(super) struct Subject<'a> {
     resource: Resource,
     namespace: Option<&'a str>,
     name: Option<&'a str>,
 }
 
 pub(super) async fn answer(asking: Asking<'_>, below: &[&str]) -> Result<Response, Error> {
-    let Subject { resource, namespace, name } = subject(below)?;
-    let read = || {
-        if asking.info.verb == "watch" {
-            return Err(Error::NotWatched { resource: resource.name().to_owned(), group: GROUP });
-        }
-        let mut query = ResourceQuery {
-            resource,
-            namespace: namespace.map(str::to_owned),
-            name: name.map(str::to_owned),
-            label_selector: Default::default(),
-            field_selector: Default::default(),
-        };
-        let mut offer = Offer::Object;
-        if name.is_none() {
-            offer = Offer::List;
-            query.label_selector = asking.info.parameter("labelSelector").parse()?;
-            query.field_selector = asking.info.parameter("fieldSelector").parse()?;
-        }
-        let (question, clusters) = (Question::Resource(query), Vec::new());
-        Ok(Asked { question, clusters, version: Version::V1Beta2, offer, mistaken: MISTAKEN })
-    };
-    asking.answer(read).await
+    let subject = subject(below)?;
+    asking.answer(|| asked(&subject, asking.info)).await
 }
 
-fn subject<'a>(segments: &[&'a str]) -> Result<Subject<'a>, Error> {
+/// What is asked of a subject.
+pub(super) fn asked(subject: &Subject<'_>, info: &RequestInfo) -> Result<Asked, Error> {
+    let Subject { resource, namespace, name } = *subject;
+    if info.verb == "watch" {
+        return Err(Error::NotWatched { resource: resource.name().to_owned(), group: GROUP });
+    }
+    let mut query = ResourceQuery {
+        resource,
+        namespace: namespace.map(str::to_owned),
+        name: name.map(str::to_owned),
+        label_selector: Default::default(),
+        field_selector: Default::default(),
+    };
+    let mut offer = Offer::Object;
+    if name.is_none() {
+        offer = Offer::List;
+        query.label_selector = info.parameter("labelSelector").parse()?;
+        query.field_selector = info.parameter("fieldSelector").parse()?;
+    }
+    let (question, clusters) = (Question::Resource(query), Vec::new());
+    Ok(Asked { question, clusters, version: Version::V1Beta2, offer, mistaken: MISTAKEN })
+}
+
+/// What the segments below the version name.
+pub(super) fn subject<'a>(segments: &[&'a str]) -> Result<Subject<'a>, Error> {
     let (resource, namespace, name) = match *segments {
         ["nodes"] => (Resource::Nodes, None, None),
         ["nodes", name] => (Resource::Nodes, None, Some(name)),

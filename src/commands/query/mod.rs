@@ -1,0 +1,149 @@
+//! `query`: what each member has to say of a metric, as the server would ask it.
+
+mod question;
+mod report;
+mod values;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use futures::StreamExt as _;
+use kube::api::ListParams;
+use prometheus_client::registry::Registry;
+use tokio::time::{sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
+
+use self::question::Question;
+use self::report::{Cluster, Report};
+use super::progress;
+use crate::app::{Source, member_limits};
+use crate::cli::commands::Query as Order;
+use crate::config::{ControlPlane, LastKnown, Members, OnMemberFailure};
+use crate::control::Clients;
+use crate::fleet::Outside;
+use crate::fleet::discovery::Discovery;
+use crate::fleet::karmada::cluster_api;
+use crate::fleet::metrics::FleetMetrics;
+use crate::gather::metrics::GatherMetrics;
+use crate::gather::{Answered, Gather, Outcome};
+use crate::process::budget::{Budget, Claim};
+
+/// How long the control plane may take to show its clusters.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the members' discovery may take, without which a version or a kind that they lack may look like a failure.
+const DISCOVERY: Duration = Duration::from_secs(2);
+/// What needs no other value in a process that ends soon.
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Whoever is asked, and whatever it takes.
+struct Asking {
+    source: Source,
+    gather: Gather,
+    timeout: Duration,
+    _discovery: AbortOnDropHandle<()>,
+}
+
+/// Asks, and prints what comes of it.
+///
+/// # Errors
+/// If it cannot ask, or if a cluster has failed.
+pub async fn run(order: &Order) -> anyhow::Result<()> {
+    let question = Question::read(order)?;
+    progress("looking for clusters");
+    let begun = Asking::begin(order).await;
+    progress("");
+    let asking = begun?;
+    loop {
+        let report = asking.ask(&question).await;
+        if report.clusters.is_empty() {
+            bail!("there is no cluster to ask, or none that is chosen");
+        }
+        let is_read = super::is_read(&report.text(order.output, order.watch.is_some()));
+        let Some(interval) = order.watch else {
+            return match report.failed() {
+                0 => Ok(()),
+                failed => bail!("{failed} of {} clusters failed", report.clusters.len()),
+            };
+        };
+        if !is_read {
+            return Ok(());
+        }
+        sleep(interval).await;
+    }
+}
+
+/// The server's own defaults, but for what stands in: a query is to see what is there now.
+fn configuration(order: &Order) -> (Members, ControlPlane) {
+    let members = Members {
+        fleet_kubeconfig: order.fleet_kubeconfig.clone(),
+        timeout: order.member_timeout,
+        connections: 8,
+        body_bytes: 64 << 20,
+        inflight_bytes: 256 << 20,
+        discovery_interval: MINUTE,
+        on_failure: OnMemberFailure::Partial,
+        last_known: LastKnown { max_age: MINUTE, bytes: 0, late: Duration::ZERO },
+        rate: None,
+    };
+    let kubeconfig = order.kubeconfig.clone();
+    (members, ControlPlane { kubeconfig, rate: None, watch_timeout: MINUTE })
+}
+
+/// Asks the control plane once, for what a watch has no way to say.
+async fn see_clusters(control_plane: &ControlPlane) -> anyhow::Result<()> {
+    let ControlPlane { ref kubeconfig, rate, watch_timeout } = *control_plane;
+    let clients = Clients::open("--kubeconfig", kubeconfig.as_deref(), MINUTE, watch_timeout, rate).await?;
+    let (clusters, one) = (cluster_api(clients.current()), ListParams::default().limit(1));
+    let seen = timeout(PATIENCE, clusters.list(&one)).await;
+    let seen = seen.map_err(|_| anyhow::anyhow!("no answer within {PATIENCE:?}")).and_then(|seen| Ok(seen?));
+    seen.context("the control plane does not show its Clusters (see karmada-metrics-adapter check)")?;
+    Ok(())
+}
+
+impl Asking {
+    async fn begin(order: &Order) -> anyhow::Result<Self> {
+        let (members, control_plane) = configuration(order);
+        if members.fleet_kubeconfig.is_none() {
+            see_clusters(&control_plane).await?;
+        }
+        let mut metrics = Registry::default();
+        let gather = Gather::new(&members, Arc::new(GatherMetrics::register(&mut metrics)));
+        let limits = member_limits(&members, Budget::new(members.inflight_bytes));
+        let fleet_metrics = Arc::new(FleetMetrics::register(&mut metrics));
+        let source = Source::begin(&members, &control_plane, limits, MINUTE, fleet_metrics).await?;
+        let (discovery, _catalogs, mut discovered) =
+            Discovery::new(source.fleet.clone(), members.discovery_interval, members.timeout);
+        let discovery = AbortOnDropHandle::new(tokio::spawn(discovery.run(source.synced.clone())));
+        // Whatever is not known by then is shown as that.
+        let _ = timeout(PATIENCE, source.synced.clone().wait_for(|synced| *synced)).await;
+        let _ = timeout(DISCOVERY, discovered.wait_for(|discovered| *discovered)).await;
+        Ok(Self { source, gather, timeout: members.timeout, _discovery: discovery })
+    }
+
+    /// Asks all members at once.
+    async fn ask(&self, question: &Question) -> Report {
+        let fleet = self.source.fleet.borrow().clone();
+        let outside = fleet.outside().iter().filter(|outside| question.chooses(&outside.cluster));
+        let mut clusters: Vec<Cluster> =
+            outside.map(|Outside { cluster, lack }| Cluster::outside(cluster, lack)).collect();
+        let chosen = fleet.entries().filter(|entry| question.chooses(entry.cluster())).count();
+        let (query, chooses) = (&question.query, |cluster: &str| question.chooses(cluster));
+        let asking = self.gather.ask_each(&fleet, query, Claim::Exempt, chooses, self.timeout);
+        let mut asking = std::pin::pin!(asking.enumerate());
+        progress(&format!("asking {chosen} clusters"));
+        while let Some((before, (Answered { cluster, outcome, elapsed }, _room))) = asking.next().await {
+            progress(&format!("{} of {chosen} clusters", before + 1));
+            let values = match &outcome {
+                Outcome::Page(page) | Outcome::StoodIn { page, .. } => {
+                    values::of(query.question(), &cluster, page)
+                }
+                Outcome::NotFound | Outcome::Failure(_) => Vec::new(),
+            };
+            clusters.push(Cluster::answered(&cluster, &outcome, elapsed, values));
+        }
+        progress("");
+        clusters.sort_by(|one, other| one.cluster.cmp(&other.cluster));
+        Report::new(question.path.clone(), clusters)
+    }
+}

@@ -1,0 +1,116 @@
+//! One member's values, whatever their API.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::api::page::resource::{Amounts, ItemRef, Usage};
+use crate::api::page::{Page, custom, external};
+use crate::api::quantity::Quantity;
+use crate::api::time::Timestamp;
+use crate::gather::query::Question;
+use crate::merge::resource;
+use crate::process::expiry::now;
+
+/// One value.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Value {
+    /// Whose it is; nothing has an external metric.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) object: Option<Object>,
+    pub(super) metric: String,
+    /// Of an external metric's series.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) value: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) timestamp: Option<String>,
+    /// How old it is by this machine's clock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) age_seconds: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) window_seconds: Option<i64>,
+}
+
+/// What has a value.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Object {
+    pub(super) kind: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(super) namespace: String,
+    pub(super) name: String,
+}
+
+/// What a member's page says.
+pub(super) fn of(question: &Question, cluster: &Arc<str>, page: &Arc<Page>) -> Vec<Value> {
+    match question {
+        Question::Custom(_) => custom::items(page).map(custom_value).collect(),
+        Question::External(_) => external::items(page).map(external_value).collect(),
+        Question::Resource(query) => {
+            let pages = [(cluster.clone(), page.clone())];
+            let objects = resource::merge(&pages, &query.label_selector, &query.field_selector, None);
+            let kind = query.resource.kind().trim_end_matches("Metrics");
+            objects.into_iter().flat_map(|object| usage(kind, object.item)).collect()
+        }
+    }
+}
+
+fn custom_value(item: custom::ItemRef<'_>) -> Value {
+    Value {
+        object: Some(Object {
+            kind: item.kind().decode().into_owned(),
+            namespace: item.namespace().decode().into_owned(),
+            name: item.name().decode().into_owned(),
+        }),
+        window_seconds: item.window_seconds(),
+        ..value(item.metric().decode().into_owned(), item.value(), item.timestamp())
+    }
+}
+
+fn external_value(item: external::ItemRef<'_>) -> Value {
+    let labels = item.labels().into_iter();
+    Value {
+        labels: labels.map(|(key, value)| (key.decode().into_owned(), value.decode().into_owned())).collect(),
+        window_seconds: item.window_seconds(),
+        ..value(item.metric().decode().into_owned(), item.value(), item.timestamp())
+    }
+}
+
+/// A pod's containers together.
+fn usage(kind: &str, item: ItemRef<'_>) -> Vec<Value> {
+    let amounts = match item.usage() {
+        Usage::Node(amounts) => vec![amounts],
+        Usage::Pod(containers) => containers.into_iter().map(|container| container.usage).collect(),
+    };
+    let mut sums: BTreeMap<String, Quantity> = BTreeMap::new();
+    for (name, amount) in amounts.iter().flat_map(Amounts::iter) {
+        match sums.get_mut(&*name.decode()) {
+            Some(sum) => sum.add(amount),
+            None => drop(sums.insert(name.decode().into_owned(), amount.clone())),
+        }
+    }
+    let object = Object {
+        kind: kind.to_owned(),
+        namespace: item.namespace().decode().into_owned(),
+        name: item.name().decode().into_owned(),
+    };
+    let one = |(metric, sum): (String, Quantity)| Value {
+        object: Some(object.clone()),
+        ..value(metric, &sum, item.timestamp())
+    };
+    sums.into_iter().map(one).collect()
+}
+
+fn value(metric: String, value: &Quantity, timestamp: Option<Timestamp>) -> Value {
+    Value {
+        object: None,
+        metric,
+        labels: BTreeMap::new(),
+        value: value.to_string(),
+        timestamp: timestamp.map(|time| time.to_string()),
+        age_seconds: timestamp.map(|time| now().saturating_sub(time.unix_seconds())),
+        window_seconds: None,
+    }
+}

@@ -1,0 +1,248 @@
+//! `query`: values by cluster, as the server would ask for them.
+
+use std::process::Stdio;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use testkit::control_plane::MemberSpec;
+use testkit::fleet::Fleet;
+use testkit::member::wire::{ExternalMetricValue, Version};
+use testkit::member::{Fault, Member, MemberOptions, Resource, Series};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::Command;
+
+use crate::fleet_kubeconfig::{Kubeconfig, cluster};
+use crate::process::run;
+use crate::stage::{GENEROUS, PODS, binary, members};
+
+/// Asks the fleet of a control plane.
+async fn ask(fleet: &Fleet, flags: &[&str]) -> (Option<i32>, String, String) {
+    let kubeconfig = fleet.plane.adapter_kubeconfig().expect("a kubeconfig is written");
+    let kubeconfig = format!("--kubeconfig={}", kubeconfig.display());
+    run(&[&["query", kubeconfig.as_str()], flags].concat()).await
+}
+
+/// The same in JSON, by cluster.
+async fn asked(fleet: &Fleet, flags: &[&str]) -> (Option<i32>, Value) {
+    let (code, out, err) = ask(fleet, &[&["-o", "json"], flags].concat()).await;
+    (code, serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out}\n{err}")))
+}
+
+/// Of each cluster its name, its outcome and how many values it has.
+fn outcomes(report: &Value) -> Vec<String> {
+    let clusters = report["clusters"].as_array().expect("clusters");
+    let outcome = |one: &Value| {
+        let text = |key: &str| one[key].as_str().expect("text").to_owned();
+        let values = one["values"].as_array().expect("values").len();
+        format!("{} {} {values}", text("cluster"), text("outcome"))
+    };
+    clusters.iter().map(outcome).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_are_shown_by_cluster_with_their_age_and_latency() {
+    let fleet = Fleet::start(members(2, 2).await).await.expect("the fleet starts");
+    let empty = Member::start("member3").await.expect("a member starts");
+    fleet.plane.join(&MemberSpec::from(&empty)).expect("it joins");
+    let (code, out, err) = ask(&fleet, &["--metric=http_requests"]).await;
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    let lines: Vec<Vec<&str>> = out.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines[0], ["CLUSTER", "LATENCY", "OBJECT", "METRIC", "VALUE", "AGE"]);
+    for (line, (cluster, pod, value)) in lines[1..5].iter().zip([
+        ("member1", "default/sample-app-member1-0001", "38m"),
+        ("member1", "default/sample-app-member1-0002", "75m"),
+        ("member2", "default/sample-app-member2-0001", "38m"),
+        ("member2", "default/sample-app-member2-0002", "75m"),
+    ]) {
+        let [seen_cluster, latency, seen_pod, metric, seen_value, age] = line[..] else { panic!("{out}") };
+        assert_eq!((seen_cluster, seen_pod, metric, seen_value), (cluster, pod, "http_requests", value));
+        assert!(latency.ends_with("ms") && age.ends_with('s'), "{out}");
+    }
+    assert_eq!((lines[5][0], lines[5][2]), ("member3", "<NotFound>"));
+    assert_eq!(lines.last().expect("a summary").join(" "), "2 have it, 1 do not");
+    // One request each, and two to find out about versions.
+    for member in &fleet.members {
+        assert_eq!(member.requests_to(PODS).len(), 1);
+        assert!(member.counters().requests <= 3);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_path_is_read_as_the_server_reads_it_and_flags_amount_to_one() {
+    let fleet = Fleet::start(members(3, 2).await).await.expect("the fleet starts");
+    let chosen = format!("{PODS}?metricLabelSelector=resource.karmada.io%2Fquery-from-cluster%21%3Dmember2");
+    let (code, report) = asked(&fleet, &[&chosen]).await;
+    assert_eq!(code, Some(0));
+    assert_eq!(outcomes(&report), ["member1 Found 2", "member3 Found 2"]);
+    let one = format!("--name={}", "sample-app-member1-0002");
+    let (_, report) = asked(&fleet, &["--metric=http_requests", "-l", "app=sample-app", &one]).await;
+    assert_eq!(
+        report["path"],
+        "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/pods/sample-app-member1-0002/http_requests\
+         ?labelSelector=app%3Dsample-app"
+    );
+    assert_eq!(outcomes(&report), ["member1 Found 1", "member2 NotFound 0", "member3 NotFound 0"]);
+    let only = "--metric-selector=resource.karmada.io/query-from-cluster in (member2,member3)";
+    let (_, report) = asked(&fleet, &["--metric=http_requests", only, "--cluster=member3"]).await;
+    assert_eq!(outcomes(&report), ["member3 Found 2"]);
+    let (code, _, err) = ask(&fleet, &["--metric=http_requests", "--cluster=nowhere"]).await;
+    assert_eq!(code, Some(1));
+    assert_eq!(err, "karmada-metrics-adapter: there is no cluster to ask, or none that is chosen\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cpu_and_memory_external_metrics_and_objects_without_a_namespace_are_shown() {
+    let fleet = Fleet::start(members(1, 1).await).await.expect("the fleet starts");
+    let member = &fleet.members[0];
+    member.set_metric(Series::new(Resource::NODES, None, "node-1", "watts", "42"));
+    let queue = ExternalMetricValue::new("queue_length", "7");
+    member.set_external_metric("default", queue.label("queue", "orders"));
+    let values = async |flags: &[&str]| {
+        let (code, report) = asked(&fleet, flags).await;
+        assert_eq!(code, Some(0), "{report}");
+        report["clusters"][0]["values"].clone()
+    };
+    let pods = values(&["--group=resource"]).await;
+    assert_eq!(
+        pods[0]["object"],
+        json!({"kind": "Pod", "namespace": "default", "name": "sample-app-member1-0001"})
+    );
+    assert_eq!([&pods[0]["metric"], &pods[1]["metric"]], ["cpu", "memory"]);
+    assert_eq!(pods[1]["value"], "21Mi");
+    assert_eq!(values(&["--group=resource", "--namespace="]).await, pods);
+    let external = values(&["--group=external", "--metric=queue_length", "--selector=queue=orders"]).await;
+    assert_eq!((&external[0]["labels"], &external[0]["value"]), (&json!({"queue": "orders"}), &json!("7")));
+    assert!(external[0]["ageSeconds"].is_i64());
+    let nodes = values(&["--metric=watts", "--resource=nodes"]).await;
+    assert_eq!(
+        (&nodes[0]["object"], &nodes[0]["value"]),
+        (&json!({"kind": "Node", "name": "node-1"}), &json!("42"))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_fails_is_named_delays_nobody_and_makes_it_an_exit_code_of_1() {
+    let fleet = Fleet::start(members(4, 1).await).await.expect("the fleet starts");
+    fleet.members[1].fault_on("/apis/custom.metrics.k8s.io/v1beta2/namespaces", Fault::Hang);
+    fleet.members[2].fault(Fault::Refused);
+    fleet.plane.join(&MemberSpec { ready: false, ..MemberSpec::from(&fleet.members[3]) }).expect("changed");
+    let pull = MemberSpec { name: "member5".to_owned(), ready: true, ..MemberSpec::default() };
+    fleet.plane.join(&pull).expect("it joins");
+    let begun = Instant::now();
+    let (code, report) = asked(&fleet, &["--metric=http_requests", "--member-timeout=1s"]).await;
+    assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
+    assert_eq!(code, Some(1));
+    assert_eq!(
+        outcomes(&report),
+        [
+            "member1 Found 1",
+            "member2 Timeout 0",
+            "member3 Connect 0",
+            "member4 NotReady 0",
+            "member5 NoMember 0",
+        ]
+    );
+    let (_, out, err) = ask(&fleet, &["--metric=http_requests", "--member-timeout=1s"]).await;
+    assert_eq!(err, "karmada-metrics-adapter: 3 of 5 clusters failed\n");
+    for words in [
+        "1 have it, 0 do not, 3 failed, 1 are no members",
+        "member2:   no answer within 1s",
+        "member3:   cannot connect: ",
+        "member4:   the cluster is not Ready",
+        "member5:   it has no API endpoint (Pull mode, or still joining)",
+    ] {
+        assert!(out.contains(words), "{words}\n{out}");
+    }
+    fleet.members[1].heal();
+    let (code, _, _) = ask(&fleet, &["--metric=http_requests", "--cluster=member2"]).await;
+    assert_eq!(code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_with_the_older_version_alone_is_asked_in_that() {
+    let options = MemberOptions { versions: vec![Version::V1Beta1], ..MemberOptions::default() };
+    let member = Member::start_with("old", options).await.expect("a member starts");
+    let fleet = Fleet::start(vec![member.with_pods("http_requests", 1)]).await.expect("the fleet starts");
+    let (code, report) = asked(&fleet, &["--metric=http_requests"]).await;
+    assert_eq!((code, outcomes(&report)), (Some(0), vec!["old Found 1".to_owned()]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_contexts_of_a_kubeconfig_are_asked_and_broken_ones_fail() {
+    let fleet = members(2, 1).await;
+    let mut kubeconfig = Kubeconfig::of(&fleet);
+    let ask = async |kubeconfig: &Kubeconfig| {
+        let (code, out, err) = run(&["query", &kubeconfig.flag(), "--metric=http_requests", "-o=json"]).await;
+        (code, serde_json::from_str::<Value>(&out).expect("JSON"), err)
+    };
+    let (code, report, err) = ask(&kubeconfig).await;
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert_eq!(outcomes(&report), ["member1 Found 1", "member2 Found 1"]);
+    kubeconfig.add("basic", cluster(&fleet[0]), json!({"username": "a", "password": "s3cr3t"}));
+    kubeconfig.write();
+    let (code, report, _) = ask(&kubeconfig).await;
+    assert_eq!(code, Some(1));
+    assert_eq!(outcomes(&report)[0], "basic Credentials 0");
+    let message = report["clusters"][0]["message"].as_str().expect("a message");
+    assert!(message.starts_with("the context \"basic\": user name and password are not taken"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_watch_it_asks_again_and_again_and_ends_with_its_reader() {
+    let fleet = Fleet::start(members(1, 1).await).await.expect("the fleet starts");
+    let kubeconfig = fleet.plane.adapter_kubeconfig().expect("a kubeconfig is written");
+    let mut child = Command::new(binary())
+        .args(["query", "--metric=http_requests", "--watch=100ms", "-o", "json", "--kubeconfig"])
+        .arg(kubeconfig)
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("it runs");
+    let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+    let mut next = async || {
+        let line = tokio::time::timeout(GENEROUS, lines.next_line()).await.expect("in time");
+        serde_json::from_str::<Value>(&line.expect("text").expect("a line")).expect("a line is a report")
+    };
+    let value = |report: &Value| report["clusters"][0]["values"][0]["value"].clone();
+    assert_eq!(value(&next().await), "38m");
+    let series =
+        Series::new(Resource::PODS, Some("default"), "sample-app-member1-0001", "http_requests", "5");
+    fleet.members[0].set_metric(series);
+    while value(&next().await) != "5" {}
+    fleet.members[0].fault(Fault::Refused);
+    while next().await["clusters"][0]["failed"] != true {}
+    fleet.members[0].heal();
+    while next().await["clusters"][0]["outcome"] != "Found" {}
+    drop(lines);
+    let status = tokio::time::timeout(GENEROUS, child.wait()).await.expect("it ends");
+    assert_eq!(status.expect("a status").code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_asked_is_one_line() {
+    let fleet = Fleet::start(members(1, 1).await).await.expect("the fleet starts");
+    for (flags, code, line) in [
+        (&[][..], 2, "<PATH> is missing (--help says more)"),
+        (&["--group=external"], 2, "--metric <NAME> is missing"),
+        (&[PODS, "--metric=a"], 2, "--metric"),
+        (&["--metric=a", "--watch=0s"], 2, "--watch: \"0s\""),
+        (&["/api/v1/pods"], 1, "\"/api/v1/pods\" is no path of a metric: the server could not find"),
+        (&["a b"], 1, "\"a b\" is no path of a metric"),
+        (&["--metric=..", "--namespace=.."], 1, "invalid request path"),
+        (&["--metric=a", "-l", "a in b"], 1, "is no path of a metric"),
+        (&["--group=resource", "--resource=jobs"], 1, "--resource: \"jobs\" has no CPU and memory"),
+        (&["--group=external", "--metric=a", "--name=b"], 1, "--name: external metrics are not of objects"),
+        (&["--group=resource", "--metric-selector=a=b"], 1, "--metric-selector: only custom metrics have it"),
+    ] {
+        let (seen, out, err) = ask(&fleet, flags).await;
+        assert_eq!((seen, out.as_str(), err.lines().count()), (Some(code), "", 1), "{flags:?}: {err}");
+        assert!(err.starts_with("karmada-metrics-adapter: ") && err.contains(line), "{flags:?}: {err}");
+    }
+    fleet.plane.revoke(testkit::control_plane::ADAPTER_USER);
+    let (code, _, err) = ask(&fleet, &["--metric=a"]).await;
+    assert_eq!(code, Some(1));
+    assert!(
+        err.contains("the control plane does not show its Clusters") && err.contains("forbidden"),
+        "{err}"
+    );
+}
