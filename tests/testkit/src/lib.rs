@@ -13,6 +13,7 @@ pub mod timestamp;
 
 // Servers, clients and what is between them.
 pub mod api_client;
+pub mod black_hole;
 pub mod https;
 mod listener;
 pub mod pki;

@@ -13,8 +13,14 @@ use super::reply::{json_response, text_response, unknown_path};
 use crate::https::{Body, full, response};
 
 /// Virtual resources, which are created and never stored: group, kind, plural, singular.
-const REVIEWS: [(&str, &str, &str, &str); 2] = [
+const REVIEWS: [(&str, &str, &str, &str); 3] = [
     ("authentication.k8s.io", "TokenReview", "tokenreviews", "tokenreview"),
+    (
+        "authorization.k8s.io",
+        "SelfSubjectAccessReview",
+        "selfsubjectaccessreviews",
+        "selfsubjectaccessreview",
+    ),
     ("authorization.k8s.io", "SubjectAccessReview", "subjectaccessreviews", "subjectaccessreview"),
 ];
 

@@ -95,7 +95,8 @@ impl Asked {
         let verb = self.attributes.verb.as_str();
         match (resource.group.as_str(), resource.version.as_str(), resource.resource.as_str(), verb) {
             ("authentication.k8s.io", "v1", "tokenreviews", "create")
-            | ("authorization.k8s.io", "v1", "subjectaccessreviews", "create") => {
+            | ("authorization.k8s.io", "v1", "subjectaccessreviews" | "selfsubjectaccessreviews", "create") =>
+            {
                 let body = read(body).await?;
                 return plane.reviews.answer(&plane.access, &resource.resource, &body, user).await;
             }

@@ -39,6 +39,7 @@ pub(super) struct ListOptions {
     pub watch: bool,
     pub send_initial_events: bool,
     pub resource_version: String,
+    pub limit: Option<usize>,
     pub timeout: Option<Duration>,
 }
 
@@ -70,12 +71,30 @@ pub(super) fn core_resources() -> ApiResourceList {
 pub(super) fn pods(store: &Store, namespace: Option<&str>, options: &ListOptions) -> (StatusCode, Document) {
     let revision = *store.revision().borrow();
     match matching_pods(store, namespace, options) {
-        Ok(pods) => (StatusCode::OK, list("PodList", revision, pods)),
+        Ok(mut pods) => {
+            pods.truncate(options.limit.unwrap_or(usize::MAX));
+            (StatusCode::OK, list("PodList", revision, pods))
+        }
         Err(message) => {
             let status = Status::failure(StatusCode::BAD_REQUEST, "BadRequest", message);
             (StatusCode::BAD_REQUEST, Document::Status(status.into()))
         }
     }
+}
+
+/// A namespace: `default`, or one that has pods.
+pub(super) fn namespace(store: &Store, name: &str) -> (StatusCode, Document) {
+    if name != "default" && !store.pods().iter().any(|pod| pod.namespace == name) {
+        let message = format!("namespaces {name:?} not found");
+        return Status::failure(StatusCode::NOT_FOUND, "NotFound", message).into_answer();
+    }
+    let object = json!({
+        "kind": "Namespace",
+        "apiVersion": "v1",
+        "metadata": {"name": name, "resourceVersion": "1"},
+        "status": {"phase": "Active"},
+    });
+    (StatusCode::OK, Document::Json(object))
 }
 
 /// The nodes whose usage is known, or else the one that every cluster has.

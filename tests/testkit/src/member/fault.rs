@@ -1,17 +1,18 @@
 //! What may be wrong with a member, switched while it runs.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
-use http::header::{CONTENT_LENGTH, HeaderValue, LOCATION};
+use http::header::{CONTENT_LENGTH, DATE, HeaderValue, LOCATION};
 use http::{Response, StatusCode};
 use http_body_util::BodyExt;
 use tokio::time::sleep;
 
 use super::wire::Format;
 use crate::https::{Body, full, response, streamed};
+use crate::timestamp;
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +45,8 @@ pub enum Fault {
     DeepJson,
     /// A good answer with a header of 256 KiB.
     HugeHeader,
+    /// Good answers by a clock that is so many seconds ahead.
+    ClockAhead(i64),
     /// Connections are refused, the open ones are cut. Always of the whole member.
     Refused,
     /// Connections are accepted and carry nothing, not even a ping's answer. Always of the whole member.
@@ -127,7 +130,10 @@ impl Fault {
 
     /// Spoils a good answer, if that is what the fault does.
     pub(super) async fn spoil(&self, response: Response<Body>) -> io::Result<Response<Body>> {
-        if !matches!(self, Self::Reset | Self::Truncated | Self::SlowDrip(_) | Self::HugeHeader) {
+        if !matches!(
+            self,
+            Self::Reset | Self::Truncated | Self::SlowDrip(_) | Self::HugeHeader | Self::ClockAhead(_)
+        ) {
             return Ok(response);
         }
         let (mut head, body) = response.into_parts();
@@ -162,6 +168,13 @@ impl Fault {
             Self::HugeHeader => {
                 let huge = HeaderValue::try_from("x".repeat(256 << 10)).map_err(io::Error::other)?;
                 head.headers.insert("x-huge", huge);
+                full(body)
+            }
+            // hyper leaves a date alone that is there.
+            Self::ClockAhead(seconds) => {
+                let then = UNIX_EPOCH + Duration::from_secs((timestamp::now() + seconds).unsigned_abs());
+                let date = HeaderValue::try_from(httpdate::fmt_http_date(then)).map_err(io::Error::other)?;
+                head.headers.insert(DATE, date);
                 full(body)
             }
             _ => full(body),

@@ -8,6 +8,7 @@ mod cluster_api;
 mod custom_metrics;
 mod external_metrics;
 mod fault;
+mod registrations;
 mod resource_metrics;
 mod script;
 mod serve;
@@ -23,6 +24,8 @@ use futures::FutureExt;
 pub use self::access::Access;
 use self::fault::Faults;
 pub use self::fault::{Fault, Flaw};
+pub use self::registrations::Registration;
+use self::registrations::Registrations;
 pub use self::script::{RecordedAnswer, ScriptedAnswer, contract_directory, recorded_answers};
 use self::serve::{State, Tokens};
 pub use self::store::{Labels, Pod, Resource, Series, Store};
@@ -115,6 +118,7 @@ impl Member {
             store: Arc::new(Store::new()),
             faults: Mutex::default(),
             script: script::Script::default(),
+            registrations: Registrations::default(),
             traffic: Arc::default(),
         });
         let handler = state.clone();

@@ -13,6 +13,7 @@ use tokio::time::sleep;
 use super::cluster_api::{self, ListOptions};
 use super::custom_metrics::{self, Selectors};
 use super::fault::{Fault, Faults};
+use super::registrations::{self, Registrations};
 use super::script::Script;
 use super::store::Store;
 use super::traffic::Traffic;
@@ -29,6 +30,7 @@ pub(super) struct State {
     pub store: Arc<Store>,
     pub faults: Mutex<Faults>,
     pub script: Script,
+    pub registrations: Registrations,
     pub traffic: Arc<Traffic>,
 }
 
@@ -147,6 +149,9 @@ impl State {
     fn route(&self, ask: &Ask<'_>) -> Option<Found> {
         let ok = |document| Found::Document(StatusCode::OK, document);
         let segments: Vec<&str> = ask.segments.iter().map(String::as_str).collect();
+        if let Some(refusal) = self.registrations.refusal(&self.options, &segments) {
+            return Some(document(refusal));
+        }
         let found = match *segments {
             ["version"] => ok(Document::Raw(cluster_api::VERSION)),
             ["healthz" | "livez" | "readyz", ..] => ok(Document::Text("ok")),
@@ -154,10 +159,14 @@ impl State {
             ["api", "v1"] => ok(Document::Resources(cluster_api::core_resources())),
             ["api", "v1", "pods"] => self.pods(None, ask),
             ["api", "v1", "namespaces", namespace, "pods"] => self.pods(Some(namespace), ask),
+            ["api", "v1", "namespaces", name] => document(cluster_api::namespace(&self.store, name)),
             ["api", "v1", "nodes"] => match ask.list_options() {
                 options if options.watch => self.watch(None, options),
                 _ => document(cluster_api::nodes(&self.store, &self.name)),
             },
+            ["apis", registrations::GROUP, "v1", "apiservices", name] => {
+                document(self.registrations.answer(&self.options, name))
+            }
             ["apis"] => ok(Document::Groups(self.options.groups())),
             ["apis", name] => {
                 let mut groups = self.options.groups().into_iter();
@@ -273,6 +282,7 @@ impl<'a> Ask<'a> {
             watch: self.query.flag("watch"),
             send_initial_events: self.query.flag("sendInitialEvents"),
             resource_version: self.parameter("resourceVersion"),
+            limit: self.parameter("limit").parse().ok().filter(|limit| *limit > 0),
             timeout: self.parameter("timeoutSeconds").parse().ok().map(Duration::from_secs),
         }
     }

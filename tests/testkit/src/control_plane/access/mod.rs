@@ -177,13 +177,17 @@ pub(crate) fn forbidden(user: &User, attributes: &Attributes) -> Failure {
     ))
 }
 
-/// `system:discovery` and `system:public-info-viewer`, as RBAC bootstraps them.
+/// `system:discovery`, `system:public-info-viewer` and `system:basic-user`, as RBAC bootstraps them.
 fn allowed_by_default(user: &User, attributes: &Attributes) -> bool {
     let path = attributes.path.as_str();
     let under =
         |root: &str| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    attributes.resource.is_none()
-        && attributes.verb == "get"
+    if let Some(asked) = &attributes.resource {
+        return (asked.group.as_str(), asked.resource.as_str(), attributes.verb.as_str())
+            == ("authorization.k8s.io", "selfsubjectaccessreviews", "create")
+            && user.is(AUTHENTICATED);
+    }
+    attributes.verb == "get"
         && (HEALTH.contains(&path.trim_end_matches('/'))
             && (user.is(AUTHENTICATED) || user.is(UNAUTHENTICATED))
             || DISCOVERY.into_iter().any(under) && user.is(AUTHENTICATED))

@@ -1,4 +1,4 @@
-//! TokenReview and SubjectAccessReview, answered from the control plane's own tokens and grants.
+//! TokenReview, SubjectAccessReview and SelfSubjectAccessReview, answered from the control plane's own tokens and grants.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard};
@@ -18,7 +18,7 @@ const REMEMBERED: usize = 4096;
 /// A review that somebody asked for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Review {
-    /// `TokenReview` or `SubjectAccessReview`.
+    /// `TokenReview`, `SubjectAccessReview` or `SelfSubjectAccessReview`.
     pub kind: String,
     /// The review's `spec` as it was sent; of a token only that it was there.
     pub spec: Value,
@@ -69,7 +69,11 @@ impl Reviews {
     ) -> Result<Response<Body>, Failure> {
         let mut review: Value = serde_json::from_slice(body)
             .map_err(|error| Failure::bad_request(format!("the review is no JSON: {error}")))?;
-        let kind = if plural == "tokenreviews" { "TokenReview" } else { "SubjectAccessReview" };
+        let kind = match plural {
+            "tokenreviews" => "TokenReview",
+            "selfsubjectaccessreviews" => "SelfSubjectAccessReview",
+            _ => "SubjectAccessReview",
+        };
         if review["kind"] != kind {
             return Err(Failure::bad_request(format!("{} in the body, {kind} in the path", review["kind"])));
         }
@@ -81,7 +85,8 @@ impl Reviews {
         }
         review["status"] = match kind {
             "TokenReview" => token_status(access, &review["spec"]),
-            _ => access_status(access, &review["spec"]),
+            "SelfSubjectAccessReview" => access_status(access, by, &review["spec"]),
+            _ => access_status(access, &reviewed(&review["spec"]), &review["spec"]),
         };
         Ok(json_response(StatusCode::CREATED, &review))
     }
@@ -115,17 +120,21 @@ fn token_status(access: &Access, spec: &Value) -> Value {
     }
 }
 
-fn access_status(access: &Access, spec: &Value) -> Value {
+/// The user whom a SubjectAccessReview is about.
+fn reviewed(spec: &Value) -> User {
     let texts = |value: &Value| -> Vec<String> {
         let items = value.as_array().into_iter().flatten();
         items.filter_map(|item| item.as_str().map(str::to_owned)).collect()
     };
-    let user = User {
+    User {
         name: spec["user"].as_str().unwrap_or_default().to_owned(),
         groups: texts(&spec["groups"]),
         extra: BTreeMap::new(),
-    };
-    if access.allows(&user, &attributes(spec)) {
+    }
+}
+
+fn access_status(access: &Access, user: &User, spec: &Value) -> Value {
+    if access.allows(user, &attributes(spec)) {
         json!({"allowed": true})
     } else {
         json!({"allowed": false, "reason": "fleet"})
