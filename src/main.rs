@@ -27,10 +27,13 @@ fn run(task: Task) -> anyhow::Result<()> {
         open_files::raise();
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let result = runtime.block_on(async {
         match task {
             Task::Serve(config, _) => app::serve(*config, shutdown::on_signal()?).await,
             Task::Run(command) => commands::run(command).await,
         }
-    })
+    });
+    // A resolver that hangs would be waited for.
+    runtime.shutdown_background();
+    result
 }

@@ -12,9 +12,9 @@ use thiserror::Error as ThisError;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
-use super::credentials::Credentials;
+use super::credentials::{Credentials, Trust};
 use super::failure::{Failure, root_cause};
-use super::route::Dialer;
+use super::route::{ByProxy, Dialer};
 use super::tls::TrustError;
 use super::transport::{Limits, Transport};
 use crate::api::duration::GoDuration;
@@ -63,6 +63,9 @@ pub enum Obstacle {
     /// The certificate is signed by somebody else.
     #[error("its certificate is not signed by the CA bundle of its Secret")]
     Authority,
+    /// There is no CA bundle, and the certificate is not signed by one of the system's authorities.
+    #[error("its Secret has no caBundle, and the system's authorities have not signed its certificate")]
+    NoBundle,
     /// The certificate has ended.
     #[error("its certificate has expired")]
     Expired,
@@ -114,7 +117,7 @@ pub async fn examine(credentials: &Credentials, limits: &Limits) -> Result<Greet
     reach(&hop, limits.timeout).await?;
     match timeout(limits.timeout, dialer.dial()).await {
         Ok(Ok(_)) => {}
-        Ok(Err(error)) => return Err(obstacle(error.as_ref(), &hop)),
+        Ok(Err(error)) => return Err(obstacle(error.as_ref(), &hop, &credentials.trust)),
         Err(_) => return Err(Obstacle::Handshake { hop, patience: limits.timeout }),
     }
     let transport = Transport::new(credentials.clone(), limits)?;
@@ -156,41 +159,40 @@ fn address(uri: &Uri) -> String {
 
 /// Connects once, only to see that somebody is there.
 async fn reach(hop: &Hop, patience: Duration) -> Result<(), Obstacle> {
-    let connecting = async {
-        let addresses: Vec<_> = lookup_host(&hop.address).await.map_err(Step::Name)?.collect();
-        TcpStream::connect(&addresses[..]).await.map(drop).map_err(Step::Connect)
-    };
-    let (hop, silent) = (hop.clone(), |hop, cause| Obstacle::Silent { hop, cause });
-    match timeout(patience, connecting).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(Step::Name(error))) => Err(Obstacle::Name { hop, cause: error.to_string() }),
-        Ok(Err(Step::Connect(error))) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            Err(Obstacle::Refused(hop))
+    let nameless = |cause| Obstacle::Name { hop: hop.clone(), cause };
+    let silent = |cause| Obstacle::Silent { hop: hop.clone(), cause };
+    let within = GoDuration::from(patience);
+    let resolved = timeout(patience, lookup_host(&hop.address)).await;
+    let resolved = resolved.map_err(|_| nameless(format!("the resolver does not answer within {within}")))?;
+    let addresses: Vec<_> = resolved.map_err(|error| nameless(error.to_string()))?.collect();
+    match timeout(patience, TcpStream::connect(&addresses[..])).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            Err(Obstacle::Refused(hop.clone()))
         }
-        Ok(Err(Step::Connect(error))) => Err(silent(hop, error.to_string())),
-        Err(_) => Err(silent(
-            hop,
-            format!("no TCP connection within {}; packets seem to be dropped", GoDuration::from(patience)),
-        )),
+        Ok(Err(error)) => Err(silent(error.to_string())),
+        Err(_) => Err(silent(format!("no TCP connection within {within}; packets seem to be dropped"))),
     }
 }
 
-enum Step {
-    Name(io::Error),
-    Connect(io::Error),
-}
-
-fn obstacle(error: &(dyn Error + 'static), hop: &Hop) -> Obstacle {
-    match tls_error(error) {
+fn obstacle(error: &(dyn Error + 'static), hop: &Hop, trust: &Trust) -> Obstacle {
+    if find::<ByProxy>(error).is_some() {
+        return Obstacle::Proxy { hop: hop.clone(), cause: root_cause(error) };
+    }
+    match find::<TlsError>(error) {
         Some(TlsError::InvalidCertificate(invalid)) => match invalid {
-            CertificateError::UnknownIssuer => Obstacle::Authority,
+            // Another authority of the same name is one whose signature does not hold.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => match trust {
+                Trust::System => Obstacle::NoBundle,
+                Trust::Bundle(_) | Trust::Anything => Obstacle::Authority,
+            },
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => Obstacle::Expired,
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
                 Obstacle::NotYetValid
             }
             CertificateError::NotValidForNameContext { expected, presented } => Obstacle::CertificateName {
                 expected: expected.to_str().into_owned(),
-                presented: presented.join(", "),
+                presented: presented.iter().map(|name| plain(name)).collect::<Vec<_>>().join(", "),
             },
             CertificateError::NotValidForName => {
                 Obstacle::CertificateName { expected: hop.address.clone(), presented: String::new() }
@@ -199,16 +201,15 @@ fn obstacle(error: &(dyn Error + 'static), hop: &Hop) -> Obstacle {
         },
         Some(TlsError::InvalidMessage(_)) => Obstacle::Tls(format!("{} does not speak TLS", hop.address)),
         Some(other) => Obstacle::Tls(other.to_string()),
-        None if hop.is_proxy => Obstacle::Proxy { hop: hop.clone(), cause: root_cause(error) },
         None => Obstacle::Tls(root_cause(error)),
     }
 }
 
-/// What rustls says, which is wrapped in errors that say less.
-fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a TlsError> {
+/// An error that is wrapped in errors that say less.
+fn find<'a, Wanted: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a Wanted> {
     let mut cause = error;
     loop {
-        if let Some(found) = cause.downcast_ref::<TlsError>() {
+        if let Some(found) = cause.downcast_ref::<Wanted>() {
             return Some(found);
         }
         // An io::Error names the source of what it wraps as its own and leaves that itself out.
@@ -225,6 +226,12 @@ fn skew(theirs: SystemTime) -> (Duration, bool) {
         Ok(ahead) => (ahead, true),
         Err(behind) => (behind.duration(), false),
     }
+}
+
+/// The name in rustls' `DnsName("example.org")`.
+fn plain(presented: &str) -> &str {
+    let inner = presented.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
+    inner.unwrap_or(presented).trim_matches('"')
 }
 
 fn but(presented: &str) -> String {

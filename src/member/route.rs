@@ -40,6 +40,11 @@ pub(super) struct Dialer {
     timeout: Duration,
 }
 
+/// What a proxy is to blame for, and not the API server behind it.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub(super) struct ByProxy(BoxError);
+
 /// How the first byte gets to the API server.
 #[derive(Clone)]
 enum Route {
@@ -154,11 +159,11 @@ impl Service<Uri> for Route {
             }
             Self::Tunnel(tunnel) => {
                 let dialing = tunnel.call(uri);
-                Box::pin(async move { Ok(dialing.await?) })
+                Box::pin(async move { Ok(dialing.await.map_err(|error| ByProxy(error.into()))?) })
             }
             Self::Socks(socks) => {
                 let dialing = socks.call(uri);
-                Box::pin(async move { Ok(dialing.await?) })
+                Box::pin(async move { Ok(dialing.await.map_err(|error| ByProxy(error.into()))?) })
             }
         }
     }

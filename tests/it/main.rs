@@ -4,6 +4,8 @@ mod access;
 mod aggregation;
 mod certificates;
 mod certs;
+mod check;
+mod check_control_plane;
 mod churn;
 mod cli;
 mod contract;

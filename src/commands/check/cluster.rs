@@ -2,14 +2,18 @@
 
 use std::time::{Duration, Instant};
 
+use futures::future::join_all;
 use http::StatusCode;
+use percent_encoding::utf8_percent_encode;
 use serde_json::Value;
 use tokio::time::timeout;
 
+use super::control_plane::{Cluster, Joined};
 use super::finding::{Cause, Finding, Verdict};
 use super::sample::{self, Sample};
 use crate::api::group::Group;
-use crate::fleet::registry::{ClusterSecret, ClusterSpec, NotAMember};
+use crate::fleet::registry::NotAMember;
+use crate::gather::query::SEGMENT;
 use crate::member::Failure;
 use crate::member::credentials::Credentials;
 use crate::member::examine::{Greeting, Hop, Obstacle, examine};
@@ -20,12 +24,14 @@ use crate::process::budget::Claim;
 /// From how much on clocks differ too much: values are a minute old or less.
 const SKEW: Duration = Duration::from_secs(30);
 
-/// A member that can be asked, and what is found.
+/// What KEDA lists in place of its metrics; it logs an error when it is asked for it.
+const KEDA: &str = "externalmetrics";
+
+/// A member that can be asked.
 pub(super) struct Patient<'a> {
-    pub(super) name: &'a str,
-    pub(super) transport: Transport,
-    pub(super) limits: &'a Limits,
-    pub(super) findings: Vec<Finding>,
+    name: &'a str,
+    transport: Transport,
+    limits: &'a Limits,
 }
 
 /// An answer in JSON, whatever its status.
@@ -35,19 +41,44 @@ pub(super) struct Answer {
     pub(super) latency: Duration,
 }
 
+/// A metrics API of a member.
+struct Examined {
+    group: Group,
+    /// The version that is served, and what it lists.
+    served: Option<(&'static str, Value)>,
+    finding: Finding,
+}
+
+/// What a member's own API server says about the APIServices of a group.
+enum Registration {
+    Absent,
+    Available,
+    Unavailable(String),
+    Unknown,
+}
+
 /// Goes from link to link and stops where one is broken.
 pub(super) async fn check(
     name: &str,
-    spec: &ClusterSpec,
-    secret: Option<&Option<ClusterSecret>>,
+    joined: &Joined,
     limits: &Limits,
     sample: Option<&Sample>,
 ) -> Vec<Finding> {
     let mut findings = Vec::new();
+    let Cluster { spec, readiness } = &joined.clusters[name];
     if !spec.ready {
-        let what = "Karmada says that it is not Ready, so that it is not asked";
+        let what = format!("Karmada says that it is not Ready, so that it is not asked: {readiness}");
         findings.push(broken(name, "Cluster", Cause::NotReady, what));
     }
+    let secret = match spec.secret.as_ref().and_then(|secret| joined.secrets.get(secret)) {
+        Some(Err(trouble)) => {
+            let what = format!("its Secret cannot be read: {}", trouble.words);
+            findings.push(broken(name, "credentials", trouble.cause(), what));
+            return findings;
+        }
+        Some(Ok(secret)) => Some(secret),
+        None => None,
+    };
     let credentials = match spec.credentials(secret) {
         Ok(credentials) => credentials,
         Err(error) => {
@@ -70,14 +101,23 @@ pub(super) async fn check(
             return findings;
         }
     };
-    let mut patient = Patient { name, transport, limits, findings };
-    for group in Group::ALL {
-        patient.api(group).await;
+    let patient = Patient { name, transport, limits };
+    let mut apis = join_all(Group::ALL.map(|group| patient.api(group, sample))).await;
+    let serves = |group| apis.iter().any(|api: &Examined| api.group == group && api.served.is_some());
+    let external = serves(Group::External);
+    for api in &mut apis {
+        // A cluster that has no custom metrics may be there for others, such as one with KEDA alone.
+        if api.finding.cause == Some(Cause::ApiAbsent) && external && sample.is_none() {
+            api.finding.verdict = Verdict::Warning;
+        }
     }
-    if let Some(sample) = sample {
-        sample::take(&mut patient, sample).await;
+    let custom = apis.iter_mut().find(|api| api.group == Group::Custom).and_then(|api| api.served.take());
+    findings.extend(apis.into_iter().map(|api| api.finding));
+    // That there is no such API has been said.
+    if let (Some(sample), Some((version, listed))) = (sample, custom) {
+        findings.push(sample::take(&patient, sample, version, &listed).await);
     }
-    patient.findings
+    findings
 }
 
 async fn reach(name: &str, credentials: &Credentials, limits: &Limits, findings: &mut Vec<Finding>) -> bool {
@@ -88,6 +128,18 @@ async fn reach(name: &str, credentials: &Credentials, limits: &Limits, findings:
             return false;
         }
     };
+    let refusal = match status {
+        StatusCode::UNAUTHORIZED => None,
+        StatusCode::NOT_FOUND => Some(Cause::NotAnApiServer),
+        status if status.is_redirection() => Some(Cause::NotAnApiServer),
+        status if status.is_server_error() => Some(Cause::NoAnswer),
+        _ => None,
+    };
+    if let Some(cause) = refusal {
+        let what = format!("{} answers /version with HTTP {}", credentials.endpoint, status.as_u16());
+        findings.push(broken(name, "connection", cause, what));
+        return false;
+    }
     findings.push(Finding::ok(Some(name), "connection", credentials.endpoint.to_string()));
     if let Some((apart, ahead)) = skew.filter(|(apart, _)| *apart > SKEW) {
         let side = if ahead { "ahead of" } else { "behind" };
@@ -113,82 +165,128 @@ impl Patient<'_> {
         Ok(Answer { status: reply.status, body, latency: begun.elapsed() })
     }
 
-    pub(super) fn ok(&mut self, link: impl Into<String>, message: impl Into<String>) {
-        self.findings.push(Finding::ok(Some(self.name), link, message));
+    pub(super) fn ok(&self, link: &str, message: impl Into<String>) -> Finding {
+        Finding::ok(Some(self.name), link, message)
     }
 
-    pub(super) fn amiss(
-        &mut self,
-        link: impl Into<String>,
-        verdict: Verdict,
-        cause: Cause,
-        message: impl Into<String>,
-    ) {
-        self.findings.push(Finding::amiss(Some(self.name), link, verdict, cause, message));
+    pub(super) fn broken(&self, link: &str, cause: Cause, message: impl Into<String>) -> Finding {
+        broken(self.name, link, cause, message)
     }
 
-    /// Whether the API is there. Only custom metrics are missed by everybody.
-    async fn api(&mut self, group: Group) {
-        let link = group.name();
-        let verdict = if group == Group::Custom { Verdict::Broken } else { Verdict::Warning };
-        let mut last = None;
+    /// Whether the API is there and may be read. Only custom metrics are missed by everybody.
+    async fn api(&self, group: Group, sample: Option<&Sample>) -> Examined {
+        let examined = |served, finding| Examined { group, served, finding };
+        let mut trouble = None;
         for version in group.versions() {
             match self.get(&format!("/apis/{group}/{version}")).await {
                 Ok(Answer { status: StatusCode::OK, body, latency }) => {
                     let resources = body["resources"].as_array().map_or(0, Vec::len);
-                    self.ok(link, format!("{version}, {resources} listed, {} ms", latency.as_millis()));
-                    return;
+                    let what = format!("{version}, {resources} listed, {} ms", latency.as_millis());
+                    // A sample query finds out by itself.
+                    let asked = sample.is_some() && group == Group::Custom;
+                    let refusal =
+                        if asked { None } else { self.refusal(group, version, &body, sample).await };
+                    let finding = match refusal {
+                        Some((cause, what)) => self.amiss(group, cause, what),
+                        None => self.ok(group.name(), what),
+                    };
+                    return examined(Some((*version, body)), finding);
                 }
-                other => last = last.or(Some(other)),
+                // That one version is not there says nothing about the other one.
+                Ok(Answer { status: StatusCode::NOT_FOUND, .. }) => {}
+                Ok(answer) => trouble = Some(Ok(answer)),
+                Err(failure) => {
+                    trouble = Some(Err(failure));
+                    break;
+                }
             }
         }
-        let (cause, what) = match last {
-            None | Some(Ok(Answer { status: StatusCode::NOT_FOUND, .. })) => self.absent(group).await,
-            Some(Ok(Answer { status: StatusCode::FORBIDDEN, body, .. })) => {
-                (Cause::Forbidden, message(&body))
+        let registration = match &trouble {
+            Some(Err(failure)) if failure.is_unreachable() => Registration::Unknown,
+            _ => self.registration(group).await,
+        };
+        let (cause, what) = match (trouble, registration) {
+            (Some(Ok(answer)), _) if explains(answer.status).is_some() => {
+                (explains(answer.status).unwrap_or(Cause::Forbidden), message(&answer.body))
             }
-            Some(Ok(Answer { status: StatusCode::SERVICE_UNAVAILABLE, body, .. })) => {
-                self.unavailable(group).await.unwrap_or((Cause::ApiFailing, message(&body)))
+            (_, Registration::Unavailable(what)) => (Cause::ApiUnavailable, what),
+            (Some(Ok(answer)), _) => (Cause::ApiFailing, status_and_message(&answer)),
+            (Some(Err(failure)), _) => (of_failure(&failure), failure.to_string()),
+            (None, Registration::Available) => {
+                let what = "the APIService is available, and what it leads to does not have the API";
+                (Cause::ApiFailing, what.to_owned())
             }
-            Some(Ok(Answer { status, body, .. })) => {
-                (Cause::ApiFailing, format!("HTTP {}: {}", status.as_u16(), message(&body)))
+            (None, Registration::Absent) => {
+                (Cause::ApiAbsent, "there is no such API: no APIService is registered".to_owned())
             }
-            Some(Err(failure)) => {
-                self.unavailable(group).await.unwrap_or((Cause::ApiFailing, failure.to_string()))
-            }
+            (None, Registration::Unknown) => (Cause::ApiAbsent, "there is no such API".to_owned()),
         };
         // Nobody needs an API that was never installed, save that of custom metrics.
-        if cause == Cause::ApiAbsent && group != Group::Custom {
-            self.ok(link, format!("{what}; it is not needed for custom metrics"));
+        let finding = if cause == Cause::ApiAbsent && group != Group::Custom {
+            self.ok(group.name(), format!("{what}; it is not needed for custom metrics"))
         } else {
-            self.amiss(link, verdict, cause, what);
+            self.amiss(group, cause, what)
+        };
+        examined(None, finding)
+    }
+
+    fn amiss(&self, group: Group, cause: Cause, what: String) -> Finding {
+        let verdict = if group == Group::Custom { Verdict::Broken } else { Verdict::Warning };
+        Finding::amiss(Some(self.name), group.name(), verdict, cause, what)
+    }
+
+    /// Whether the token may not read what is listed, or nothing answers queries: discovery shows neither.
+    async fn refusal(
+        &self,
+        group: Group,
+        version: &str,
+        listed: &Value,
+        sample: Option<&Sample>,
+    ) -> Option<(Cause, String)> {
+        let namespace = sample.map_or("default", |sample| &sample.namespace);
+        let namespace = utf8_percent_encode(namespace, SEGMENT);
+        let encoded = |text: &str| utf8_percent_encode(text, SEGMENT).to_string();
+        let names = listed["resources"].as_array().into_iter().flatten();
+        let mut names =
+            names.filter(|entry| entry["namespaced"] == true).filter_map(|entry| entry["name"].as_str());
+        let path = match group {
+            Group::Resource => format!("namespaces/{namespace}/pods?limit=1"),
+            Group::External => {
+                format!("namespaces/{namespace}/{}", encoded(names.find(|name| *name != KEDA)?))
+            }
+            Group::Custom => {
+                let (resource, metric) = names.find_map(|name| name.split_once('/'))?;
+                format!("namespaces/{namespace}/{}/%2A/{}", encoded(resource), encoded(metric))
+            }
+        };
+        match self.get(&format!("/apis/{group}/{version}/{path}")).await {
+            Ok(answer) => explains(answer.status).map(|cause| (cause, message(&answer.body))),
+            Err(failure) => Some((of_failure(&failure), format!("a query of it: {failure}"))),
         }
     }
 
-    async fn absent(&self, group: Group) -> (Cause, String) {
-        let registered = self.unavailable(group).await;
-        registered.unwrap_or((
-            Cause::ApiAbsent,
-            "the member has no such API: no APIService is registered".to_owned(),
-        ))
-    }
-
-    /// What the member's own API server says about the APIService.
-    async fn unavailable(&self, group: Group) -> Option<(Cause, String)> {
+    async fn registration(&self, group: Group) -> Registration {
+        let mut found = Registration::Absent;
         for version in group.versions() {
-            let path = format!("/apis/apiregistration.k8s.io/v1/apiservices/{version}.{group}");
-            let Ok(Answer { status: StatusCode::OK, body, .. }) = self.get(&path).await else { continue };
+            let name = format!("{version}.{group}");
+            let path = format!("/apis/apiregistration.k8s.io/v1/apiservices/{name}");
+            let body = match self.get(&path).await {
+                Ok(Answer { status: StatusCode::OK, body, .. }) => body,
+                Ok(Answer { status: StatusCode::NOT_FOUND, .. }) => continue,
+                _ => return Registration::Unknown,
+            };
             let conditions = body["status"]["conditions"].as_array().into_iter().flatten();
             let available = conditions.into_iter().find(|condition| condition["type"] == "Available");
             let text =
                 |key: &str| available.map_or("", |condition| condition[key].as_str().unwrap_or_default());
             if text("status") != "True" {
-                let (reason, message) = (text("reason"), text("message"));
-                let what = format!("APIService {version}.{group} is not available: {reason}: {message}");
-                return Some((Cause::ApiUnavailable, shortened(&what)));
+                let what =
+                    format!("APIService {name} is not available: {}: {}", text("reason"), text("message"));
+                return Registration::Unavailable(shortened(&what));
             }
+            found = Registration::Available;
         }
-        None
+        found
     }
 }
 
@@ -196,6 +294,25 @@ impl Patient<'_> {
 pub(super) fn message(body: &Value) -> String {
     let text = body["message"].as_str().or(body.as_str()).unwrap_or_default();
     shortened(text)
+}
+
+/// The status of an answer with what it says.
+pub(super) fn status_and_message(answer: &Answer) -> String {
+    format!("HTTP {}: {}", answer.status.as_u16(), message(&answer.body))
+}
+
+/// What a status says about the token, whatever it was asked for with.
+pub(super) fn explains(status: StatusCode) -> Option<Cause> {
+    match status {
+        StatusCode::UNAUTHORIZED => Some(Cause::TokenRefused),
+        StatusCode::FORBIDDEN => Some(Cause::Forbidden),
+        _ => None,
+    }
+}
+
+/// What a failure says about whom was asked: the API server, or what is behind it.
+pub(super) fn of_failure(failure: &Failure) -> Cause {
+    if failure.is_unreachable() { Cause::NoAnswer } else { Cause::ApiFailing }
 }
 
 fn not_a_member(error: &NotAMember) -> Cause {
@@ -221,6 +338,7 @@ fn cause_of(obstacle: &Obstacle) -> Cause {
         Obstacle::Refused(_) => Cause::Refused,
         Obstacle::Silent { .. } => Cause::BlackHole,
         Obstacle::Authority => Cause::WrongAuthority,
+        Obstacle::NoBundle => Cause::SecretKeyMissing,
         Obstacle::Expired => Cause::CertificateExpired,
         Obstacle::NotYetValid => Cause::CertificateNotYetValid,
         Obstacle::CertificateName { .. } => Cause::CertificateName,

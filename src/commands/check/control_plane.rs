@@ -1,230 +1,337 @@
 //! The control plane: whether it answers, what this identity may do there, and what is registered.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
+use futures::future::join_all;
+use http::Request;
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
 };
 use k8s_openapi::api::core::v1::Secret;
-use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::{APIService, APIServiceCondition};
 use kube::api::{DynamicObject, ListParams, PostParams};
 use kube::{Api, Client, Error, ResourceExt as _};
+use serde_json::Value;
+use tokio::time::timeout;
 
 use super::finding::{Cause, Finding, Verdict};
+use crate::api::duration::GoDuration;
 use crate::api::group::Group;
 use crate::cli::commands::Check;
 use crate::fleet::karmada::cluster_api;
 use crate::fleet::objects::read_cluster;
 use crate::fleet::registry::{ClusterSecret, ClusterSpec, SecretName};
+use crate::member::failure::shortened;
 
-/// The clusters, and their Secrets as far as they could be read.
+/// The clusters, and the Secrets that they refer to.
 #[derive(Default)]
 pub(super) struct Joined {
-    pub(super) clusters: BTreeMap<String, ClusterSpec>,
-    pub(super) secrets: BTreeMap<SecretName, Option<ClusterSecret>>,
+    pub(super) clusters: BTreeMap<String, Cluster>,
+    /// Nothing in it for one that does not exist.
+    pub(super) secrets: BTreeMap<SecretName, Result<Option<ClusterSecret>, Trouble>>,
 }
 
-/// What the adapter does in the control plane beside reading Secrets: verbs, group, resource, namespace, name.
-const RIGHTS: [(&[&str], &str, &str, &str, &str); 4] = [
-    (&["get", "list", "watch"], "cluster.karmada.io", "clusters", "", ""),
-    (&["get", "list", "watch"], "", "configmaps", "kube-system", "extension-apiserver-authentication"),
-    (&["create"], "authentication.k8s.io", "tokenreviews", "", ""),
-    (&["create"], "authorization.k8s.io", "subjectaccessreviews", "", ""),
-];
+/// A cluster as Karmada describes it.
+pub(super) struct Cluster {
+    pub(super) spec: ClusterSpec,
+    /// What its condition `Ready` says.
+    pub(super) readiness: String,
+}
 
-/// Looks at all of it. Without clusters nothing more can be looked at.
+/// Why the control plane gave no answer, or not the one that was asked for.
+#[derive(Debug)]
+pub(super) struct Trouble {
+    /// The HTTP status, if there was one.
+    code: Option<u16>,
+    /// What it says.
+    pub(super) words: String,
+}
+
+/// The control plane, as whoever the kubeconfig names finds it.
+struct ControlPlane<'a> {
+    client: &'a Client,
+    order: &'a Check,
+}
+
+/// Something that the adapter does in the control plane; empty fields stand for all.
+#[derive(Clone, Copy)]
+struct Right<'a> {
+    verb: &'a str,
+    group: &'a str,
+    resource: &'a str,
+    namespace: &'a str,
+    name: &'a str,
+}
+
+const OFF: &str = "not registered; external metrics are off";
+const READS: [&str; 3] = ["get", "list", "watch"];
+const REVIEWS: [(&str, &str); 2] =
+    [("authentication.k8s.io", "tokenreviews"), ("authorization.k8s.io", "subjectaccessreviews")];
+
+/// Looks at all of it; each step may take as long as one to a member. Without clusters nothing more can be looked at.
 pub(super) async fn check(client: &Client, order: &Check, findings: &mut Vec<Finding>) -> Joined {
-    match client.apiserver_version().await {
+    let plane = ControlPlane { client, order };
+    match plane.ask(client.apiserver_version()).await {
         Ok(version) => findings.push(Finding::ok(None, "API server", version.git_version)),
-        Err(error) => {
-            let cause = match &error {
-                Error::Api(status) if status.code == 401 => Cause::ControlPlaneUnauthorized,
-                Error::Api(status) if status.code == 403 => Cause::ControlPlaneForbidden,
-                _ => Cause::ControlPlaneUnreachable,
-            };
-            findings.push(amiss("API server", Verdict::Broken, cause, words(&error)));
+        Err(trouble) => {
+            findings.push(amiss("API server", Verdict::Broken, trouble.cause(), trouble.words));
             return Joined::default();
         }
     }
-    for group in Group::ALL {
-        for version in group.versions() {
-            api_service(client, group, version, order, findings).await;
-        }
-    }
-    let joined = clusters(client, findings).await;
-    rights(client, &joined, findings).await;
+    let services =
+        Group::ALL.iter().flat_map(|group| group.versions().iter().map(|version| (*group, *version)));
+    findings.extend(join_all(services.map(|(group, version)| plane.api_service(group, version))).await);
+    let joined = plane.clusters(findings).await;
+    findings.push(plane.rights(&joined).await);
     joined
 }
 
-async fn api_service(
-    client: &Client,
-    group: Group,
-    version: &str,
-    order: &Check,
-    findings: &mut Vec<Finding>,
-) {
-    let name = format!("{version}.{group}");
-    let link = format!("APIService {name}");
-    let found = match Api::<APIService>::all(client.clone()).get_opt(&name).await {
-        Ok(Some(found)) => found,
-        // Nobody needs it who does not scale on external metrics.
-        Ok(None) if group == Group::External => {
-            findings.push(Finding::ok(None, link, "not registered; external metrics are off"));
-            return;
-        }
-        Ok(None) => {
-            findings.push(amiss(link, Verdict::Broken, Cause::ApiServiceMissing, "it does not exist"));
-            return;
-        }
-        Err(error) => {
-            let what = format!("it cannot be read: {}", words(&error));
-            findings.push(amiss(link, Verdict::Warning, Cause::ControlPlaneForbidden, what));
-            return;
-        }
-    };
-    let service = found.spec.as_ref().and_then(|spec| spec.service.as_ref());
-    let place = |part: Option<&String>| part.cloned().unwrap_or_default();
-    let place = service.map(|service| (place(service.namespace.as_ref()), place(service.name.as_ref())));
-    let conditions = found.status.and_then(|status| status.conditions).unwrap_or_default();
-    let available = conditions.into_iter().find(|condition| condition.type_ == "Available");
-    findings.push(match (place, available) {
-        (Some(place), _) if place != (order.service_namespace.clone(), order.service.clone()) => {
-            let what = format!(
-                "it leads to the Service {}/{}, not to {}/{}",
-                place.0, place.1, order.service_namespace, order.service
-            );
-            amiss(link, Verdict::Broken, Cause::ApiServiceElsewhere, what)
-        }
-        (None, _) => {
-            let what = "it leads to no Service: the API server itself answers";
-            amiss(link, Verdict::Broken, Cause::ApiServiceElsewhere, what)
-        }
-        (_, Some(condition)) if condition.status == "True" => Finding::ok(None, link, "available"),
-        (_, Some(condition)) => {
-            let reason = condition.reason.unwrap_or_default();
-            let what = format!("{reason}: {}", condition.message.unwrap_or_default());
-            amiss(link, Verdict::Broken, Cause::ApiServiceUnavailable, what)
-        }
-        (_, None) => {
-            let what = "the API server has not looked at it yet";
-            amiss(link, Verdict::Broken, Cause::ApiServiceUnavailable, what)
-        }
-    });
-}
-
-async fn clusters(client: &Client, findings: &mut Vec<Finding>) -> Joined {
-    let mut joined = Joined::default();
-    let objects: Vec<DynamicObject> = match cluster_api(client.clone()).list(&ListParams::default()).await {
-        Ok(list) => list.items,
-        Err(error) => {
-            let cause = match &error {
-                Error::Api(status) if status.code == 403 => Cause::ControlPlaneForbidden,
-                Error::Api(status) if status.code == 404 => Cause::NoClusters,
-                _ => Cause::ControlPlaneUnreachable,
-            };
-            findings.push(amiss("Clusters", Verdict::Broken, cause, words(&error)));
-            return joined;
-        }
-    };
-    for object in &objects {
-        let name = object.name_any();
-        match read_cluster(object) {
-            Ok(spec) => drop(joined.clusters.insert(name, spec)),
-            Err(error) => findings.push(Finding::amiss(
-                Some(&name),
-                "Cluster",
-                Verdict::Broken,
-                Cause::ClusterMalformed,
-                error.to_string(),
-            )),
-        }
+impl ControlPlane<'_> {
+    async fn ask<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Trouble> {
+        let patience = self.order.member_timeout;
+        timeout(patience, work).await.map_err(|_| Trouble::silence(patience))?.map_err(Trouble::from)
     }
-    findings.push(if objects.is_empty() {
-        amiss("Clusters", Verdict::Broken, Cause::NoClusters, "there is none")
-    } else {
-        Finding::ok(None, "Clusters", format!("{} found", objects.len()))
-    });
-    for name in joined.clusters.values().filter_map(|spec| spec.secret.clone()) {
-        let found = Api::<Secret>::namespaced(client.clone(), &name.namespace).get_opt(&name.name).await;
-        // What may not be read is said with the rights.
-        if let Ok(found) = found {
-            joined.secrets.insert(name, found.map(ClusterSecret::from));
-        }
-    }
-    joined
-}
 
-async fn rights(client: &Client, joined: &Joined, findings: &mut Vec<Finding>) {
-    let namespaces: BTreeSet<&str> =
-        joined.clusters.values().filter_map(|spec| Some(&*spec.secret.as_ref()?.namespace)).collect();
-    let secrets =
-        namespaces.into_iter().map(|namespace| (&["get", "list", "watch"][..], "", "secrets", namespace, ""));
-    let mut missing = Vec::new();
-    for (verbs, group, resource, namespace, name) in RIGHTS.into_iter().chain(secrets) {
-        for verb in verbs {
-            match may(client, verb, group, resource, namespace, name).await {
-                Ok(true) => {}
-                Ok(false) => {
-                    let place = if namespace.is_empty() { "" } else { " in " };
-                    missing.push(format!("{verb} {resource}{place}{namespace}"));
-                }
-                Err(error) => {
-                    let what = format!("it does not say what this identity may do: {}", words(&error));
-                    findings.push(amiss("rights", Verdict::Warning, Cause::ControlPlaneForbidden, what));
-                    return;
-                }
+    async fn api_service(&self, group: Group, version: &str) -> Finding {
+        let name = format!("{version}.{group}");
+        let link = format!("APIService {name}");
+        let verdict = of(group);
+        let found = match self.ask(Api::<APIService>::all(self.client.clone()).get_opt(&name)).await {
+            Ok(Some(found)) => found,
+            Ok(None) if group == Group::External => {
+                return Finding::ok(None, link, OFF);
+            }
+            Ok(None) => return amiss(link, verdict, Cause::ApiServiceMissing, "it does not exist"),
+            // The adapter's own identity need not read it; that it is answered is what counts.
+            Err(trouble) if trouble.code == Some(403) => return self.answers(link, group, version).await,
+            Err(trouble) => {
+                let what = format!("it cannot be read: {}", trouble.words);
+                return amiss(link, Verdict::Warning, trouble.cause(), what);
+            }
+        };
+        let Check { service_namespace, service, .. } = self.order;
+        let place = found.spec.as_ref().and_then(|spec| spec.service.as_ref());
+        let place = place.map(|place| {
+            (place.namespace.as_deref().unwrap_or_default(), place.name.as_deref().unwrap_or_default())
+        });
+        match place {
+            Some(place) if place == (service_namespace, service) => {}
+            Some((namespace, name)) => {
+                let what = format!(
+                    "it leads to the Service {namespace}/{name}, not to {service_namespace}/{service}"
+                );
+                return amiss(link, verdict, Cause::ApiServiceElsewhere, what);
+            }
+            None => {
+                let what = "it leads to no Service: the API server itself answers";
+                return amiss(link, verdict, Cause::ApiServiceElsewhere, what);
+            }
+        }
+        let conditions = found.status.and_then(|status| status.conditions).unwrap_or_default();
+        match conditions.into_iter().find(|condition| condition.type_ == "Available") {
+            Some(condition) if condition.status == "True" => self.answers(link, group, version).await,
+            Some(condition) => unavailable(link, &condition),
+            None => {
+                let what = "the API server has not looked at it yet";
+                amiss(link, Verdict::Broken, Cause::ApiServiceUnavailable, what)
             }
         }
     }
-    findings.push(if missing.is_empty() {
-        Finding::ok(None, "rights", "all that the adapter needs")
-    } else {
+
+    /// Asks as clients do. The API server's own check takes any certificate, so that the condition says nothing of it.
+    async fn answers(&self, link: String, group: Group, version: &str) -> Finding {
+        let path = format!("/apis/{group}/{version}");
+        let request = Request::get(path).body(Vec::new()).expect("groups and versions can stand in a path");
+        let trouble = match self.ask(self.client.request::<Value>(request)).await {
+            Ok(list) => {
+                let listed = list["resources"].as_array().map_or(0, Vec::len);
+                return Finding::ok(None, link, format!("answers, {listed} listed"));
+            }
+            Err(trouble) => trouble,
+        };
+        let what = format!("a request is answered: {}", trouble.words);
+        let words = trouble.words.to_lowercase();
+        let (verdict, cause) = match trouble.code {
+            // The control plane itself knows this identity.
+            Some(401) => (Verdict::Broken, Cause::FrontProxyRefused),
+            Some(403) => (Verdict::Warning, Cause::ControlPlaneForbidden),
+            Some(404) if group == Group::External => return Finding::ok(None, link, OFF),
+            Some(404) => (of(group), Cause::ApiServiceMissing),
+            _ if words.contains("certificate") || words.contains("x509") => {
+                (Verdict::Broken, Cause::ServingCertificate)
+            }
+            _ => (Verdict::Broken, Cause::ApiServiceUnavailable),
+        };
+        amiss(link, verdict, cause, what)
+    }
+
+    async fn clusters(&self, findings: &mut Vec<Finding>) -> Joined {
+        let mut joined = Joined::default();
+        let listing = cluster_api(self.client.clone());
+        let objects: Vec<DynamicObject> = match self.ask(listing.list(&ListParams::default())).await {
+            Ok(list) => list.items,
+            Err(trouble) => {
+                // An API server that knows no such resource is not Karmada's.
+                let cause = if trouble.code == Some(404) { Cause::NoClusters } else { trouble.cause() };
+                findings.push(amiss("Clusters", Verdict::Broken, cause, trouble.words));
+                return joined;
+            }
+        };
+        findings.push(if objects.is_empty() {
+            amiss("Clusters", Verdict::Broken, Cause::NoClusters, "there is none")
+        } else {
+            Finding::ok(None, "Clusters", format!("{} found", objects.len()))
+        });
+        for object in &objects {
+            let name = object.name_any();
+            if object.metadata.deletion_timestamp.is_some() {
+                let what = "it is being deleted, so that it is not asked";
+                findings.push(Finding::ok(Some(&name), "Cluster", what));
+                continue;
+            }
+            match read_cluster(object) {
+                Ok(spec) => {
+                    joined.clusters.insert(name, Cluster { spec, readiness: readiness(object) });
+                }
+                Err(error) => findings.push(Finding::amiss(
+                    Some(&name),
+                    "Cluster",
+                    Verdict::Broken,
+                    Cause::ClusterMalformed,
+                    error.to_string(),
+                )),
+            }
+        }
+        let names: BTreeSet<&SecretName> =
+            joined.clusters.values().filter_map(|cluster| cluster.spec.secret.as_ref()).collect();
+        let reading = names.into_iter().map(async |name| {
+            let secrets = Api::<Secret>::namespaced(self.client.clone(), &name.namespace);
+            let found = self.ask(secrets.get_opt(&name.name)).await;
+            (name.clone(), found.map(|found| found.map(ClusterSecret::from)))
+        });
+        joined.secrets = join_all(reading).await.into_iter().collect();
+        joined
+    }
+
+    async fn rights(&self, joined: &Joined) -> Finding {
+        let reads = |group, resource, namespace, name| {
+            READS.map(|verb| Right { verb, group, resource, namespace, name })
+        };
+        let mut rights = reads("cluster.karmada.io", "clusters", "", "").to_vec();
+        rights.extend(reads("", "configmaps", "kube-system", "extension-apiserver-authentication"));
+        rights.extend(REVIEWS.map(|(group, resource)| Right {
+            verb: "create",
+            group,
+            resource,
+            namespace: "",
+            name: "",
+        }));
+        let namespaces: BTreeSet<&str> = joined.secrets.keys().map(|name| &*name.namespace).collect();
+        rights.extend(namespaces.into_iter().flat_map(|namespace| reads("", "secrets", namespace, "")));
+        let mut missing = Vec::new();
+        for (right, may) in
+            join_all(rights.into_iter().map(async |right| (right, self.may(right).await))).await
+        {
+            match may {
+                Ok(true) => {}
+                Ok(false) => {
+                    let Right { verb, resource, namespace, .. } = right;
+                    let place = if namespace.is_empty() { "" } else { " in " };
+                    missing.push(format!("{verb} {resource}{place}{namespace}"));
+                }
+                Err(trouble) => {
+                    let what = format!("it does not say what this identity may do: {}", trouble.words);
+                    return amiss("rights", Verdict::Warning, trouble.cause(), what);
+                }
+            }
+        }
+        if missing.is_empty() {
+            return Finding::ok(None, "rights", "all that the adapter needs");
+        }
         let what = format!("this identity may not {}", missing.join(", "));
         amiss("rights", Verdict::Broken, Cause::ControlPlaneForbidden, what)
-    });
+    }
+
+    async fn may(&self, right: Right<'_>) -> Result<bool, Trouble> {
+        let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+        let review = SelfSubjectAccessReview {
+            spec: SelfSubjectAccessReviewSpec {
+                resource_attributes: Some(ResourceAttributes {
+                    verb: some(right.verb),
+                    group: some(right.group),
+                    resource: some(right.resource),
+                    namespace: some(right.namespace),
+                    name: some(right.name),
+                    ..ResourceAttributes::default()
+                }),
+                ..SelfSubjectAccessReviewSpec::default()
+            },
+            ..SelfSubjectAccessReview::default()
+        };
+        let reviews = Api::all(self.client.clone());
+        let review: SelfSubjectAccessReview =
+            self.ask(reviews.create(&PostParams::default(), &review)).await?;
+        Ok(review.status.is_some_and(|status| status.allowed))
+    }
 }
 
-async fn may(
-    client: &Client,
-    verb: &str,
-    group: &str,
-    resource: &str,
-    namespace: &str,
-    name: &str,
-) -> Result<bool, Error> {
-    let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
-    let review = SelfSubjectAccessReview {
-        spec: SelfSubjectAccessReviewSpec {
-            resource_attributes: Some(ResourceAttributes {
-                verb: some(verb),
-                group: some(group),
-                resource: some(resource),
-                namespace: some(namespace),
-                name: some(name),
-                ..ResourceAttributes::default()
-            }),
-            ..SelfSubjectAccessReviewSpec::default()
-        },
-        ..SelfSubjectAccessReview::default()
+/// How bad it is if an API is not registered: custom metrics are what everybody is here for.
+fn of(group: Group) -> Verdict {
+    if group == Group::Custom { Verdict::Broken } else { Verdict::Warning }
+}
+
+/// An APIService that the API server itself finds not available.
+fn unavailable(link: String, condition: &APIServiceCondition) -> Finding {
+    let reason = condition.reason.as_deref().unwrap_or_default();
+    let message = condition.message.as_deref().unwrap_or_default();
+    // It comes as the front proxy, for a user who may do everything: only a stranger is refused.
+    let refused = message.contains("bad status from")
+        && [": 401", ": 403"].iter().any(|code| message.trim_end().ends_with(code));
+    let cause = if refused { Cause::FrontProxyRefused } else { Cause::ApiServiceUnavailable };
+    amiss(link, Verdict::Broken, cause, shortened(&format!("{reason}: {message}")))
+}
+
+/// What the condition `Ready` says, in one line.
+fn readiness(object: &DynamicObject) -> String {
+    let conditions = object.data["status"]["conditions"].as_array().into_iter().flatten();
+    let Some(ready) = conditions.into_iter().find(|condition| condition["type"] == "Ready") else {
+        return "it has no condition Ready".to_owned();
     };
-    let review = Api::all(client.clone()).create(&PostParams::default(), &review).await?;
-    Ok(review.status.is_some_and(|status| status.allowed))
+    let text = |key: &str| ready[key].as_str().unwrap_or_default();
+    shortened(&format!("{}: {}", text("reason"), text("message")))
 }
 
 fn amiss(link: impl Into<String>, verdict: Verdict, cause: Cause, message: impl Into<String>) -> Finding {
     Finding::amiss(None, link, verdict, cause, message)
 }
 
-/// What the API server says, without kube's own words around it.
-fn words(error: &Error) -> String {
-    match error {
-        Error::Api(status) => status.message.clone(),
-        other => {
-            let mut cause: &dyn std::error::Error = other;
-            while let Some(source) = cause.source() {
-                cause = source;
-            }
-            cause.to_string()
+impl Trouble {
+    fn silence(patience: Duration) -> Self {
+        Self { code: None, words: format!("no answer within {}", GoDuration::from(patience)) }
+    }
+
+    pub(super) fn cause(&self) -> Cause {
+        match self.code {
+            Some(401) => Cause::ControlPlaneUnauthorized,
+            Some(403) => Cause::ControlPlaneForbidden,
+            _ => Cause::ControlPlaneUnreachable,
         }
+    }
+}
+
+impl From<Error> for Trouble {
+    /// What the API server says, without kube's own words around it.
+    fn from(error: Error) -> Self {
+        if let Error::Api(status) = error {
+            return Self { code: Some(status.code), words: shortened(&status.message) };
+        }
+        // Credentials that cannot even be had, such as those of a command that fails.
+        let code = matches!(error, Error::Auth(_)).then_some(401);
+        let mut cause: &dyn std::error::Error = &error;
+        while let Some(source) = cause.source() {
+            cause = source;
+        }
+        Self { code, words: shortened(&cause.to_string()) }
     }
 }

@@ -50,6 +50,10 @@ pub enum Cause {
     ApiServiceUnavailable,
     /// An APIService leads to something else.
     ApiServiceElsewhere,
+    /// The control plane does not accept the adapter's certificate.
+    ServingCertificate,
+    /// The adapter does not believe the control plane's front proxy.
+    FrontProxyRefused,
     /// No clusters have joined.
     NoClusters,
     /// A Cluster object cannot be read.
@@ -60,7 +64,7 @@ pub enum Cause {
     NotReady,
     /// The Secret that a Cluster refers to does not exist.
     SecretMissing,
-    /// The Secret has no token.
+    /// The Secret has no token, or no CA bundle where one is needed.
     SecretKeyMissing,
     /// Endpoint, token, CA bundle or proxy cannot be used.
     CredentialsMalformed,
@@ -82,6 +86,8 @@ pub enum Cause {
     CertificateName,
     /// TLS cannot be agreed on.
     Tls,
+    /// Something else than an API server answers.
+    NotAnApiServer,
     /// The API server is connected to and does not answer.
     NoAnswer,
     /// The token is not accepted.
@@ -148,11 +154,18 @@ impl Cause {
             Self::ControlPlaneForbidden => "grant the right, as deploy/control-plane has it",
             Self::ApiServiceMissing => "register it: kubectl apply -k apiservice",
             Self::ApiServiceUnavailable => {
-                "see that the adapter runs, that the Service leads to it, and that caBundle signed its certificate"
+                "see that the adapter runs and is ready, and that the Service leads to it"
             }
             Self::ApiServiceElsewhere => {
                 "another adapter is registered there: point spec.service to this one's Service, or name that with \
                  --service and --service-namespace"
+            }
+            Self::ServingCertificate => {
+                "renew the adapter's certificate, or put the CA that signed it into spec.caBundle: see certs/README.md"
+            }
+            Self::FrontProxyRefused => {
+                "start the adapter with the --requestheader-client-ca-file and --requestheader-allowed-names that this \
+                 API server has, or with neither"
             }
             Self::NoClusters => "join a cluster: karmadactl join",
             Self::ClusterMalformed => "correct the Cluster object",
@@ -162,7 +175,8 @@ impl Cause {
             Self::NotReady => "see why: kubectl get cluster NAME -o yaml, status.conditions",
             Self::SecretMissing => "join the cluster again, or create the Secret that spec.secretRef names",
             Self::SecretKeyMissing => {
-                "put the token of a service account of the member into the Secret's key token"
+                "put what the message names into the Secret: the token of a service account of the member, its CA as \
+                 caBundle"
             }
             Self::CredentialsMalformed => {
                 "correct what the message names in the Cluster object or in its Secret"
@@ -182,6 +196,9 @@ impl Cause {
                 "use a name in spec.apiEndpoint that the certificate has, or issue one with the name in it"
             }
             Self::Tls => "see that an API server, and nothing else, listens at spec.apiEndpoint",
+            Self::NotAnApiServer => {
+                "correct spec.apiEndpoint, its port and its path: what answers there is no Kubernetes API server"
+            }
             Self::NoAnswer => "look at the member's API server: it takes connections and does not answer",
             Self::TokenRefused => {
                 "renew the token in the Secret: it has expired, or its service account is gone"

@@ -23,8 +23,12 @@ use crate::process::budget::Budget;
 use finding::{Cause, Finding, Verdict};
 use sample::Sample;
 
-/// How many members are looked at at a time.
-const AT_ONCE: usize = 32;
+/// How many members are looked at at a time: more than most fleets have, and few enough for their connections.
+const AT_ONCE: usize = 256;
+/// How many of them shake hands at a time.
+const HANDSHAKES: usize = 16;
+/// Connections to one of them: one for each API that may hang.
+const CONNECTIONS: usize = 4;
 /// How much one answer of a member may be, and all of them together.
 const BYTES: (usize, usize) = (64 << 20, 256 << 20);
 
@@ -52,11 +56,11 @@ async fn findings(clients: &Clients, order: &Check) -> Vec<Finding> {
     progress("control plane");
     let joined = control_plane::check(&clients.current(), order, &mut findings).await;
     let limits = Limits {
-        connections: 1,
+        connections: CONNECTIONS,
         timeout: order.member_timeout,
         body_bytes: BYTES.0,
         inflight: Budget::new(BYTES.1),
-        handshakes: Arc::new(Semaphore::new(AT_ONCE)),
+        handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
         rate: None,
     };
     let sample = order.metric.as_ref().map(|metric| Sample {
@@ -79,9 +83,7 @@ async fn findings(clients: &Clients, order: &Check) -> Vec<Finding> {
         .iter()
         .map(async |name| {
             let _permit = permits.acquire().await;
-            let spec = &joined.clusters[*name];
-            let secret = spec.secret.as_ref().and_then(|name| joined.secrets.get(name));
-            (*name, cluster::check(name, spec, secret, &limits, sample.as_ref()).await)
+            (*name, cluster::check(name, &joined, &limits, sample.as_ref()).await)
         })
         .collect();
     let mut of_clusters = Vec::with_capacity(names.len());

@@ -4,8 +4,8 @@ use http::StatusCode;
 use percent_encoding::utf8_percent_encode;
 use serde_json::Value;
 
-use super::cluster::{Answer, Patient, message};
-use super::finding::{Cause, Verdict};
+use super::cluster::{Answer, Patient, explains, message, of_failure, status_and_message};
+use super::finding::{Cause, Finding};
 use crate::api::custom_metrics::Version;
 use crate::gather::query::{CustomQuery, SEGMENT, Subject};
 
@@ -24,43 +24,39 @@ pub struct Sample {
 
 const LINK: &str = "sample query";
 
-pub(super) async fn take(patient: &mut Patient<'_>, sample: &Sample) {
-    for version in Version::ALL {
-        let listed = patient.get(&format!("/apis/{}", version.group_version())).await;
-        let Ok(Answer { status: StatusCode::OK, body, .. }) = listed else { continue };
-        match patient.get(&sample.path(version, &sample.selector)).await {
-            Ok(Answer { status: StatusCode::OK, body, latency }) if !items(&body).is_empty() => {
-                let items = items(&body);
-                let newest =
-                    items.iter().filter_map(|item| item["timestamp"].as_str()).max().unwrap_or("no time");
-                let what = format!(
-                    "{} values, the first {}, the newest of {newest}, {} ms",
-                    items.len(),
-                    items[0]["value"].as_str().unwrap_or_default(),
-                    latency.as_millis()
-                );
-                patient.ok(LINK, what);
-            }
-            Ok(Answer { status: StatusCode::FORBIDDEN, body, .. }) => {
-                patient.amiss(LINK, Verdict::Broken, Cause::Forbidden, message(&body));
-            }
-            Ok(Answer { status, .. }) if status == StatusCode::OK || status == StatusCode::NOT_FOUND => {
-                let (cause, what) = why_nothing(patient, sample, version, &body).await;
-                patient.amiss(LINK, Verdict::Broken, cause, what);
-            }
-            Ok(Answer { status, body: answer, .. }) => {
-                // prometheus-adapter answers 500 for a kind of object that its cluster lacks.
-                let (cause, what) = match unknown(sample, &body) {
-                    Some(what) => (Cause::MetricUnknown, what),
-                    None => (Cause::ApiFailing, format!("HTTP {}: {}", status.as_u16(), message(&answer))),
-                };
-                patient.amiss(LINK, Verdict::Broken, cause, what);
-            }
-            Err(failure) => patient.amiss(LINK, Verdict::Broken, Cause::ApiFailing, failure.to_string()),
-        }
-        return;
+/// Asks a member for it; `listed` is what its discovery of `version` has.
+pub(super) async fn take(patient: &Patient<'_>, sample: &Sample, version: &str, listed: &Value) -> Finding {
+    let version = Version::from_name(version).unwrap_or(Version::ALL[0]);
+    let answer = match patient.get(&sample.path(version, &sample.selector)).await {
+        Ok(answer) => answer,
+        Err(failure) => return patient.broken(LINK, of_failure(&failure), failure.to_string()),
+    };
+    if let Some(cause) = explains(answer.status) {
+        return patient.broken(LINK, cause, message(&answer.body));
     }
-    // That there is no such API has been said.
+    match answer.status {
+        StatusCode::OK if !items(&answer.body).is_empty() => patient.ok(LINK, values(&answer)),
+        StatusCode::OK | StatusCode::NOT_FOUND => {
+            let (cause, what) = why_nothing(patient, sample, version, listed).await;
+            patient.broken(LINK, cause, what)
+        }
+        // prometheus-adapter answers 500 for a kind of object that its cluster lacks.
+        _ => match unknown(sample, listed) {
+            Some(what) => patient.broken(LINK, Cause::MetricUnknown, what),
+            None => patient.broken(LINK, Cause::ApiFailing, status_and_message(&answer)),
+        },
+    }
+}
+
+fn values(answer: &Answer) -> String {
+    let items = items(&answer.body);
+    let newest = items.iter().filter_map(|item| item["timestamp"].as_str()).max().unwrap_or("no time");
+    format!(
+        "values: {}, the first {}, the newest of {newest}, {} ms",
+        items.len(),
+        items[0]["value"].as_str().unwrap_or_default(),
+        answer.latency.as_millis()
+    )
 }
 
 /// Why a query that was answered has no values: the metric, the selector, the namespace, or the series.
@@ -83,9 +79,13 @@ async fn why_nothing(
         let what = format!("{resource} of {namespace} have {metric}, and none of them matches {selector:?}");
         return (Cause::SelectorMatchesNothing, what);
     }
+    let place = format!("/api/v1/namespaces/{}", utf8_percent_encode(namespace, SEGMENT));
+    if let Ok(Answer { status: StatusCode::NOT_FOUND, .. }) = patient.get(&place).await {
+        return (Cause::WrongNamespace, format!("the member has no namespace {namespace}"));
+    }
     // What the objects themselves say, where the token may see them: only pods can be listed without discovery.
     if resource == "pods" {
-        let pods = format!("/api/v1/namespaces/{}/pods", utf8_percent_encode(namespace, SEGMENT));
+        let pods = format!("{place}/pods");
         let chosen = format!("{pods}?limit=1&labelSelector={}", utf8_percent_encode(selector, SEGMENT));
         match (has(format!("{pods}?limit=1")).await, has(chosen).await) {
             (Some(false), _) => {
@@ -115,7 +115,7 @@ fn unknown(sample: &Sample, listed: &Value) -> Option<String> {
     let elsewhere: Vec<&str> =
         others.filter(|(_, other)| other == metric).map(|(resource, _)| resource).collect();
     Some(if elsewhere.is_empty() {
-        format!("the member lists {} metrics, and no {metric}", names.len())
+        format!("the member lists metrics ({}), and no {metric}", names.len())
     } else {
         format!("the member lists {metric} for {}, and not for {resource}", elsewhere.join(", "))
     })
