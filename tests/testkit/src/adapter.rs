@@ -16,19 +16,38 @@ use tokio::time::{sleep, timeout};
 use crate::api_client::{ApiClient, Credentials};
 use crate::control_plane::{BACKEND_NAMESPACE, BACKEND_SERVICE};
 use crate::listener::hold_port;
-use crate::pki::Authority;
+use crate::pki::{Authority, Identity};
 
 const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 /// Lines of the log that an error shows.
 const TAIL: usize = 20;
-/// The files that it serves from.
-const CERTIFICATE: &str = "serving.crt";
-const KEY: &str = "serving.key";
+/// Where its certificate and key are, under its directory.
+const SERVING_FILES: [&str; 2] = ["etc/karmada/pki/tls.crt", "etc/karmada/pki/tls.key"];
+/// What is usual in Karmada's own manifests.
+const PRODUCTION: [&str; 10] = [
+    "--kubeconfig=/etc/karmada/kubeconfig",
+    "--authentication-kubeconfig=/etc/karmada/kubeconfig",
+    "--authorization-kubeconfig=/etc/karmada/kubeconfig",
+    "--client-ca-file=/etc/karmada/pki/ca.crt",
+    "--tls-cert-file=/etc/karmada/pki/tls.crt",
+    "--tls-private-key-file=/etc/karmada/pki/tls.key",
+    "--audit-log-path=-",
+    "--audit-log-maxage=0",
+    "--audit-log-maxbackup=0",
+    "--tls-min-version=VersionTLS13",
+];
 
 /// How to start an adapter.
 pub struct Invocation {
     /// The binary.
     pub binary: PathBuf,
+    /// Arguments as a Deployment has them. The kubeconfigs, authorities and certificates that they name are made in a
+    /// directory of the process, and `$(POD_IP)` is 127.0.0.1.
+    pub arguments: Vec<String>,
+    /// Whether that directory is all that the process sees, as in an image with nothing in it but the binary.
+    pub jailed: bool,
+    /// More files, by their paths in that directory.
+    pub files: Vec<(String, String)>,
     /// A kubeconfig of the control plane for the adapter's own user.
     pub kubeconfig: PathBuf,
     /// The authority of the control plane's client certificates.
@@ -55,7 +74,7 @@ pub struct AdapterProcess {
 }
 
 impl AdapterProcess {
-    /// Starts the binary with the flags of Karmada's own manifests, on free ports of 127.0.0.1.
+    /// Starts the binary with its arguments, on free ports of 127.0.0.1.
     ///
     /// # Errors
     /// If its files cannot be written or the binary cannot be run.
@@ -64,32 +83,24 @@ impl AdapterProcess {
         let authority = Authority::new("karmada-metrics-adapter-ca");
         let service = format!("{BACKEND_SERVICE}.{BACKEND_NAMESPACE}.svc");
         let serving = authority.server(&[&service, "localhost", "127.0.0.1"]);
-        let write = |name: &str, text: &str| -> anyhow::Result<String> {
-            let path = directory.path().join(name);
-            fs::write(&path, text)?;
-            Ok(path.display().to_string())
-        };
-        let kubeconfig = invocation.kubeconfig.display();
         let ports = [hold_port(ANY_PORT)?, hold_port(ANY_PORT)?];
         let (address, metrics) = (ports[0].local_addr()?, ports[1].local_addr()?);
-        let arguments = [
-            format!("--kubeconfig={kubeconfig}"),
-            format!("--authentication-kubeconfig={kubeconfig}"),
-            format!("--authorization-kubeconfig={kubeconfig}"),
-            format!("--client-ca-file={}", write("client-ca.crt", &invocation.client_ca_pem)?),
-            format!("--tls-cert-file={}", write(CERTIFICATE, &serving.certificate)?),
-            format!("--tls-private-key-file={}", write(KEY, &serving.key)?),
+        let root = directory.path();
+        for (path, content) in &invocation.files {
+            write(root, path, content)?;
+        }
+        let provide = |argument: &String| invocation.provide(argument, root, &serving);
+        let mut arguments = invocation.arguments.iter().map(provide).collect::<anyhow::Result<Vec<_>>>()?;
+        // Of a flag that is repeated the last value counts.
+        arguments.extend([
             "--bind-address=127.0.0.1".to_owned(),
             format!("--secure-port={}", address.port()),
             format!("--metrics-bind-address={metrics}"),
-            "--audit-log-path=-".to_owned(),
-            "--audit-log-maxage=0".to_owned(),
-            "--audit-log-maxbackup=0".to_owned(),
-            "--tls-min-version=VersionTLS13".to_owned(),
-        ];
+        ]);
         let log = invocation.log.clone().unwrap_or_else(|| directory.path().join("adapter.log"));
         let output = fs::File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
-        let child = Command::new(&invocation.binary)
+        let child = invocation
+            .command(root)?
             .args(arguments)
             .args(&invocation.flags)
             .envs(invocation.environment.iter().cloned())
@@ -178,8 +189,8 @@ impl AdapterProcess {
     /// # Errors
     /// If they cannot be written.
     pub fn replace_serving_files(&self, certificate: &str, key: &str) -> anyhow::Result<()> {
-        for (name, text) in [(CERTIFICATE, certificate), (KEY, key)] {
-            fs::write(self.directory.path().join(name), text)?;
+        for (path, text) in SERVING_FILES.into_iter().zip([certificate, key]) {
+            write(self.directory.path(), path, text)?;
         }
         Ok(())
     }
@@ -236,6 +247,59 @@ impl AdapterProcess {
     }
 }
 
+impl Invocation {
+    /// The arguments that are usual.
+    pub fn production() -> Vec<String> {
+        PRODUCTION.map(str::to_owned).into()
+    }
+
+    /// Makes the file that an argument names, and returns the argument with its path.
+    fn provide(&self, argument: &str, root: &Path, serving: &Identity) -> anyhow::Result<String> {
+        let argument = argument.replace("$(POD_IP)", "127.0.0.1");
+        let Some((flag, path)) = argument.split_once('=') else { return Ok(argument) };
+        let kubeconfig;
+        let content = match flag {
+            "--kubeconfig" | "--authentication-kubeconfig" | "--authorization-kubeconfig" if self.jailed => {
+                kubeconfig = fs::read_to_string(&self.kubeconfig)?;
+                &kubeconfig
+            }
+            // Not a copy: it may change.
+            "--kubeconfig" | "--authentication-kubeconfig" | "--authorization-kubeconfig" => {
+                return Ok(format!("{flag}={}", self.kubeconfig.display()));
+            }
+            "--client-ca-file" => &self.client_ca_pem,
+            "--tls-cert-file" => &serving.certificate,
+            "--tls-private-key-file" => &serving.key,
+            _ => return Ok(argument),
+        };
+        let file = write(root, path, content)?;
+        Ok(if self.jailed { argument } else { format!("{flag}={}", file.display()) })
+    }
+
+    /// What runs the binary.
+    fn command(&self, root: &Path) -> anyhow::Result<Command> {
+        if !self.jailed {
+            return Ok(Command::new(&self.binary));
+        }
+        let inside = Path::new("bin/karmada-metrics-adapter");
+        fs::create_dir_all(root.join("bin"))?;
+        fs::copy(&self.binary, root.join(inside)).with_context(|| self.binary.display().to_string())?;
+        let mut command = Command::new("unshare");
+        command.env_clear().env("PATH", "/usr/bin:/bin");
+        command.args(["--user", "--map-root-user", "--wd=/", "--root"]).arg(root);
+        command.arg(Path::new("/").join(inside));
+        Ok(command)
+    }
+}
+
+/// Writes a file under a directory, wherever its path begins.
+fn write(root: &Path, path: &str, content: &str) -> anyhow::Result<PathBuf> {
+    let file = root.join(path.trim_start_matches('/'));
+    fs::create_dir_all(file.parent().context("a file is in a directory")?)?;
+    fs::write(&file, content)?;
+    Ok(file)
+}
+
 fn describe(status: ExitStatus) -> String {
     status.code().map_or_else(|| "killed by a signal".to_owned(), |code| format!("exit code {code}"))
 }
@@ -247,6 +311,9 @@ mod tests {
     fn invocation(binary: &str) -> Invocation {
         Invocation {
             binary: binary.into(),
+            arguments: Invocation::production(),
+            jailed: false,
+            files: Vec::new(),
             kubeconfig: "/nowhere/kubeconfig".into(),
             client_ca_pem: Authority::new("client-ca").pem(),
             flags: Vec::new(),

@@ -86,6 +86,9 @@ impl Fleet {
     pub fn invocation(&self, binary: &Path, flags: &[String]) -> anyhow::Result<Invocation> {
         Ok(Invocation {
             binary: binary.to_owned(),
+            arguments: Invocation::production(),
+            jailed: false,
+            files: Vec::new(),
             kubeconfig: self.plane.adapter_kubeconfig()?,
             client_ca_pem: self.plane.client_ca_pem(),
             flags: flags.to_vec(),

@@ -43,6 +43,23 @@ pub fn kubectls(kubeconfig: &Path) -> Vec<Kubectl> {
     on_path.into_iter().chain(old).map(|binary| Kubectl::new(binary, kubeconfig)).collect()
 }
 
+/// What `kubectl kustomize` makes of a directory: YAML. `None` where kubectl is not installed.
+///
+/// # Errors
+/// If it fails, with what it says.
+///
+/// # Panics
+/// If it is not installed and the environment variable `CI` is set.
+pub async fn kustomize(directory: &Path) -> anyhow::Result<Option<String>> {
+    if !is_installed() {
+        assert!(env::var_os("CI").is_none(), "kubectl is not on PATH: install it, or unset CI");
+        return Ok(None);
+    }
+    let mut command = Command::new("kubectl");
+    let (printed, _) = output_of(command.arg("kustomize").arg(directory)).await?;
+    Ok(Some(printed))
+}
+
 /// Whether kubectl is on PATH.
 pub(crate) fn is_installed() -> bool {
     let path = env::var_os("PATH").unwrap_or_default();

@@ -31,4 +31,4 @@ pub mod federated_hpa;
 mod kubectl;
 pub mod walkthrough;
 
-pub use kubectl::{Kubectl, kubectls};
+pub use kubectl::{Kubectl, kubectls, kustomize};

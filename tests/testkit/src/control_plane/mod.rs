@@ -373,6 +373,16 @@ impl ControlPlane {
         self.plane.access.grant(subject, verbs, group, resources);
     }
 
+    /// Allows a user or group what the rules of a Role (in its namespace) or a ClusterRole say, as a binding does.
+    pub fn bind(&self, subject: &str, role: &Value) {
+        self.plane.access.bind(subject, role);
+    }
+
+    /// What a user or group was allowed and has not needed, as `watch secrets`.
+    pub fn unused(&self, subject: &str) -> Vec<String> {
+        self.plane.access.unused(subject)
+    }
+
     /// Takes back all that was allowed to a user or group.
     pub fn revoke(&self, subject: &str) {
         self.plane.access.revoke(subject);

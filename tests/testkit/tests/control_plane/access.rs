@@ -51,6 +51,28 @@ async fn callers_are_known_by_certificate_or_token_or_not_at_all() {
 }
 
 #[tokio::test]
+async fn a_role_holds_in_its_namespace_and_for_the_names_that_it_has() {
+    let plane = ControlPlane::start().await.unwrap();
+    plane.add_token("good", "alice", &[]);
+    plane.bind(
+        "alice",
+        &json!({"metadata": {"namespace": "kube-system"}, "rules": [
+            {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "watch"], "resourceNames": ["one"]},
+        ]}),
+    );
+    let alice = plane.client(Credentials::Token("good"));
+    for (path, status) in [
+        ("/api/v1/namespaces/kube-system/configmaps/one", 404),
+        ("/api/v1/namespaces/kube-system/configmaps/two", 403),
+        ("/api/v1/namespaces/kube-system/configmaps", 403),
+        ("/api/v1/namespaces/default/configmaps/one", 403),
+    ] {
+        assert_eq!(alice.get(path).await.unwrap().status, status, "{path}");
+    }
+    assert_eq!(plane.unused("alice"), ["watch configmaps"]);
+}
+
+#[tokio::test]
 async fn the_adapter_reads_what_it_needs_and_writes_nothing() {
     let plane = ControlPlane::start().await.unwrap();
     let identity = plane.client_identity(ADAPTER_USER, &[]);

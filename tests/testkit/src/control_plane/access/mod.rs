@@ -2,13 +2,14 @@
 
 pub(super) mod review;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard};
 
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, StatusCode};
 use rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256;
 use rustls::pki_types::CertificateDer;
+use serde_json::Value;
 
 use super::reply::{Failure, details};
 use super::request::{Attributes, ResourceAttributes};
@@ -39,11 +40,18 @@ pub(crate) struct Access {
 }
 
 /// What a user or group may do beyond the defaults; `*` stands for all.
+#[derive(Default)]
 struct Grant {
     subject: String,
     verbs: Vec<String>,
     group: String,
     resources: Vec<String>,
+    /// The objects' names; empty for all.
+    names: Vec<String>,
+    /// The one namespace in which it holds; empty for all.
+    namespace: String,
+    /// The verbs and resources that were allowed by it.
+    used: BTreeSet<(String, String)>,
 }
 
 impl Access {
@@ -76,7 +84,39 @@ impl Access {
             verbs: owned(verbs),
             group: group.to_owned(),
             resources: owned(resources),
+            ..Grant::default()
         });
+    }
+
+    /// Grants the rules of a Role, in its namespace, or of a ClusterRole.
+    pub(crate) fn bind(&self, subject: &str, role: &Value) {
+        for rule in role["rules"].as_array().into_iter().flatten() {
+            let texts = |key: &str| -> Vec<String> {
+                let listed = rule[key].as_array().into_iter().flatten();
+                listed.filter_map(|text| text.as_str().map(str::to_owned)).collect()
+            };
+            for group in texts("apiGroups") {
+                self.grants().push(Grant {
+                    subject: subject.to_owned(),
+                    verbs: texts("verbs"),
+                    group,
+                    resources: texts("resources"),
+                    names: texts("resourceNames"),
+                    namespace: role["metadata"]["namespace"].as_str().unwrap_or_default().to_owned(),
+                    used: BTreeSet::new(),
+                });
+            }
+        }
+    }
+
+    /// What was granted and never needed, as `watch secrets`.
+    pub(crate) fn unused(&self, subject: &str) -> Vec<String> {
+        let grants = self.grants();
+        let granted = grants.iter().filter(|grant| grant.subject == subject).flat_map(|grant| {
+            let pairs = grant.verbs.iter().flat_map(|verb| grant.resources.iter().map(move |it| (verb, it)));
+            pairs.filter(|(verb, it)| !grant.used.contains(&((*verb).clone(), (*it).clone())))
+        });
+        granted.map(|(verb, resource)| format!("{verb} {resource}")).collect()
     }
 
     pub(crate) fn revoke(&self, subject: &str) {
@@ -97,7 +137,7 @@ impl Access {
     pub(crate) fn allows(&self, user: &User, attributes: &Attributes) -> bool {
         user.is(MASTERS)
             || allowed_by_default(user, attributes)
-            || self.grants().iter().any(|grant| user.is(&grant.subject) && grant.covers(attributes))
+            || self.grants().iter_mut().any(|grant| user.is(&grant.subject) && grant.allows(attributes))
     }
 
     fn tokens(&self) -> MutexGuard<'_, BTreeMap<String, User>> {
@@ -138,13 +178,19 @@ impl User {
 }
 
 impl Grant {
-    fn covers(&self, attributes: &Attributes) -> bool {
+    /// Whether it covers the request, which then has used it.
+    fn allows(&mut self, attributes: &Attributes) -> bool {
         let listed = |list: &[String], value: &str| list.iter().any(|one| one == "*" || one == value);
-        attributes.resource.as_ref().is_some_and(|asked| {
-            listed(&self.verbs, &attributes.verb)
-                && (self.group == "*" || self.group == asked.group)
-                && listed(&self.resources, &resource_name(asked))
-        })
+        let Some(asked) = &attributes.resource else { return false };
+        let covers = listed(&self.verbs, &attributes.verb)
+            && (self.group == "*" || self.group == asked.group)
+            && listed(&self.resources, &resource_name(asked))
+            && (self.names.is_empty() || self.names.contains(&asked.name))
+            && (self.namespace.is_empty() || self.namespace == asked.namespace);
+        if covers {
+            self.used.insert((attributes.verb.clone(), resource_name(asked)));
+        }
+        covers
     }
 }
 
