@@ -109,7 +109,11 @@ async fn cpu_and_memory_external_metrics_and_objects_without_a_namespace_are_sho
     );
     assert_eq!([&pods[0]["metric"], &pods[1]["metric"]], ["cpu", "memory"]);
     assert_eq!(pods[1]["value"], "21Mi");
-    assert_eq!(values(&["--group=resource", "--namespace="]).await, pods);
+    let everywhere = values(&["--group=resource", "--namespace="]).await;
+    for number in 0..2 {
+        assert_eq!(everywhere[number]["object"], pods[number]["object"]);
+        assert_eq!(everywhere[number]["value"], pods[number]["value"]);
+    }
     let external = values(&["--group=external", "--metric=queue_length", "--selector=queue=orders"]).await;
     assert_eq!((&external[0]["labels"], &external[0]["value"]), (&json!({"queue": "orders"}), &json!("7")));
     assert!(external[0]["ageSeconds"].is_i64());
