@@ -36,6 +36,7 @@ pub enum Verdict {
 
 /// Why a link is not well. Its name is a heading of docs/troubleshooting.md.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[cfg_attr(test, derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum Cause {
     /// The control plane does not answer.
@@ -227,5 +228,25 @@ impl Cause {
                 "compare the selector with the labels of the objects in the member"
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use clap::ValueEnum as _;
+
+    use super::*;
+
+    #[test]
+    fn each_cause_is_a_heading_of_the_documentation_and_each_heading_a_cause() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/troubleshooting.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        let (_, causes) = text.split_once("\n## Causes\n").unwrap();
+        let (causes, _) = causes.split_once("\n## ").unwrap();
+        let headings: Vec<&str> = causes.lines().filter_map(|line| line.strip_prefix("### ")).collect();
+        let names: Vec<String> = Cause::value_variants().iter().map(|cause| cause.name()).collect();
+        assert_eq!(headings, names);
     }
 }

@@ -23,7 +23,7 @@ pub(super) fn report(findings: &[Finding], output: Option<Output>) -> String {
     causes.sort_unstable();
     causes.dedup();
     if !causes.is_empty() {
-        text.push_str("\nWhat to do:\n");
+        text.push_str("\nWhat to do (more in docs/troubleshooting.md):\n");
     }
     for cause in causes {
         writeln!(text, "  {}: {}", cause.name(), cause.remedy()).expect("text takes whatever is written");
