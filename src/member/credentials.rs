@@ -104,7 +104,9 @@ impl Endpoint {
     /// # Errors
     /// If it is no address.
     pub fn parse(text: &str) -> Result<Self, CredentialsError> {
-        let malformed = || CredentialsError::Endpoint(text.to_owned());
+        // A user and a password before the host are shown to nobody.
+        let shown = text.rsplit_once('@').map_or_else(|| text.to_owned(), |(_, host)| format!("…@{host}"));
+        let malformed = || CredentialsError::Endpoint(shown.clone());
         let text = text.trim();
         let with_scheme = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
         let parts = with_scheme.parse::<Uri>().map_err(|_| malformed())?.into_parts();

@@ -1,6 +1,7 @@
 //! `check`: what is wrong with a member is named by its cause, and nobody else is called broken.
 
 use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,8 @@ use testkit::member::{
     ExternalMetrics, Fault, Flaw, Member, MemberOptions, Pod, Registration, Resource, Series,
 };
 use testkit::proxy::{Kind, Proxy};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 
 use crate::process::run;
 use crate::stage::{GENEROUS, binary, members};
@@ -30,12 +33,14 @@ const BROKEN: &[(&str, &str, &str, &str)] = &[
     ("other-authority", "connection", "wrong-authority", "not signed by the CA bundle"),
     ("bundle-of-another", "connection", "wrong-authority", "not signed by the CA bundle"),
     ("expired-certificate", "connection", "certificate-expired", "has expired"),
+    ("early-certificate", "connection", "certificate-not-yet-valid", "not valid yet"),
     ("name-of-another", "connection", "certificate-name", "not for 127.0.0.1, but for elsewhere.example"),
     ("expired-token", "token", "token-refused", "does not accept the token"),
     ("no-secret", "credentials", "secret-missing", "karmada-cluster/no-secret does not exist"),
     ("no-token", "credentials", "secret-key-missing", "has no token"),
     ("no-bundle", "connection", "secret-key-missing", "has no caBundle"),
     ("malformed-token", "credentials", "credentials-malformed", "the token has characters"),
+    ("password-in-endpoint", "credentials", "credentials-malformed", "is no URL of an API server"),
     ("not-ready", "Cluster", "not-ready", "ClusterNotReachable: cluster is not reachable"),
     ("pull-mode", "credentials", "pull-mode", "Pull mode"),
     ("nobody-of-that-name", "connection", "name-unknown", "member.invalid:6443"),
@@ -43,6 +48,7 @@ const BROKEN: &[(&str, &str, &str, &str)] = &[
     ("black-hole", "connection", "black-hole", "no TCP connection within"),
     ("frozen", "connection", "no-answer", "does not shake hands"),
     ("hung", "connection", "no-answer", "does not answer /version"),
+    ("no-tls", "connection", "tls", "does not speak TLS"),
     ("no-prefix", "connection", "not-an-api-server", "HTTP 404"),
     ("proxy-refuses", "connection", "proxy-dead", "refuses connections"),
     ("proxy-black-hole", "connection", "proxy-dead", "no TCP connection within"),
@@ -70,6 +76,7 @@ struct Surroundings {
     black_hole: BlackHole,
     proxy: Proxy,
     secure_proxy: Proxy,
+    plain: SocketAddr,
 }
 
 /// A fleet with an adapter that serves all four APIServices.
@@ -111,6 +118,20 @@ pub fn message(report: &Value, cause: &str) -> String {
     let findings = report["findings"].as_array().expect("findings");
     let found = findings.iter().find(|finding| finding["cause"] == cause);
     found.and_then(|finding| finding["message"].as_str()).unwrap_or_default().to_owned()
+}
+
+/// A server that speaks HTTP without TLS, for as long as the test takes.
+async fn plain_server() -> std::io::Result<SocketAddr> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let address = listener.local_addr()?;
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            // What the client says is read, or the answer would be lost with a reset.
+            let _ = client.read(&mut [0; 4096]).await;
+            let _ = client.write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n").await;
+        }
+    });
+    Ok(address)
 }
 
 async fn start(name: &str) -> Member {
@@ -174,6 +195,7 @@ fn spoil(fleet: &Fleet, member: &Member, around: &Surroundings) {
         "bundle-of-another" => join(MemberSpec { ca_bundle: Some(fleet.plane.ca_pem()), ..well }),
         "expired-certificate" => member.fault(Fault::BadCertificate(Flaw::Expired)),
         "name-of-another" => member.fault(Fault::BadCertificate(Flaw::WrongName)),
+        "early-certificate" => member.fault(Fault::BadCertificate(Flaw::NotYetValid)),
         "expired-token" => drop(member.rotate_token()),
         "no-secret" => assert!(fleet.plane.delete("Secret", CLUSTER_NAMESPACE, name)),
         "no-token" => drop(
@@ -189,6 +211,10 @@ fn spoil(fleet: &Fleet, member: &Member, around: &Surroundings) {
         ),
         "no-bundle" => join(MemberSpec { ca_bundle: None, ..well }),
         "malformed-token" => join(MemberSpec { token: Some(format!("{}\nx", member.token())), ..well }),
+        "password-in-endpoint" => {
+            let endpoint = "https://user:proxy-password@127.0.0.1:6443".to_owned();
+            join(MemberSpec { endpoint, ..well });
+        }
         "not-ready" => fleet.plane.set_ready(name, false),
         "pull-mode" => join(MemberSpec { token: None, ..well }),
         "nobody-of-that-name" => {
@@ -200,11 +226,12 @@ fn spoil(fleet: &Fleet, member: &Member, around: &Surroundings) {
         }
         "frozen" => member.fault(Fault::Frozen),
         "hung" => member.fault(Fault::Hang),
+        "no-tls" => join(MemberSpec { endpoint: format!("https://{}", around.plain), ..well }),
         "no-prefix" => {
             let endpoint = well.endpoint.trim_end_matches("/k8s/clusters/c-1").to_owned();
             join(MemberSpec { endpoint, ..well });
         }
-        // Nothing listens on a port that was just given back.
+        // Where nobody listens.
         "proxy-refuses" => through("http://proxy-user:proxy-password@127.0.0.1:1".to_owned()),
         "proxy-black-hole" => through(format!("socks5://{}", around.black_hole.address())),
         "proxy-refuses-us" => through(around.proxy.url().replace("proxy-password", "other-password")),
@@ -248,6 +275,7 @@ async fn each_misconfiguration_is_named_by_its_cause_and_nobody_else_is_called_b
         black_hole: BlackHole::start().await.expect("a black hole"),
         proxy: Proxy::start(Kind::Http).await.expect("a proxy"),
         secure_proxy: Proxy::start(Kind::Https).await.expect("a proxy"),
+        plain: plain_server().await.expect("a server"),
     };
     let mut secrets: Vec<String> = fleet.members.iter().map(Member::token).collect();
     fleet.members.iter().for_each(|member| spoil(&fleet, member, &around));

@@ -64,6 +64,8 @@ pub enum Flaw {
     WrongName,
     /// Its time is over.
     Expired,
+    /// Its time has not come.
+    NotYetValid,
 }
 
 /// The faults of paths; the longest prefix wins.

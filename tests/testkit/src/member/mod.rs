@@ -372,6 +372,7 @@ impl Member {
             Flaw::OtherAuthority => Authority::new(&format!("{}-ca", self.name())).server(&HOST_NAMES),
             Flaw::WrongName => self.authority().server(&["elsewhere.example"]),
             Flaw::Expired => self.authority().expired_server(&HOST_NAMES),
+            Flaw::NotYetValid => self.authority().future_server(&HOST_NAMES),
         }
     }
 
