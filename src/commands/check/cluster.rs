@@ -201,14 +201,16 @@ impl Patient<'_> {
                 }
             }
         }
+        if let Some(Ok(answer)) = &trouble
+            && let Some(cause) = refused(answer.status)
+        {
+            return examined(None, self.amiss(group, cause, status_and_message(answer)));
+        }
         let registration = match &trouble {
             Some(Err(failure)) if failure.is_unreachable() => Registration::Unknown,
             _ => self.registration(group).await,
         };
         let (cause, what) = match (trouble, registration) {
-            (Some(Ok(answer)), _) if explains(answer.status).is_some() => {
-                (explains(answer.status).unwrap_or(Cause::Forbidden), message(&answer.body))
-            }
             (_, Registration::Unavailable(what)) => (Cause::ApiUnavailable, what),
             (Some(Ok(answer)), _) => (Cause::ApiFailing, status_and_message(&answer)),
             (Some(Err(failure)), _) => (of_failure(&failure), failure.to_string()),
@@ -260,7 +262,7 @@ impl Patient<'_> {
             }
         };
         match self.get(&format!("/apis/{group}/{version}/{path}")).await {
-            Ok(answer) => explains(answer.status).map(|cause| (cause, message(&answer.body))),
+            Ok(answer) => refused(answer.status).map(|cause| (cause, status_and_message(&answer))),
             Err(failure) => Some((of_failure(&failure), format!("a query of it: {failure}"))),
         }
     }
@@ -290,19 +292,14 @@ impl Patient<'_> {
     }
 }
 
-/// What a `Status` says, or a text in its place.
-pub(super) fn message(body: &Value) -> String {
-    let text = body["message"].as_str().or(body.as_str()).unwrap_or_default();
-    shortened(text)
-}
-
-/// The status of an answer with what it says.
+/// The status of an answer with what it says: a `Status`, or a text in its place.
 pub(super) fn status_and_message(answer: &Answer) -> String {
-    format!("HTTP {}: {}", answer.status.as_u16(), message(&answer.body))
+    let text = answer.body["message"].as_str().or(answer.body.as_str()).unwrap_or_default();
+    format!("HTTP {}: {}", answer.status.as_u16(), shortened(text))
 }
 
 /// What a status says about the token, whatever it was asked for with.
-pub(super) fn explains(status: StatusCode) -> Option<Cause> {
+pub(super) fn refused(status: StatusCode) -> Option<Cause> {
     match status {
         StatusCode::UNAUTHORIZED => Some(Cause::TokenRefused),
         StatusCode::FORBIDDEN => Some(Cause::Forbidden),

@@ -4,7 +4,7 @@ use http::StatusCode;
 use percent_encoding::utf8_percent_encode;
 use serde_json::Value;
 
-use super::cluster::{Answer, Patient, explains, message, of_failure, status_and_message};
+use super::cluster::{Answer, Patient, of_failure, refused, status_and_message};
 use super::finding::{Cause, Finding};
 use crate::api::custom_metrics::Version;
 use crate::gather::query::{CustomQuery, SEGMENT, Subject};
@@ -31,8 +31,8 @@ pub(super) async fn take(patient: &Patient<'_>, sample: &Sample, version: &str, 
         Ok(answer) => answer,
         Err(failure) => return patient.broken(LINK, of_failure(&failure), failure.to_string()),
     };
-    if let Some(cause) = explains(answer.status) {
-        return patient.broken(LINK, cause, message(&answer.body));
+    if let Some(cause) = refused(answer.status) {
+        return patient.broken(LINK, cause, status_and_message(&answer));
     }
     match answer.status {
         StatusCode::OK if !items(&answer.body).is_empty() => patient.ok(LINK, values(&answer)),
