@@ -85,17 +85,19 @@ impl Health {
         failure: Option<&Failure>,
     ) {
         let api = self.api(group);
+        let patient =
+            |answered: Option<Arc<str>>| Patient::Api(group, answered.unwrap_or_else(|| path.clone()));
         match failure {
             Some(failure @ (Failure::Connect(_) | Failure::Silent)) => {
                 self.server.failed(member, begun, failure, |_| Patient::Server);
+                api.suspected();
             }
-            Some(failure @ (Failure::Lost(_) | Failure::Timeout(_))) => {
-                self.server.answered(path);
-                let patient = |answered: Option<Arc<str>>| {
-                    Patient::Api(group, answered.unwrap_or_else(|| path.clone()))
-                };
+            // A connection that breaks is often the first that is seen of an API server that ends.
+            Some(failure @ Failure::Lost(_)) => {
                 api.failed(member, begun, failure, patient);
+                self.server.suspected();
             }
+            Some(failure @ Failure::Timeout(_)) => api.failed(member, begun, failure, patient),
             // What was not asked says nothing.
             Some(Failure::NotReady | Failure::Skipped(_) | Failure::Throttled | Failure::NoRoom(_)) => {}
             _ => {
@@ -129,6 +131,13 @@ impl Breaker {
         if let State::Asked { failures, answered } = &mut *self.state() {
             *failures = 0;
             *answered = Some((Instant::now(), path.clone()));
+        }
+    }
+
+    /// A failure in its row that is more likely somebody else's: it does not end the row, nor is it the last of one.
+    fn suspected(&self) {
+        if let State::Asked { failures, .. } = &mut *self.state() {
+            *failures = (*failures + 1).min(FAILURES - 1);
         }
     }
 
