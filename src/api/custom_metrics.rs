@@ -13,6 +13,8 @@ use super::time::Timestamp;
 /// The API group.
 pub const GROUP: &str = "custom.metrics.k8s.io";
 
+const LIST: &str = "MetricValueList";
+
 /// A version of the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Version {
@@ -86,24 +88,14 @@ impl Version {
 impl Encode for MetricValueList<'_> {
     fn to_json(&self) -> Vec<u8> {
         // Measured: an item of a pod with its tag has about 300 bytes.
-        let mut out = Vec::with_capacity(128 + self.items.len() * 320);
-        out.extend_from_slice(br#"{"kind":"MetricValueList","apiVersion":""#);
-        out.extend_from_slice(self.version.group_version().as_bytes());
-        out.extend_from_slice(br#"","metadata":{},"items":["#);
-        json::separated(&mut out, &self.items, |out, value| {
+        json::list(LIST, self.version.group_version(), &self.items, 320, |out, value| {
             value.write_json(out, self.version, self.cluster_label);
-        });
-        out.extend_from_slice(b"]}\n");
-        out
+        })
     }
 
     fn to_protobuf(&self) -> Vec<u8> {
-        let (group_version, capacity) = (self.version.group_version(), 128 + self.items.len() * 192);
-        Writer::object(group_version, "MetricValueList", capacity, |list| {
-            list.list_meta(1);
-            for value in &self.items {
-                list.message(2, |out| value.write_protobuf(out, self.version, self.cluster_label));
-            }
+        Writer::list(self.version.group_version(), LIST, &self.items, 192, |out, value| {
+            value.write_protobuf(out, self.version, self.cluster_label);
         })
     }
 }

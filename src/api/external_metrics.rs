@@ -42,22 +42,11 @@ pub struct ExternalMetricValue<'a> {
 
 impl Encode for ExternalMetricValueList<'_> {
     fn to_json(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(128 + self.items.len() * 256);
-        out.extend_from_slice(br#"{"kind":"ExternalMetricValueList","apiVersion":""#);
-        out.extend_from_slice(GROUP_VERSION.as_bytes());
-        out.extend_from_slice(br#"","metadata":{},"items":["#);
-        json::separated(&mut out, &self.items, |out, value| value.write_json(out));
-        out.extend_from_slice(b"]}\n");
-        out
+        json::list(LIST, GROUP_VERSION, &self.items, 256, |out, value| value.write_json(out))
     }
 
     fn to_protobuf(&self) -> Vec<u8> {
-        Writer::object(GROUP_VERSION, LIST, 128 + self.items.len() * 160, |list| {
-            list.list_meta(1);
-            for value in &self.items {
-                list.message(2, |out| value.write_protobuf(out));
-            }
-        })
+        Writer::list(GROUP_VERSION, LIST, &self.items, 160, |out, value| value.write_protobuf(out))
     }
 }
 

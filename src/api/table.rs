@@ -57,6 +57,7 @@ pub struct Metadata<'a> {
     pub item: ObjectMetrics<'a>,
 }
 
+const METADATA_LIST: &str = "PartialObjectMetadataList";
 /// More resources than these are not shown.
 const COLUMNS: usize = 16;
 /// The columns of resources where no object says which there are.
@@ -118,17 +119,10 @@ impl Table<'_> {
 
 impl Encode for MetadataList<'_> {
     fn to_json(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(128 + self.items.len() * 256);
         let group_version = self.version.group_version();
-        json::display(
-            &mut out,
-            format_args!(
-                r#"{{"kind":"PartialObjectMetadataList","apiVersion":"{group_version}","metadata":{{}},"items":["#
-            ),
-        );
-        json::separated(&mut out, &self.items, |out, item| partial(out, *item, self.version));
-        out.extend_from_slice(b"]}\n");
-        out
+        json::list(METADATA_LIST, group_version, &self.items, 256, |out, item| {
+            partial(out, *item, self.version);
+        })
     }
 
     fn to_protobuf(&self) -> Vec<u8> {
@@ -138,7 +132,7 @@ impl Encode for MetadataList<'_> {
             MetaVersion::V1 => (1, 2),
             MetaVersion::V1Beta1 => (2, 1),
         };
-        Writer::object(group_version, "PartialObjectMetadataList", capacity, |list| {
+        Writer::object(group_version, METADATA_LIST, capacity, |list| {
             let write_items = |list: &mut Writer| {
                 for item in &self.items {
                     list.message(items, |object| {

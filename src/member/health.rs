@@ -23,6 +23,7 @@ const FAILURES: u32 = 3;
 /// The first and the longest pause between two attempts in the background. A member is taken back within the
 /// longest one and its jitter.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_millis(800));
+
 /// Why a member is not asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Skip {

@@ -98,8 +98,7 @@ impl RequestInfo {
         }
         let fields: FieldSelector = self.parameter("fieldSelector").parse().unwrap_or_default();
         if let (Some(name), Some(resource)) = (fields.name(), &mut self.resource)
-            && !matches!(name, "" | "." | "..")
-            && !name.contains(['/', '%'])
+            && is_segment_name(name)
         {
             name.clone_into(&mut resource.name);
         }
@@ -144,6 +143,12 @@ fn resource_verb(method: &Method, resource: &Resource) -> String {
         _ => "",
     };
     verb.to_owned()
+}
+
+/// Whether something may be called so (`path.IsValidPathSegmentName` of apimachinery): no other place in a path, also for
+/// a server that decodes before it splits.
+pub fn is_segment_name(name: &str) -> bool {
+    !matches!(name, "" | "." | "..") && !name.contains(['/', '%'])
 }
 
 /// `Convert_Slice_string_To_bool` of apimachinery: whatever does not say no.

@@ -44,6 +44,22 @@ pub fn separated<T>(
     }
 }
 
+/// A list of items, each by `write`, with metadata that says nothing. `bytes` is how long an item is, about.
+pub fn list<T>(
+    kind: &str,
+    api_version: &str,
+    items: &[T],
+    bytes: usize,
+    write: impl FnMut(&mut Vec<u8>, &T),
+) -> Vec<u8> {
+    let mut out = Vec::with_capacity(128 + items.len() * bytes);
+    let head = format_args!(r#"{{"kind":"{kind}","apiVersion":"{api_version}","metadata":{{}},"items":["#);
+    display(&mut out, head);
+    separated(&mut out, items, write);
+    out.extend_from_slice(b"]}\n");
+    out
+}
+
 /// Writes a key and its colon, with a comma before it unless it is the object's first.
 pub fn key(out: &mut Vec<u8>, key: &str) {
     if out.last() != Some(&b'{') {

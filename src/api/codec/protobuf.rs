@@ -114,6 +114,20 @@ impl Writer {
         writer.out
     }
 
+    /// A list of items, each by `write`, with metadata that says nothing. `bytes` is how long an item is, about.
+    pub fn list<T>(
+        api_version: &str,
+        kind: &str,
+        items: &[T],
+        bytes: usize,
+        mut write: impl FnMut(&mut Self, &T),
+    ) -> Vec<u8> {
+        Self::object(api_version, kind, 128 + items.len() * bytes, |list| {
+            list.list_meta(1);
+            items.iter().for_each(|item| list.message(2, |out| write(out, item)));
+        })
+    }
+
     /// A message by itself, without an envelope.
     pub fn message_of(write: impl FnOnce(&mut Self)) -> Vec<u8> {
         let mut writer = Self::default();

@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 
 use super::{Expected, Format, Items, Page, PageError, Span, list};
 use crate::api::codec::protobuf::{Fields, Malformed};
-use crate::api::meta::{Entries, Entry, MOST, json_text, read_entry};
+use crate::api::meta::{Entries, Entry, add, json_text, read_entry};
 use crate::api::quantity::Quantity;
 use crate::api::text::Text;
 use crate::api::time::Timestamp;
@@ -70,12 +70,8 @@ impl<'a> ItemRef<'a> {
     pub fn labels(self) -> Vec<Entry<'a>> {
         let span = self.item.labels;
         match self.page.format {
-            Format::Json => labels_of(self.page.raw(span)).unwrap_or_default(),
-            Format::Protobuf => {
-                let fields = Fields::of(self.page.message(span)).filter_map(Result::ok);
-                let labels = fields.filter(|(number, _)| *number == 2);
-                labels.filter_map(|(_, entry)| read_entry(entry.bytes()).ok()).collect()
-            }
+            Format::Json => json_labels(self.page.raw(span)).unwrap_or_default(),
+            Format::Protobuf => protobuf_labels(self.page.message(span)).unwrap_or_default(),
         }
     }
 
@@ -97,7 +93,7 @@ impl<'a> ItemRef<'a> {
 
 fn from_json(body: &[u8], index: usize, value: &ExternalMetricValue<'_>) -> Result<Item, PageError> {
     let labels = value.metric_labels.map_or("", RawValue::get);
-    labels_of(labels)?;
+    json_labels(labels)?;
     Ok(Item {
         metric: Span::of_text(body, json_text(value.metric_name)?),
         labels: Span::of(body, labels.as_bytes()),
@@ -107,31 +103,34 @@ fn from_json(body: &[u8], index: usize, value: &ExternalMetricValue<'_>) -> Resu
     })
 }
 
-fn labels_of(raw: &str) -> Result<Vec<Entry<'_>>, serde_json::Error> {
+fn json_labels(raw: &str) -> Result<Vec<Entry<'_>>, serde_json::Error> {
     if raw.is_empty() {
         return Ok(Vec::new());
     }
     serde_json::from_str::<Option<Entries<'_>>>(raw)?.unwrap_or_default().texts()
 }
 
+fn protobuf_labels(item: &[u8]) -> Result<Vec<Entry<'_>>, Malformed> {
+    let mut labels = Vec::new();
+    for field in Fields::of(item) {
+        if let (2, label) = field? {
+            add(&mut labels, read_entry(label.bytes())?)?;
+        }
+    }
+    Ok(labels)
+}
+
 fn from_protobuf(body: &[u8], index: usize, message: &[u8]) -> Result<Item, PageError> {
+    protobuf_labels(message)?;
     let mut item = Item { labels: Span::of(body, message), ..Item::default() };
-    let mut labels = 0;
     for field in Fields::of(message) {
         match field? {
             (1, name) => item.metric = Span::of(body, name.text()?.as_bytes()),
-            (2, label) => {
-                read_entry(label.bytes())?;
-                labels += 1;
-            }
             (3, time) => item.timestamp = list::protobuf_timestamp(index, time.bytes())?,
             (4, seconds) => item.window_seconds = Some(seconds.number()),
             (5, value) => item.value = list::protobuf_quantity(index, value.bytes())?,
             _ => {}
         }
-    }
-    if labels > MOST {
-        return Err(Malformed::Crowded.into());
     }
     Ok(item)
 }

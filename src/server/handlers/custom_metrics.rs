@@ -1,10 +1,8 @@
 //! `/apis/custom.metrics.k8s.io/<version>/…`: what applications say of themselves.
 
-use axum::response::Response;
-
 use super::super::error::Error;
 use super::super::request_info::RequestInfo;
-use super::query::{Asked, Asking, check_names, choose_clusters};
+use super::query::{Asked, check_names, choose_clusters};
 use crate::api::codec::negotiate::Offer;
 use crate::api::custom_metrics::Version;
 use crate::api::selector::Selector;
@@ -19,15 +17,13 @@ const MISTAKEN: &[(&str, &str)] = &[
     ("metric_label_selector", "metricLabelSelector"),
 ];
 
-pub(super) async fn answer(asking: Asking<'_>, version: Version, below: &[&str]) -> Result<Response, Error> {
-    let subject = subject(below)?;
-    asking.answer(|| asked(version, subject, asking.info, asking.cluster_label())).await
-}
+/// Whose metric, and which.
+pub(super) type Named = (Subject, String);
 
 /// What is asked of a subject.
 pub(super) fn asked(
     version: Version,
-    (subject, metric): (Subject, String),
+    (subject, metric): Named,
     info: &RequestInfo,
     cluster_label: Option<&str>,
 ) -> Result<Asked, Error> {
@@ -41,7 +37,7 @@ pub(super) fn asked(
 
 /// Whose metric the segments below the version ask for, and which; the routes of custom-metrics-apiserver's
 /// `MetricsAPIInstaller.registerResourceHandlers`.
-pub(super) fn subject(segments: &[&str]) -> Result<(Subject, String), Error> {
+pub(super) fn subject(segments: &[&str]) -> Result<Named, Error> {
     let found = match *segments {
         ["namespaces", namespace, resource, name, metric] => {
             let (namespace, resource) = (namespace.to_owned(), resource.to_owned());

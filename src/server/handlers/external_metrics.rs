@@ -1,10 +1,8 @@
 //! `/apis/external.metrics.k8s.io/v1beta1/…`: what is known of things outside the clusters.
 
-use axum::response::Response;
-
 use super::super::error::Error;
 use super::super::request_info::RequestInfo;
-use super::query::{Asked, Asking, check_names, choose_clusters};
+use super::query::{Asked, check_names, choose_clusters};
 use crate::api::codec::negotiate::Offer;
 use crate::api::custom_metrics::Version;
 use crate::api::external_metrics::GROUP;
@@ -16,11 +14,6 @@ const MISTAKEN: &[(&str, &str)] = &[
     ("label_selector", "labelSelector"),
     ("metricLabelSelector", "labelSelector"),
 ];
-
-pub(super) async fn answer(asking: Asking<'_>, below: &[&str]) -> Result<Response, Error> {
-    let subject = subject(below)?;
-    asking.answer(|| asked(subject, asking.info, asking.cluster_label())).await
-}
 
 /// What is asked of a metric in a namespace.
 pub(super) fn asked(

@@ -31,7 +31,14 @@ use crate::api::{external_metrics as external, resource_metrics as resource};
 use crate::gather::query::Question;
 use crate::process::metrics::MEDIA_TYPE;
 use document::UNCACHED;
-use query::Asking;
+use query::{Asked, Asking};
+
+/// What a path below a group version names.
+enum Subject<'a> {
+    Custom(Version, custom_metrics::Named),
+    External([&'a str; 2]),
+    Resource(resource_metrics::Subject<'a>),
+}
 
 /// All routes.
 pub fn routes() -> Router<Arc<Serving>> {
@@ -59,18 +66,11 @@ async fn dispatch(State(serving): State<Arc<Serving>>, request: Request) -> Resu
     match segments[..] {
         ["apis", group] => discovery::below(&serving, &request, group, ""),
         ["apis", group, version] => discovery::below(&serving, &request, group, version),
-        ["apis", GROUP, version, ref below @ ..] => {
-            let version = Version::from_name(version).ok_or(Error::NotFound)?;
-            custom_metrics::answer(Asking::of(&serving, &request, info), version, below).await
-        }
-        ["apis", external::GROUP, external::VERSION, ref below @ ..] => {
-            external_metrics::answer(Asking::of(&serving, &request, info), below).await
-        }
-        ["apis", resource::GROUP, resource::VERSION, ref below @ ..] => {
-            resource_metrics::answer(Asking::of(&serving, &request, info), below).await
-        }
         ["openapi", "v3", "apis", group, version] => openapi::group_version(&request, info, group, version),
-        _ => Err(Error::NotFound),
+        ref segments => {
+            let (subject, asking) = (Subject::read(segments)?, Asking::of(&serving, &request, info));
+            asking.answer(|| subject.asked(info, asking.cluster_label())).await
+        }
     }
 }
 
@@ -83,20 +83,35 @@ pub fn question(
     cluster_label: Option<&str>,
 ) -> Result<(Question, Vec<Requirement>), Error> {
     let segments: Vec<&str> = info.segments.iter().map(String::as_str).collect();
-    let asked = match segments[..] {
-        ["apis", GROUP, version, ref below @ ..] => {
-            let version = Version::from_name(version).ok_or(Error::NotFound)?;
-            custom_metrics::asked(version, custom_metrics::subject(below)?, info, cluster_label)
-        }
-        ["apis", external::GROUP, external::VERSION, ref below @ ..] => {
-            external_metrics::asked(external_metrics::subject(below)?, info, cluster_label)
-        }
-        ["apis", resource::GROUP, resource::VERSION, ref below @ ..] => {
-            resource_metrics::asked(&resource_metrics::subject(below)?, info)
-        }
-        _ => Err(Error::NotFound),
-    }?;
+    let asked = Subject::read(&segments)?.asked(info, cluster_label)?;
     Ok((asked.question, asked.clusters))
+}
+
+impl<'a> Subject<'a> {
+    fn read(segments: &[&'a str]) -> Result<Self, Error> {
+        match *segments {
+            ["apis", GROUP, version, ref below @ ..] => {
+                let version = Version::from_name(version).ok_or(Error::NotFound)?;
+                Ok(Self::Custom(version, custom_metrics::subject(below)?))
+            }
+            ["apis", external::GROUP, external::VERSION, ref below @ ..] => {
+                external_metrics::subject(below).map(Self::External)
+            }
+            ["apis", resource::GROUP, resource::VERSION, ref below @ ..] => {
+                resource_metrics::subject(below).map(Self::Resource)
+            }
+            _ => Err(Error::NotFound),
+        }
+    }
+
+    /// What is asked of it.
+    fn asked(self, info: &RequestInfo, cluster_label: Option<&str>) -> Result<Asked, Error> {
+        match self {
+            Self::Custom(version, subject) => custom_metrics::asked(version, subject, info, cluster_label),
+            Self::External(subject) => external_metrics::asked(subject, info, cluster_label),
+            Self::Resource(subject) => resource_metrics::asked(&subject, info),
+        }
+    }
 }
 
 fn only_get(request: &Request, handle: impl FnOnce() -> Response) -> Result<Response, Error> {

@@ -13,7 +13,7 @@ use super::super::Serving;
 use super::super::error::Error;
 use super::super::layers::Allowed;
 use super::super::negotiation::accepted;
-use super::super::request_info::RequestInfo;
+use super::super::request_info::{RequestInfo, is_segment_name};
 use super::uncached;
 use crate::answer::{Answer, Form, Key};
 use crate::api::codec::negotiate::{Offer, Representation};
@@ -26,7 +26,7 @@ use crate::process::budget::Claim;
 /// A request for metrics.
 pub(super) struct Asking<'a> {
     serving: &'a Serving,
-    pub(super) info: &'a RequestInfo,
+    info: &'a RequestInfo,
     headers: &'a HeaderMap,
     method: &'a Method,
     /// How long the request may take.
@@ -105,11 +105,9 @@ impl<'a> Asking<'a> {
     }
 }
 
-/// Refuses names that nothing has (`path.IsValidPathSegmentName` of apimachinery), and that a server which decodes
-/// before it splits would take for another place.
+/// Refuses names that nothing has.
 pub(super) fn check_names(segments: &[&str]) -> Result<(), Error> {
-    let strange = |segment: &&str| matches!(*segment, "" | "." | "..") || segment.contains(['/', '%']);
-    if segments.iter().any(strange) { Err(Error::MetricPath) } else { Ok(()) }
+    if segments.iter().all(|segment| is_segment_name(segment)) { Ok(()) } else { Err(Error::MetricPath) }
 }
 
 /// Takes the requirements on the cluster label out of a selector; the rest is passed on, as it came if there are

@@ -1,10 +1,8 @@
 //! `/apis/metrics.k8s.io/v1beta1/…`: CPU and memory of nodes and pods.
 
-use axum::response::Response;
-
 use super::super::error::Error;
 use super::super::request_info::RequestInfo;
-use super::query::{Asked, Asking, check_names};
+use super::query::{Asked, check_names};
 use crate::api::codec::negotiate::Offer;
 use crate::api::custom_metrics::Version;
 use crate::api::resource_metrics::{GROUP, Resource};
@@ -23,11 +21,6 @@ pub(super) struct Subject<'a> {
     resource: Resource,
     namespace: Option<&'a str>,
     name: Option<&'a str>,
-}
-
-pub(super) async fn answer(asking: Asking<'_>, below: &[&str]) -> Result<Response, Error> {
-    let subject = subject(below)?;
-    asking.answer(|| asked(&subject, asking.info)).await
 }
 
 /// What is asked of a subject.
