@@ -145,7 +145,6 @@ impl Acceptor {
                 if listener.take().is_some() {
                     kept_port = hold_port(address).ok();
                 }
-                connections.abort_all();
             } else if listener.is_none() {
                 listener = kept_port
                     .take()
@@ -177,7 +176,8 @@ impl Acceptor {
         }
     }
 
-    /// One connection's life; while the line is frozen nobody polls it, so not even a ping is answered.
+    /// One connection's life; while the line is frozen nobody polls it, so not even a ping is answered, and where it is
+    /// refused it ends by itself, so that no request that comes after is still answered.
     fn connection(&self, stream: TcpStream, address: SocketAddr) -> impl Future<Output = ()> + use<> {
         let tls = self.tls.lock().expect("no holder panics").clone();
         let mut line = self.line.clone();
@@ -187,7 +187,11 @@ impl Acceptor {
             let _open = open;
             let mut serving = std::pin::pin!(serving);
             loop {
-                if *line.borrow_and_update() == Line::Frozen {
+                let state = *line.borrow_and_update();
+                if state == Line::Refused {
+                    return;
+                }
+                if state == Line::Frozen {
                     if line.changed().await.is_err() {
                         return;
                     }
