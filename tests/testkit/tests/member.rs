@@ -270,6 +270,19 @@ async fn pods_and_nodes_are_listed_as_the_scaling_loop_reads_them() {
 }
 
 #[tokio::test]
+async fn every_cluster_has_the_namespaces_that_kubernetes_creates() {
+    let member = member_speaking(Protocols::Both).await;
+    let asking = member.access().client();
+    let status = async |name: &str| asking.get(&format!("/api/v1/namespaces/{name}")).await.unwrap().status;
+    for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
+        assert_eq!(status(name).await, StatusCode::OK, "{name}");
+    }
+    assert_eq!(status("other").await, StatusCode::NOT_FOUND);
+    member.store().set_pod(Pod::running("other", "lone", &[]));
+    assert_eq!(status("other").await, StatusCode::OK);
+}
+
+#[tokio::test]
 async fn a_watch_of_pods_tells_what_changes_until_its_time_is_over() {
     let member = member_speaking(Protocols::Both).await;
     let asking = member.access().client();

@@ -31,6 +31,10 @@ pub(super) const VERSION: &str = r#"{
   "platform": "linux/amd64"
 }"#;
 
+/// The namespaces that Kubernetes creates in every cluster. The reference adapter asks for `kube-system` before it takes
+/// a cluster for one that it can reach.
+const NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
+
 /// The parameters of a list or watch that matter here.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ListOptions {
@@ -82,9 +86,9 @@ pub(super) fn pods(store: &Store, namespace: Option<&str>, options: &ListOptions
     }
 }
 
-/// A namespace: `default`, or one that has pods.
+/// A namespace: one that every cluster has, or one that has pods.
 pub(super) fn namespace(store: &Store, name: &str) -> (StatusCode, Document) {
-    if name != "default" && !store.pods().iter().any(|pod| pod.namespace == name) {
+    if !NAMESPACES.contains(&name) && !store.pods().iter().any(|pod| pod.namespace == name) {
         let message = format!("namespaces {name:?} not found");
         return Status::failure(StatusCode::NOT_FOUND, "NotFound", message).into_answer();
     }
