@@ -21,6 +21,8 @@ use testkit::pki::Authority;
 type Values = Arc<Mutex<Vec<(String, String)>>>;
 /// What reached the clusters' Deployments, in order.
 type Reached = Arc<Mutex<Vec<(String, u32)>>>;
+/// The metrics that the backend was asked for: each once when it is asked and once, after a `/`, when it has answered.
+type Asked = Arc<Mutex<Vec<String>>>;
 
 /// A healthy cluster takes milliseconds, save on a busy machine.
 const READ_LIMIT: Duration = Duration::from_secs(5);
@@ -30,6 +32,7 @@ struct Scene {
     scaling: Loop,
     values: Values,
     reached: Reached,
+    asked: Asked,
     _backend: Server,
 }
 
@@ -47,7 +50,8 @@ impl Scene {
         }
         let fleet = Fleet::start(members).await.unwrap();
         let values = Values::default();
-        let (backend, authority) = backend(values.clone()).await;
+        let asked = Asked::default();
+        let (backend, authority) = backend(values.clone(), asked.clone()).await;
         fleet.plane.register_backend(backend.address(), Some(&authority), &CUSTOM_METRICS).unwrap();
         fleet.plane.available(CUSTOM_METRICS[1]).await.unwrap();
 
@@ -66,7 +70,7 @@ impl Scene {
         let control_plane = fleet.plane.admin_client();
         let scaling = Loop::new(FederatedHpa::new(spec), target, control_plane, clusters.collect(), replicas)
             .with_read_limit(READ_LIMIT);
-        Self { fleet, scaling, values, reached, _backend: backend }
+        Self { fleet, scaling, values, reached, asked, _backend: backend }
     }
 
     fn set_values(&self, values: &[(&str, &str)]) {
@@ -81,14 +85,18 @@ impl Scene {
     fn reached(&self) -> Vec<(String, u32)> {
         std::mem::take(&mut *self.reached.lock().unwrap())
     }
+
+    fn asked(&self) -> Vec<String> {
+        std::mem::take(&mut *self.asked.lock().unwrap())
+    }
 }
 
 /// A server that answers every query with `values`, and the authority that signed its certificate.
-async fn backend(values: Values) -> (Server, String) {
+async fn backend(values: Values, asked: Asked) -> (Server, String) {
     let authority = Authority::new("backend-ca");
     let identity = authority.server(&[&format!("{BACKEND_SERVICE}.{BACKEND_NAMESPACE}.svc")]);
     let tls = https::tls(&identity, None, &[]).unwrap();
-    let handler: Handler = Arc::new(move |_, _| {
+    let handler: Handler = Arc::new(move |request, _| {
         let items: Vec<_> = values
             .lock()
             .unwrap()
@@ -98,7 +106,16 @@ async fn backend(values: Values) -> (Server, String) {
         let body = full(json!({"items": items}).to_string());
         let mut response = https::response(StatusCode::OK, "application/json", body);
         response.headers_mut().insert("warning", HeaderValue::from_static("299 - \"a warning\""));
-        async { Ok(response) }.boxed()
+        let asked = asked.clone();
+        async move {
+            if let Some((_, metric)) = request.uri().path().rsplit_once("/pods/%2A/") {
+                asked.lock().unwrap().push(metric.to_owned());
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                asked.lock().unwrap().push(format!("/{metric}"));
+            }
+            Ok(response)
+        }
+        .boxed()
     });
     (Server::start(tls, handler).await.unwrap(), authority.pem())
 }
@@ -160,6 +177,24 @@ async fn without_any_cluster_or_any_value_nothing_changes() {
     let round = scene.round().await;
     assert_eq!((round.decision, round.replicas), (Err(DecisionError::NoReplicas), 2));
     assert_eq!(scene.reached(), []);
+    assert_eq!(scene.asked(), ["http_requests", "/http_requests"], "in the first round only");
+}
+
+#[tokio::test]
+async fn replicas_outside_the_limits_need_no_metric() {
+    let mut scene = Scene::with([1, 1], Spec { min_replicas: 3, ..spec() }).await;
+    assert_eq!(scene.round().await.replicas, 3);
+    assert_eq!(scene.asked(), [""; 0]);
+}
+
+#[tokio::test]
+async fn metrics_are_asked_for_one_after_the_other() {
+    let mut spec = spec();
+    spec.metrics.push(Metric::Pods { name: "errors".to_owned(), average_value: 1000 });
+    let mut scene = Scene::with([1, 1], spec).await;
+    scene.set_values(&[("member1-0", "1"), ("member2-0", "1")]);
+    assert_eq!(scene.round().await.queries.len(), 2);
+    assert_eq!(scene.asked(), ["http_requests", "/http_requests", "errors", "/errors"]);
 }
 
 #[tokio::test]

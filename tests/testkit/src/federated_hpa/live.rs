@@ -20,8 +20,6 @@ use crate::api_client::{Answer, ApiClient};
 /// How long a cluster may take to tell its scale before it counts as one that cannot be read. (Karmada waits as
 /// long as its client does, 32 s; a walkthrough has no time for that, and the decision is the same.)
 const READ_LIMIT: Duration = Duration::from_secs(1);
-/// How long the metrics client waits, as client-go's default for the controller.
-const QUERY_LIMIT: Duration = Duration::from_secs(32);
 
 /// Brings a number of replicas to one member's Deployment; what fails is tried again in the next round.
 pub type ScaleTo = Arc<dyn Fn(u32) -> BoxFuture<'static, io::Result<()>> + Send + Sync>;
@@ -74,7 +72,7 @@ pub struct Round {
     pub began: Instant,
     /// What was read of each cluster.
     pub clusters: Vec<ClusterReading>,
-    /// The metrics' queries, in the order of the spec.
+    /// The metrics' queries, in the order of the spec; none where the decision took none.
     pub queries: Vec<MetricsQuery>,
     /// What was decided.
     pub decision: Result<Decision, DecisionError>,
@@ -190,13 +188,17 @@ impl Loop {
     pub async fn round(&mut self) -> Round {
         let began = Instant::now();
         let clusters = join_all(self.clusters.iter().map(|cluster| self.read_cluster(cluster))).await;
-        let queries = join_all(self.hpa.spec().metrics.iter().map(|metric| self.query(metric))).await;
-
         let pods: Vec<Pod> =
             clusters.iter().filter_map(|cluster| cluster.pods.as_ref().ok()).flatten().cloned().collect();
         let read = clusters.iter().filter(|cluster| cluster.pods.is_ok());
         let spec: u32 = read.map(|cluster| cluster.wanted).sum();
         let scale = Scale { spec: count(spec), status: count(pods.len()) };
+        let mut queries = Vec::new();
+        if self.hpa.needs_metrics(self.replicas, scale) {
+            for metric in &self.hpa.spec().metrics {
+                queries.push(self.query(metric).await);
+            }
+        }
         let readings: Vec<_> = queries.iter().map(|query| query.reading.clone()).collect();
         let decision = self.hpa.decide(Instant::now(), self.replicas, scale, &pods, &readings);
         if let Ok(decision) = &decision {
@@ -247,17 +249,13 @@ impl Loop {
         Ok(list.items.into_iter().map(PodObject::into_pod).collect())
     }
 
+    /// Asks without a limit of its own: the control plane ends a request after a minute.
     async fn query(&self, metric: &Metric) -> MetricsQuery {
         let path = metrics::path(metric, &self.target.namespace, &self.target.selector);
         let sent = Instant::now();
-        let (reading, warnings) = match timeout(QUERY_LIMIT, self.control_plane.get(&path)).await {
-            Ok(Ok(answer)) => {
-                (metrics::read(metric, answer.status.as_u16(), &answer.body), answer.warnings())
-            }
-            Ok(Err(error)) => (Err(MetricsError::Unreachable(format!("{error:#}"))), Vec::new()),
-            Err(_) => {
-                (Err(MetricsError::Unreachable(format!("no answer within {QUERY_LIMIT:?}"))), Vec::new())
-            }
+        let (reading, warnings) = match self.control_plane.get(&path).await {
+            Ok(answer) => (metrics::read(metric, answer.status.as_u16(), &answer.body), answer.warnings()),
+            Err(error) => (Err(MetricsError::Unreachable(format!("{error:#}"))), Vec::new()),
         };
         MetricsQuery { sent, took: sent.elapsed(), warnings, reading }
     }

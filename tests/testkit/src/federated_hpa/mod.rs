@@ -161,8 +161,13 @@ impl FederatedHpa {
         &self.spec
     }
 
+    /// Whether a decision takes the metrics: some replicas could be read, and the template's lie within the limits.
+    pub fn needs_metrics(&self, current: i32, scale: Scale) -> bool {
+        scale.spec != 0 && self.limit(current).is_none()
+    }
+
     /// Decides how many replicas there should be; `current` is what the template in the control plane wants,
-    /// `scale` and `pods` are what could be read, `readings` stand beside the spec's metrics.
+    /// `scale` and `pods` are what could be read, `readings` stand beside the spec's metrics where those are needed.
     ///
     /// Follows `reconcileAutoscaler`.
     ///
@@ -180,11 +185,8 @@ impl FederatedHpa {
             return Err(DecisionError::NoReplicas);
         }
         self.history.start(current, now);
-        let limit = |desired| Decision { desired, proposed: None, usage: None, ill: None };
-        let decision = if current > self.spec.max_replicas {
-            limit(self.spec.max_replicas)
-        } else if current < self.spec.min_replicas {
-            limit(self.spec.min_replicas)
+        let decision = if let Some(desired) = self.limit(current) {
+            Decision { desired, proposed: None, usage: None, ill: None }
         } else {
             let (proposal, ill) = self.propose(current, scale, pods, readings)?;
             let desired = self.history.normalize(&self.spec, current, proposal.replicas, now);
@@ -196,6 +198,16 @@ impl FederatedHpa {
             self.history.record_change(behavior, current, decision.desired, now);
         }
         Ok(decision)
+    }
+
+    /// The limit that `current` lies beyond.
+    fn limit(&self, current: i32) -> Option<i32> {
+        let Spec { min_replicas, max_replicas, .. } = self.spec;
+        if current > max_replicas {
+            Some(max_replicas)
+        } else {
+            (current < min_replicas).then_some(min_replicas)
+        }
     }
 
     /// The highest proposal of all metrics; follows `computeReplicasForMetrics`.
