@@ -198,6 +198,42 @@ async fn metrics_are_asked_for_one_after_the_other() {
 }
 
 #[tokio::test]
+async fn a_failed_round_is_repeated_soon_and_then_ever_later_and_a_good_one_after_the_period() {
+    let scene = Scene::with([1, 1], spec()).await;
+    let values = scene.values.clone();
+    let mut running = scene.scaling.start(Duration::from_secs(3600));
+    let mut next = async || {
+        let round = tokio::time::timeout(Duration::from_secs(20), running.rounds.recv()).await;
+        round.expect("a round comes soon").expect("the loop goes on")
+    };
+    let mut began = next().await.began;
+    for failures in 0..6 {
+        let round = next().await;
+        assert!(round.decision.is_err());
+        let waited = round.began - began;
+        assert!(waited >= Duration::from_millis(5 << failures), "{waited:?} after {} failures", failures + 1);
+        began = round.began;
+    }
+    *values.lock().unwrap() = ["member1-0", "member2-0"].map(|pod| (pod.to_owned(), "1".to_owned())).to_vec();
+    while next().await.decision.is_err() {}
+    let early = tokio::time::timeout(Duration::from_secs(1), running.rounds.recv()).await;
+    assert!(early.is_err(), "the next round is an hour away");
+}
+
+#[tokio::test]
+async fn the_period_begins_when_a_round_ends() {
+    let scene = Scene::with([1, 1], spec()).await;
+    scene.set_values(&[("member1-0", "1"), ("member2-0", "1")]);
+    let delay = Duration::from_millis(400);
+    scene.fleet.members[0].fault(Fault::Delay(delay));
+    let mut running = scene.scaling.start(delay);
+    let first = running.rounds.recv().await.unwrap();
+    let second = running.rounds.recv().await.unwrap();
+    let between = second.began - first.began;
+    assert!(between >= 2 * delay, "{between:?}");
+}
+
+#[tokio::test]
 async fn a_backend_that_is_gone_is_the_querys_failure() {
     let mut scene = Scene::with([1, 1], spec()).await;
     let nowhere: SocketAddr = "127.0.0.1:1".parse().unwrap();

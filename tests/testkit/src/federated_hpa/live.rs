@@ -8,7 +8,7 @@ use anyhow::Context;
 use futures::future::{BoxFuture, join_all};
 use serde::Deserialize;
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::metrics;
@@ -20,6 +20,10 @@ use crate::api_client::{Answer, ApiClient};
 /// How long a cluster may take to tell its scale before it counts as one that cannot be read. (Karmada waits as
 /// long as its client does, 32 s; a walkthrough has no time for that, and the decision is the same.)
 const READ_LIMIT: Duration = Duration::from_secs(1);
+
+/// How long the controller waits after a first failure, and at most (`--rate-limiter-base-delay`, `-max-delay`).
+const FIRST_DELAY: Duration = Duration::from_millis(5);
+const LONGEST_DELAY: Duration = Duration::from_secs(1000);
 
 /// Brings a number of replicas to one member's Deployment; what fails is tried again in the next round.
 pub type ScaleTo = Arc<dyn Fn(u32) -> BoxFuture<'static, io::Result<()>> + Send + Sync>;
@@ -168,17 +172,22 @@ impl Loop {
         Self { read_limit, ..self }
     }
 
-    /// Runs a round each `period` (Karmada: 15 s), later when one takes longer, until the result is dropped.
+    /// Runs rounds until the result is dropped: the next one comes `period` (Karmada: 15 s) after the end of one that
+    /// went well. One that did not, also when it scaled on some of its metrics, is repeated after a delay that begins
+    /// at 5 ms and doubles with each further failure, up to 1,000 s, as the workqueue's
+    /// `ItemExponentialFailureRateLimiter` has it.
     pub fn start(mut self, period: Duration) -> RunningLoop {
         let (sender, rounds) = mpsc::unbounded_channel();
         let task = tokio::spawn(async move {
-            let mut ticks = tokio::time::interval(period);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut failures = 0;
             loop {
-                ticks.tick().await;
-                if sender.send(self.round().await).is_err() {
+                let round = self.round().await;
+                failures = if round.went_well() { 0 } else { failures + 1 };
+                let wait = delay_after(failures).unwrap_or(period);
+                if sender.send(round).is_err() {
                     return;
                 }
+                sleep(wait).await;
             }
         });
         RunningLoop { rounds, _task: AbortOnDropHandle::new(task) }
@@ -261,6 +270,12 @@ impl Loop {
     }
 }
 
+impl Round {
+    fn went_well(&self) -> bool {
+        self.decision.as_ref().is_ok_and(|decision| decision.ill.is_none())
+    }
+}
+
 impl PodObject {
     fn into_pod(self) -> Pod {
         let phase = match self.status.phase.as_str() {
@@ -273,6 +288,12 @@ impl PodObject {
         let ready = is_true(&self.status.conditions, "Ready");
         Pod { name: self.metadata.name, phase, ready, deleting: self.metadata.deletion_timestamp.is_some() }
     }
+}
+
+/// How long to wait after so many failures in a row.
+fn delay_after(failures: u32) -> Option<Duration> {
+    let doublings = failures.checked_sub(1)?;
+    Some(FIRST_DELAY.saturating_mul(2_u32.saturating_pow(doublings)).min(LONGEST_DELAY))
 }
 
 fn is_true(conditions: &[Condition], kind: &str) -> bool {
