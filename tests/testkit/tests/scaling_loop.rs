@@ -21,6 +21,8 @@ use testkit::pki::Authority;
 type Values = Arc<Mutex<Vec<(String, String)>>>;
 /// What reached the clusters' Deployments, in order.
 type Reached = Arc<Mutex<Vec<(String, u32)>>>;
+/// How many queries the backend refuses next, with a `Retry-After` of so many seconds or without one.
+type Refusals = Arc<Mutex<(u32, Option<u32>)>>;
 /// The metrics that the backend was asked for: each once when it is asked and once, after a `/`, when it has answered.
 type Asked = Arc<Mutex<Vec<String>>>;
 
@@ -33,6 +35,7 @@ struct Scene {
     values: Values,
     reached: Reached,
     asked: Asked,
+    refusals: Refusals,
     _backend: Server,
 }
 
@@ -50,8 +53,8 @@ impl Scene {
         }
         let fleet = Fleet::start(members).await.unwrap();
         let values = Values::default();
-        let asked = Asked::default();
-        let (backend, authority) = backend(values.clone(), asked.clone()).await;
+        let (asked, refusals) = (Asked::default(), Refusals::default());
+        let (backend, authority) = backend(values.clone(), asked.clone(), refusals.clone()).await;
         fleet.plane.register_backend(backend.address(), Some(&authority), &CUSTOM_METRICS).unwrap();
         fleet.plane.available(CUSTOM_METRICS[1]).await.unwrap();
 
@@ -70,7 +73,7 @@ impl Scene {
         let control_plane = fleet.plane.admin_client();
         let scaling = Loop::new(FederatedHpa::new(spec), target, control_plane, clusters.collect(), replicas)
             .with_read_limit(READ_LIMIT);
-        Self { fleet, scaling, values, reached, asked, _backend: backend }
+        Self { fleet, scaling, values, reached, asked, refusals, _backend: backend }
     }
 
     fn set_values(&self, values: &[(&str, &str)]) {
@@ -92,7 +95,7 @@ impl Scene {
 }
 
 /// A server that answers every query with `values`, and the authority that signed its certificate.
-async fn backend(values: Values, asked: Asked) -> (Server, String) {
+async fn backend(values: Values, asked: Asked, refusals: Refusals) -> (Server, String) {
     let authority = Authority::new("backend-ca");
     let identity = authority.server(&[&format!("{BACKEND_SERVICE}.{BACKEND_NAMESPACE}.svc")]);
     let tls = https::tls(&identity, None, &[]).unwrap();
@@ -106,9 +109,14 @@ async fn backend(values: Values, asked: Asked) -> (Server, String) {
         let body = full(json!({"items": items}).to_string());
         let mut response = https::response(StatusCode::OK, "application/json", body);
         response.headers_mut().insert("warning", HeaderValue::from_static("299 - \"a warning\""));
-        let asked = asked.clone();
+        let (asked, refusals) = (asked.clone(), refusals.clone());
         async move {
             if let Some((_, metric)) = request.uri().path().rsplit_once("/pods/%2A/") {
+                if let (count @ 1.., retry_after) = &mut *refusals.lock().unwrap() {
+                    *count -= 1;
+                    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+                    retry_after.map(|seconds| response.headers_mut().insert("retry-after", seconds.into()));
+                }
                 asked.lock().unwrap().push(metric.to_owned());
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 asked.lock().unwrap().push(format!("/{metric}"));
@@ -231,6 +239,21 @@ async fn the_period_begins_when_a_round_ends() {
     let second = running.rounds.recv().await.unwrap();
     let between = second.began - first.began;
     assert!(between >= 2 * delay, "{between:?}");
+}
+
+#[tokio::test]
+async fn a_refusal_that_says_when_to_come_again_is_asked_again_within_the_query_ten_times() {
+    let mut scene = Scene::with([1, 1], spec()).await;
+    scene.set_values(&[("member1-0", "1"), ("member2-0", "1")]);
+    for (refusals, retry_after, queries, answered) in
+        [(1, None, 1, false), (1, Some(1), 2, true), (10, Some(0), 11, true), (11, Some(0), 11, false)]
+    {
+        *scene.refusals.lock().unwrap() = (refusals, retry_after);
+        let round = scene.round().await;
+        assert_eq!(round.decision.is_ok(), answered, "{refusals} refusals: {round:?}");
+        assert_eq!(scene.asked().len(), 2 * queries, "{refusals} refusals");
+        assert!(round.queries[0].took >= Duration::from_secs(retry_after.unwrap_or_default().into()));
+    }
 }
 
 #[tokio::test]

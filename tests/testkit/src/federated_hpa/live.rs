@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use futures::future::{BoxFuture, join_all};
+use http::StatusCode;
+use http::header::RETRY_AFTER;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
@@ -24,6 +26,9 @@ const READ_LIMIT: Duration = Duration::from_secs(1);
 /// How long the controller waits after a first failure, and at most (`--rate-limiter-base-delay`, `-max-delay`).
 const FIRST_DELAY: Duration = Duration::from_millis(5);
 const LONGEST_DELAY: Duration = Duration::from_secs(1000);
+
+/// How often client-go asks again where an answer says when to.
+const RETRIES: u32 = 10;
 
 /// Brings a number of replicas to one member's Deployment; what fails is tried again in the next round.
 pub type ScaleTo = Arc<dyn Fn(u32) -> BoxFuture<'static, io::Result<()>> + Send + Sync>;
@@ -262,11 +267,22 @@ impl Loop {
     async fn query(&self, metric: &Metric) -> MetricsQuery {
         let path = metrics::path(metric, &self.target.namespace, &self.target.selector);
         let sent = Instant::now();
-        let (reading, warnings) = match self.control_plane.get(&path).await {
+        let (reading, warnings) = match self.ask(&path).await {
             Ok(answer) => (metrics::read(metric, answer.status.as_u16(), &answer.body), answer.warnings()),
             Err(error) => (Err(MetricsError::Unreachable(format!("{error:#}"))), Vec::new()),
         };
         MetricsQuery { sent, took: sent.elapsed(), warnings, reading }
+    }
+
+    /// Follows client-go's `withRetry`: a 429 or 5xx with a `Retry-After` is asked again when that is over.
+    async fn ask(&self, path: &str) -> anyhow::Result<Answer> {
+        let mut retries = 0;
+        loop {
+            let answer = self.control_plane.get(path).await?;
+            let Some(wait) = retry_after(&answer).filter(|_| retries < RETRIES) else { return Ok(answer) };
+            retries += 1;
+            sleep(wait).await;
+        }
     }
 }
 
@@ -288,6 +304,12 @@ impl PodObject {
         let ready = is_true(&self.status.conditions, "Ready");
         Pod { name: self.metadata.name, phase, ready, deleting: self.metadata.deletion_timestamp.is_some() }
     }
+}
+
+fn retry_after(answer: &Answer) -> Option<Duration> {
+    let is_retriable = answer.status == StatusCode::TOO_MANY_REQUESTS || answer.status.is_server_error();
+    let seconds = answer.headers.get(RETRY_AFTER).filter(|_| is_retriable)?.to_str().ok()?;
+    seconds.parse().ok().map(Duration::from_secs)
 }
 
 /// How long to wait after so many failures in a row.
