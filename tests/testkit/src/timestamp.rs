@@ -26,6 +26,19 @@ pub fn parse(text: &str) -> Option<i64> {
     (format(seconds) == text).then_some(seconds)
 }
 
+/// Whether Go's `time.RFC3339` reads a text: with any fraction of the second and any zone.
+pub fn is_rfc3339(text: &str) -> bool {
+    let Some((second, rest)) = text.split_at_checked(19) else { return false };
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let zone = rest.trim_start_matches(|c: char| c == '.' || c.is_ascii_digit());
+    let fraction = &rest[..rest.len() - zone.len()];
+    let is_fraction = fraction.is_empty() || fraction.strip_prefix('.').is_some_and(digits);
+    let offset = zone.strip_prefix(['+', '-']).and_then(|offset| offset.split_once(':'));
+    let is_offset = offset
+        .is_some_and(|(hours, minutes)| [hours, minutes].iter().all(|two| two.len() == 2 && digits(two)));
+    parse(&format!("{second}Z")).is_some() && is_fraction && (zone == "Z" || is_offset)
+}
+
 /// Days since 1970 of a date; years are counted from March, so that the leap day comes last.
 fn days(year: i64, month: i64, day: i64) -> i64 {
     let year = if month > 2 { year } else { year - 1 };
@@ -47,6 +60,25 @@ fn date(days_since_1970: i64) -> (i64, i64, i64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fractions_and_zones_are_times_too() {
+        for text in ["2023-06-14T09:09:54Z", "2023-06-14T09:09:54.123456Z", "2023-06-14T09:09:54.5+02:00"] {
+            assert!(is_rfc3339(text), "{text}");
+        }
+        for text in [
+            "",
+            "now",
+            "2023-06-14",
+            "2023-06-14T09:09:54",
+            "2023-06-14T09:09:54.Z",
+            "2023-06-14T25:09:54Z",
+            "2023-06-14T09:09:54+0200",
+            "2023-06-14T09:09:54é",
+        ] {
+            assert!(!is_rfc3339(text), "{text}");
+        }
+    }
 
     #[test]
     fn times_are_written_and_read_as_the_api_does() {

@@ -106,7 +106,9 @@ async fn backend(values: Values, asked: Asked, refusals: Refusals) -> (Server, S
             .iter()
             .map(|(pod, value)| json!({"describedObject": {"kind": "Pod", "name": pod}, "value": value}))
             .collect();
-        let body = full(json!({"items": items}).to_string());
+        let list =
+            json!({"kind": "MetricValueList", "apiVersion": "custom.metrics.k8s.io/v1beta2", "items": items});
+        let body = full(list.to_string());
         let mut response = https::response(StatusCode::OK, "application/json", body);
         response.headers_mut().insert("warning", HeaderValue::from_static("299 - \"a warning\""));
         let (asked, refusals) = (asked.clone(), refusals.clone());

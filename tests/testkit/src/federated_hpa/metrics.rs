@@ -1,14 +1,22 @@
 //! The custom metrics client: what is asked of the control plane and what is read from its answers.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::{Metric, Reading};
+use crate::timestamp;
 
 /// What Go's `url` package leaves alone in names and selectors; it escapes the wildcard to `%2A`.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+/// The versions of the list that the client knows, whichever it asked for.
+const LIST_VERSIONS: [&str; 2] = ["custom.metrics.k8s.io/v1beta1", "custom.metrics.k8s.io/v1beta2"];
 
 /// Why a metric could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,20 +43,28 @@ pub enum MetricsError {
     NotOne(usize),
 }
 
-/// As much of a `MetricValueList` (v1beta2) as the algorithm needs.
-#[derive(Deserialize)]
+/// As much of a `MetricValueList` as the algorithm needs and as the controller could fail to decode: what is missing or
+/// null has Go's zero value there.
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 struct MetricValueList {
-    items: Vec<MetricValue>,
+    kind: String,
+    api_version: String,
+    items: Option<Vec<MetricValue>>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 struct MetricValue {
     described_object: ObjectReference,
-    value: String,
+    value: Value,
+    timestamp: Option<String>,
+    #[serde(rename = "windowSeconds")]
+    _window_seconds: Option<i64>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct ObjectReference {
     name: String,
 }
@@ -91,20 +107,35 @@ pub(super) fn read(metric: &Metric, status: u16, body: &[u8]) -> Result<Reading,
         );
         return Err(MetricsError::Refused { status, message });
     }
-    let list: MetricValueList =
-        serde_json::from_slice(body).map_err(|error| MetricsError::Malformed(error.to_string()))?;
-    let mut values = Vec::new();
-    for item in list.items {
-        let value = milli_value(&item.value)
-            .ok_or_else(|| MetricsError::Malformed(format!("{:?} is no quantity", item.value)))?;
-        values.push((item.described_object.name, value));
-    }
+    let values = decode(body).map_err(MetricsError::Malformed)?;
     match metric {
         _ if values.is_empty() => Err(MetricsError::Empty),
         Metric::Pods { .. } => Ok(Reading::Pods(values.into_iter().collect::<BTreeMap<_, _>>())),
         Metric::Object { .. } if values.len() > 1 => Err(MetricsError::NotOne(values.len())),
         Metric::Object { .. } => Ok(Reading::Object(values[0].1)),
     }
+}
+
+/// The values by their objects' names; both versions of the list look alike here.
+fn decode(body: &[u8]) -> Result<Vec<(String, i64)>, String> {
+    let list: MetricValueList = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    if list.kind != "MetricValueList" || !LIST_VERSIONS.contains(&list.api_version.as_str()) {
+        return Err(format!("no kind {:?} is registered for version {:?}", list.kind, list.api_version));
+    }
+    let value = |item: MetricValue| {
+        if let Some(time) = item.timestamp.filter(|time| !timestamp::is_rfc3339(time)) {
+            return Err(format!("{time:?} is no time"));
+        }
+        let value = match &item.value {
+            Value::Null => Some(0),
+            Value::String(text) => milli_value(text),
+            Value::Number(number) => milli_value(&number.to_string()),
+            _ => None,
+        };
+        let value = value.ok_or_else(|| format!("{} is no quantity", item.value))?;
+        Ok((item.described_object.name, value))
+    };
+    list.items.unwrap_or_default().into_iter().map(value).collect()
 }
 
 /// A quantity in thousandths, rounded away from zero, as Go's `Quantity.MilliValue` gives it; none for what is
@@ -162,78 +193,4 @@ fn exponents(suffix: &str) -> Option<(i32, u32)> {
         "Ei" => (0, 60),
         _ => (suffix.strip_prefix(['e', 'E'])?.parse::<i32>().ok()?.clamp(-1000, 1000), 0),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pods() -> Metric {
-        Metric::Pods { name: "http_requests".to_owned(), average_value: 700 }
-    }
-
-    fn object(resource: &str) -> Metric {
-        Metric::Object {
-            resource: resource.to_owned(),
-            object: "front".to_owned(),
-            name: "hits".to_owned(),
-            target: super::super::ObjectTarget::Value(1),
-        }
-    }
-
-    #[test]
-    fn paths_are_those_that_the_controller_was_recorded_with() {
-        let recorded = include_str!("../../../contract/real/aggregation.json");
-        let asked = format!("\"GET {}\"", path(&pods(), "default", "app=sample-app"));
-        assert!(recorded.contains(&asked), "{asked}");
-    }
-
-    #[test]
-    fn objects_are_asked_for_by_name() {
-        let base = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default";
-        assert_eq!(path(&object("services"), "default", ""), format!("{base}/services/front/hits"));
-        assert_eq!(path(&object("namespaces"), "default", ""), format!("{base}/metrics/hits"));
-    }
-
-    #[test]
-    fn values_are_read_in_thousandths_and_rounded_up() {
-        for (text, milli) in [
-            ("600m", 600),
-            ("0", 0),
-            ("7", 7000),
-            ("0.5", 500),
-            ("1.5k", 1_500_000),
-            ("1Ki", 1_024_000),
-            ("1u", 1),
-            ("1500001u", 1501),
-            ("-1500001u", -1501),
-            ("2e3", 2_000_000),
-            ("1E", i64::MAX),
-            ("5e-5", 1),
-            ("9e999", i64::MAX),
-        ] {
-            assert_eq!(milli_value(text), Some(milli), "{text}");
-        }
-        for text in ["", "m", "1.2.3", "1x", "--1", "NaN", "1e", "."] {
-            assert_eq!(milli_value(text), None, "{text}");
-        }
-    }
-
-    #[test]
-    fn a_status_gives_its_message_and_any_other_body_itself() {
-        let status = br#"{"kind":"Status","message":"no member answered"}"#;
-        let refused = |status, message: &str| MetricsError::Refused { status, message: message.to_owned() };
-        assert_eq!(read(&pods(), 503, status), Err(refused(503, "no member answered")));
-        assert_eq!(read(&pods(), 503, b"service unavailable\n"), Err(refused(503, "service unavailable")));
-    }
-
-    #[test]
-    fn an_empty_list_is_an_error_and_so_are_two_values_of_one_object() {
-        let item = r#"{"describedObject":{"kind":"Service","name":"front"},"value":"2"}"#;
-        assert_eq!(read(&pods(), 200, br#"{"items":[]}"#), Err(MetricsError::Empty));
-        let one = format!(r#"{{"items":[{item}]}}"#);
-        assert_eq!(read(&object("services"), 200, one.as_bytes()), Ok(Reading::Object(2000)));
-        let two = format!(r#"{{"items":[{item},{item}]}}"#);
-        assert_eq!(read(&object("services"), 200, two.as_bytes()), Err(MetricsError::NotOne(2)));
-    }
 }
