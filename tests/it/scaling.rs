@@ -13,7 +13,7 @@ use testkit::federated_hpa::{
 };
 use testkit::member::{Fault, Member, Pod, Resource, Series};
 
-use crate::stage::{GENEROUS, Stage};
+use crate::stage::{CLUSTER_LABEL, GENEROUS, Stage};
 
 const POLICIES: [&str; 3] = ["last-known", "partial", "fail"];
 const BEGIN: &str = "<!-- replicas wanted, written by tests/it/scaling.rs -->\n";
@@ -34,10 +34,11 @@ fn metrics() -> [(&'static str, Metric); 3] {
         resource: "services".to_owned(),
         object: "front".to_owned(),
         name: "hits".to_owned(),
+        selector: String::new(),
         target,
     };
     [
-        ("Pods", Metric::Pods { name: "http_requests".to_owned(), average_value: 700 }),
+        ("Pods", Metric::pods("http_requests", 700)),
         ("Object, Value", object(ObjectTarget::Value(7000))),
         ("Object, AverageValue", object(ObjectTarget::AverageValue(700))),
     ]
@@ -112,6 +113,21 @@ async fn under_the_default_nothing_scales_up_and_one_known_case_scales_down() {
         assert!(default.is_ok_and(|default| default == 10 || (default < 10 && *metric == "Object, Value")));
     }
     check_document();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_metrics_selector_makes_it_scale_on_the_clusters_that_it_chooses() {
+    let stage = Stage::start(vec![half("member1").await, half("member2").await], &[]).await;
+    for (cluster, expected) in [("member1", "5"), ("member2", "5"), ("member3", "stays")] {
+        let metric = Metric::Object {
+            resource: "services".to_owned(),
+            object: "front".to_owned(),
+            name: "hits".to_owned(),
+            selector: format!("{CLUSTER_LABEL}={cluster}"),
+            target: ObjectTarget::Value(7000),
+        };
+        assert_eq!(wanted(&round(&stage, metric).await), expected, "{cluster}");
+    }
 }
 
 /// The document has the table; `UPDATE_DOCS=1` writes it.

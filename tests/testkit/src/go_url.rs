@@ -89,7 +89,8 @@ fn hex(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
 
-fn escape_query(text: &[u8]) -> String {
+/// Follows `url.QueryEscape`.
+pub(crate) fn escape_query(text: &[u8]) -> String {
     escape(text, |byte| byte.is_ascii_alphanumeric() || b"-_.~ ".contains(&byte)).replace(' ', "+")
 }
 

@@ -131,7 +131,7 @@ async fn backend(values: Values, asked: Asked, refusals: Refusals) -> (Server, S
 }
 
 fn spec() -> Spec {
-    let metric = Metric::Pods { name: "http_requests".to_owned(), average_value: 1000 };
+    let metric = Metric::pods("http_requests", 1000);
     Spec { downscale_stabilization: Duration::ZERO, ..Spec::new(metric, 1..=10) }
 }
 
@@ -200,7 +200,7 @@ async fn replicas_outside_the_limits_need_no_metric() {
 #[tokio::test]
 async fn metrics_are_asked_for_one_after_the_other() {
     let mut spec = spec();
-    spec.metrics.push(Metric::Pods { name: "errors".to_owned(), average_value: 1000 });
+    spec.metrics.push(Metric::pods("errors", 1000));
     let mut scene = Scene::with([1, 1], spec).await;
     scene.set_values(&[("member1-0", "1"), ("member2-0", "1")]);
     assert_eq!(scene.round().await.queries.len(), 2);

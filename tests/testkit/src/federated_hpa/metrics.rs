@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Metric, Reading};
+use crate::go_url::escape_query;
 use crate::timestamp;
 
 /// What Go's `url` package leaves alone in names and selectors; it escapes the wildcard to `%2A`.
@@ -79,17 +80,22 @@ struct Status {
 pub(super) fn path(metric: &Metric, namespace: &str, selector: &str) -> String {
     let escape = |text| utf8_percent_encode(text, ESCAPED);
     let namespace = format!("/apis/custom.metrics.k8s.io/v1beta2/namespaces/{}", escape(namespace));
-    match metric {
-        Metric::Pods { name, .. } => {
-            format!("{namespace}/pods/{}/{}?labelSelector={}", escape("*"), escape(name), escape(selector))
+    let (path, of_objects, of_metric) = match metric {
+        Metric::Pods { name, selector: of_metric, .. } => {
+            (format!("{namespace}/pods/{}/{}", escape("*"), escape(name)), selector, of_metric)
         }
-        Metric::Object { resource, name, .. } if resource == "namespaces" => {
-            format!("{namespace}/metrics/{}", escape(name))
+        Metric::Object { resource, name, selector, .. } if resource == "namespaces" => {
+            (format!("{namespace}/metrics/{}", escape(name)), "", selector)
         }
-        Metric::Object { resource, object, name, .. } => {
-            format!("{namespace}/{}/{}/{}", escape(resource), escape(object), escape(name))
+        Metric::Object { resource, object, name, selector, .. } => {
+            (format!("{namespace}/{}/{}/{}", escape(resource), escape(object), escape(name)), "", selector)
         }
-    }
+    };
+    let parameters = [("labelSelector", of_objects), ("metricLabelSelector", of_metric)];
+    let given = parameters.into_iter().filter(|(_, selector)| !selector.is_empty());
+    let given: Vec<String> =
+        given.map(|(name, selector)| format!("{name}={}", escape_query(selector.as_bytes()))).collect();
+    if given.is_empty() { path } else { format!("{path}?{}", given.join("&")) }
 }
 
 /// The path and query of a list of the target's pods.

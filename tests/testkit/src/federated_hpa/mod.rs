@@ -46,6 +46,8 @@ pub enum Metric {
     Pods {
         /// The metric.
         name: String,
+        /// Which of its series (`metric.selector`) as the text of a label selector; empty: all.
+        selector: String,
         /// What a pod should have on average, in thousandths.
         average_value: i64,
     },
@@ -58,6 +60,8 @@ pub enum Metric {
         object: String,
         /// The metric.
         name: String,
+        /// As for pods.
+        selector: String,
         /// What it is compared with.
         target: ObjectTarget,
     },
@@ -129,6 +133,13 @@ pub struct FederatedHpa {
     history: History,
 }
 
+impl Metric {
+    /// A metric of every pod, whatever its series, with what a pod should have on average.
+    pub fn pods(name: &str, average_value: i64) -> Self {
+        Self::Pods { name: name.to_owned(), selector: String::new(), average_value }
+    }
+}
+
 impl Spec {
     /// A FederatedHPA on one metric, with Karmada's defaults.
     pub fn new(metric: Metric, replicas: std::ops::RangeInclusive<i32>) -> Self {
@@ -144,7 +155,7 @@ impl Spec {
 
     /// The FederatedHPA of Karmada's tutorial "autoscaling with custom metrics".
     pub fn tutorial() -> Self {
-        let metric = Metric::Pods { name: "http_requests".to_owned(), average_value: 700 };
+        let metric = Metric::pods("http_requests", 700);
         let behavior = Behavior::with_stabilization(Duration::from_secs(10));
         Self { behavior: Some(behavior), ..Self::new(metric, 1..=10) }
     }

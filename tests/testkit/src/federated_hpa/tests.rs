@@ -21,7 +21,7 @@ fn values(count: usize, value: i64) -> Reading {
 }
 
 fn pods_metric(average_value: i64) -> Metric {
-    Metric::Pods { name: "http_requests".to_owned(), average_value }
+    Metric::pods("http_requests", average_value)
 }
 
 fn object_metric(target: ObjectTarget) -> Metric {
@@ -29,6 +29,7 @@ fn object_metric(target: ObjectTarget) -> Metric {
         resource: "services".to_owned(),
         object: "front".to_owned(),
         name: "hits".to_owned(),
+        selector: String::new(),
         target,
     }
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 
 fn pods() -> Metric {
-    Metric::Pods { name: "http_requests".to_owned(), average_value: 700 }
+    Metric::pods("http_requests", 700)
 }
 
 fn object(resource: &str) -> Metric {
@@ -13,6 +13,7 @@ fn object(resource: &str) -> Metric {
         resource: resource.to_owned(),
         object: "front".to_owned(),
         name: "hits".to_owned(),
+        selector: String::new(),
         target: super::super::ObjectTarget::Value(1),
     }
 }
@@ -29,6 +30,20 @@ fn objects_are_asked_for_by_name() {
     let base = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default";
     assert_eq!(path(&object("services"), "default", ""), format!("{base}/services/front/hits"));
     assert_eq!(path(&object("namespaces"), "default", ""), format!("{base}/metrics/hits"));
+}
+
+#[test]
+fn a_metrics_selector_follows_the_pods_selector() {
+    let selector = "resource.karmada.io/query-from-cluster in (member1,member2)".to_owned();
+    let encoded = "metricLabelSelector=resource.karmada.io%2Fquery-from-cluster+in+%28member1%2Cmember2%29";
+    let pods = Metric::Pods { name: "hits".to_owned(), selector: selector.clone(), average_value: 1 };
+    let asked = path(&pods, "default", "app=sample-app");
+    assert!(asked.ends_with(&format!("/pods/%2A/hits?labelSelector=app%3Dsample-app&{encoded}")), "{asked}");
+    let mut services = object("services");
+    let Metric::Object { selector: of_services, .. } = &mut services else { unreachable!() };
+    *of_services = selector;
+    let asked = path(&services, "default", "app=sample-app");
+    assert!(asked.ends_with(&format!("/services/front/hits?{encoded}")), "{asked}");
 }
 
 #[test]
