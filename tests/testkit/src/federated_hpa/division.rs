@@ -1,23 +1,23 @@
 //! Replicas divided between clusters.
 
-/// Divides `replicas` by weight, in the order of `weights`: whole shares first, what is left by the largest
-/// remainder; where remainders are equal, to the heavier cluster and then to the first.
+/// Divides `replicas` by weight, in the order of `weights`: one after the other, each to the cluster with the highest
+/// weight for each of twice its replicas and one (the Webster method); where that is equal, to the one with fewer
+/// replicas, then to the first. Nothing is divided by weights that are all zero.
 ///
-/// Karmada's static weight division (`Dispenser.TakeByWeight`), which hands out the rest in the order of weight
-/// and has the remainder as a to-do; for equal weights both come to the same. Nothing is divided by weights that
-/// are all zero.
+/// Karmada's static weight division since 1.16 (`AllocateWebsterSeats`), where the last tie goes by name, up or down as
+/// the workload's uid has it.
 pub fn divide(replicas: u32, weights: &[u32]) -> Vec<u32> {
-    let sum: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
-    if sum == 0 {
-        return vec![0; weights.len()];
+    let mut shares = vec![0; weights.len()];
+    if weights.iter().all(|weight| *weight == 0) {
+        return shares;
     }
-    let exact = |weight: u32| u64::from(weight) * u64::from(replicas);
-    let mut shares: Vec<u32> = weights.iter().map(|weight| (exact(*weight) / sum) as u32).collect();
-    let rest = replicas - shares.iter().sum::<u32>();
-    let mut order: Vec<usize> = (0..weights.len()).collect();
-    order.sort_by_key(|index| std::cmp::Reverse((exact(weights[*index]) % sum, weights[*index])));
-    for index in order.into_iter().take(rest as usize) {
-        shares[index] += 1;
+    for _ in 0..replicas {
+        let next = (0..weights.len()).min_by(|&one, &other| {
+            let claim =
+                |of: usize, against: usize| u64::from(weights[of]) * (2 * u64::from(shares[against]) + 1);
+            claim(other, one).cmp(&claim(one, other)).then(shares[one].cmp(&shares[other]))
+        });
+        next.into_iter().for_each(|cluster| shares[cluster] += 1);
     }
     shares
 }
@@ -41,17 +41,18 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_goes_to_the_largest_remainder() {
-        // 10 by 1:2:4 is 1.43, 2.86 and 5.71.
+    fn each_replica_goes_where_the_weight_is_the_most_for_what_is_there() {
+        // In turn 4, 2, 4/3, 1, 4/5, 2/3, 4/7, 4/9, 2/5 and 4/11.
         assert_eq!(divide(10, &[1, 2, 4]), [1, 3, 6]);
-        // 3 by 3:1 is 2.25 and 0.75.
-        assert_eq!(divide(3, &[3, 1]), [2, 1]);
+        // The documentation of Karmada's static weights.
+        assert_eq!(divide(9, &[1, 3]), [2, 7]);
     }
 
     #[test]
-    fn equal_remainders_go_to_the_heavier_cluster() {
-        // 2 by 1:3 is 0.5 and 1.5.
-        assert_eq!(divide(2, &[1, 3]), [0, 2]);
+    fn where_it_is_the_same_the_cluster_with_fewer_gets_it() {
+        // 3, then 1 for either.
+        assert_eq!(divide(2, &[1, 3]), [1, 1]);
+        assert_eq!(divide(3, &[3, 1]), [2, 1]);
     }
 
     #[test]
