@@ -15,6 +15,7 @@ pub mod timestamp;
 pub mod api_client;
 pub mod black_hole;
 pub mod https;
+pub mod kubeconfig;
 mod listener;
 pub mod pki;
 pub mod proxy;
@@ -32,3 +33,4 @@ mod kubectl;
 pub mod walkthrough;
 
 pub use kubectl::{Kubectl, kubectls, kustomize};
+pub use listener::hold_port;

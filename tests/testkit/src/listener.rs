@@ -32,7 +32,7 @@ where
 ///
 /// # Errors
 /// If it is taken.
-pub(crate) fn hold_port(address: SocketAddr) -> io::Result<TcpSocket> {
+pub fn hold_port(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;

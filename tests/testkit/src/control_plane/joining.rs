@@ -8,7 +8,7 @@ use crate::member::{Access, Member};
 use crate::{base64, timestamp};
 
 /// Where Karmada keeps the members' credentials.
-pub(super) const CLUSTER_NAMESPACE: &str = "karmada-cluster";
+pub const CLUSTER_NAMESPACE: &str = "karmada-cluster";
 
 /// A member cluster to join.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -60,7 +60,7 @@ impl fmt::Debug for MemberSpec {
 
 impl MemberSpec {
     /// The Secrets and the Cluster, in the order in which they are made.
-    pub(super) fn objects(&self) -> Vec<Value> {
+    pub fn objects(&self) -> Vec<Value> {
         let impersonator = format!("{}-impersonator", self.name);
         let reference = |name: &str| json!({"namespace": CLUSTER_NAMESPACE, "name": name});
         let mut spec = json!({

@@ -9,7 +9,6 @@ mod access;
 mod aggregation;
 mod discovery;
 mod joining;
-mod kubeconfig;
 mod objects;
 mod openapi;
 mod reply;
@@ -42,14 +41,14 @@ use self::objects::watching::Switches;
 use self::request::Recorder;
 use crate::api_client::{ApiClient, Credentials};
 use crate::https::{self, HTTP_VERSIONS, Handler, Line, Server};
+use crate::kubeconfig;
 use crate::pki::{self, Authority, Identity};
 
 pub use self::access::ADAPTER_USER;
 pub use self::access::review::Review;
 pub use self::aggregation::availability::Availability;
 pub use self::aggregation::{BACKEND_NAMESPACE, BACKEND_SERVICE};
-use self::joining::CLUSTER_NAMESPACE;
-pub use self::joining::MemberSpec;
+pub use self::joining::{CLUSTER_NAMESPACE, MemberSpec};
 pub use self::request::Recorded;
 
 /// The APIServices of `custom.metrics.k8s.io`.

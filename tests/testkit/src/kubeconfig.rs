@@ -8,14 +8,17 @@ use crate::base64;
 use crate::pki::Identity;
 
 /// The name of a user's file.
-pub(super) fn file_name(user: &str, groups: &[&str]) -> String {
+pub(crate) fn file_name(user: &str, groups: &[&str]) -> String {
     let safe = |letter: char| if letter.is_ascii_alphanumeric() { letter } else { '-' };
     let names = [&[user], groups].concat().join("-");
     format!("{}.kubeconfig", names.chars().map(safe).collect::<String>())
 }
 
-/// Writes a kubeconfig for `user`.
-pub(super) fn write(
+/// Writes a kubeconfig for `user`, whose API server `authority` has signed the certificate of.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write(
     path: &Path,
     server: &str,
     authority: &str,
