@@ -6,7 +6,7 @@ ADAPTER ?= $(TARGET)/debug/karmada-metrics-adapter
 STATIC_TARGET ?= $(shell uname -m)-unknown-linux-musl
 STATIC_ADAPTER ?= $(abspath $(TARGET))/$(STATIC_TARGET)/release/karmada-metrics-adapter
 
-.PHONY: help run test contract lint docs static static-path static-test
+.PHONY: help run test e2e contract lint docs static static-path static-test
 
 help: ## List what can be made.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 - \2/p' $(MAKEFILE_LIST)
@@ -17,6 +17,10 @@ run: ## Build everything and play the FederatedHPA walkthrough, about two minute
 
 test: ## Run all tests.
 	$(CARGO) test --workspace
+
+e2e: ## Test the adapter between real kube-apiservers, Prometheus and autoscalers (CONTRIBUTING.md); NAMES='freezes' runs some.
+	$(CARGO) build --workspace --bins
+	$(TARGET)/debug/e2e --adapter $(ADAPTER) --logs $(TARGET)/e2e $(NAMES)
 
 contract: ## Ask the adapter what the reference was recorded to answer; REFERENCE=PATH asks that binary too.
 	REFERENCE=$(abspath $(REFERENCE)) $(CARGO) test --test it -- contract:: reference::

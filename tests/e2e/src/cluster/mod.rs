@@ -1,0 +1,297 @@
+//! One Kubernetes cluster of real processes: etcd, kube-apiserver and kube-controller-manager, with authorities of its
+//! own.
+
+mod service_account;
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{bail, ensure};
+use rcgen::KeyPair;
+use testkit::api_client::{ApiClient, Credentials};
+use testkit::pki::{Authority, Identity};
+use testkit::{hold_port, kubeconfig, kubectls};
+use tokio::net::TcpSocket;
+use tokio::time::sleep;
+
+use crate::api::{Api, until};
+use crate::process::Process;
+use crate::tools::Tools;
+
+/// How long an API server may take to be ready, on a machine that is busy with others that start.
+const READY: Duration = Duration::from_secs(180);
+/// How often it is looked whether it is.
+const LOOK: Duration = Duration::from_millis(200);
+/// How long an API server may take to read a file that has changed: it looks once a minute where it is not told.
+const RELOADED: Duration = Duration::from_secs(120);
+/// The one name that a front proxy's certificate may have.
+pub const FRONT_PROXY: &str = "front-proxy-client";
+/// Whose tokens a cluster's service accounts have.
+const ISSUER: &str = "https://kubernetes.default.svc";
+
+/// A running cluster.
+pub struct Cluster {
+    /// Its name; its programs are called `<name>-etcd` and so on.
+    pub name: String,
+    /// Its administrator.
+    pub api: Api,
+    /// Its storage.
+    pub etcd: Process,
+    /// Its API server.
+    pub api_server: Process,
+    /// Its controllers.
+    pub controllers: Process,
+    url: String,
+    directory: PathBuf,
+    kubeconfig: PathBuf,
+    authority: Authority,
+    service_accounts: KeyPair,
+    _ports: Vec<TcpSocket>,
+}
+
+impl Cluster {
+    /// Starts a cluster whose kube-controller-manager runs these controllers, and waits until its API server is ready.
+    /// Its files are kept in a directory of its own under `directory`.
+    ///
+    /// # Errors
+    /// If a program cannot be run, ends, or the API server is not ready within three minutes.
+    pub async fn start(
+        name: &str,
+        controllers: &[&str],
+        tools: &Tools,
+        directory: &Path,
+        logs: &Path,
+    ) -> anyhow::Result<Self> {
+        let directory = directory.join(name);
+        fs::create_dir_all(&directory)?;
+        let mut ports = Vec::new();
+        let mut port = || -> anyhow::Result<u16> {
+            ports.push(free_port()?);
+            Ok(ports[ports.len() - 1].local_addr()?.port())
+        };
+        let (clients, peers, secure) = (port()?, port()?, port()?);
+        let url = format!("https://127.0.0.1:{secure}");
+        let authority = Authority::new(&format!("{name}-ca"));
+        let service_accounts = KeyPair::generate()?;
+        let file = |name: &str| directory.join(name);
+        fs::write(file("ca.crt"), authority.pem())?;
+        fs::write(file("service-accounts.key"), service_accounts.serialize_pem())?;
+        fs::write(file("service-accounts.pub"), service_accounts.public_key_pem())?;
+        let serving = authority.server(&["127.0.0.1", "localhost", "kubernetes.default.svc"]);
+        write_identity(&directory, "serving", &serving)?;
+        write_front_proxy(&directory, &Authority::new(&format!("{name}-front-proxy-ca")))?;
+        let admin = authority.client("admin", &["system:masters"]);
+        write_identity(&directory, "admin", &admin)?;
+        let kubeconfig = file("admin.kubeconfig");
+        kubeconfig::write(&kubeconfig, &url, &authority.pem(), "admin", &admin)?;
+
+        let program = |part: &str| format!("{name}-{part}");
+        let etcd =
+            Process::start(program("etcd"), &tools.etcd, etcd_flags(&directory, clients, peers), logs)?;
+        let flags = api_server_flags(&directory, clients, secure);
+        let mut api_server = Process::start(program("kube-apiserver"), &tools.kube_apiserver, flags, logs)?;
+        let credentials = Credentials::Certificate(&admin);
+        let client = ApiClient::new(&url, &authority.pem(), credentials)?;
+        let api = Api::new(client, kubectls(&kubeconfig), &directory);
+        ready(&api, &mut api_server).await?;
+        let flags = controller_flags(&directory, &kubeconfig, controllers);
+        let program = program("kube-controller-manager");
+        let controllers = Process::start(program, &tools.kube_controller_manager, flags, logs)?;
+        Ok(Self {
+            name: name.to_owned(),
+            api,
+            etcd,
+            api_server,
+            controllers,
+            url,
+            directory,
+            kubeconfig,
+            authority,
+            service_accounts,
+            _ports: ports,
+        })
+    }
+
+    /// Waits until its API server is ready, as after a restart.
+    ///
+    /// # Errors
+    /// If it ends, or is not ready within three minutes.
+    pub async fn ready(&mut self) -> anyhow::Result<()> {
+        ready(&self.api, &mut self.api_server).await
+    }
+
+    /// Says whether all of it still runs.
+    ///
+    /// # Errors
+    /// If a program has ended.
+    pub fn check(&mut self) -> anyhow::Result<()> {
+        self.etcd.check()?;
+        self.api_server.check()?;
+        self.controllers.check()
+    }
+
+    /// Where its API server is.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The authority of its certificates.
+    pub fn ca_pem(&self) -> String {
+        self.authority.pem()
+    }
+
+    /// A certificate for a server in this cluster.
+    pub fn serving_identity(&self, names: &[&str]) -> Identity {
+        self.authority.server(names)
+    }
+
+    /// A kubeconfig that may do everything.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// The administrator's certificate.
+    ///
+    /// # Errors
+    /// If its files cannot be read.
+    pub fn admin(&self) -> anyhow::Result<Identity> {
+        read_identity(&self.directory, "admin")
+    }
+
+    /// The certificate that its API server has as front proxy.
+    ///
+    /// # Errors
+    /// If its files cannot be read.
+    pub fn front_proxy(&self) -> anyhow::Result<Identity> {
+        read_identity(&self.directory, "front-proxy")
+    }
+
+    /// Where files that belong to the cluster are.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Adds the authority of another front proxy to those that the API server believes, without a restart, as one does
+    /// before the proxy's certificate changes.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn announce_front_proxy(&self, next: &Authority) -> anyhow::Result<()> {
+        let file = self.directory.join("front-proxy-ca.crt");
+        let both = fs::read_to_string(&file)? + &next.pem();
+        Ok(fs::write(file, both)?)
+    }
+
+    /// Gives the API server another certificate as front proxy, lets it believe its authority alone, and waits until it has both.
+    ///
+    /// # Errors
+    /// If the files cannot be written, or it takes longer than two minutes.
+    pub async fn change_front_proxy(&self, next: &Authority) -> anyhow::Result<()> {
+        let loaded = || self.api_server.says(&["Loaded a new cert/key pair", "aggregator-proxy-cert"]);
+        let before = loaded();
+        write_front_proxy(&self.directory, next)?;
+        until("kube-apiserver loads its certificate as front proxy", RELOADED, async || {
+            ensure!(loaded() > before, "it has not");
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// Takes a free port of 127.0.0.1, which nobody else is given while the result lives.
+///
+/// # Errors
+/// If there is none.
+pub fn free_port() -> anyhow::Result<TcpSocket> {
+    Ok(hold_port(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?)
+}
+
+async fn ready(api: &Api, api_server: &mut Process) -> anyhow::Result<()> {
+    let began = Instant::now();
+    loop {
+        api_server.check()?;
+        match api.answer("/readyz").await {
+            Ok(answer) if answer.status.is_success() => return Ok(()),
+            _ if began.elapsed() > READY => {
+                bail!("{} is not ready after {READY:?}\n{}", api_server.name(), api_server.tail());
+            }
+            _ => sleep(LOOK).await,
+        }
+    }
+}
+
+fn etcd_flags(directory: &Path, clients: u16, peers: u16) -> Vec<String> {
+    let data = directory.join("etcd");
+    let (clients, peers) = (format!("http://127.0.0.1:{clients}"), format!("http://127.0.0.1:{peers}"));
+    vec![
+        format!("--data-dir={}", data.display()),
+        format!("--listen-client-urls={clients}"),
+        format!("--advertise-client-urls={clients}"),
+        format!("--listen-peer-urls={peers}"),
+        format!("--initial-advertise-peer-urls={peers}"),
+        format!("--initial-cluster=default={peers}"),
+    ]
+}
+
+fn api_server_flags(directory: &Path, etcd: u16, port: u16) -> Vec<String> {
+    let file = |flag: &str, name: &str| format!("--{flag}={}", directory.join(name).display());
+    vec![
+        format!("--etcd-servers=http://127.0.0.1:{etcd}"),
+        "--bind-address=127.0.0.1".to_owned(),
+        "--advertise-address=127.0.0.1".to_owned(),
+        "--endpoint-reconciler-type=none".to_owned(),
+        format!("--secure-port={port}"),
+        file("tls-cert-file", "serving.crt"),
+        file("tls-private-key-file", "serving.key"),
+        file("client-ca-file", "ca.crt"),
+        file("requestheader-client-ca-file", "front-proxy-ca.crt"),
+        file("proxy-client-cert-file", "front-proxy.crt"),
+        file("proxy-client-key-file", "front-proxy.key"),
+        format!("--requestheader-allowed-names={FRONT_PROXY}"),
+        "--requestheader-username-headers=X-Remote-User".to_owned(),
+        "--requestheader-group-headers=X-Remote-Group".to_owned(),
+        "--requestheader-extra-headers-prefix=X-Remote-Extra-".to_owned(),
+        format!("--service-account-issuer={ISSUER}"),
+        file("service-account-key-file", "service-accounts.pub"),
+        file("service-account-signing-key-file", "service-accounts.key"),
+        "--service-cluster-ip-range=10.96.0.0/24".to_owned(),
+        "--authorization-mode=RBAC".to_owned(),
+        "--v=2".to_owned(),
+        // Pods here have no use for the tokens that it would give to each.
+        "--disable-admission-plugins=ServiceAccount".to_owned(),
+    ]
+}
+
+fn controller_flags(directory: &Path, kubeconfig: &Path, controllers: &[&str]) -> Vec<String> {
+    let file = |flag: &str, name: &str| format!("--{flag}={}", directory.join(name).display());
+    vec![
+        format!("--kubeconfig={}", kubeconfig.display()),
+        format!("--controllers={}", controllers.join(",")),
+        "--leader-elect=false".to_owned(),
+        "--secure-port=0".to_owned(),
+        file("service-account-private-key-file", "service-accounts.key"),
+        file("root-ca-file", "ca.crt"),
+        "--horizontal-pod-autoscaler-sync-period=2s".to_owned(),
+    ]
+}
+
+/// Writes `<name>.crt` and `<name>.key`.
+fn write_identity(directory: &Path, name: &str, identity: &Identity) -> anyhow::Result<()> {
+    fs::write(directory.join(format!("{name}.crt")), &identity.certificate)?;
+    fs::write(directory.join(format!("{name}.key")), &identity.key)?;
+    Ok(())
+}
+
+/// Reads what [`write_identity`] has written.
+fn read_identity(directory: &Path, name: &str) -> anyhow::Result<Identity> {
+    let read = |extension: &str| fs::read_to_string(directory.join(format!("{name}.{extension}")));
+    Ok(Identity { certificate: read("crt")?, key: read("key")? })
+}
+
+/// Writes the authority of the front proxy's certificates and a new certificate of it.
+fn write_front_proxy(directory: &Path, authority: &Authority) -> anyhow::Result<()> {
+    fs::write(directory.join("front-proxy-ca.crt"), authority.pem())?;
+    write_identity(directory, "front-proxy", &authority.client(FRONT_PROXY, &[]))
+}

@@ -1,0 +1,140 @@
+//! `e2e`: the adapter between a real control plane and real members, and their faults.
+//!
+//! Everything is a process on loopback; `CONTRIBUTING.md` says what has to be installed.
+
+mod api;
+mod balancer;
+mod cluster;
+mod karmada;
+mod member;
+mod process;
+mod scaling;
+mod stage;
+mod tests;
+mod tools;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, ensure};
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::member::replica;
+use crate::stage::Stage;
+use crate::tests::{TESTS, Test};
+use crate::tools::Tools;
+
+/// Tests the adapter between real kube-apiservers, Prometheus and scaling controllers, all processes on loopback.
+#[derive(Parser)]
+#[command(name = "e2e", version)]
+struct Options {
+    /// The adapter's binary.
+    #[arg(long, value_name = "PATH")]
+    adapter: PathBuf,
+    /// The folder for the logs of all processes; what is in it is deleted.
+    #[arg(long, value_name = "PATH")]
+    logs: PathBuf,
+    /// Print the tests' names and do nothing.
+    #[arg(long)]
+    list: bool,
+    /// Run only tests whose names contain one of these.
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let outcome = if std::env::args().nth(1).as_deref() == Some(replica::ARGUMENT) {
+        replica::serve().await.map(|()| true)
+    } else {
+        let options = Options::parse();
+        match interrupted() {
+            // What is interrupted is dropped, and everything that it has started with it.
+            Ok(interrupted) => tokio::select! {
+                outcome = run(&options) => outcome,
+                code = interrupted => {
+                    eprintln!("e2e: interrupted; everything has ended, the logs stay in {}", options.logs.display());
+                    return code;
+                }
+            },
+            Err(error) => Err(error.into()),
+        }
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("e2e: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints a step.
+fn say(step: &str) {
+    println!("    {step}");
+}
+
+/// Sets the stage, runs the tests and says whether all have passed.
+async fn run(options: &Options) -> anyhow::Result<bool> {
+    let chosen = |test: &&Test| {
+        options.names.is_empty() || options.names.iter().any(|name| test.name.contains(name.as_str()))
+    };
+    let tests: Vec<&Test> = TESTS.iter().filter(chosen).collect();
+    ensure!(!tests.is_empty(), "no test has such a name; --list prints them all");
+    if options.list {
+        tests.iter().for_each(|test| println!("{}", test.name));
+        return Ok(true);
+    }
+    let began = Instant::now();
+    let logs = empty_folder(&options.logs)?;
+    println!("==> the stage; the logs of all processes: {}", logs.display());
+    let tools = Tools::find(&logs).await?;
+    let mut stage = Stage::set(&tools, &options.adapter, &logs).await?;
+    say(&format!("everything runs after {} s", began.elapsed().as_secs()));
+    let mut failed = Vec::new();
+    for test in &tests {
+        println!("==> {}", test.name);
+        let began = Instant::now();
+        let result = (test.run)(&mut stage).await;
+        let seconds = began.elapsed().as_secs();
+        match result {
+            Ok(()) => println!("ok  {} ({seconds} s)", test.name),
+            Err(error) => {
+                println!("FAILED {} ({seconds} s): {error:#}", test.name);
+                failed.push(test.name);
+            }
+        }
+        stage.heal().await.context("the stage cannot be mended")?;
+    }
+    let (passed, minutes) = (tests.len() - failed.len(), began.elapsed().as_secs_f64() / 60.0);
+    println!("\n{passed} passed, {} failed, {minutes:.1} minutes; logs: {}", failed.len(), logs.display());
+    failed.iter().for_each(|name| println!("failed: {name}"));
+    Ok(failed.is_empty())
+}
+
+/// A folder without anything in it.
+fn empty_folder(path: &Path) -> anyhow::Result<PathBuf> {
+    if path.exists() {
+        fs::remove_dir_all(path).with_context(|| format!("cannot empty {}", path.display()))?;
+    }
+    fs::create_dir_all(path)?;
+    Ok(path.canonicalize()?)
+}
+
+/// Waits for Ctrl-C or a request to end, from now on, and gives the exit code that a shell expects of it.
+fn interrupted() -> io::Result<impl Future<Output = ExitCode>> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let mut hangup = signal(SignalKind::hangup())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => ExitCode::from(130),
+            _ = terminate.recv() => ExitCode::from(143),
+            _ = hangup.recv() => ExitCode::from(129),
+        }
+    })
+}

@@ -1,0 +1,61 @@
+//! The control plane's own programs end and come back.
+
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use tokio::time::sleep;
+
+use crate::say;
+use crate::stage::{MEMBERS, Stage, TUTORIAL};
+
+/// How long a program is away.
+const AWAY: Duration = Duration::from_secs(8);
+/// How often the adapter is asked meanwhile.
+const PAUSE: Duration = Duration::from_millis(500);
+
+pub async fn the_control_planes_api_server_restarts(stage: &mut Stage) -> anyhow::Result<()> {
+    stage.steady().await?;
+    say("ending kube-apiserver");
+    stage.plane.cluster.api_server.end().await?;
+    ask_the_adapter_itself(stage).await?;
+    say("starting it again");
+    stage.plane.cluster.api_server.start_again()?;
+    recover(stage).await
+}
+
+pub async fn the_control_planes_etcd_restarts(stage: &mut Stage) -> anyhow::Result<()> {
+    stage.steady().await?;
+    say("ending etcd");
+    stage.plane.cluster.etcd.end().await?;
+    ask_the_adapter_itself(stage).await?;
+    say("starting it again");
+    stage.plane.cluster.etcd.start_again()?;
+    recover(stage).await
+}
+
+/// Asks the adapter without the control plane, as somebody whom it needs nobody to ask about.
+async fn ask_the_adapter_itself(stage: &Stage) -> anyhow::Result<()> {
+    let client = stage.adapter_client(&stage.plane.cluster.admin()?)?;
+    let began = Instant::now();
+    let mut queries = 0;
+    while began.elapsed() < AWAY {
+        let answer = client.get(TUTORIAL).await?;
+        let text = String::from_utf8_lossy(&answer.body);
+        ensure!(answer.status.is_success(), "{}: {text}", answer.status);
+        ensure!(MEMBERS.iter().all(|member| text.contains(member)), "a member is missing: {text}");
+        queries += 1;
+        sleep(PAUSE).await;
+    }
+    say(&format!("meanwhile the adapter itself has answered {queries} queries"));
+    Ok(())
+}
+
+/// Waits until all is as it was.
+async fn recover(stage: &mut Stage) -> anyhow::Result<()> {
+    let began = Instant::now();
+    stage.plane.cluster.ready().await?;
+    stage.plane.available().await?;
+    stage.until_answered(&MEMBERS).await?;
+    say(&format!("all APIs are available and complete after {:.1?}", began.elapsed()));
+    stage.held().await
+}

@@ -1,0 +1,49 @@
+//! The walkthrough: out under load and back in.
+
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+
+use crate::say;
+use crate::stage::Stage;
+
+/// The fewest and the most replicas.
+const LIMITS: (i32, i32) = (1, 10);
+/// Requests a second that are worth more than the most replicas, for each autoscaler.
+const LOAD: f64 = 60.0;
+/// The windows of all autoscalers are over long before.
+const LIMIT: Duration = Duration::from_secs(240);
+
+pub async fn each_autoscaler_scales_from_one_to_ten_and_back(stage: &mut Stage) -> anyhow::Result<()> {
+    stage.scaling.stabilize(&stage.plane, None).await?;
+    stage.scaling.federate(&stage.plane, &stage.members, true).await?;
+    stage.scaling.load(0.0);
+    say("no load: waiting for 1 replica of each application");
+    replicas(stage, LIMITS.0).await?;
+    stage.scaling.load(LOAD);
+    say(&format!("{LOAD} requests a second to each application: waiting for 10 replicas"));
+    replicas(stage, LIMITS.1).await?;
+    stage.scaling.load(0.0);
+    say("no load: waiting for 1 replica again");
+    replicas(stage, LIMITS.0).await
+}
+
+/// Waits until each autoscaler wants so many replicas, or has.
+async fn replicas(stage: &mut Stage, wanted: i32) -> anyhow::Result<()> {
+    let began = Instant::now();
+    let mut reached: Vec<&str> = Vec::new();
+    loop {
+        stage.check()?;
+        let found = stage.scaling.wanted(&stage.plane).await?;
+        for (autoscaler, _) in found.iter().filter(|(_, replicas)| *replicas == wanted) {
+            if !reached.contains(autoscaler) {
+                say(&format!("{autoscaler}: {wanted}, after {} s", began.elapsed().as_secs()));
+                reached.push(autoscaler);
+            }
+        }
+        if reached.len() == found.len() {
+            return Ok(());
+        }
+        ensure!(began.elapsed() < LIMIT, "not {wanted} replicas after {LIMIT:?}: {found:?}");
+    }
+}

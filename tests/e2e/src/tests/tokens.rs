@@ -1,0 +1,37 @@
+//! A member's token comes to its end and is rotated.
+
+use std::time::Duration;
+
+use anyhow::Context;
+
+use crate::api::until;
+use crate::karmada::availability::AvailabilityWatch;
+use crate::say;
+use crate::stage::{MEMBERS, Stage};
+
+/// How long the token is good, in seconds, and how much longer kube-apiserver takes it: for clocks that differ.
+const LASTS: i64 = 15;
+const LEEWAY: i64 = 60;
+/// Until its end is noticed: kube-apiserver remembers for 10 s that a token was good.
+const NOTICED: Duration = Duration::from_secs(90);
+
+pub async fn a_token_expires_and_another_is_requested(stage: &mut Stage) -> anyhow::Result<()> {
+    stage.steady().await?;
+    let availability = AvailabilityWatch::start(&stage.plane);
+    let member = &stage.members[1];
+    say(&format!("a token that is good for {LASTS} s"));
+    let token = member.cluster.shorten(&member.token().await?, LASTS - LEEWAY)?;
+    stage.plane.change_token(MEMBERS[1], &token).await?;
+    let warning = until("a warning that names the member", NOTICED, async || {
+        let warnings = stage.query().await?.warnings();
+        let ours = warnings.into_iter().find(|warning| warning.contains(MEMBERS[1]));
+        ours.context("no answer says that the member refuses its token")
+    });
+    say(&format!("it has expired: {}", warning.await?));
+    say("another by TokenRequest");
+    let token = stage.members[1].token().await?;
+    stage.plane.change_token(MEMBERS[1], &token).await?;
+    stage.until_answered(&MEMBERS).await?;
+    stage.held().await?;
+    availability.held().await
+}

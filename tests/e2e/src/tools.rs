@@ -1,0 +1,212 @@
+//! The programs that stand beside the adapter: where each comes from, and what to install where it is missing.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use aws_lc_rs::digest;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
+use tokio::time::interval;
+
+use crate::say;
+
+/// Names a directory with ready-made binaries, as setup-envtest downloads them.
+const ASSETS: &str = "KUBEBUILDER_ASSETS";
+/// Names a binary of prometheus-adapter.
+const PROMETHEUS_ADAPTER: &str = "PROMETHEUS_ADAPTER";
+/// Names a binary of karmada-controller-manager.
+const KARMADA_CONTROLLER_MANAGER: &str = "KARMADA_CONTROLLER_MANAGER";
+/// What of Kubernetes Go builds.
+const KUBE_APISERVER: &str = "k8s.io/kubernetes/cmd/kube-apiserver";
+const KUBE_CONTROLLER_MANAGER: &str = "k8s.io/kubernetes/cmd/kube-controller-manager";
+/// The Go module with their pins.
+const KUBERNETES: &str = ".";
+/// The Go module of our adapter for members, whose libraries are newer than Kubernetes' own.
+const MEMBER_ADAPTER: &str = "member-adapter";
+/// What a release of Kubernetes takes for its version.
+const VERSION_VARIABLE: &str = "k8s.io/component-base/version.gitVersion";
+/// How often a build that takes minutes says that it goes on.
+const PROGRESS: Duration = Duration::from_secs(20);
+
+/// Where each program is.
+pub struct Tools {
+    /// etcd.
+    pub etcd: PathBuf,
+    /// Prometheus.
+    pub prometheus: PathBuf,
+    /// kube-apiserver.
+    pub kube_apiserver: PathBuf,
+    /// kube-controller-manager.
+    pub kube_controller_manager: PathBuf,
+    /// What serves the metrics of a member.
+    pub member_adapter: MemberAdapter,
+    /// karmada-controller-manager, where it is named.
+    pub karmada_controller_manager: Option<PathBuf>,
+}
+
+/// What serves the metrics of a member from its Prometheus.
+pub enum MemberAdapter {
+    /// The real prometheus-adapter.
+    Prometheus(PathBuf),
+    /// Ours, on the library that it is built on.
+    Own(PathBuf),
+}
+
+impl Tools {
+    /// Finds all programs, and builds those that are built.
+    ///
+    /// # Errors
+    /// If one is missing: all that have to be installed are named at once. If a build fails.
+    pub async fn find(logs: &Path) -> anyhow::Result<Self> {
+        let mut missing = Vec::new();
+        let mut need = |program: &str, variable: &str, package: &str| {
+            let named = || env::var_os(variable).map(PathBuf::from);
+            let found = asset(program).or_else(named).or_else(|| on_path(program));
+            if found.is_none() {
+                missing.push(format!(
+                    "{program} is not on PATH: install Debian's package {package}, or let {variable} name its binary"
+                ));
+            }
+            found.unwrap_or_default()
+        };
+        let etcd = need("etcd", "ETCD", "etcd-server");
+        let prometheus = need("prometheus", "PROMETHEUS", "prometheus");
+        if on_path("kubectl").is_none() {
+            missing.push("kubectl is not on PATH: install Debian's package kubernetes-client".to_owned());
+        }
+        let (apiserver, controllers) = (asset("kube-apiserver"), asset("kube-controller-manager"));
+        let adapter = env::var_os(PROMETHEUS_ADAPTER).map(PathBuf::from);
+        let mut kubernetes = Vec::new();
+        kubernetes.extend(apiserver.is_none().then_some(KUBE_APISERVER));
+        kubernetes.extend(controllers.is_none().then_some(KUBE_CONTROLLER_MANAGER));
+        if (!kubernetes.is_empty() || adapter.is_none()) && on_path("go").is_none() {
+            missing.push(format!(
+                "go is not on PATH, and kube-apiserver, kube-controller-manager and an adapter for the members are built \
+                 with it: install Go 1.26 or later, or let {ASSETS} name a directory with the first two and \
+                 {PROMETHEUS_ADAPTER} a prometheus-adapter"
+            ));
+        }
+        ensure!(missing.is_empty(), "{}", missing.join("\n"));
+        let built =
+            if kubernetes.is_empty() { PathBuf::new() } else { build(KUBERNETES, &kubernetes, logs).await? };
+        Ok(Self {
+            etcd,
+            prometheus,
+            kube_apiserver: apiserver.unwrap_or_else(|| built.join("kube-apiserver")),
+            kube_controller_manager: controllers.unwrap_or_else(|| built.join("kube-controller-manager")),
+            member_adapter: match adapter {
+                Some(binary) => MemberAdapter::Prometheus(binary),
+                None => MemberAdapter::Own(build(MEMBER_ADAPTER, &["."], logs).await?.join("member-adapter")),
+            },
+            karmada_controller_manager: env::var_os(KARMADA_CONTROLLER_MANAGER).map(PathBuf::from),
+        })
+    }
+}
+
+/// Builds packages of one of our Go modules where they have not been built with these pins before, and returns the directory with
+/// the binaries.
+async fn build(module: &str, packages: &[&str], logs: &Path) -> anyhow::Result<PathBuf> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(module);
+    let name = directory.canonicalize()?;
+    let name = name.file_name().context("a module is in a directory")?.to_string_lossy().into_owned();
+    let all = cache()?.join("go").join(&name);
+    let built = all.join(key(&directory, packages)?);
+    if built.is_dir() {
+        return Ok(built);
+    }
+    say(&format!("building {} with Go; it takes some minutes, once", packages.join(" and ")));
+    let partial = built.with_extension("partial");
+    fs::create_dir_all(&partial)?;
+    let log = logs.join(format!("go-build-{name}.log"));
+    let pins = fs::read_to_string(directory.join("go.mod"))?;
+    let release = pins.lines().find_map(|line| line.trim().strip_prefix("k8s.io/kubernetes "));
+    let version = release.and_then(|line| line.split(' ').next());
+    let version = version.map(|version| format!(" -X {VERSION_VARIABLE}={version}")).unwrap_or_default();
+    let mut command = Command::new("go");
+    command
+        .current_dir(&directory)
+        .env("CGO_ENABLED", "0")
+        .args(["build", "-v", "-trimpath", "-ldflags"])
+        .arg(format!("-s -w{version}"))
+        .arg("-o")
+        .arg(&partial)
+        .args(packages);
+    run(&mut command, &log)
+        .await
+        .with_context(|| format!("cannot build with Go; its output: {}", log.display()))?;
+    // What was built with other pins is of no use any more.
+    for old in fs::read_dir(&all)?.flatten().filter(|entry| entry.path() != partial) {
+        let _ = fs::remove_dir_all(old.path());
+    }
+    fs::rename(&partial, &built)?;
+    Ok(built)
+}
+
+/// Runs a command whose stderr goes to `log`, and says now and then how many lines that are.
+async fn run(command: &mut Command, log: &Path) -> anyhow::Result<()> {
+    let began = Instant::now();
+    let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true).spawn()?;
+    let mut lines = BufReader::new(child.stderr.take().context("its stderr is a pipe")?).lines();
+    let (mut text, mut count) = (String::new(), 0);
+    let mut ticks = interval(PROGRESS);
+    ticks.tick().await;
+    loop {
+        tokio::select! {
+            line = lines.next_line() => match line? {
+                Some(line) => {
+                    text.push_str(&line);
+                    text.push('\n');
+                    count += 1;
+                }
+                None => break,
+            },
+            _ = ticks.tick() => say(&format!("… {count} packages in {} s", began.elapsed().as_secs())),
+        }
+    }
+    fs::write(log, &text)?;
+    let status = child.wait().await?;
+    if !status.success() {
+        let end: Vec<&str> = text.lines().rev().take(10).collect();
+        bail!("{status}: {}", end.into_iter().rev().collect::<Vec<_>>().join("\n"));
+    }
+    Ok(())
+}
+
+/// What the binaries depend on, as the name of a directory: the pins, our own sources and Go.
+fn key(module: &Path, packages: &[&str]) -> anyhow::Result<String> {
+    let entries = fs::read_dir(module)?.collect::<Result<Vec<_>, _>>()?;
+    let mut files: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).collect();
+    files.retain(|file| {
+        file.extension().is_some_and(|extension| ["go", "mod", "sum"].iter().any(|known| extension == *known))
+    });
+    files.sort();
+    let mut context = digest::Context::new(&digest::SHA256);
+    for file in files {
+        context.update(&fs::read(file)?);
+    }
+    let go = std::process::Command::new("go").arg("version").output().context("cannot run go")?;
+    context.update(&go.stdout);
+    context.update(packages.join(" ").as_bytes());
+    let digest = context.finish();
+    Ok(digest.as_ref()[..8].iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn cache() -> anyhow::Result<PathBuf> {
+    let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);
+    Ok(cache.context("neither XDG_CACHE_HOME nor HOME is set")?.join("karmada-metrics-adapter"))
+}
+
+fn asset(program: &str) -> Option<PathBuf> {
+    let file = PathBuf::from(env::var_os(ASSETS)?).join(program);
+    file.is_file().then_some(file)
+}
+
+fn on_path(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path).map(|directory| directory.join(program)).find(|file| file.is_file())
+}
