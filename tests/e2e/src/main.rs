@@ -33,10 +33,10 @@ use crate::tools::Tools;
 #[command(name = "e2e", version)]
 struct Options {
     /// The adapter's binary.
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", default_value = "target/debug/karmada-metrics-adapter")]
     adapter: PathBuf,
     /// The folder for the logs of all processes; what is in it is deleted.
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", default_value = "target/e2e")]
     logs: PathBuf,
     /// Print the tests' names and do nothing.
     #[arg(long)]

@@ -15,7 +15,7 @@ use crate::cluster::free_port;
 use crate::karmada::ControlPlane;
 use crate::member::Member;
 use crate::say;
-use crate::scaling::{APPLICATIONS, Scaling};
+use crate::scaling::{APPLICATIONS, Scaling, WINDOW};
 use crate::tools::Tools;
 
 /// The members.
@@ -32,9 +32,6 @@ const LOOK: Duration = Duration::from_millis(200);
 const STEADY_LOAD: f64 = 18.5;
 /// The replicas that all autoscalers hold under that load.
 pub const STEADY: i32 = 4;
-
-/// Longer than any fault.
-const FAULT: Duration = Duration::from_secs(120);
 
 /// A control plane, its members, the adapter between them, and applications under load.
 pub struct Stage {
@@ -141,7 +138,7 @@ impl Stage {
     /// # Errors
     /// If that is not so within three minutes.
     pub async fn steady(&mut self) -> anyhow::Result<()> {
-        self.scaling.stabilize(&self.plane, None).await?;
+        self.scaling.stabilize(&self.plane, WINDOW).await?;
         self.scaling.load(STEADY_LOAD);
         self.scaling.federate(&self.plane, &self.members, false).await?;
         say(&format!(
@@ -155,8 +152,6 @@ impl Stage {
             held = if wanted.iter().all(|(_, wanted)| *wanted == STEADY) { held + 1 } else { 0 };
             ensure!(began.elapsed() < SETTLED, "not {STEADY} replicas after {SETTLED:?}: {wanted:?}");
         }
-        // What is left out for as long as a fault lasts does not scale anything down.
-        self.scaling.stabilize(&self.plane, Some(FAULT)).await?;
         self.until_answered(&MEMBERS).await
     }
 

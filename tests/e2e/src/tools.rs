@@ -130,7 +130,7 @@ async fn build(module: &str, packages: &[&str], logs: &Path) -> anyhow::Result<P
     command
         .current_dir(&directory)
         .env("CGO_ENABLED", "0")
-        .args(["build", "-v", "-trimpath", "-ldflags"])
+        .args(["build", "-v", "-buildvcs=false", "-trimpath", "-ldflags"])
         .arg(format!("-s -w{version}"))
         .arg("-o")
         .arg(&partial)

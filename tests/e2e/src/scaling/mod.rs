@@ -36,7 +36,9 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// What a replica should have, in requests a second; the tutorial's own number is smaller.
 const AVERAGE: u32 = 5;
 /// How long each autoscaler waits before it scales down.
-const WINDOW: Duration = Duration::from_secs(10);
+pub const WINDOW: Duration = Duration::from_secs(10);
+/// Where the HorizontalPodAutoscaler is.
+const HORIZONTAL: &str = "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers/web";
 
 /// The applications of a fleet under load and under their autoscalers.
 pub struct Scaling {
@@ -52,8 +54,6 @@ pub struct Scaling {
 /// What scales a template in the control plane.
 struct Autoscaler {
     name: &'static str,
-    /// Its object in the control plane.
-    object: String,
     /// The template.
     deployment: String,
     _propagation: Propagation,
@@ -76,15 +76,13 @@ impl Scaling {
             member.cluster.api.apply("applications", objects.as_flattened()).await?;
         }
         let apis: Vec<_> = members.iter().map(|member| &member.cluster.api).collect();
-        let autoscaler = |name, object: &str, application| Autoscaler {
+        let autoscaler = |name, application| Autoscaler {
             name,
-            object: object.to_owned() + application,
             deployment: deployment_path(application),
             _propagation: Propagation::start(api, &apis, application),
         };
         api.apply("applications", &[deployment(WEB, 1), service(WEB), horizontal()]).await?;
-        let object = "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers/";
-        let mut autoscalers = vec![autoscaler("HorizontalPodAutoscaler", object, WEB)];
+        let mut autoscalers = vec![autoscaler("HorizontalPodAutoscaler", WEB)];
         let mut controllers = None;
         if let Some(binary) = &tools.karmada_controller_manager {
             controllers = Some(karmada::start(plane, binary, logs).await?);
@@ -93,8 +91,7 @@ impl Scaling {
             let names: Vec<_> = members.iter().map(|member| member.cluster.name.as_str()).collect();
             let [binding, autoscaling] = karmada::objects(SHOP, &names, AVERAGE, WINDOW);
             api.apply("karmada-applications", &[template, service(SHOP), binding, autoscaling]).await?;
-            let object = "/apis/autoscaling.karmada.io/v1alpha1/namespaces/default/federatedhpas/";
-            autoscalers.push(autoscaler("Karmada's FederatedHPA", object, SHOP));
+            autoscalers.push(autoscaler("Karmada's FederatedHPA", SHOP));
         }
         let load = |application: &&str| -> anyhow::Result<LoadGenerator> {
             let endpoints = members.iter().map(|member| member.endpoints(application));
@@ -126,16 +123,13 @@ impl Scaling {
         Ok(())
     }
 
-    /// Lets the other autoscalers wait for so long before they scale down; 10 s unless told.
+    /// Lets the HorizontalPodAutoscaler wait for so long before it scales down.
     ///
     /// # Errors
     /// If the API server refuses that.
-    pub async fn stabilize(&self, plane: &ControlPlane, window: Option<Duration>) -> anyhow::Result<()> {
-        let seconds = window.unwrap_or(WINDOW).as_secs();
-        let patch = json!({"spec": {"behavior": {"scaleDown": {"stabilizationWindowSeconds": seconds}}}});
-        for autoscaler in &self.autoscalers {
-            plane.cluster.api.patch(&autoscaler.object, &patch).await?;
-        }
+    pub async fn stabilize(&self, plane: &ControlPlane, window: Duration) -> anyhow::Result<()> {
+        let behavior = json!({"scaleDown": {"stabilizationWindowSeconds": window.as_secs()}});
+        plane.cluster.api.patch(HORIZONTAL, &json!({"spec": {"behavior": behavior}})).await?;
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use crate::stage::{MEMBERS, Stage};
 
 /// The member that falls ill.
 const ILL: usize = 1;
-/// How long a fault lasts: longer than any deadline on the way.
+/// How long a fault lasts: longer than any deadline on the way, and than autoscalers wait before they scale down.
 const LASTS: Duration = Duration::from_secs(20);
 /// How long a query may take: the adapter's deadline for a member is 5 s; the rest is what this machine needs.
 const SLOWEST: Duration = Duration::from_secs(7);
@@ -65,6 +65,10 @@ async fn endure(
     missing: Missing,
 ) -> anyhow::Result<()> {
     stage.steady().await?;
+    if missing == Missing::LeftOut {
+        // It knows of no clusters: what is left out looks idle to it. By default it waits five minutes.
+        stage.scaling.stabilize(&stage.plane, 6 * LASTS).await?;
+    }
     let availability = AvailabilityWatch::start(&stage.plane);
     let ill = process(&mut stage.members[ILL]);
     match fault {

@@ -47,7 +47,7 @@ pub async fn one_of_two_replicas_is_killed_and_the_other_takes_over(stage: &mut 
     let (_, lost) = load.counts();
     sleep(WHILE).await;
     let (answered, failed) = load.counts();
-    say(&format!("{answered} queries were answered, {failed} failed"));
+    say(&format!("{answered} queries were answered, {failed} failed: {}", load.last_failure()));
     ensure!(lost <= CLIENTS, "more than was under way failed: {lost}, {}", load.last_failure());
     ensure!(failed == lost, "queries failed long after: {}", load.last_failure());
     stage.until_answered(&MEMBERS).await?;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 
 use crate::say;
+use crate::scaling::WINDOW;
 use crate::stage::Stage;
 
 /// The fewest and the most replicas.
@@ -15,7 +16,7 @@ const LOAD: f64 = 60.0;
 const LIMIT: Duration = Duration::from_secs(240);
 
 pub async fn each_autoscaler_scales_from_one_to_ten_and_back(stage: &mut Stage) -> anyhow::Result<()> {
-    stage.scaling.stabilize(&stage.plane, None).await?;
+    stage.scaling.stabilize(&stage.plane, WINDOW).await?;
     stage.scaling.federate(&stage.plane, &stage.members, true).await?;
     stage.scaling.load(0.0);
     say("no load: waiting for 1 replica of each application");
