@@ -9,7 +9,7 @@ STATIC_ADAPTER ?= $(abspath $(TARGET))/$(STATIC_TARGET)/release/karmada-metrics-
 .PHONY: help run test e2e contract lint docs static static-path static-test
 
 help: ## List what can be made.
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 - \2/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1 - \2/p' $(MAKEFILE_LIST)
 
 run: ## Build everything and play the FederatedHPA walkthrough, about two minutes; HOLD=1 keeps it up.
 	$(CARGO) build --workspace --bins
