@@ -1,15 +1,17 @@
 //! The programs that stand beside the adapter: where each comes from, and what to install where it is missing.
 
 use std::env;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use aws_lc_rs::digest;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::Command;
+use rustix::process::{Pid, Signal, kill_process_group};
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
 use tokio::time::interval;
 
 use crate::say;
@@ -31,6 +33,10 @@ const MEMBER_ADAPTER: &str = "member-adapter";
 const VERSION_VARIABLE: &str = "k8s.io/component-base/version.gitVersion";
 /// How often a build that takes minutes says that it goes on.
 const PROGRESS: Duration = Duration::from_secs(20);
+/// How often it is looked whether one that is killed has ended.
+const LOOK: Duration = Duration::from_millis(20);
+/// Lines of its output that an error shows.
+const TAIL: usize = 10;
 
 /// Where each program is.
 pub struct Tools {
@@ -64,8 +70,7 @@ impl Tools {
     pub async fn find(logs: &Path) -> anyhow::Result<Self> {
         let mut missing = Vec::new();
         let mut need = |program: &str, variable: &str, package: &str| {
-            let named = || env::var_os(variable).map(PathBuf::from);
-            let found = asset(program).or_else(named).or_else(|| on_path(program));
+            let found = named(variable).or_else(|| asset(program)).or_else(|| on_path(program));
             if found.is_none() {
                 missing.push(format!(
                     "{program} is not on PATH: install Debian's package {package}, or let {variable} name its binary"
@@ -79,7 +84,7 @@ impl Tools {
             missing.push("kubectl is not on PATH: install Debian's package kubernetes-client".to_owned());
         }
         let (apiserver, controllers) = (asset("kube-apiserver"), asset("kube-controller-manager"));
-        let adapter = env::var_os(PROMETHEUS_ADAPTER).map(PathBuf::from);
+        let adapter = named(PROMETHEUS_ADAPTER);
         let mut kubernetes = Vec::new();
         kubernetes.extend(apiserver.is_none().then_some(KUBE_APISERVER));
         kubernetes.extend(controllers.is_none().then_some(KUBE_CONTROLLER_MANAGER));
@@ -102,7 +107,7 @@ impl Tools {
                 Some(binary) => MemberAdapter::Prometheus(binary),
                 None => MemberAdapter::Own(build(MEMBER_ADAPTER, &["."], logs).await?.join("member-adapter")),
             },
-            karmada_controller_manager: env::var_os(KARMADA_CONTROLLER_MANAGER).map(PathBuf::from),
+            karmada_controller_manager: named(KARMADA_CONTROLLER_MANAGER),
         })
     }
 }
@@ -146,32 +151,45 @@ async fn build(module: &str, packages: &[&str], logs: &Path) -> anyhow::Result<P
     Ok(built)
 }
 
-/// Runs a command whose stderr goes to `log`, and says now and then how many lines that are.
-async fn run(command: &mut Command, log: &Path) -> anyhow::Result<()> {
-    let began = Instant::now();
-    let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true).spawn()?;
-    let mut lines = BufReader::new(child.stderr.take().context("its stderr is a pipe")?).lines();
-    let (mut text, mut count) = (String::new(), 0);
-    let mut ticks = interval(PROGRESS);
-    ticks.tick().await;
-    loop {
-        tokio::select! {
-            line = lines.next_line() => match line? {
-                Some(line) => {
-                    text.push_str(&line);
-                    text.push('\n');
-                    count += 1;
-                }
-                None => break,
-            },
-            _ = ticks.tick() => say(&format!("… {count} packages in {} s", began.elapsed().as_secs())),
+/// A build under way, in a process group of its own with all that it starts.
+struct Build {
+    go: Child,
+    /// Go leaves it behind when it is interrupted.
+    _directory: TempDir,
+}
+
+impl Drop for Build {
+    fn drop(&mut self) {
+        let group = self.go.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        let Some(group) = group else { return };
+        let _ = kill_process_group(group, Signal::KILL);
+        while let Ok(None) = self.go.try_wait() {
+            thread::sleep(LOOK);
         }
     }
-    fs::write(log, &text)?;
-    let status = child.wait().await?;
+}
+
+/// Runs a command of Go whose output goes to `log`, and says now and then how many lines that are.
+async fn run(command: &mut Command, log: &Path) -> anyhow::Result<()> {
+    let began = Instant::now();
+    let output = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
+    let directory = tempfile::Builder::new().prefix("karmada-metrics-adapter-go-").tempdir()?;
+    command.process_group(0).env("GOTMPDIR", directory.path());
+    command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+    let mut build = Build { go: command.spawn()?, _directory: directory };
+    let text = || String::from_utf8_lossy(&fs::read(log).unwrap_or_default()).into_owned();
+    let mut ticks = interval(PROGRESS);
+    ticks.tick().await;
+    let status = loop {
+        tokio::select! {
+            status = build.go.wait() => break status?,
+            _ = ticks.tick() => say(&format!("… {} packages in {} s", text().lines().count(), began.elapsed().as_secs())),
+        }
+    };
     if !status.success() {
-        let end: Vec<&str> = text.lines().rev().take(10).collect();
-        bail!("{status}: {}", end.into_iter().rev().collect::<Vec<_>>().join("\n"));
+        let text = text();
+        let lines: Vec<&str> = text.lines().collect();
+        bail!("{status}: {}", lines[lines.len().saturating_sub(TAIL)..].join("\n"));
     }
     Ok(())
 }
@@ -196,13 +214,18 @@ fn key(module: &Path, packages: &[&str]) -> anyhow::Result<String> {
 }
 
 fn cache() -> anyhow::Result<PathBuf> {
-    let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
-    let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);
+    let home = || Some(named("HOME")?.join(".cache"));
+    let cache = named("XDG_CACHE_HOME").or_else(home);
     Ok(cache.context("neither XDG_CACHE_HOME nor HOME is set")?.join("karmada-metrics-adapter"))
 }
 
+/// What an environment variable names; one that is empty names nothing.
+fn named(variable: &str) -> Option<PathBuf> {
+    env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
 fn asset(program: &str) -> Option<PathBuf> {
-    let file = PathBuf::from(env::var_os(ASSETS)?).join(program);
+    let file = named(ASSETS)?.join(program);
     file.is_file().then_some(file)
 }
 
