@@ -107,6 +107,8 @@ async fn run(options: &Options) -> anyhow::Result<bool> {
             Err(error) => {
                 println!("FAILED {} ({seconds} s): {error:#}", test.name);
                 failed.push(test.name);
+                // Whatever it serves with or has come to: the next test begins with another.
+                stage.adapters.clear();
             }
         }
         stage.heal().await.context("the stage cannot be mended")?;

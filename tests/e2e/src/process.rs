@@ -110,12 +110,16 @@ impl Process {
         Ok(())
     }
 
-    /// Lets it run, whatever was done to it.
+    /// Lets it run, whatever was done to it, or what it has done itself.
     ///
     /// # Errors
     /// If it cannot be run.
     pub fn heal(&mut self) -> anyhow::Result<()> {
-        if self.child.is_some() { self.thaw() } else { self.start_again() }
+        let runs = match &mut self.child {
+            Some(child) => child.try_wait()?.is_none(),
+            None => false,
+        };
+        if runs { self.thaw() } else { self.start_again() }
     }
 
     /// Says whether it still runs.

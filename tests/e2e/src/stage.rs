@@ -217,13 +217,11 @@ impl Stage {
     /// # Errors
     /// If a program does not start again.
     pub async fn heal(&mut self) -> anyhow::Result<()> {
-        let cluster = &mut self.plane.cluster;
-        for process in [&mut cluster.etcd, &mut cluster.api_server, &mut cluster.controllers] {
-            process.heal()?;
-        }
+        self.plane.cluster.heal()?;
         for member in &mut self.members {
             member.heal()?;
         }
+        self.scaling.heal()?;
         if self.adapters.is_empty() {
             self.add_adapter().await?;
         }

@@ -132,6 +132,16 @@ impl Cluster {
         self.controllers.check()
     }
 
+    /// Lets all of it run, whatever was done to it.
+    ///
+    /// # Errors
+    /// If a program does not start.
+    pub fn heal(&mut self) -> anyhow::Result<()> {
+        self.etcd.heal()?;
+        self.api_server.heal()?;
+        self.controllers.heal()
+    }
+
     /// Where its API server is.
     pub fn url(&self) -> &str {
         &self.url

@@ -117,10 +117,9 @@ impl Member {
     /// # Errors
     /// If one does not start.
     pub fn heal(&mut self) -> anyhow::Result<()> {
-        for process in [&mut self.cluster.api_server, &mut self.prometheus, &mut self.adapter] {
-            process.heal()?;
-        }
-        Ok(())
+        self.cluster.heal()?;
+        self.prometheus.heal()?;
+        self.adapter.heal()
     }
 }
 

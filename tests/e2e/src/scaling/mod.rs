@@ -173,6 +173,14 @@ impl Scaling {
         self.controllers.as_mut().map_or(Ok(()), Process::check)
     }
 
+    /// Lets Karmada's controllers run, if they have ended.
+    ///
+    /// # Errors
+    /// If they do not start.
+    pub fn heal(&mut self) -> anyhow::Result<()> {
+        self.controllers.as_mut().map_or(Ok(()), Process::heal)
+    }
+
     /// The last round that has ended, of which nobody has read, or else the next.
     async fn round(&mut self) -> anyhow::Result<Round> {
         let mut last = None;
