@@ -11,6 +11,7 @@ use anyhow::{Context, bail, ensure};
 use aws_lc_rs::digest;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
+use testkit::kubectls;
 use tokio::process::{Child, Command};
 use tokio::time::interval;
 
@@ -29,6 +30,8 @@ const KUBE_CONTROLLER_MANAGER: &str = "k8s.io/kubernetes/cmd/kube-controller-man
 const KUBERNETES: &str = ".";
 /// The Go module of our adapter for members, whose libraries are newer than Kubernetes' own.
 const MEMBER_ADAPTER: &str = "member-adapter";
+/// The first kubectl whose `apply -k` takes a directory as a resource.
+const KUBECTL_MINOR: u32 = 21;
 /// What a release of Kubernetes takes for its version.
 const VERSION_VARIABLE: &str = "k8s.io/component-base/version.gitVersion";
 /// How often a build that takes minutes says that it goes on.
@@ -80,8 +83,12 @@ impl Tools {
         };
         let etcd = need("etcd", "ETCD", "etcd-server");
         let prometheus = need("prometheus", "PROMETHEUS", "prometheus");
-        if on_path("kubectl").is_none() {
-            missing.push("kubectl is not on PATH: install Debian's package kubernetes-client".to_owned());
+        let kubectl = on_path("kubectl").and_then(|_| kubectls(Path::new("")).into_iter().next());
+        if kubectl.as_ref().is_none_or(|kubectl| kubectl.minor() < KUBECTL_MINOR) {
+            let found = kubectl.map_or_else(|| "no kubectl".to_owned(), |kubectl| kubectl.to_string());
+            missing.push(format!(
+                "there is {found} on PATH: install 1.{KUBECTL_MINOR} or later, which deploy/'s kustomizations need"
+            ));
         }
         let (apiserver, controllers) = (asset("kube-apiserver"), asset("kube-controller-manager"));
         let adapter = named(PROMETHEUS_ADAPTER);
