@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
+use testkit::api_client::{ApiClient, Credentials};
 
 use crate::api::until;
 use crate::karmada::availability::AvailabilityWatch;
@@ -21,6 +22,10 @@ pub async fn a_token_expires_and_another_is_requested(stage: &mut Stage) -> anyh
     let member = &stage.members[1];
     say(&format!("a token that is good for {LASTS} s"));
     let token = member.cluster.shorten(&member.token().await?, LASTS - LEEWAY)?;
+    let authority = member.cluster.ca_pem();
+    let bearer = ApiClient::new(member.cluster.url(), &authority, Credentials::Token(&token))?;
+    let status = bearer.get("/api").await?.status;
+    ensure!(status.is_success(), "the member refuses a token that is still good: {status}");
     stage.plane.change_token(MEMBERS[1], &token).await?;
     let warning = until("a warning that names the member", NOTICED, async || {
         let warnings = stage.query().await?.warnings();
