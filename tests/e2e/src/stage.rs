@@ -187,16 +187,6 @@ impl Stage {
         self.scaling.held(&self.plane, STEADY).await
     }
 
-    /// A client of the adapter itself, without the control plane between.
-    ///
-    /// # Errors
-    /// If its authority is malformed.
-    pub fn adapter_client(&self, identity: &Identity) -> anyhow::Result<ApiClient> {
-        let adapter = &self.adapters[0];
-        let url = format!("https://{}", adapter.address());
-        ApiClient::new(&url, adapter.ca_pem(), Credentials::Certificate(identity))
-    }
-
     /// Says whether everything still runs that should.
     ///
     /// # Errors
@@ -244,4 +234,13 @@ impl Stage {
     fn adapter_log(&self, number: u32) -> PathBuf {
         self.logs.join(format!("adapter-{number}.log"))
     }
+}
+
+/// A client of a replica of the adapter itself, without the control plane between.
+///
+/// # Errors
+/// If its authority is malformed.
+pub fn adapter_client(adapter: &AdapterProcess, identity: &Identity) -> anyhow::Result<ApiClient> {
+    let url = format!("https://{}", adapter.address());
+    ApiClient::new(&url, adapter.ca_pem(), Credentials::Certificate(identity))
 }

@@ -14,7 +14,7 @@ use crate::api::until;
 use crate::cluster::FRONT_PROXY;
 use crate::karmada::availability::AvailabilityWatch;
 use crate::say;
-use crate::stage::{MEMBERS, Stage, TUTORIAL};
+use crate::stage::{self, MEMBERS, Stage, TUTORIAL};
 
 /// Until a file or a ConfigMap that has changed is noticed.
 const NOTICED: Duration = Duration::from_secs(120);
@@ -93,7 +93,7 @@ pub async fn the_front_proxys_authority_changes(stage: &mut Stage) -> anyhow::Re
 async fn is_believed(stage: &Stage, proxy: &Identity) -> anyhow::Result<bool> {
     let request = Request::builder().uri(TUTORIAL);
     let request = request.header("x-remote-user", "somebody").header("x-remote-group", "system:masters");
-    let answer = stage.adapter_client(proxy)?.send(request.body(Bytes::new())?).await?;
+    let answer = stage::adapter_client(&stage.adapters[0], proxy)?.send(request.body(Bytes::new())?).await?;
     match answer.status {
         StatusCode::OK => Ok(true),
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Ok(false),

@@ -13,7 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::api::Api;
 use crate::karmada::availability::AvailabilityWatch;
 use crate::say;
-use crate::stage::{MEMBERS, Stage, TUTORIAL};
+use crate::stage::{self, MEMBERS, Stage, TUTORIAL};
 
 /// Clients that ask without a pause.
 const CLIENTS: usize = 8;
@@ -23,9 +23,9 @@ const WHILE: Duration = Duration::from_secs(5);
 const DRAINED: Duration = Duration::from_secs(90);
 
 pub async fn one_of_two_replicas_ends_and_no_query_fails(stage: &mut Stage) -> anyhow::Result<()> {
-    let (availability, load) = two_replicas_under_load(stage).await?;
-    say("SIGTERM to one; its endpoint leaves the Service");
-    let mut ending = stage.adapters.remove(0);
+    let availability = AvailabilityWatch::start(&stage.plane);
+    let (load, mut ending) = two_replicas_under_load(stage).await?;
+    say("its endpoint leaves the Service, and SIGTERM");
     stage.lead_to_all();
     kill_process(pid(&ending)?, Signal::TERM)?;
     let status = timeout(DRAINED, ending.ended()).await.context("it does not end")??;
@@ -39,10 +39,13 @@ pub async fn one_of_two_replicas_ends_and_no_query_fails(stage: &mut Stage) -> a
 }
 
 pub async fn one_of_two_replicas_is_killed_and_the_other_takes_over(stage: &mut Stage) -> anyhow::Result<()> {
-    let (availability, load) = two_replicas_under_load(stage).await?;
-    say("SIGKILL to one; its endpoint leaves the Service");
-    drop(stage.adapters.remove(0));
+    let (load, killed) = two_replicas_under_load(stage).await?;
+    say("its endpoint leaves the Service, and SIGKILL");
+    // In this order, or clients that ask without a pause would fail any number of times in between.
     stage.lead_to_all();
+    drop(killed);
+    // Not before: kube-apiserver takes a probe that is cut off for an API that is not available, and we would have it probe all the time.
+    let availability = AvailabilityWatch::start(&stage.plane);
     sleep(WHILE).await;
     let (_, lost) = load.counts();
     sleep(WHILE).await;
@@ -101,17 +104,38 @@ async fn ask(api: Api, seen: Arc<Seen>) {
     }
 }
 
-/// Two replicas that have both answered queries for a while.
-async fn two_replicas_under_load(stage: &mut Stage) -> anyhow::Result<(AvailabilityWatch, Load)> {
+/// Two replicas of which the one that the queries come to is returned, to be ended: kube-apiserver has one connection for all of them.
+async fn two_replicas_under_load(stage: &mut Stage) -> anyhow::Result<(Load, AdapterProcess)> {
     stage.steady().await?;
     say("a second replica of the adapter, and 8 clients that ask without a pause");
     stage.add_adapter().await?;
     stage.plane.available().await?;
-    let availability = AvailabilityWatch::start(&stage.plane);
+    let before = queries(stage).await?;
     let load = Load::start(&stage.plane.cluster.api);
     sleep(WHILE).await;
     ensure!(load.counts().1 == 0, "queries failed before: {}", load.last_failure());
-    Ok((availability, load))
+    let after = queries(stage).await?;
+    let more: Vec<u64> = after.iter().zip(before).map(|(after, before)| after - before).collect();
+    say(&format!("queries that each replica has answered: {more:?}"));
+    let busiest = (0..more.len()).max_by_key(|replica| more[*replica]).context("there is no replica")?;
+    ensure!(more[busiest] > 0, "no replica has answered");
+    Ok((load, stage.adapters.remove(busiest)))
+}
+
+/// How many queries for custom metrics each replica has answered since it began.
+async fn queries(stage: &Stage) -> anyhow::Result<Vec<u64>> {
+    let admin = stage.plane.cluster.admin()?;
+    let mut queries = Vec::new();
+    for adapter in &stage.adapters {
+        let metrics = stage::adapter_client(adapter, &admin)?.get("/metrics").await?;
+        let metrics = String::from_utf8_lossy(&metrics.body).into_owned();
+        let counters = metrics.lines().filter(|line| {
+            line.starts_with("apiserver_request_total{") && line.contains("group=\"custom.metrics.k8s.io\"")
+        });
+        let values = counters.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+        queries.push(values.sum());
+    }
+    Ok(queries)
 }
 
 fn pid(adapter: &AdapterProcess) -> anyhow::Result<Pid> {

@@ -6,7 +6,7 @@ use anyhow::ensure;
 use tokio::time::sleep;
 
 use crate::say;
-use crate::stage::{MEMBERS, Stage, TUTORIAL};
+use crate::stage::{self, MEMBERS, Stage, TUTORIAL};
 
 /// How long a program is away.
 const AWAY: Duration = Duration::from_secs(8);
@@ -35,7 +35,7 @@ pub async fn the_control_planes_etcd_restarts(stage: &mut Stage) -> anyhow::Resu
 
 /// Asks the adapter without the control plane, as somebody whom it needs nobody to ask about.
 async fn ask_the_adapter_itself(stage: &Stage) -> anyhow::Result<()> {
-    let client = stage.adapter_client(&stage.plane.cluster.admin()?)?;
+    let client = stage::adapter_client(&stage.adapters[0], &stage.plane.cluster.admin()?)?;
     let began = Instant::now();
     let mut queries = 0;
     while began.elapsed() < AWAY {
