@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE};
-use http::{Method, Request, StatusCode};
+use http::{Method, Request};
 use serde_json::{Value, json};
 use testkit::Kubectl;
 use testkit::api_client::{Answer, ApiClient};
@@ -161,7 +161,7 @@ pub async fn until<T>(
 
 /// An error that says what the server said, unless it said yes.
 fn expect_success(answer: &Answer) -> anyhow::Result<()> {
-    if answer.status.is_success() || answer.status == StatusCode::NOT_MODIFIED {
+    if answer.status.is_success() {
         return Ok(());
     }
     bail!("{}: {}", answer.status, String::from_utf8_lossy(&answer.body).trim())
