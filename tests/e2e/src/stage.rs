@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use tempfile::TempDir;
 use testkit::adapter::{AdapterProcess, Invocation};
 use testkit::api_client::{Answer, ApiClient, Credentials};
 use testkit::pki::Identity;
 use tokio::time::sleep;
 
+use crate::api::until;
 use crate::balancer::Balancer;
 use crate::cluster::free_port;
 use crate::karmada::ControlPlane;
@@ -177,6 +178,19 @@ impl Stage {
             );
             sleep(LOOK).await;
         }
+    }
+
+    /// Waits until an answer to the tutorial's query has a warning that names a member, and returns the warning.
+    ///
+    /// # Errors
+    /// If that is not so within three minutes.
+    pub async fn until_warned(&self, member: &str) -> anyhow::Result<String> {
+        until("a warning that names the member", SETTLED, async || {
+            let warnings = self.query().await?.warnings();
+            let ours = warnings.into_iter().find(|warning| warning.contains(member));
+            ours.with_context(|| format!("no answer says that {member} is ill"))
+        })
+        .await
     }
 
     /// Says whether all autoscalers have held their replicas since somebody looked.

@@ -57,5 +57,10 @@ async fn recover(stage: &mut Stage) -> anyhow::Result<()> {
     stage.plane.available().await?;
     stage.until_answered(&MEMBERS).await?;
     say(&format!("all APIs are available and complete after {:.1?}", began.elapsed()));
+    say("a member's Secret changes: the adapter still follows");
+    stage.plane.change_token(MEMBERS[1], "none of the member's").await?;
+    stage.until_warned(MEMBERS[1]).await?;
+    stage.plane.change_token(MEMBERS[1], &stage.members[1].token().await?).await?;
+    stage.until_answered(&MEMBERS).await?;
     stage.held().await
 }

@@ -1,11 +1,8 @@
 //! A member's token comes to its end and is rotated.
 
-use std::time::Duration;
-
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use testkit::api_client::{ApiClient, Credentials};
 
-use crate::api::until;
 use crate::karmada::availability::AvailabilityWatch;
 use crate::say;
 use crate::stage::{MEMBERS, Stage};
@@ -13,8 +10,6 @@ use crate::stage::{MEMBERS, Stage};
 /// How long the token is good, in seconds, and how much longer kube-apiserver takes it: for clocks that differ.
 const LASTS: i64 = 15;
 const LEEWAY: i64 = 60;
-/// Until its end is noticed: kube-apiserver remembers for 10 s that a token was good.
-const NOTICED: Duration = Duration::from_secs(90);
 
 pub async fn a_token_expires_and_another_is_requested(stage: &mut Stage) -> anyhow::Result<()> {
     stage.steady().await?;
@@ -27,12 +22,9 @@ pub async fn a_token_expires_and_another_is_requested(stage: &mut Stage) -> anyh
     let status = bearer.get("/api").await?.status;
     ensure!(status.is_success(), "the member refuses a token that is still good: {status}");
     stage.plane.change_token(MEMBERS[1], &token).await?;
-    let warning = until("a warning that names the member", NOTICED, async || {
-        let warnings = stage.query().await?.warnings();
-        let ours = warnings.into_iter().find(|warning| warning.contains(MEMBERS[1]));
-        ours.context("no answer says that the member refuses its token")
-    });
-    say(&format!("it has expired: {}", warning.await?));
+    let warning = stage.until_warned(MEMBERS[1]).await?;
+    ensure!(warning.contains("401"), "not for its token: {warning}");
+    say(&format!("it has expired: {warning}"));
     say("another by TokenRequest");
     let token = stage.members[1].token().await?;
     stage.plane.change_token(MEMBERS[1], &token).await?;
