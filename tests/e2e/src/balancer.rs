@@ -1,11 +1,12 @@
 //! The adapter's Service: connections go round over its endpoints, as kube-proxy lets them.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 
+use testkit::serve_each;
 use tokio::io::copy_bidirectional;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::task::JoinSet;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_util::task::AbortOnDropHandle;
 
 /// A Service with its endpoints.
@@ -24,7 +25,13 @@ impl Balancer {
         let listener = port.listen(1024)?;
         let port = listener.local_addr()?.port();
         let endpoints = Arc::new(Mutex::default());
-        let task = AbortOnDropHandle::new(tokio::spawn(serve(listener, endpoints.clone())));
+        let (all, turn) = (endpoints.clone(), AtomicUsize::new(0));
+        let serving = serve_each(listener, move |client| {
+            let endpoints: MutexGuard<'_, Vec<SocketAddr>> = all.lock().expect("no holder panics");
+            let next = turn.fetch_add(1, Ordering::Relaxed) % endpoints.len().max(1);
+            forward(client, endpoints.get(next).copied())
+        });
+        let task = AbortOnDropHandle::new(tokio::spawn(serving));
         Ok(Self { port, endpoints, _task: task })
     }
 
@@ -39,25 +46,9 @@ impl Balancer {
     }
 }
 
-async fn serve(listener: TcpListener, endpoints: Arc<Mutex<Vec<SocketAddr>>>) {
-    let mut connections = JoinSet::new();
-    let mut turn = 0;
-    loop {
-        tokio::select! {
-            Ok((client, _)) = listener.accept() => {
-                turn += 1;
-                let endpoints = endpoints.lock().expect("no holder panics").clone();
-                if let Some(endpoint) = endpoints.get(turn % endpoints.len().max(1)).copied() {
-                    connections.spawn(forward(client, endpoint));
-                }
-            }
-            Some(_) = connections.join_next() => {}
-        }
-    }
-}
-
 /// Carries one connection until either side ends it.
-async fn forward(mut client: TcpStream, endpoint: SocketAddr) {
+async fn forward(mut client: TcpStream, endpoint: Option<SocketAddr>) {
+    let Some(endpoint) = endpoint else { return };
     if let Ok(mut server) = TcpStream::connect(endpoint).await {
         let _ = copy_bidirectional(&mut client, &mut server).await;
     }

@@ -35,7 +35,7 @@ struct Options {
     /// The adapter's binary.
     #[arg(long, value_name = "PATH", default_value = "target/debug/karmada-metrics-adapter")]
     adapter: PathBuf,
-    /// The folder for the logs of all processes; what is in it is deleted.
+    /// The folder for the logs of all processes; logs that are in it are deleted.
     #[arg(long, value_name = "PATH", default_value = "target/e2e")]
     logs: PathBuf,
     /// Print the tests' names and do nothing.
@@ -119,12 +119,15 @@ async fn run(options: &Options) -> anyhow::Result<bool> {
     Ok(failed.is_empty())
 }
 
-/// A folder without anything in it.
+/// A folder without logs in it.
 fn empty_folder(path: &Path) -> anyhow::Result<PathBuf> {
-    if path.exists() {
-        fs::remove_dir_all(path).with_context(|| format!("cannot empty {}", path.display()))?;
+    fs::create_dir_all(path).with_context(|| format!("cannot make {}", path.display()))?;
+    for entry in fs::read_dir(path)? {
+        let file = entry?.path();
+        if file.extension().is_some_and(|extension| extension == "log") {
+            fs::remove_file(&file).with_context(|| format!("cannot delete {}", file.display()))?;
+        }
     }
-    fs::create_dir_all(path)?;
     Ok(path.canonicalize()?)
 }
 

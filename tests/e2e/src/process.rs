@@ -11,6 +11,10 @@ use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::sleep;
 
+/// What starts a program and becomes it, so that it ends with the thread that has started it, also where that is killed.
+pub const BINDER: &str = "setpriv";
+/// How it is told to.
+pub const BINDING: &str = "--pdeathsig=KILL";
 /// How long a program may take to end when it is asked to.
 const GRACE: Duration = Duration::from_secs(10);
 /// How often it is looked whether it has.
@@ -53,7 +57,9 @@ impl Process {
     pub fn start_again(&mut self) -> anyhow::Result<()> {
         let log = OpenOptions::new().create(true).append(true).open(&self.log);
         let log = log.with_context(|| format!("cannot write {}", self.log.display()))?;
-        let child = Command::new(&self.program)
+        let child = Command::new(BINDER)
+            .arg(BINDING)
+            .arg(&self.program)
             .args(&self.arguments)
             // Ctrl-C is for us: programs end in our order.
             .process_group(0)

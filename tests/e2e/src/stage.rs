@@ -15,6 +15,7 @@ use crate::balancer::Balancer;
 use crate::cluster::free_port;
 use crate::karmada::ControlPlane;
 use crate::member::Member;
+use crate::process::{BINDER, BINDING};
 use crate::say;
 use crate::scaling::{APPLICATIONS, Scaling, WINDOW};
 use crate::tools::Tools;
@@ -30,7 +31,7 @@ const SETTLED: Duration = Duration::from_secs(180);
 /// How often it is looked whether it does.
 const LOOK: Duration = Duration::from_millis(200);
 /// Requests a second to each application while faults are tried: far from what 3 or 5 replicas would be right for.
-const STEADY_LOAD: f64 = 18.5;
+pub const STEADY_LOAD: f64 = 18.5;
 /// The replicas that all autoscalers hold under that load.
 pub const STEADY: i32 = 4;
 
@@ -103,8 +104,12 @@ impl Stage {
     pub async fn add_adapter(&mut self) -> anyhow::Result<()> {
         let number = (1..).find(|number| !self.adapter_log(*number).exists()).unwrap_or_default();
         let mut adapter = AdapterProcess::start(&Invocation {
-            binary: self.adapter.clone(),
-            arguments: Invocation::production(),
+            binary: BINDER.into(),
+            arguments: [
+                vec![BINDING.to_owned(), self.adapter.display().to_string()],
+                Invocation::production(),
+            ]
+            .concat(),
             jailed: false,
             files: Vec::new(),
             kubeconfig: self.kubeconfig.clone(),
@@ -150,7 +155,7 @@ impl Stage {
         while held < 5 {
             self.check()?;
             let wanted = self.scaling.wanted(&self.plane).await?;
-            held = if wanted.iter().all(|(_, wanted)| *wanted == STEADY) { held + 1 } else { 0 };
+            held = if wanted.iter().all(|wanted| wanted.replicas == STEADY) { held + 1 } else { 0 };
             ensure!(began.elapsed() < SETTLED, "not {STEADY} replicas after {SETTLED:?}: {wanted:?}");
         }
         self.until_answered(&MEMBERS).await
@@ -199,6 +204,15 @@ impl Stage {
     /// If one has not.
     pub async fn held(&mut self) -> anyhow::Result<()> {
         self.scaling.held(&self.plane, STEADY).await
+    }
+
+    /// How many replicas of an application run in all members.
+    ///
+    /// # Errors
+    /// If it is none of theirs.
+    pub fn running(&self, application: &str) -> anyhow::Result<usize> {
+        let running = self.members.iter().map(|member| Ok(member.endpoints(application)?.borrow().len()));
+        running.sum()
     }
 
     /// Says whether everything still runs that should.

@@ -15,6 +15,7 @@ use testkit::kubectls;
 use tokio::process::{Child, Command};
 use tokio::time::interval;
 
+use crate::process::BINDER;
 use crate::say;
 
 /// Names a directory with ready-made binaries, as setup-envtest downloads them.
@@ -90,6 +91,9 @@ impl Tools {
                 "there is {found} on PATH: install 1.{KUBECTL_MINOR} or later, which deploy/'s kustomizations need"
             ));
         }
+        if on_path(BINDER).is_none() {
+            missing.push(format!("{BINDER} is not on PATH: install Debian's package util-linux"));
+        }
         let (apiserver, controllers) = (asset("kube-apiserver"), asset("kube-controller-manager"));
         let adapter = named(PROMETHEUS_ADAPTER);
         let mut kubernetes = Vec::new();
@@ -131,8 +135,8 @@ async fn build(module: &str, packages: &[&str], logs: &Path) -> anyhow::Result<P
         return Ok(built);
     }
     say(&format!("building {} with Go; it takes some minutes, once", packages.join(" and ")));
-    let partial = built.with_extension("partial");
-    fs::create_dir_all(&partial)?;
+    fs::create_dir_all(&all)?;
+    let partial = tempfile::tempdir_in(&all)?;
     let log = logs.join(format!("go-build-{name}.log"));
     let pins = fs::read_to_string(directory.join("go.mod"))?;
     let release = pins.lines().find_map(|line| line.trim().strip_prefix("k8s.io/kubernetes "));
@@ -145,16 +149,12 @@ async fn build(module: &str, packages: &[&str], logs: &Path) -> anyhow::Result<P
         .args(["build", "-v", "-buildvcs=false", "-trimpath", "-ldflags"])
         .arg(format!("-s -w{version}"))
         .arg("-o")
-        .arg(&partial)
+        .arg(partial.path())
         .args(packages);
     run(&mut command, &log)
         .await
         .with_context(|| format!("cannot build with Go; its output: {}", log.display()))?;
-    // What was built with other pins is of no use any more.
-    for old in fs::read_dir(&all)?.flatten().filter(|entry| entry.path() != partial) {
-        let _ = fs::remove_dir_all(old.path());
-    }
-    fs::rename(&partial, &built)?;
+    fs::rename(partial.keep(), &built)?;
     Ok(built)
 }
 

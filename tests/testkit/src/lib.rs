@@ -33,4 +33,4 @@ mod kubectl;
 pub mod walkthrough;
 
 pub use kubectl::{Kubectl, kubectls, kustomize};
-pub use listener::hold_port;
+pub use listener::{hold_port, serve_each};

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 pub(crate) const ACCEPT_AGAIN: Duration = Duration::from_millis(10);
 
 /// Serves each connection in a task of its own; all of them end with the future.
-pub(crate) async fn serve_each<F>(listener: TcpListener, serve: impl Fn(TcpStream) -> F)
+pub async fn serve_each<F>(listener: TcpListener, serve: impl Fn(TcpStream) -> F)
 where
     F: Future<Output = ()> + Send + 'static,
 {

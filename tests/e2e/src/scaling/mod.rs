@@ -51,9 +51,21 @@ pub struct Scaling {
     controllers: Option<Process>,
 }
 
+/// What an autoscaler wants.
+#[derive(Debug)]
+pub struct Wanted {
+    /// The autoscaler.
+    pub autoscaler: &'static str,
+    /// The application that it scales.
+    pub application: &'static str,
+    /// How many replicas it is to have.
+    pub replicas: i32,
+}
+
 /// What scales a template in the control plane.
 struct Autoscaler {
     name: &'static str,
+    application: &'static str,
     /// The template.
     deployment: String,
     _propagation: Propagation,
@@ -78,6 +90,7 @@ impl Scaling {
         let apis: Vec<_> = members.iter().map(|member| &member.cluster.api).collect();
         let autoscaler = |name, application| Autoscaler {
             name,
+            application,
             deployment: deployment_path(application),
             _propagation: Propagation::start(api, &apis, application),
         };
@@ -137,12 +150,14 @@ impl Scaling {
     ///
     /// # Errors
     /// If its loop has ended, or an API server does not say.
-    pub async fn wanted(&mut self, plane: &ControlPlane) -> anyhow::Result<Vec<(&'static str, i32)>> {
-        let mut wanted = vec![("the kit's FederatedHPA", self.round().await?.replicas)];
-        for autoscaler in &self.autoscalers {
-            let template = plane.cluster.api.get(&autoscaler.deployment).await?;
+    pub async fn wanted(&mut self, plane: &ControlPlane) -> anyhow::Result<Vec<Wanted>> {
+        let replicas = self.round().await?.replicas;
+        let mut wanted =
+            vec![Wanted { autoscaler: "the kit's FederatedHPA", application: SAMPLE_APP, replicas }];
+        for Autoscaler { name, application, deployment, .. } in &self.autoscalers {
+            let template = plane.cluster.api.get(deployment).await?;
             let replicas = template["spec"]["replicas"].as_i64().context("a Deployment has replicas")?;
-            wanted.push((autoscaler.name, i32::try_from(replicas)?));
+            wanted.push(Wanted { autoscaler: name, application, replicas: i32::try_from(replicas)? });
         }
         Ok(wanted)
     }
@@ -161,7 +176,10 @@ impl Scaling {
             );
         }
         let wanted = self.wanted(plane).await?;
-        ensure!(wanted.iter().all(|(_, wanted)| *wanted == replicas), "not {replicas} replicas: {wanted:?}");
+        ensure!(
+            wanted.iter().all(|wanted| wanted.replicas == replicas),
+            "not {replicas} replicas: {wanted:?}"
+        );
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::api::until;
 use crate::say;
-use crate::stage::{MEMBERS, Stage, TUTORIAL};
+use crate::stage::{MEMBERS, STEADY_LOAD, Stage, TUTORIAL};
 
 /// The label of the cluster in a metric's selector.
 const CLUSTER_LABEL: &str = "resource.karmada.io/query-from-cluster";
@@ -15,7 +15,7 @@ const CLUSTER_LABEL: &str = "resource.karmada.io/query-from-cluster";
 const SOON: Duration = Duration::from_secs(60);
 
 pub async fn the_tutorials_command_prints_the_pods_of_both_members(stage: &mut Stage) -> anyhow::Result<()> {
-    stage.scaling.load(60.0);
+    stage.scaling.load(STEADY_LOAD);
     stage.until_answered(&MEMBERS).await?;
     for kubectl in stage.plane.cluster.api.kubectls() {
         say(&format!("{kubectl} get --raw {TUTORIAL}"));

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 
 use crate::say;
-use crate::scaling::WINDOW;
+use crate::scaling::{WINDOW, Wanted};
 use crate::stage::Stage;
 
 /// The fewest and the most replicas.
@@ -29,20 +29,26 @@ pub async fn each_autoscaler_scales_from_one_to_ten_and_back(stage: &mut Stage) 
     replicas(stage, LIMITS.0).await
 }
 
-/// Waits until each autoscaler wants so many replicas, or has.
+/// Waits until each autoscaler wants so many replicas and its application has them.
 async fn replicas(stage: &mut Stage, wanted: i32) -> anyhow::Result<()> {
     let began = Instant::now();
     let mut reached: Vec<&str> = Vec::new();
     loop {
         stage.check()?;
         let found = stage.scaling.wanted(&stage.plane).await?;
-        for (autoscaler, _) in found.iter().filter(|(_, replicas)| *replicas == wanted) {
+        let mut there = 0;
+        for Wanted { autoscaler, application, replicas } in &found {
+            let running = i32::try_from(stage.running(application)?)?;
+            if (*replicas, running) != (wanted, wanted) {
+                continue;
+            }
+            there += 1;
             if !reached.contains(autoscaler) {
                 say(&format!("{autoscaler}: {wanted}, after {} s", began.elapsed().as_secs()));
                 reached.push(autoscaler);
             }
         }
-        if reached.len() == found.len() {
+        if there == found.len() {
             return Ok(());
         }
         ensure!(began.elapsed() < LIMIT, "not {wanted} replicas after {LIMIT:?}: {found:?}");
