@@ -99,8 +99,10 @@ fn serve(fleet: &Fleet, folder: &Folder) -> AdapterProcess {
     fleet.run_adapter(binary(), &flags, None).expect("the adapter starts")
 }
 
-/// Registers it as APIServices with this bundle. As with kube-apiserver, being available takes no good certificate.
+/// Registers it as APIServices with this bundle. As with kube-apiserver up to 1.34, being available takes no good
+/// certificate: clients are told what is wrong with it.
 async fn register(fleet: &Fleet, adapter: &AdapterProcess, bundle: &str) {
+    fleet.plane.probe_without_verifying();
     let registered = fleet.plane.register_backend(adapter.address(), Some(bundle), &CUSTOM_METRICS);
     registered.expect("it is registered");
     let available = tokio::time::timeout(GENEROUS, fleet.plane.available(PREFERRED)).await;

@@ -139,7 +139,8 @@ impl ControlPlane<'_> {
         }
     }
 
-    /// Asks as clients do. The API server's own check takes any certificate, so that the condition says nothing of it.
+    /// Asks as clients do. The own check of an API server up to 1.34 takes any certificate, so that the condition says
+    /// nothing of it.
     async fn answers(&self, link: String, group: Group, version: &str) -> Finding {
         let path = format!("/apis/{group}/{version}");
         let request = Request::get(path).body(Vec::new()).expect("groups and versions can stand in a path");
@@ -151,16 +152,13 @@ impl ControlPlane<'_> {
             Err(trouble) => trouble,
         };
         let what = format!("a request is answered: {}", trouble.words);
-        let words = trouble.words.to_lowercase();
         let (verdict, cause) = match trouble.code {
             // The control plane itself knows this identity.
             Some(401) => (Verdict::Broken, Cause::FrontProxyRefused),
             Some(403) => (Verdict::Warning, Cause::ControlPlaneForbidden),
             Some(404) if group == Group::External => return Finding::ok(None, link, OFF),
             Some(404) => (of(group), Cause::ApiServiceMissing),
-            _ if words.contains("certificate") || words.contains("x509") => {
-                (Verdict::Broken, Cause::ServingCertificate)
-            }
+            _ if is_about_a_certificate(&trouble.words) => (Verdict::Broken, Cause::ServingCertificate),
             _ => (Verdict::Broken, Cause::ApiServiceUnavailable),
         };
         amiss(link, verdict, cause, what)
@@ -288,8 +286,27 @@ fn unavailable(link: String, condition: &APIServiceCondition) -> Finding {
     // It comes as the front proxy, for a user who may do everything: only a stranger is refused.
     let refused = message.contains("bad status from")
         && [": 401", ": 403"].iter().any(|code| message.trim_end().ends_with(code));
-    let cause = if refused { Cause::FrontProxyRefused } else { Cause::ApiServiceUnavailable };
-    amiss(link, Verdict::Broken, cause, shortened(&format!("{reason}: {message}")))
+    let cause = match message {
+        _ if refused => Cause::FrontProxyRefused,
+        _ if is_about_a_certificate(message) => Cause::ServingCertificate,
+        _ => Cause::ApiServiceUnavailable,
+    };
+    amiss(link, Verdict::Broken, cause, shortened(&format!("{reason}: {}", without_urls(message))))
+}
+
+fn is_about_a_certificate(words: &str) -> bool {
+    let words = words.to_lowercase();
+    words.contains("certificate") || words.contains("x509")
+}
+
+/// What the API server's check found, without the URL, which it says twice before that.
+fn without_urls(message: &str) -> String {
+    let after_url = |message: &str, start| Some(message.strip_prefix(start)?.split_once(": ")?.1.to_owned());
+    let Some(found) = after_url(message, "failing or missing response from ") else {
+        return message.to_owned();
+    };
+    let status = || Some(format!("bad status: {}", after_url(&found, "bad status from ")?));
+    after_url(&found, "Get ").or_else(status).unwrap_or(found)
 }
 
 /// What the condition `Ready` says, in one line.

@@ -88,6 +88,14 @@ impl Got {
     }
 }
 
+/// A server that takes everybody.
+fn answering() -> Handler {
+    Arc::new(|request, _| {
+        let response = answer(&request, &AtomicUsize::new(0));
+        Box::pin(async move { Ok(response) })
+    })
+}
+
 fn answer<T>(request: &Request<T>, failing: &AtomicUsize) -> Response<Body> {
     let known = request.headers().get("if-none-match").is_some_and(|etag| etag == "\"1\"");
     let document = match request.uri().path() {
@@ -314,15 +322,46 @@ async fn a_backend_that_is_away_is_unavailable_until_it_comes() {
 }
 
 #[tokio::test]
-async fn a_backend_with_a_foreign_certificate_is_not_reached() {
+async fn a_backend_with_a_foreign_certificate_is_not_available() {
     let plane = ControlPlane::start().await.unwrap();
+    let backend = Backend::start(&plane, &["h2"]).await;
+    let other = Authority::new("another-ca");
+    let elsewhere = other.server(&["somebody-else.karmada-system.svc"]);
+    let server = Server::start(https::tls(&elsewhere, None, &["h2"]).unwrap(), answering()).await.unwrap();
+    for (address, said) in [
+        (backend.server.address(), "certificate signed by unknown authority".to_owned()),
+        (
+            server.address(),
+            format!(
+                "certificate is valid for somebody-else.karmada-system.svc, not {BACKEND_SERVICE}.{BACKEND_NAMESPACE}.svc"
+            ),
+        ),
+    ] {
+        plane.register_backend(address, Some(&other.pem()), &[V1BETA2]).unwrap();
+        let state = plane.probe_now(V1BETA2).await.unwrap();
+        assert_eq!((state.available, state.reason.as_str()), (false, "FailedDiscoveryCheck"));
+        let url = format!("https://{address}/apis/custom.metrics.k8s.io/v1beta2");
+        let expected = format!(
+            "failing or missing response from {url}: Get \"{url}\": tls: failed to verify certificate: x509: {said}"
+        );
+        assert_eq!(state.message, expected);
+        assert_eq!(get(&plane, PODS).await.body, "service unavailable\n");
+    }
+}
+
+#[tokio::test]
+async fn an_older_control_plane_finds_a_backend_with_a_foreign_certificate_available_and_does_not_reach_it() {
+    let plane = ControlPlane::start().await.unwrap();
+    plane.probe_without_verifying();
     let backend = Backend::start(&plane, &["h2"]).await;
     let other = Authority::new("another-ca").pem();
     plane.register_backend(backend.server.address(), Some(&other), &[V1BETA2]).unwrap();
     within(plane.available(V1BETA2)).await.unwrap();
     let answer = get(&plane, PODS).await;
     assert_eq!(answer.status, 503);
-    assert!(answer.body.starts_with(b"error trying to reach service: "), "{:?}", answer.body);
+    let said = "error trying to reach service: tls: failed to verify certificate: x509: certificate signed by \
+                unknown authority\n";
+    assert_eq!(answer.body, said);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Whether a backend is available, and what else kube-apiserver asks it for by itself.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -159,9 +160,11 @@ impl ApiService {
     /// condition does not wait for the others.
     pub(crate) async fn probe(&self, plane: &Plane) -> Availability {
         let url = format!("https://{}/apis/{}/{}", self.backend.address, self.group, self.version);
+        let unverified = plane.aggregation.probes_unverified.load(Ordering::Relaxed);
+        let client = if unverified { &self.backend.unverified } else { &self.backend.proxy };
         let mut attempts = JoinSet::new();
         for _ in 0..ATTEMPTS {
-            attempts.spawn(attempt(self.backend.probe.clone(), url.clone()));
+            attempts.spawn(attempt(client.clone(), url.clone()));
         }
         let (mut passed, mut last) = (false, String::new());
         while let Some(outcome) = attempts.join_next().await {

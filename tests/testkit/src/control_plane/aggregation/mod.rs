@@ -7,6 +7,7 @@ mod upstream;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use hyper::body::Incoming;
 use serde_json::{Value, json};
 
 use self::availability::ApiService;
-use self::upstream::{Trust, Upstream};
+use self::upstream::Upstream;
 use super::access::User;
 use super::reply::{Failure, text_response};
 use crate::base64;
@@ -40,22 +41,24 @@ const REPLACED: [&str; 6] =
 /// The APIServices, by name.
 pub(crate) struct Aggregation {
     services: Mutex<BTreeMap<String, Arc<ApiService>>>,
+    /// Whether the availability probe takes any certificate.
+    pub(crate) probes_unverified: AtomicBool,
 }
 
 /// A server behind the aggregation layer.
 pub(crate) struct Backend {
     pub(crate) address: SocketAddr,
-    /// Verifies the certificate, as requests need it.
+    /// Verifies the certificate, as requests and the availability probe need it.
     pub(crate) proxy: Upstream,
-    /// Verifies nothing, as the availability probe does.
-    pub(crate) probe: Upstream,
+    /// Verifies nothing, as the availability probe did up to Kubernetes 1.34.
+    pub(crate) unverified: Upstream,
     /// PEM; none skips the verification of requests, too.
     pub(crate) authority: Option<String>,
 }
 
 impl Aggregation {
     pub(crate) fn new() -> Self {
-        Self { services: Mutex::default() }
+        Self { services: Mutex::default(), probes_unverified: AtomicBool::new(false) }
     }
 
     pub(crate) fn insert(&self, service: Arc<ApiService>) {
@@ -99,11 +102,10 @@ impl Backend {
         identity: &Identity,
     ) -> anyhow::Result<Self> {
         let name = format!("{BACKEND_SERVICE}.{BACKEND_NAMESPACE}.svc");
-        let trust = authority.map_or(Trust::Anyone, |pem| Trust::Authority { pem, name: &name });
         Ok(Self {
             address,
-            proxy: Upstream::new(trust, identity)?,
-            probe: Upstream::new(Trust::Anyone, identity)?,
+            proxy: Upstream::new(authority, &name, identity)?,
+            unverified: Upstream::new(None, &name, identity)?,
             authority: authority.map(str::to_owned),
         })
     }

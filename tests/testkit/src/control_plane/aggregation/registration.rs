@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -100,6 +101,11 @@ impl ControlPlane {
     /// If it is not registered.
     pub async fn probe_now(&self, name: &str) -> anyhow::Result<Availability> {
         Ok(self.service(name)?.probe(&self.plane).await)
+    }
+
+    /// Lets the availability probe take any certificate, as kube-apiserver up to 1.34 does: only requests are refused.
+    pub fn probe_without_verifying(&self) {
+        self.plane.aggregation.probes_unverified.store(true, Ordering::Relaxed);
     }
 
     /// Probes this often instead of every 30 s.

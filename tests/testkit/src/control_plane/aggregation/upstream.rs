@@ -1,6 +1,7 @@
 //! The client with which the aggregation layer calls a backend.
 
 use std::fmt::Write as _;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,19 +15,10 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{self, CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme};
 
 use crate::https::Body;
 use crate::pki::{self, Identity};
-
-/// Which servers are believed.
-#[derive(Clone, Copy)]
-pub(crate) enum Trust<'a> {
-    /// Those with a certificate of this authority (PEM) for this name, whatever their address.
-    Authority { pem: &'a str, name: &'a str },
-    /// All of them.
-    Anyone,
-}
 
 /// A pooled client that streams; HTTP/2 where the server offers it. Clones share the pool.
 #[derive(Clone)]
@@ -34,32 +26,30 @@ pub(crate) struct Upstream {
     pool: Client<HttpsConnector<HttpConnector>, Body>,
 }
 
-/// Why there was no response; every cause, outermost first.
+/// Why there was no response; every cause, outermost first, or what Go says of a certificate that it does not accept.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct SendError(String);
 
 impl Upstream {
+    /// Asks for a server of this name, whatever its address. Its certificate has to be of the authority (PEM); without one
+    /// any is taken.
+    ///
     /// # Errors
     /// If the authority or the name is malformed.
-    pub(crate) fn new(trust: Trust<'_>, identity: &Identity) -> anyhow::Result<Self> {
+    pub(crate) fn new(authority: Option<&str>, name: &str, identity: &Identity) -> anyhow::Result<Self> {
         let tls = ClientConfig::builder();
-        let tls = match trust {
-            Trust::Authority { pem, .. } => tls.with_root_certificates(pki::roots(pem)?),
-            Trust::Anyone => {
+        let tls = match authority {
+            Some(pem) => tls.with_root_certificates(pki::roots(pem)?),
+            None => {
                 let verifier = Unverified::new(tls.crypto_provider());
                 tls.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
             }
         };
         let tls = tls.with_client_auth_cert(identity.chain(), identity.private_key())?;
+        let name = ServerName::try_from(name.to_owned()).context("the server's name")?;
         let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_only();
-        let connector = match trust {
-            Trust::Authority { name, .. } => {
-                let name = ServerName::try_from(name.to_owned()).context("the server's name")?;
-                connector.with_server_name_resolver(FixedServerNameResolver::new(name))
-            }
-            Trust::Anyone => connector,
-        };
+        let connector = connector.with_server_name_resolver(FixedServerNameResolver::new(name));
         // Go spells header names that way over HTTP/1.1.
         let pool = Client::builder(TokioExecutor::new())
             .http1_title_case_headers(true)
@@ -78,14 +68,46 @@ impl Upstream {
     }
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
+        if let Some(refusal) = of_tls(cause).and_then(refusal) {
+            return refusal;
+        }
         let _ = write!(text, ": {cause}");
         source = cause.source();
     }
     text
+}
+
+/// The error of TLS that this is or is made of: one of I/O has it inside, not as its source.
+fn of_tls<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    match error.downcast_ref::<io::Error>() {
+        Some(error) => of_tls(error.get_ref()?),
+        None => error.downcast_ref(),
+    }
+}
+
+/// What Go's `tls.CertificateVerificationError` says, if that is what it is.
+fn refusal(error: &rustls::Error) -> Option<String> {
+    let rustls::Error::InvalidCertificate(error) = error else { return None };
+    let what = match error {
+        CertificateError::NotValidForNameContext { expected, presented } => {
+            // `DnsName("localhost")`
+            let presented: Vec<&str> =
+                presented.iter().map(|name| name.split('"').nth(1).unwrap_or(name)).collect();
+            format!("certificate is valid for {}, not {}", presented.join(", "), expected.to_str())
+        }
+        CertificateError::Expired
+        | CertificateError::ExpiredContext { .. }
+        | CertificateError::NotValidYet
+        | CertificateError::NotValidYetContext { .. } => {
+            "certificate has expired or is not yet valid".to_owned()
+        }
+        _ => "certificate signed by unknown authority".to_owned(),
+    };
+    Some(format!("tls: failed to verify certificate: x509: {what}"))
 }
 
 /// Takes any server's certificate, but no signature that is not its own.
