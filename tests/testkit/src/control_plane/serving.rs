@@ -72,7 +72,9 @@ async fn answer(
         if !service.is_available() {
             return Ok(discovery::unavailable());
         }
-        let headers = forwarded_headers(&asked.head, &asked.path, &user, peer.address.ip(), &asked.audit_id);
+        let host = service.backend.address.to_string();
+        let headers =
+            forwarded_headers(&asked.head, &host, &asked.path, &user, peer.address.ip(), &asked.audit_id);
         return Ok(service.backend.forward(&asked.head, &asked.path, &asked.query, headers, body).await);
     }
     asked.answer(plane, &user, body).await

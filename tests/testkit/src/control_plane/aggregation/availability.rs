@@ -313,6 +313,7 @@ fn request(
     for (name, value) in headers {
         request = request.header(name, *value);
     }
+    request = request.header("x-forwarded-host", backend.address.to_string());
     request = request.header("x-forwarded-proto", "https").header("x-forwarded-uri", path);
     for group in groups {
         request = request.header("x-remote-group", *group);

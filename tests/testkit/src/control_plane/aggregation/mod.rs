@@ -5,6 +5,7 @@ mod registration;
 mod upstream;
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::AtomicBool;
@@ -16,12 +17,14 @@ use http::{HeaderMap, Request, Response, StatusCode, Version, request};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use self::availability::ApiService;
 use self::upstream::Upstream;
 use super::access::User;
-use super::reply::{Failure, text_response};
+use super::reply::text_response;
 use crate::base64;
+use crate::go_duration;
 use crate::go_url::{Query, encode_path};
 use crate::https::Body;
 use crate::pki::Identity;
@@ -33,10 +36,19 @@ pub const BACKEND_NAMESPACE: &str = "karmada-system";
 
 /// How long a request may take before kube-apiserver gives up on it.
 const REQUEST_LASTS: Duration = Duration::from_secs(60);
+/// How long one for a document of discovery, `/apis/GROUP/VERSION`, may take.
+const DISCOVERY_LASTS: Duration = Duration::from_secs(5);
 
 /// Headers that the aggregation layer takes off or writes itself.
-const REPLACED: [&str; 6] =
-    ["authorization", "host", "x-forwarded-uri", "x-forwarded-proto", "x-forwarded-for", "audit-id"];
+const REPLACED: [&str; 7] = [
+    "authorization",
+    "host",
+    "x-forwarded-host",
+    "x-forwarded-uri",
+    "x-forwarded-proto",
+    "x-forwarded-for",
+    "audit-id",
+];
 
 /// The APIServices, by name.
 pub(crate) struct Aggregation {
@@ -136,9 +148,9 @@ impl Backend {
         body: Incoming,
     ) -> Response<Body> {
         let mut target = format!("https://{}{}", self.address, encode_path(path));
-        let query = query.encode();
-        if !query.is_empty() {
-            target = format!("{target}?{query}");
+        let encoded = query.encode();
+        if !encoded.is_empty() {
+            target = format!("{target}?{encoded}");
         }
         let mut request = Request::new(body.map_err(io::Error::other).boxed());
         *request.method_mut() = head.method.clone();
@@ -148,7 +160,12 @@ impl Backend {
         }
         *request.version_mut() = Version::HTTP_11;
         *request.headers_mut() = headers;
-        match tokio::time::timeout(REQUEST_LASTS, self.proxy.send(request)).await {
+        let asked = asked_time(query).unwrap_or(REQUEST_LASTS);
+        // Follows `proxy.NewRequestForProxy`: discovery is quick, or its backend is out of reach.
+        let is_discovery =
+            path.split(|byte| *byte == b'/').filter(|segment| !segment.is_empty()).count() == 3;
+        let patience = if is_discovery { asked.min(DISCOVERY_LASTS) } else { asked };
+        match timeout(patience, self.proxy.send(request)).await {
             Ok(Ok(response)) => {
                 let (mut head, body) = response.into_parts();
                 head.version = Version::HTTP_11;
@@ -156,19 +173,16 @@ impl Backend {
                 Response::from_parts(head, body.map_err(io::Error::other).boxed())
             }
             Ok(Err(error)) => unreachable(&error),
-            Err(_) => Failure::new(
-                StatusCode::GATEWAY_TIMEOUT,
-                "Timeout",
-                "Timeout: request did not complete within the allotted timeout",
-            )
-            .response(),
+            Err(_) if patience < asked => unreachable(&"context deadline exceeded"),
+            Err(_) => timed_out(),
         }
     }
 }
 
-/// The headers of a forwarded request, sorted as Go writes them, `User-Agent` first.
+/// The headers of a request that is forwarded to a host, sorted as Go writes them, `User-Agent` first.
 pub(crate) fn forwarded_headers(
     head: &request::Parts,
+    host: &str,
     path: &[u8],
     user: &User,
     client: IpAddr,
@@ -190,6 +204,7 @@ pub(crate) fn forwarded_headers(
         }
     };
     add("x-forwarded-for", &hops.join(", "));
+    add("x-forwarded-host", host);
     add("x-forwarded-proto", "https");
     add("x-forwarded-uri", &encode_path(path));
     add("x-remote-user", &user.name);
@@ -243,6 +258,25 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-fn unreachable(error: &dyn std::error::Error) -> Response<Body> {
+/// The time that a client gives its request, at most what kube-apiserver gives each; zero is none.
+fn asked_time(query: &Query) -> Option<Duration> {
+    let asked = u64::try_from(go_duration::nanoseconds(&query.value("timeout")?)?).ok()?;
+    Some(Duration::from_nanos(asked).min(REQUEST_LASTS)).filter(|asked| !asked.is_zero())
+}
+
+/// What kube-apiserver's filter for timeouts writes: a `Status` without a kind, and no type.
+fn timed_out() -> Response<Body> {
+    let status = json!({
+        "metadata": {},
+        "status": "Failure",
+        "message": "Timeout: request did not complete within the allotted timeout",
+        "reason": "Timeout",
+        "details": {},
+        "code": 504,
+    });
+    text_response(StatusCode::GATEWAY_TIMEOUT, &status.to_string())
+}
+
+fn unreachable(error: &dyn Display) -> Response<Body> {
     text_response(StatusCode::SERVICE_UNAVAILABLE, &format!("error trying to reach service: {error}"))
 }
