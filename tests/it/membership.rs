@@ -212,6 +212,7 @@ async fn no_trouble_of_the_control_plane_loses_a_member() {
                 whole(&stage, &expected).await;
             }
             _ => {
+                plane.refuse_gone_watches();
                 plane.drop_watches();
                 plane.compact();
             }

@@ -1,9 +1,8 @@
 //! A simulated Karmada control plane: an API server over HTTPS with the objects that the adapter watches,
 //! reviews, discovery and the aggregation layer.
 //!
-//! It answers as kube-apiserver 1.31 without the WatchList feature does. One deviation: a watch that starts
-//! at a revision whose history is gone is answered with the 410 itself (as before the watch cache, and as
-//! some API servers still do), a running one gets it as an ERROR event.
+//! It answers as kube-apiserver 1.36 does without the WatchList feature, and says that it is 1.31, a version that is near
+//! enough to every kubectl that is tried with it.
 
 mod access;
 mod aggregation;
@@ -324,6 +323,12 @@ impl ControlPlane {
     /// Lets the watches that are open now never say or end anything again.
     pub fn stall_watches(&self) {
         self.plane.watches.stall();
+    }
+
+    /// Answers a watch that starts at a revision whose history is gone with the 410 itself, as before the watch cache;
+    /// kube-apiserver begins it with an ERROR event.
+    pub fn refuse_gone_watches(&self) {
+        self.plane.watches.refuse_gone();
     }
 
     /// Sends a bookmark to every watch that allows them.

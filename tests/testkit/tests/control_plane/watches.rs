@@ -68,9 +68,13 @@ async fn a_revision_whose_history_is_gone_is_expired() {
     assert_eq!(event["object"]["reason"], "Expired");
     assert_eq!(event["object"]["code"], 410);
     assert_eq!(running.next().await.unwrap(), None);
-    let start = get(&plane, &path).await;
-    assert_eq!(start.status, 410);
-    assert_eq!(start.json().unwrap()["message"], format!("too old resource version: {from} ({})", from + 1));
+    let mut late = Watch::open(&plane, &path).await;
+    let event = late.next().await.unwrap().unwrap();
+    assert_eq!((&event["type"], &event["object"]["code"]), (&json!("ERROR"), &json!(410)));
+    assert_eq!(event["object"]["message"], format!("too old resource version: {from} ({})", from + 1));
+    assert_eq!(late.next().await.unwrap(), None);
+    plane.refuse_gone_watches();
+    assert_eq!(get(&plane, &path).await.status, 410);
 }
 
 #[tokio::test]

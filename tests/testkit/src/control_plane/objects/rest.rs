@@ -127,7 +127,7 @@ fn watch(plane: &Arc<Plane>, call: &Call<'_>) -> Result<Response<Body>, Failure>
         return Err(Failure::forbidden_option("resourceVersionMatch", detail));
     }
     let after = revision(query)?;
-    if let Some(after) = after {
+    if let Some(after) = after.filter(|_| plane.watches.refuses_gone()) {
         plane.store.changes_after(after).map_err(|error| Failure::revision(after, &error))?;
     }
     let timeout = query.value("timeoutSeconds").and_then(|seconds| seconds.parse().ok());

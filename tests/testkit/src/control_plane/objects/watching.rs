@@ -3,6 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,6 +28,8 @@ pub(crate) struct Switches {
     /// Watches that began before are silent for ever.
     stalls: watch::Sender<u64>,
     bookmarks: watch::Sender<u64>,
+    /// Whether a watch whose history is gone does not even begin.
+    refuse_gone: AtomicBool,
 }
 
 /// What a watch was asked for.
@@ -78,6 +81,7 @@ impl Switches {
             silent: watch::Sender::new(false),
             stalls: watch::Sender::new(0),
             bookmarks: watch::Sender::new(0),
+            refuse_gone: AtomicBool::new(false),
         }
     }
 
@@ -95,6 +99,14 @@ impl Switches {
 
     pub(crate) fn bookmark(&self) {
         self.bookmarks.send_modify(|bookmarks| *bookmarks += 1);
+    }
+
+    pub(crate) fn refuse_gone(&self) {
+        self.refuse_gone.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn refuses_gone(&self) -> bool {
+        self.refuse_gone.load(Ordering::Relaxed)
     }
 }
 
