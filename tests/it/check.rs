@@ -388,6 +388,27 @@ async fn a_token_that_may_not_read_metrics_is_found_without_a_sample_query() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_member_whose_prometheus_is_gone_is_found_without_a_sample_query() {
+    let (fleet, _adapter) = served(members(2, 1).await).await;
+    // A kind of object that the cluster lacks is a 500 too, and no fault.
+    for member in &fleet.members {
+        member.set_metric(Series::new(Resource::SERVICES, Some("default"), "s", "http_requests", "1"));
+    }
+    for (member, resource) in fleet.members.iter().zip(["pods", "services"]) {
+        let said = "Internal error occurred: unable to fetch metrics".to_owned();
+        let fault = Fault::Status(StatusCode::INTERNAL_SERVER_ERROR, said);
+        member
+            .fault_on(&format!("/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/{resource}/"), fault);
+    }
+    let kubeconfig = fleet.plane.adapter_kubeconfig().expect("a kubeconfig");
+    let (code, report) = check(&kubeconfig, &[]).await;
+    let expected = "member1: custom.metrics.k8s.io: broken: api-failing".to_owned();
+    assert_eq!((code, amiss(&report)), (Some(1), [expected].into()));
+    let said = "a query of it: HTTP 500: Internal error occurred: unable to fetch metrics";
+    assert_eq!(message(&report, "api-failing"), said);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_namespace_that_a_member_does_not_have_is_named_for_any_resource() {
     let (fleet, _adapter) = served(members(1, 1).await).await;
     let member = &fleet.members[0];

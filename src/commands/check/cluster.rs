@@ -251,17 +251,25 @@ impl Patient<'_> {
         let names = listed["resources"].as_array().into_iter().flatten();
         let mut names =
             names.filter(|entry| entry["namespaced"] == true).filter_map(|entry| entry["name"].as_str());
+        // prometheus-adapter answers 500 for a kind of object that its cluster lacks.
+        let mut always_there = true;
         let path = match group {
             Group::Resource => format!("namespaces/{namespace}/pods?limit=1"),
             Group::External => {
                 format!("namespaces/{namespace}/{}", encoded(names.find(|name| *name != KEDA)?))
             }
             Group::Custom => {
-                let (resource, metric) = names.find_map(|name| name.split_once('/'))?;
+                let metrics: Vec<_> = names.filter_map(|name| name.split_once('/')).collect();
+                let of_pods = metrics.iter().find(|(resource, _)| *resource == "pods");
+                always_there = of_pods.is_some();
+                let (resource, metric) = of_pods.or(metrics.first())?;
                 format!("namespaces/{namespace}/{}/%2A/{}", encoded(resource), encoded(metric))
             }
         };
         match self.get(&format!("/apis/{group}/{version}/{path}")).await {
+            Ok(answer) if answer.status.is_server_error() && always_there => {
+                Some((Cause::ApiFailing, format!("a query of it: {}", status_and_message(&answer))))
+            }
             Ok(answer) => refused(answer.status).map(|cause| (cause, status_and_message(&answer))),
             Err(failure) => Some((of_failure(&failure), format!("a query of it: {failure}"))),
         }
