@@ -183,8 +183,9 @@ fn spoil(fleet: &Fleet, member: &Member, around: &Surroundings) {
     let well = MemberSpec::from(member);
     let join = |spec: MemberSpec| fleet.plane.join(&spec).expect("it joins");
     let through = |url: String| join(MemberSpec { proxy_url: Some(url), ..MemberSpec::from(member) });
-    let refuse =
-        |prefix, text: &str| member.fault_on(prefix, Fault::Status(StatusCode::FORBIDDEN, text.to_owned()));
+    let refuse = |prefix, text: &str| {
+        member.fault_on(prefix, Fault::Refusal(StatusCode::FORBIDDEN, "Forbidden", text.to_owned()));
+    };
     let unavailable = || Registration::Unavailable {
         reason: "MissingEndpoints".to_owned(),
         message: "endpoints have no addresses".to_owned(),
@@ -374,7 +375,7 @@ async fn a_token_that_may_not_read_metrics_is_found_without_a_sample_query() {
         .iter()
         .zip(["/apis/custom.metrics.k8s.io/v1beta2/namespaces", "/apis/metrics.k8s.io/v1beta1/namespaces"])
     {
-        member.fault_on(prefix, Fault::Status(StatusCode::FORBIDDEN, "forbidden".to_owned()));
+        member.fault_on(prefix, Fault::Refusal(StatusCode::FORBIDDEN, "Forbidden", "forbidden".to_owned()));
     }
     fleet.members[2].fault_on("/apis/custom.metrics.k8s.io/v1beta2/namespaces", Fault::Hang);
     let kubeconfig = fleet.plane.adapter_kubeconfig().expect("a kubeconfig");
@@ -396,7 +397,7 @@ async fn a_member_whose_prometheus_is_gone_is_found_without_a_sample_query() {
     }
     for (member, resource) in fleet.members.iter().zip(["pods", "services"]) {
         let said = "Internal error occurred: unable to fetch metrics".to_owned();
-        let fault = Fault::Status(StatusCode::INTERNAL_SERVER_ERROR, said);
+        let fault = Fault::Refusal(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", said);
         member
             .fault_on(&format!("/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/{resource}/"), fault);
     }

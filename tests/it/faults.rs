@@ -70,6 +70,7 @@ async fn one_by_one(protocols: Protocols, faults: Vec<(Fault, &str)>) {
 fn faults() -> Vec<(Fault, &'static str)> {
     vec![
         (Fault::Status(StatusCode::INTERNAL_SERVER_ERROR, "boom".to_owned()), "HTTP 500: boom"),
+        (Fault::Refusal(StatusCode::FORBIDDEN, "Forbidden", "not you".to_owned()), "HTTP 403: not you"),
         (Fault::Status(StatusCode::FORBIDDEN, String::new()), "HTTP 403"),
         (Fault::Status(StatusCode::TOO_MANY_REQUESTS, "slow down".to_owned()), "HTTP 429: slow down"),
         (Fault::Status(StatusCode::NO_CONTENT, String::new()), "HTTP 204"),

@@ -116,6 +116,27 @@ async fn a_status_comes_with_its_text() {
 }
 
 #[tokio::test]
+async fn a_refusal_comes_in_the_format_that_was_asked_for() {
+    let said = "pods.custom.metrics.k8s.io \"*\" is forbidden";
+    for (member, client) in members().await {
+        member.fault(Fault::Refusal(StatusCode::FORBIDDEN, "Forbidden", said.to_owned()));
+        let answer = ask(&client, LIST).await.unwrap();
+        assert_eq!(answer.status, StatusCode::FORBIDDEN);
+        let status = answer.json().unwrap();
+        assert_eq!((&status["kind"], &status["reason"]), (&"Status".into(), &"Forbidden".into()));
+        assert_eq!(status["message"], said);
+        let protobuf = "application/vnd.kubernetes.protobuf";
+        let request = Request::get(LIST).header("accept", protobuf).body(Bytes::new()).unwrap();
+        let answer = timeout(LIMIT, client.send(request)).await.unwrap().unwrap();
+        assert_eq!(
+            (answer.status, answer.headers["content-type"].as_bytes()),
+            (StatusCode::FORBIDDEN, protobuf.as_bytes())
+        );
+        assert!(answer.body.starts_with(b"k8s\0"), "{:?}", answer.body);
+    }
+}
+
+#[tokio::test]
 async fn broken_answers_are_errors_of_the_transport() {
     for (member, client) in members().await {
         for fault in [Fault::Abort, Fault::Reset, Fault::Truncated] {

@@ -10,7 +10,7 @@ use http::{Response, StatusCode};
 use http_body_util::BodyExt;
 use tokio::time::sleep;
 
-use super::wire::Format;
+use super::wire::{Format, Status};
 use crate::https::{Body, full, response, streamed};
 use crate::timestamp;
 
@@ -21,8 +21,10 @@ pub enum Fault {
     Delay(Duration),
     /// No request is answered; the connection is alive, its pings are answered.
     Hang,
-    /// This status with this text.
+    /// This status with this text, as of what leads to the metrics API.
     Status(StatusCode, String),
+    /// A `Status` with this code, reason and message, as of the API server or of the metrics API themselves.
+    Refusal(StatusCode, &'static str, String),
     /// The connection (HTTP/1.1) or stream (HTTP/2) breaks before a byte of the answer.
     Abort,
     /// The connection (HTTP/1.1) or stream (HTTP/2) breaks in the middle of the body.
@@ -103,6 +105,11 @@ impl Fault {
         let (list_start, item) = list_of(path);
         Some(match self {
             Self::Status(status, text) => response(*status, "text/plain; charset=utf-8", full(text.clone())),
+            Self::Refusal(code, reason, message) => {
+                let (code, document) = Status::failure(*code, reason, message).into_answer();
+                let encoded = document.encode(code, format);
+                response(encoded.status, encoded.content_type, full(encoded.body))
+            }
             Self::Redirect(url) => {
                 let mut response = response(StatusCode::TEMPORARY_REDIRECT, "text/plain", full(""));
                 response.headers_mut().insert(LOCATION, HeaderValue::try_from(url).ok()?);
