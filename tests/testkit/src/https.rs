@@ -160,10 +160,8 @@ impl Acceptor {
             tokio::select! {
                 biased; // who connects after a change finds the line changed
                 changed = self.line.changed() => if changed.is_err() { return },
-                changed = self.cuts.changed() => match changed {
-                    Ok(()) => connections.abort_all(),
-                    Err(_) => return,
-                },
+                // The connections see it themselves; those that are accepted from now on are not meant.
+                changed = self.cuts.changed() => if changed.is_err() { return },
                 Some(_) = connections.join_next() => {}
                 accepted = accept => match accepted {
                     Ok((stream, peer)) => {
@@ -177,10 +175,10 @@ impl Acceptor {
     }
 
     /// One connection's life; while the line is frozen nobody polls it, so not even a ping is answered, and where it is
-    /// refused it ends by itself, so that no request that comes after is still answered.
+    /// refused or cut it ends by itself, so that no request that comes after is still answered.
     fn connection(&self, stream: TcpStream, address: SocketAddr) -> impl Future<Output = ()> + use<> {
         let tls = self.tls.lock().expect("no holder panics").clone();
-        let mut line = self.line.clone();
+        let (mut line, mut cuts) = (self.line.clone(), self.cuts.clone());
         let open = self.open.upgrade();
         let serving = serve(stream, address, tls, self.handler.clone());
         async move {
@@ -191,16 +189,11 @@ impl Acceptor {
                 if state == Line::Refused {
                     return;
                 }
-                if state == Line::Frozen {
-                    if line.changed().await.is_err() {
-                        return;
-                    }
-                    continue;
-                }
                 tokio::select! {
-                    biased; // or a request that comes after the freeze might still be answered
+                    biased; // or a request that comes after might still be answered
+                    _ = cuts.changed() => return,
                     changed = line.changed() => if changed.is_err() { return },
-                    () = &mut serving => return,
+                    () = &mut serving, if state == Line::Open => return,
                 }
             }
         }
