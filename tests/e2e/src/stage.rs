@@ -206,6 +206,11 @@ impl Stage {
         self.scaling.held(&self.plane, STEADY).await
     }
 
+    /// The adapter's binary.
+    pub fn adapter_binary(&self) -> &Path {
+        &self.adapter
+    }
+
     /// How many replicas of an application run in all members.
     ///
     /// # Errors

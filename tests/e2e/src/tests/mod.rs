@@ -1,6 +1,7 @@
 //! What must hold, test by test.
 
 mod certificates;
+mod commands;
 mod faults;
 mod kubectl;
 mod replicas;
@@ -37,6 +38,7 @@ tests! {
     faults::a_members_adapter_freezes,
     faults::a_members_prometheus_freezes,
     faults::a_members_adapter_is_killed,
+    commands::check_and_query_see_both_members_and_what_breaks_in_one,
     tokens::a_token_expires_and_another_is_requested,
     restarts::the_control_planes_api_server_restarts,
     restarts::the_control_planes_etcd_restarts,
