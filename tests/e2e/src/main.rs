@@ -90,11 +90,17 @@ async fn run(options: &Options) -> anyhow::Result<bool> {
         tests.iter().for_each(|test| println!("{}", test.name));
         return Ok(true);
     }
+    let adapter = &options.adapter;
+    ensure!(
+        adapter.is_file(),
+        "there is no {}: build it with `cargo build --bins`, or name another with --adapter",
+        adapter.display()
+    );
     let began = Instant::now();
     let logs = empty_folder(&options.logs)?;
     println!("==> the stage; the logs of all processes: {}", logs.display());
     let tools = Tools::find(&logs).await?;
-    let mut stage = Stage::set(&tools, &options.adapter, &logs).await?;
+    let mut stage = Stage::set(&tools, adapter, &logs).await?;
     say(&format!("everything runs after {} s", began.elapsed().as_secs()));
     let mut failed = Vec::new();
     for test in &tests {

@@ -11,7 +11,8 @@ use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::sleep;
 
-/// What starts a program and becomes it, so that it ends with the thread that has started it, also where that is killed.
+/// What starts a program and becomes it, so that it ends with the thread that has started it, also where that is killed. Ours is
+/// the main one, on which the tests run.
 pub const BINDER: &str = "setpriv";
 /// How it is told to.
 pub const BINDING: &str = "--pdeathsig=KILL";

@@ -29,8 +29,9 @@ const KUBE_APISERVER: &str = "k8s.io/kubernetes/cmd/kube-apiserver";
 const KUBE_CONTROLLER_MANAGER: &str = "k8s.io/kubernetes/cmd/kube-controller-manager";
 /// The Go module with their pins.
 const KUBERNETES: &str = ".";
-/// The Go module of our adapter for members, whose libraries are newer than Kubernetes' own.
+/// The Go module of our adapter for members, whose libraries are newer than Kubernetes' own, and its one package.
 const MEMBER_ADAPTER: &str = "member-adapter";
+const MEMBER_ADAPTER_PACKAGE: &str = "karmada-metrics-adapter/tests/e2e/member-adapter";
 /// The first kubectl whose `apply -k` takes a directory as a resource.
 const KUBECTL_MINOR: u32 = 21;
 /// What a release of Kubernetes takes for its version.
@@ -116,7 +117,10 @@ impl Tools {
             kube_controller_manager: controllers.unwrap_or_else(|| built.join("kube-controller-manager")),
             member_adapter: match adapter {
                 Some(binary) => MemberAdapter::Prometheus(binary),
-                None => MemberAdapter::Own(build(MEMBER_ADAPTER, &["."], logs).await?.join("member-adapter")),
+                None => {
+                    let built = build(MEMBER_ADAPTER, &[MEMBER_ADAPTER_PACKAGE], logs).await?;
+                    MemberAdapter::Own(built.join("member-adapter"))
+                }
             },
             karmada_controller_manager: named(KARMADA_CONTROLLER_MANAGER),
         })
