@@ -91,7 +91,8 @@ impl Phase {
             // 10 s of stabilization, 15 s of the policies' period, and the rates' delay.
             Self::ScaleOut => 28,
             Self::Steady => 18,
-            Self::Frozen => 10,
+            // Two rounds at least, each as long as a member that does not answer is waited for.
+            Self::Frozen => 14,
             Self::Thawed => 20,
             Self::ScaleIn => 13,
             Self::Settled => 8,
