@@ -82,11 +82,7 @@ fn alerts_fire_when_they_should_and_only_then() {
 
 /// The one that `PROMTOOL` names, or the one on PATH.
 fn promtool() -> Option<PathBuf> {
-    if let Some(named) = std::env::var_os("PROMTOOL") {
-        return Some(named.into());
-    }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).map(|directory| directory.join("promtool")).find(|file| file.is_file())
+    std::env::var_os("PROMTOOL").map(PathBuf::from).or_else(|| testkit::on_path("promtool"))
 }
 
 /// What `/metrics` shows.

@@ -286,10 +286,12 @@ fn unavailable(link: String, condition: &APIServiceCondition) -> Finding {
     // It comes as the front proxy, for a user who may do everything: only a stranger is refused.
     let refused = message.contains("bad status from")
         && [": 401", ": 403"].iter().any(|code| message.trim_end().ends_with(code));
-    let cause = match message {
-        _ if refused => Cause::FrontProxyRefused,
-        _ if is_about_a_certificate(message) => Cause::ServingCertificate,
-        _ => Cause::ApiServiceUnavailable,
+    let cause = if refused {
+        Cause::FrontProxyRefused
+    } else if is_about_a_certificate(message) {
+        Cause::ServingCertificate
+    } else {
+        Cause::ApiServiceUnavailable
     };
     amiss(link, Verdict::Broken, cause, shortened(&format!("{reason}: {}", without_urls(message))))
 }

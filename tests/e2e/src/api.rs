@@ -62,6 +62,18 @@ impl Api {
         Ok(())
     }
 
+    /// Applies CustomResourceDefinitions and waits until their kinds are served.
+    ///
+    /// # Errors
+    /// If one is refused, or is not served within a minute.
+    pub async fn define(&self, name: &str, definitions: &[Value]) -> anyhow::Result<()> {
+        self.apply(name, definitions).await?;
+        let names = definitions.iter().filter_map(|definition| definition["metadata"]["name"].as_str());
+        let wait = ["wait", "--for=condition=Established", "--timeout=60s", "customresourcedefinition"];
+        self.kubectl(&wait.into_iter().chain(names).collect::<Vec<_>>()).await?;
+        Ok(())
+    }
+
     /// What is at a path.
     ///
     /// # Errors

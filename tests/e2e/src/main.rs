@@ -14,14 +14,13 @@ mod tests;
 mod tools;
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use clap::Parser;
-use tokio::signal::unix::{SignalKind, signal};
+use testkit::interrupted;
 
 use crate::member::replica;
 use crate::stage::Stage;
@@ -135,17 +134,4 @@ fn empty_folder(path: &Path) -> anyhow::Result<PathBuf> {
         }
     }
     Ok(path.canonicalize()?)
-}
-
-/// Waits for Ctrl-C or a request to end, from now on, and gives the exit code that a shell expects of it.
-fn interrupted() -> io::Result<impl Future<Output = ExitCode>> {
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let mut hangup = signal(SignalKind::hangup())?;
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => ExitCode::from(130),
-            _ = terminate.recv() => ExitCode::from(143),
-            _ = hangup.recv() => ExitCode::from(129),
-        }
-    })
 }

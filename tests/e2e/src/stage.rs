@@ -17,7 +17,7 @@ use crate::karmada::ControlPlane;
 use crate::member::Member;
 use crate::process::{BINDER, BINDING};
 use crate::say;
-use crate::scaling::{APPLICATIONS, Scaling, WINDOW};
+use crate::scaling::{self, APPLICATIONS, Scaling, WINDOW};
 use crate::tools::Tools;
 
 /// The members.
@@ -146,7 +146,7 @@ impl Stage {
     pub async fn steady(&mut self) -> anyhow::Result<()> {
         self.scaling.stabilize(&self.plane, WINDOW).await?;
         self.scaling.load(STEADY_LOAD);
-        self.scaling.federate(&self.plane, &self.members, false).await?;
+        self.scaling.federate(&self.plane, &self.members, scaling::spec()).await?;
         say(&format!(
             "waiting until {STEADY_LOAD} requests a second hold each application at {STEADY} replicas"
         ));

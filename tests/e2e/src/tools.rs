@@ -11,7 +11,7 @@ use anyhow::{Context, bail, ensure};
 use aws_lc_rs::digest;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
-use testkit::kubectls;
+use testkit::{kubectls, on_path};
 use tokio::process::{Child, Command};
 use tokio::time::interval;
 
@@ -238,9 +238,4 @@ fn named(variable: &str) -> Option<PathBuf> {
 fn asset(program: &str) -> Option<PathBuf> {
     let file = named(ASSETS)?.join(program);
     file.is_file().then_some(file)
-}
-
-fn on_path(program: &str) -> Option<PathBuf> {
-    let path = env::var_os("PATH")?;
-    env::split_paths(&path).map(|directory| directory.join(program)).find(|file| file.is_file())
 }

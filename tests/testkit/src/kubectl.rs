@@ -62,8 +62,13 @@ pub async fn kustomize(directory: &Path) -> anyhow::Result<Option<String>> {
 
 /// Whether kubectl is on PATH.
 pub(crate) fn is_installed() -> bool {
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path).any(|directory| directory.join("kubectl").is_file())
+    on_path("kubectl").is_some()
+}
+
+/// Where a program is that is on PATH.
+pub fn on_path(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path).map(|directory| directory.join(program)).find(|file| file.is_file())
 }
 
 impl Kubectl {

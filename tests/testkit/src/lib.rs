@@ -30,7 +30,9 @@ pub mod member;
 // What works on it.
 pub mod federated_hpa;
 mod kubectl;
+mod signals;
 pub mod walkthrough;
 
-pub use kubectl::{Kubectl, kubectls, kustomize};
+pub use kubectl::{Kubectl, kubectls, kustomize, on_path};
 pub use listener::{hold_port, serve_each};
+pub use signals::interrupted;

@@ -45,34 +45,26 @@ impl Authority {
 
     /// A serving certificate for DNS names and IP addresses.
     pub fn server(&self, names: &[&str]) -> Identity {
-        let mut params = params_for(names);
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        self.sign(&params)
+        self.server_with(names, |_| {})
     }
 
     /// A serving certificate whose time is over.
     pub fn expired_server(&self, names: &[&str]) -> Identity {
-        let mut params = params_for(names);
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        params.not_before = rcgen::date_time_ymd(2019, 1, 1);
-        params.not_after = rcgen::date_time_ymd(2020, 1, 1);
-        self.sign(&params)
+        self.server_with(names, |params| {
+            params.not_before = rcgen::date_time_ymd(2019, 1, 1);
+            params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+        })
     }
 
     /// A serving certificate whose time has not come.
     pub fn future_server(&self, names: &[&str]) -> Identity {
-        let mut params = params_for(names);
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        params.not_before = rcgen::date_time_ymd(4000, 1, 1);
-        self.sign(&params)
+        self.server_with(names, |params| params.not_before = rcgen::date_time_ymd(4000, 1, 1))
     }
 
     /// A serving certificate whose time is over in so many seconds.
     pub fn short_lived_server(&self, names: &[&str], seconds: u64) -> Identity {
-        let mut params = params_for(names);
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        params.not_after = (SystemTime::now() + Duration::from_secs(seconds)).into();
-        self.sign(&params)
+        let end = SystemTime::now() + Duration::from_secs(seconds);
+        self.server_with(names, |params| params.not_after = end.into())
     }
 
     /// A client certificate: `common_name` is the user, `organizations` are the groups.
@@ -93,6 +85,13 @@ impl Authority {
             params.distinguished_name.push(DnType::OrganizationName, *organization);
         }
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        adjust(&mut params);
+        self.sign(&params)
+    }
+
+    fn server_with(&self, names: &[&str], adjust: impl FnOnce(&mut CertificateParams)) -> Identity {
+        let mut params = params_for(names);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         adjust(&mut params);
         self.sign(&params)
     }

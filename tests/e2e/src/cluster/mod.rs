@@ -47,6 +47,7 @@ pub struct Cluster {
     directory: PathBuf,
     kubeconfig: PathBuf,
     authority: Authority,
+    admin: Identity,
     service_accounts: KeyPair,
     _ports: Vec<TcpSocket>,
 }
@@ -83,7 +84,6 @@ impl Cluster {
         write_identity(&directory, "serving", &serving)?;
         write_front_proxy(&directory, &Authority::new(&format!("{name}-front-proxy-ca")))?;
         let admin = authority.client("admin", &["system:masters"]);
-        write_identity(&directory, "admin", &admin)?;
         let kubeconfig = file("admin.kubeconfig");
         kubeconfig::write(&kubeconfig, &url, &authority.pem(), "admin", &admin)?;
 
@@ -109,6 +109,7 @@ impl Cluster {
             directory,
             kubeconfig,
             authority,
+            admin,
             service_accounts,
             _ports: ports,
         })
@@ -163,11 +164,8 @@ impl Cluster {
     }
 
     /// The administrator's certificate.
-    ///
-    /// # Errors
-    /// If its files cannot be read.
-    pub fn admin(&self) -> anyhow::Result<Identity> {
-        read_identity(&self.directory, "admin")
+    pub fn admin(&self) -> &Identity {
+        &self.admin
     }
 
     /// The certificate that its API server has as front proxy.
@@ -175,7 +173,8 @@ impl Cluster {
     /// # Errors
     /// If its files cannot be read.
     pub fn front_proxy(&self) -> anyhow::Result<Identity> {
-        read_identity(&self.directory, "front-proxy")
+        let read = |name: &str| fs::read_to_string(self.directory.join(name));
+        Ok(Identity { certificate: read("front-proxy.crt")?, key: read("front-proxy.key")? })
     }
 
     /// Where files that belong to the cluster are.
@@ -288,16 +287,13 @@ fn controller_flags(directory: &Path, kubeconfig: &Path, controllers: &[&str]) -
 }
 
 /// Writes `<name>.crt` and `<name>.key`.
-fn write_identity(directory: &Path, name: &str, identity: &Identity) -> anyhow::Result<()> {
+///
+/// # Errors
+/// If one cannot be written.
+pub fn write_identity(directory: &Path, name: &str, identity: &Identity) -> anyhow::Result<()> {
     fs::write(directory.join(format!("{name}.crt")), &identity.certificate)?;
     fs::write(directory.join(format!("{name}.key")), &identity.key)?;
     Ok(())
-}
-
-/// Reads what [`write_identity`] has written.
-fn read_identity(directory: &Path, name: &str) -> anyhow::Result<Identity> {
-    let read = |extension: &str| fs::read_to_string(directory.join(format!("{name}.{extension}")));
-    Ok(Identity { certificate: read("crt")?, key: read("key")? })
 }
 
 /// Writes the authority of the front proxy's certificates and a new certificate of it.

@@ -51,14 +51,13 @@ impl ControlPlane {
         let namespace =
             |name: &str| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
         let definition: Value = serde_json::from_str(CLUSTER_DEFINITION)?;
-        let objects = [namespace(BACKEND_NAMESPACE), namespace(CLUSTER_NAMESPACE), definition];
-        cluster.api.apply("control-plane", &objects).await?;
+        cluster.api.define("cluster-definition", &[definition]).await?;
+        let objects = [namespace(BACKEND_NAMESPACE), namespace(CLUSTER_NAMESPACE)];
+        cluster.api.apply("namespaces", &objects).await?;
         for part in ["deploy/control-plane", "apiservice/external"] {
             let part = project().join(part);
             cluster.api.kubectl(&["apply", "-k", &part.display().to_string()]).await?;
         }
-        let definition = "customresourcedefinition/clusters.cluster.karmada.io";
-        cluster.api.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", definition]).await?;
         Ok(Self { cluster })
     }
 

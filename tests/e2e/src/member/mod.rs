@@ -14,7 +14,7 @@ use testkit::control_plane::MemberSpec;
 use tokio::net::TcpSocket;
 
 use self::kubelet::{Kubelet, TARGETS};
-use crate::cluster::{Cluster, free_port};
+use crate::cluster::{Cluster, free_port, write_identity};
 use crate::process::Process;
 use crate::tools::{MemberAdapter, Tools};
 
@@ -174,8 +174,7 @@ fn adapter_command<'a>(
     let service = format!("{ADAPTER_SERVICE}.{MONITORING}.svc");
     let serving = cluster.serving_identity(&[&service]);
     let file = |name: &str| directory.join(name).display().to_string();
-    fs::write(file("adapter.crt"), &serving.certificate)?;
-    fs::write(file("adapter.key"), &serving.key)?;
+    write_identity(directory, "adapter", &serving)?;
     let kubeconfig = cluster.kubeconfig().display();
     let mut flags = vec![
         format!("--prometheus-url=http://127.0.0.1:{prometheus}"),

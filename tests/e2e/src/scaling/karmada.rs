@@ -38,12 +38,7 @@ const KINDS: [(&str, &str, &str, &str, bool); 6] = [
 /// # Errors
 /// If it cannot be run, or the control plane refuses something.
 pub async fn start(plane: &ControlPlane, binary: &Path, logs: &Path) -> anyhow::Result<Process> {
-    let api = &plane.cluster.api;
-    api.apply("karmada-kinds", &KINDS.map(definition)).await?;
-    for (group, _, plural, ..) in KINDS {
-        let definition = format!("customresourcedefinition/{plural}.{group}");
-        api.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", &definition]).await?;
-    }
+    plane.cluster.api.define("karmada-kinds", &KINDS.map(definition)).await?;
     let kubeconfig = plane.cluster.kubeconfig().display();
     let flags = [
         format!("--kubeconfig={kubeconfig}"),

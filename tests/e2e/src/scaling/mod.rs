@@ -120,7 +120,7 @@ impl Scaling {
         self.loads.iter().for_each(|load| load.set_rate(rate));
     }
 
-    /// Lets the test kit's FederatedHPA ask for what the tutorial's does, or else for what the other autoscalers do.
+    /// Changes what the test kit's FederatedHPA asks for.
     ///
     /// # Errors
     /// If its loop has ended.
@@ -128,10 +128,9 @@ impl Scaling {
         &mut self,
         plane: &ControlPlane,
         members: &[Member],
-        tutorial: bool,
+        spec: Spec,
     ) -> anyhow::Result<()> {
         let replicas = self.round().await?.replicas;
-        let spec = if tutorial { Spec::tutorial() } else { spec() };
         self.federated = federated(plane, members, spec, replicas);
         Ok(())
     }
@@ -213,7 +212,7 @@ impl Scaling {
 }
 
 /// A FederatedHPA that wants a replica to have what the other autoscalers want.
-fn spec() -> Spec {
+pub fn spec() -> Spec {
     let metric = Metric::pods("http_requests", i64::from(AVERAGE) * 1000);
     Spec { behavior: Some(Behavior::with_stabilization(WINDOW)), ..Spec::new(metric, 1..=10) }
 }

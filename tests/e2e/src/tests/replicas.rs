@@ -124,10 +124,10 @@ async fn two_replicas_under_load(stage: &mut Stage) -> anyhow::Result<(Load, Ada
 
 /// How many queries for custom metrics each replica has answered since it began.
 async fn queries(stage: &Stage) -> anyhow::Result<Vec<u64>> {
-    let admin = stage.plane.cluster.admin()?;
+    let admin = stage.plane.cluster.admin();
     let mut queries = Vec::new();
     for adapter in &stage.adapters {
-        let metrics = stage::adapter_client(adapter, &admin)?.get("/metrics").await?;
+        let metrics = stage::adapter_client(adapter, admin)?.get("/metrics").await?;
         let metrics = String::from_utf8_lossy(&metrics.body).into_owned();
         let counters = metrics.lines().filter(|line| {
             line.starts_with("apiserver_request_total{") && line.contains("group=\"custom.metrics.k8s.io\"")

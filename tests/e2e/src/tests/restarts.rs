@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use tokio::time::sleep;
 
+use crate::cluster::Cluster;
+use crate::process::Process;
 use crate::say;
 use crate::stage::{self, MEMBERS, Stage, TUTORIAL};
 
@@ -14,28 +16,27 @@ const AWAY: Duration = Duration::from_secs(8);
 const PAUSE: Duration = Duration::from_millis(500);
 
 pub async fn the_control_planes_api_server_restarts(stage: &mut Stage) -> anyhow::Result<()> {
-    stage.steady().await?;
-    say("ending kube-apiserver");
-    stage.plane.cluster.api_server.end().await?;
-    ask_the_adapter_itself(stage).await?;
-    say("starting it again");
-    stage.plane.cluster.api_server.start_again()?;
-    recover(stage).await
+    restart(stage, |cluster| &mut cluster.api_server).await
 }
 
 pub async fn the_control_planes_etcd_restarts(stage: &mut Stage) -> anyhow::Result<()> {
+    restart(stage, |cluster| &mut cluster.etcd).await
+}
+
+async fn restart(stage: &mut Stage, process: fn(&mut Cluster) -> &mut Process) -> anyhow::Result<()> {
     stage.steady().await?;
-    say("ending etcd");
-    stage.plane.cluster.etcd.end().await?;
+    let ending = process(&mut stage.plane.cluster);
+    say(&format!("ending {}", ending.name()));
+    ending.end().await?;
     ask_the_adapter_itself(stage).await?;
     say("starting it again");
-    stage.plane.cluster.etcd.start_again()?;
+    process(&mut stage.plane.cluster).start_again()?;
     recover(stage).await
 }
 
 /// Asks the adapter without the control plane, as somebody whom it needs nobody to ask about.
 async fn ask_the_adapter_itself(stage: &Stage) -> anyhow::Result<()> {
-    let client = stage::adapter_client(&stage.adapters[0], &stage.plane.cluster.admin()?)?;
+    let client = stage::adapter_client(&stage.adapters[0], stage.plane.cluster.admin())?;
     let began = Instant::now();
     let mut queries = 0;
     while began.elapsed() < AWAY {

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
+use testkit::federated_hpa::Spec;
 
 use crate::say;
 use crate::scaling::{WINDOW, Wanted};
@@ -17,7 +18,7 @@ const LIMIT: Duration = Duration::from_secs(240);
 
 pub async fn each_autoscaler_scales_from_one_to_ten_and_back(stage: &mut Stage) -> anyhow::Result<()> {
     stage.scaling.stabilize(&stage.plane, WINDOW).await?;
-    stage.scaling.federate(&stage.plane, &stage.members, true).await?;
+    stage.scaling.federate(&stage.plane, &stage.members, Spec::tutorial()).await?;
     stage.scaling.load(0.0);
     say("no load: waiting for 1 replica of each application");
     replicas(stage, LIMITS.0).await?;

@@ -2,13 +2,11 @@
 
 mod up;
 
-use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use testkit::walkthrough;
-use tokio::signal::unix::{SignalKind, signal};
+use testkit::{interrupted, walkthrough};
 
 /// Simulated Karmada fleets: a control plane and member clusters on loopback.
 #[derive(Parser)]
@@ -71,15 +69,4 @@ async fn main() -> ExitCode {
         },
         code = interrupted => code,
     }
-}
-
-/// Waits for Ctrl-C or a request to end, from now on, and gives the exit code that a shell expects of it.
-fn interrupted() -> io::Result<impl Future<Output = ExitCode>> {
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => ExitCode::from(130),
-            _ = terminate.recv() => ExitCode::from(143),
-        }
-    })
 }
