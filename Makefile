@@ -6,7 +6,7 @@ ADAPTER ?= $(TARGET)/debug/karmada-metrics-adapter
 STATIC_TARGET ?= $(shell uname -m)-unknown-linux-musl
 STATIC_ADAPTER ?= $(abspath $(TARGET))/$(STATIC_TARGET)/release/karmada-metrics-adapter
 
-.PHONY: help run test e2e contract lint docs static static-path static-test
+.PHONY: help run test e2e bench bench-quick bench-programs contract lint docs static static-path static-test
 
 help: ## List what can be made.
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1 - \2/p' $(MAKEFILE_LIST)
@@ -21,6 +21,22 @@ test: ## Run all tests.
 e2e: ## Test the adapter between real kube-apiservers, Prometheus and autoscalers (CONTRIBUTING.md); NAMES='freezes' runs some.
 	$(CARGO) build --workspace --bins
 	$(TARGET)/debug/e2e --adapter $(ADAPTER) --logs $(TARGET)/e2e $(NAMES)
+
+# What is measured: the image's binary, and where they are named another build of it and the reference.
+BENCH = $(TARGET)/release/bench
+BENCH_FLAGS = --adapter $(STATIC_ADAPTER) --output $(TARGET)/bench \
+	$(if $(BASELINE),--baseline $(abspath $(BASELINE))) $(if $(REFERENCE),--reference $(abspath $(REFERENCE))) \
+	$(if $(ONLY),--only '$(ONLY)')
+
+bench-programs: static
+	$(CARGO) build --release --locked --package bench --bins
+
+bench: bench-programs ## Measure everything and write docs/performance.md; REFERENCE=PATH, BASELINE=PATH, ONLY='100 × 50' (docs/performance.md).
+	$(BENCH) full $(BENCH_FLAGS)
+	$(if $(ONLY),,$(BENCH) document $(TARGET)/bench/results.json)
+
+bench-quick: bench-programs ## Measure two fleets beside the floor in less than three minutes; BASELINE=PATH compares with another build.
+	$(BENCH) quick $(BENCH_FLAGS)
 
 contract: ## Ask the adapter what the reference was recorded to answer; REFERENCE=PATH asks that binary too.
 	REFERENCE=$(abspath $(REFERENCE)) $(CARGO) test --test it -- contract:: reference::

@@ -30,7 +30,7 @@ pub use self::script::{RecordedAnswer, ScriptedAnswer, contract_directory, recor
 use self::serve::{State, Tokens};
 pub use self::store::{Labels, Pod, Resource, Series, Store};
 pub use self::traffic::{Counters, RecordedRequest};
-use self::wire::{ExternalMetricValue, NodeMetrics, PodMetrics, Version};
+use self::wire::{ExternalMetricValue, Format, NodeMetrics, PodMetrics, Version};
 use crate::https::{self, HTTP_VERSIONS, Line, Peer, Server};
 use crate::pki::{self, Authority, Identity};
 
@@ -258,6 +258,12 @@ impl Member {
     /// without the parameter `timeout`; the path prefix does not belong to them.
     pub fn answer(&self, path_and_query: &str, answer: ScriptedAnswer) {
         self.state.script.set(path_and_query, answer);
+    }
+
+    /// Answers every query of a path (decoded) with the same list, whatever its parameters. The list is encoded once in each
+    /// format, so that an answer costs a benchmark's member as little as possible.
+    pub fn answer_list(&self, path: &str, encode: impl Fn(Format) -> Vec<u8>) {
+        self.state.script.set_list(path, encode);
     }
 
     /// Forgets the scripted answers.

@@ -42,6 +42,8 @@ pub struct RecordedAnswer {
 #[derive(Debug, Default)]
 pub(super) struct Script {
     answers: Mutex<HashMap<String, ScriptedAnswer>>,
+    /// By decoded path: the same list for every query, in JSON and in protobuf.
+    lists: Mutex<HashMap<Vec<u8>, [ScriptedAnswer; 2]>>,
 }
 
 #[derive(Deserialize)]
@@ -83,13 +85,34 @@ impl Script {
         self.answers.lock().expect("no holder panics").insert(key(path_and_query), answer);
     }
 
-    pub(super) fn clear(&self) {
-        self.answers.lock().expect("no holder panics").clear();
+    pub(super) fn set_list(&self, path: &str, encode: impl Fn(Format) -> Vec<u8>) {
+        let answers = [Format::Json, Format::Protobuf].map(|format| ScriptedAnswer {
+            status: StatusCode::OK,
+            content_type: format.media_type().to_owned(),
+            body: encode(format).into(),
+        });
+        self.lists.lock().expect("no holder panics").insert(path.as_bytes().to_vec(), answers);
     }
 
-    pub(super) fn answer(&self, path_and_query: &str) -> Option<ScriptedAnswer> {
+    pub(super) fn clear(&self) {
+        self.answers.lock().expect("no holder panics").clear();
+        self.lists.lock().expect("no holder panics").clear();
+    }
+
+    pub(super) fn answer(&self, path_and_query: &str, format: Format) -> Option<ScriptedAnswer> {
         let answers = self.answers.lock().expect("no holder panics");
-        if answers.is_empty() { None } else { answers.get(&key(path_and_query)).cloned() }
+        let answer = if answers.is_empty() { None } else { answers.get(&key(path_and_query)).cloned() };
+        answer.or_else(|| self.list(path_and_query, format))
+    }
+
+    fn list(&self, path_and_query: &str, format: Format) -> Option<ScriptedAnswer> {
+        let lists = self.lists.lock().expect("no holder panics");
+        if lists.is_empty() {
+            return None;
+        }
+        let path = path_and_query.split('?').next()?;
+        let [json, protobuf] = lists.get(&decode_path(path)?)?;
+        Some(if format == Format::Json { json } else { protobuf }.clone())
     }
 }
 

@@ -110,7 +110,7 @@ impl State {
             let status = Status::failure(StatusCode::UNAUTHORIZED, "Unauthorized", "Unauthorized");
             return encoded(Document::Status(status.into()).encode(StatusCode::UNAUTHORIZED, format_or_json));
         }
-        if let Some(answer) = self.script.answer(target) {
+        if let Some(answer) = self.script.answer(target, format_or_json) {
             let mut scripted = Response::new(full(answer.body));
             *scripted.status_mut() = answer.status;
             if let Ok(content_type) = HeaderValue::try_from(answer.content_type) {

@@ -1,0 +1,322 @@
+//! `docs/performance.md`: its tables and plots are written from results.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use anyhow::Context as _;
+
+use crate::plot::{self, Line};
+use crate::program::Kind;
+use crate::report::mebibytes;
+use crate::results::{Figures, Measured, Profile, Results};
+use crate::scenario::{Api, Format, Queries, Scenario};
+
+/// Ends what is written here.
+const END: &str = "<!-- end -->";
+/// Where a figure is not there: the program was not measured.
+const NONE: &str = "–";
+
+/// The figures of a scenario.
+type ByProgram = BTreeMap<Kind, Figures>;
+
+/// Writes the document's tables and, in a folder beside it that has its name, its plots.
+///
+/// # Errors
+/// If the document lacks a place for a table, or a file cannot be written.
+pub fn write(document: &Path, results: &Results) -> anyhow::Result<()> {
+    let mut text = fs::read_to_string(document).with_context(|| document.display().to_string())?;
+    for (name, content) in [
+        ("environment", environment(results)),
+        ("main scenarios", main_scenarios(results)),
+        ("growth", growth(results)),
+        ("discovery", discovery(results)),
+        ("starts", starts(results)),
+        ("profiles", profiles(results)),
+        ("instructions", instructions(results)),
+        ("all scenarios", all_scenarios(results)),
+    ] {
+        let begin = format!("<!-- {name}: written by make bench -->\n");
+        let start = text.find(&begin).with_context(|| format!("the document lacks {begin:?}"))? + begin.len();
+        let end = text[start..].find(END).with_context(|| format!("the document lacks {END:?}"))?;
+        text.replace_range(start..start + end, &format!("\n{content}\n"));
+    }
+    fs::write(document, text).with_context(|| document.display().to_string())?;
+    let folder = document.with_extension("");
+    fs::create_dir_all(&folder)?;
+    let draw = |file: &str, axis, value: fn(&Figures) -> f64| {
+        let plot = plot::svg(("member clusters", axis), &growth_lines(results, value))?;
+        fs::write(folder.join(file), plot).with_context(|| file.to_owned())
+    };
+    draw("cpu.svg", "CPU milliseconds a query", |figures| figures.cpu_ms)?;
+    draw("memory.svg", "peak of resident memory, MiB", |figures| mebibytes(figures.peak))
+}
+
+fn environment(results: &Results) -> String {
+    let mut text = "| | |\n|---|---|\n".to_owned();
+    for (name, value) in &results.environment {
+        let _ = writeln!(text, "| {name} | {value} |");
+    }
+    text
+}
+
+/// Eight clients with queries of their own, two where answers are tens of megabytes.
+fn main_scenarios(results: &Results) -> String {
+    let mut table = Table::new(&[
+        "fleet",
+        "API",
+        "members",
+        "to clients",
+        "CPU ms a query: floor",
+        "adapter",
+        "× floor",
+        "reference",
+        "reference ÷ adapter",
+        "p99 ms: adapter",
+        "reference",
+        "peak MiB: adapter",
+        "reference",
+    ]);
+    for Measured { scenario, figures } in &results.scenarios {
+        let clients = if scenario.size.pods >= 1_000 { 2 } else { 8 };
+        if scenario.api == Api::Discovery
+            || scenario.queries != Queries::Distinct
+            || scenario.clients != clients
+        {
+            continue;
+        }
+        table.row(&[
+            scenario.size.to_string(),
+            scenario.api.to_string(),
+            scenario.members.to_string(),
+            scenario.accept.to_string(),
+            cell(figures, Kind::Floor, |figures| figures.cpu_ms),
+            cell(figures, Kind::Adapter, |figures| figures.cpu_ms),
+            to_floor(figures),
+            cell(figures, Kind::Reference, |figures| figures.cpu_ms),
+            reference_to_adapter(figures),
+            cell(figures, Kind::Adapter, |figures| figures.p99_ms),
+            cell(figures, Kind::Reference, |figures| figures.p99_ms),
+            cell(figures, Kind::Adapter, |figures| mebibytes(figures.peak)),
+            cell(figures, Kind::Reference, |figures| mebibytes(figures.peak)),
+        ]);
+    }
+    table.text
+}
+
+/// The scenarios of the growth with the number of members, the smallest fleet first.
+fn growing(results: &Results) -> Vec<&Measured> {
+    let belongs = |scenario: &Scenario| {
+        scenario.size.pods == 5 && scenario.clients == 2 && scenario.members == Format::Json
+    };
+    let mut scenarios: Vec<_> =
+        results.scenarios.iter().filter(|measured| belongs(&measured.scenario)).collect();
+    scenarios.sort_by_key(|measured| measured.scenario.size.members);
+    scenarios
+}
+
+fn growth(results: &Results) -> String {
+    let mut table = Table::new(&[
+        "members",
+        "CPU µs a query and member: floor",
+        "adapter",
+        "× floor",
+        "reference",
+        "peak MiB: floor",
+        "adapter",
+        "reference",
+    ]);
+    for Measured { scenario, figures } in growing(results) {
+        let members = scenario.size.members as f64;
+        let cpu = |kind| cell(figures, kind, |figures| figures.cpu_ms * 1000.0 / members);
+        let peak = |kind| cell(figures, kind, |figures| mebibytes(figures.peak));
+        table.row(&[
+            scenario.size.members.to_string(),
+            cpu(Kind::Floor),
+            cpu(Kind::Adapter),
+            to_floor(figures),
+            cpu(Kind::Reference),
+            peak(Kind::Floor),
+            peak(Kind::Adapter),
+            peak(Kind::Reference),
+        ]);
+    }
+    table.text
+}
+
+fn growth_lines(results: &Results, value: fn(&Figures) -> f64) -> Vec<Line> {
+    let lines =
+        [(Kind::Reference, (166, 86, 40)), (Kind::Adapter, (31, 119, 180)), (Kind::Floor, (110, 110, 110))]
+            .map(|(kind, colour)| {
+                let point = |measured: &&Measured| {
+                    Some((measured.scenario.size.members as f64, value(measured.figures.get(&kind)?)))
+                };
+                Line {
+                    name: kind.to_string(),
+                    colour,
+                    points: growing(results).iter().filter_map(point).collect(),
+                }
+            });
+    lines.into_iter().filter(|line| !line.points.is_empty()).collect()
+}
+
+fn discovery(results: &Results) -> String {
+    let mut table = Table::new(&[
+        "clients",
+        "CPU ms a query: floor",
+        "adapter",
+        "× floor",
+        "reference",
+        "reference ÷ adapter",
+        "p99 ms: adapter",
+        "reference",
+    ]);
+    for Measured { scenario, figures } in &results.scenarios {
+        if scenario.api == Api::Discovery {
+            table.row(&[
+                scenario.clients.to_string(),
+                cell(figures, Kind::Floor, |figures| figures.cpu_ms),
+                cell(figures, Kind::Adapter, |figures| figures.cpu_ms),
+                to_floor(figures),
+                cell(figures, Kind::Reference, |figures| figures.cpu_ms),
+                reference_to_adapter(figures),
+                cell(figures, Kind::Adapter, |figures| figures.p99_ms),
+                cell(figures, Kind::Reference, |figures| figures.p99_ms),
+            ]);
+        }
+    }
+    table.text
+}
+
+fn starts(results: &Results) -> String {
+    let mut table =
+        Table::new(&["fleet", "program", "first answer with the values of all members, ms", "idle MiB"]);
+    for start in &results.starts {
+        table.row(&[
+            start.size.to_string(),
+            start.kind.to_string(),
+            digits(start.complete.as_secs_f64() * 1000.0),
+            digits(mebibytes(start.idle)),
+        ]);
+    }
+    table.text
+}
+
+fn profiles(results: &Results) -> String {
+    let mut text = String::new();
+    for Profile { scenario, kind, shares } in &results.profiles {
+        let shares: Vec<String> = shares.iter().map(|(part, share)| format!("{part} {share:.0} %")).collect();
+        let _ = writeln!(text, "- {kind} ({scenario}): {}", shares.join(", "));
+    }
+    text
+}
+
+fn instructions(results: &Results) -> String {
+    let mut table = Table::new(&["100 × 50", "million instructions a query"]);
+    for (case, count) in &results.instructions {
+        table.row(&[case.clone(), digits(*count as f64 / 1e6)]);
+    }
+    table.text
+}
+
+/// A table for each fleet, API and format of the members.
+fn all_scenarios(results: &Results) -> String {
+    let mut text = String::new();
+    let mut of_table = None;
+    let mut table = Table::new(&[]);
+    for Measured { scenario, figures } in &results.scenarios {
+        let key = (scenario.size, scenario.api, scenario.members);
+        if of_table != Some(key) {
+            text += &table.text;
+            let of_members = if scenario.api == Api::Discovery {
+                String::new()
+            } else {
+                format!(", {} members", scenario.members)
+            };
+            let _ = write!(text, "\n### {}, {}{of_members}\n\n", scenario.size, scenario.api);
+            table = Table::new(&[
+                "clients",
+                "accept",
+                "program",
+                "CPU ms a query",
+                "× floor",
+                "queries/s",
+                "p50 ms",
+                "p99 ms",
+                "resident MiB",
+                "peak MiB",
+                "requests to a member a query",
+            ]);
+            of_table = Some(key);
+        }
+        for (kind, figures) in figures {
+            table.row(&[
+                format!("{} {}", scenario.clients, scenario.queries),
+                scenario.accept.to_string(),
+                kind.to_string(),
+                digits(figures.cpu_ms),
+                figures.to_floor.map_or(NONE.to_owned(), |ratio| digits(ratio.median)),
+                digits(figures.queries_a_second),
+                digits(figures.p50_ms),
+                digits(figures.p99_ms),
+                digits(mebibytes(figures.resident)),
+                digits(mebibytes(figures.peak)),
+                digits(figures.requests),
+            ]);
+        }
+    }
+    text + &table.text
+}
+
+/// A table in Markdown.
+struct Table {
+    text: String,
+}
+
+impl Table {
+    fn new(columns: &[&str]) -> Self {
+        let text = format!("| {} |\n|{}\n", columns.join(" | "), "---|".repeat(columns.len()));
+        Self { text: if columns.is_empty() { String::new() } else { text } }
+    }
+
+    fn row(&mut self, cells: &[String]) {
+        let _ = writeln!(self.text, "| {} |", cells.join(" | "));
+    }
+}
+
+/// A figure of a program.
+fn cell(figures: &ByProgram, kind: Kind, value: impl Fn(&Figures) -> f64) -> String {
+    figures.get(&kind).map_or_else(|| NONE.to_owned(), |figures| digits(value(figures)))
+}
+
+/// The adapter's CPU time over the floor's.
+fn to_floor(figures: &ByProgram) -> String {
+    let ratio = figures.get(&Kind::Adapter).and_then(|figures| figures.to_floor);
+    ratio.map_or_else(|| NONE.to_owned(), |ratio| digits(ratio.median))
+}
+
+/// The reference's CPU time over the adapter's.
+fn reference_to_adapter(figures: &ByProgram) -> String {
+    match (figures.get(&Kind::Reference), figures.get(&Kind::Adapter)) {
+        (Some(reference), Some(adapter)) => digits(reference.cpu_ms / adapter.cpu_ms),
+        _ => NONE.to_owned(),
+    }
+}
+
+/// A number with three digits that count, or all before the point.
+fn digits(value: f64) -> String {
+    let before = if value >= 1.0 { value.log10().floor() as usize + 1 } else { 1 };
+    format!("{value:.*}", 3_usize.saturating_sub(before))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_three_digits() {
+        let values = [0.0754, 0.351, 1.0, 9.87, 20.41, 139.2, 1_234.5];
+        assert_eq!(values.map(digits), ["0.08", "0.35", "1.00", "9.87", "20.4", "139", "1234"]);
+    }
+}

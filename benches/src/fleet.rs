@@ -1,0 +1,125 @@
+//! The fleet that all programs are measured on: the test kit's control plane and members, whose answers are encoded
+//! beforehand so that they cost little.
+
+use std::fmt;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use testkit::member::wire::Version;
+use testkit::member::{Formats, Member, MemberOptions, Pod, Resource, Series};
+use tokio::time::timeout;
+
+use crate::bodies::{LABEL, METRIC, NAMESPACE, metric_values, pod_metrics, pod_name};
+
+/// How long a program may take to connect to all members.
+const LIMIT: Duration = Duration::from_secs(180);
+/// Nodes of a member.
+const NODES: usize = 3;
+
+/// How large a fleet is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub struct Size {
+    /// Member clusters.
+    pub members: usize,
+    /// Pods in each of them.
+    pub pods: usize,
+}
+
+impl Size {
+    /// So many members with so many pods each.
+    pub const fn of(members: usize, pods: usize) -> Self {
+        Self { members, pods }
+    }
+}
+
+/// A fleet of one size.
+pub struct Fleet {
+    /// The control plane and the members.
+    pub kit: testkit::fleet::Fleet,
+    /// How large it is.
+    pub size: Size,
+}
+
+impl Fleet {
+    /// Starts a fleet whose members speak `formats` and have this many metrics.
+    ///
+    /// # Errors
+    /// If a port cannot be bound.
+    pub async fn start(size: Size, formats: Formats, metrics: usize) -> anyhow::Result<Self> {
+        let mut members = Vec::new();
+        for number in 0..size.members {
+            let options = MemberOptions { formats, ..MemberOptions::default() };
+            let member = Member::start_with(&format!("member{number:04}"), options).await?.with_nodes(NODES);
+            fill(&member, number, size.pods, metrics);
+            members.push(member);
+        }
+        Ok(Self { kit: testkit::fleet::Fleet::start(members).await?, size })
+    }
+
+    /// Requests that members have had whose `User-Agent` begins with this, since [`Fleet::forget_requests`]. Of each member
+    /// the last 2,000 are known.
+    pub fn requests(&self, user_agent: &str) -> usize {
+        let of = |member: &Member| {
+            let requests = member.requests();
+            let agents = requests.iter().filter_map(|request| request.headers.get(http::header::USER_AGENT));
+            agents.filter(|agent| agent.as_bytes().starts_with(user_agent.as_bytes())).count()
+        };
+        self.kit.members.iter().map(of).sum()
+    }
+
+    /// Forgets the requests so far.
+    pub fn forget_requests(&self) {
+        self.kit.members.iter().for_each(Member::reset_counters);
+    }
+
+    /// Waits until every member has a connection.
+    ///
+    /// # Errors
+    /// If that takes longer than three minutes.
+    pub async fn connected(&self) -> anyhow::Result<()> {
+        self.until("a connection", |member| member.open_connections() > 0).await
+    }
+
+    /// Waits until no member has a connection.
+    ///
+    /// # Errors
+    /// If that takes longer than three minutes.
+    pub async fn disconnected(&self) -> anyhow::Result<()> {
+        self.until("no connection", |member| member.open_connections() == 0).await
+    }
+
+    async fn until(&self, state: &str, reached: impl Fn(&Member) -> bool) -> anyhow::Result<()> {
+        let all = async {
+            for member in &self.kit.members {
+                while !reached(member) {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            }
+        };
+        let seconds = LIMIT.as_secs();
+        timeout(LIMIT, all).await.with_context(|| format!("not every member has {state} after {seconds} s"))
+    }
+}
+
+fn fill(member: &Member, number: usize, pods: usize, metrics: usize) {
+    for pod in 0..pods {
+        member.store().set_pod(Pod::running(NAMESPACE, &pod_name(number, pod), &[LABEL]));
+    }
+    let names = (1..metrics).map(|metric| format!("metric_{metric:04}")).chain([METRIC.to_owned()]);
+    for name in names {
+        member.set_metric(Series::new(Resource::PODS, Some(NAMESPACE), &pod_name(number, 0), &name, "1"));
+    }
+    for (version, name) in [(Version::V1Beta1, "v1beta1"), (Version::V1Beta2, "v1beta2")] {
+        let path = format!("/apis/custom.metrics.k8s.io/{name}/namespaces/{NAMESPACE}/pods/*/{METRIC}");
+        member.answer_list(&path, |format| metric_values(version, number, pods, format));
+    }
+    let path = format!("/apis/metrics.k8s.io/v1beta1/namespaces/{NAMESPACE}/pods");
+    member.answer_list(&path, |format| pod_metrics(number, pods, format));
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { members, pods } = self;
+        write!(formatter, "{members} × {pods}")
+    }
+}

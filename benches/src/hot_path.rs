@@ -1,0 +1,76 @@
+//! What a query takes beyond the network: bodies of all members are read, merged, and written as one list.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use karmada_metrics_adapter::api::codec::Encode;
+use karmada_metrics_adapter::api::custom_metrics::{self, MetricValueList};
+use karmada_metrics_adapter::api::field_selector::FieldSelector;
+use karmada_metrics_adapter::api::page::{Expected, Format, Page};
+use karmada_metrics_adapter::api::resource_metrics::{ObjectMetricsList, Resource};
+use karmada_metrics_adapter::api::selector::Selector;
+use karmada_metrics_adapter::config::SameNamePods;
+use karmada_metrics_adapter::merge::{Pages, custom, resource};
+use testkit::member::wire;
+
+use crate::bodies;
+use crate::fleet::Size;
+use crate::scenario::Api;
+
+const CLUSTER_LABEL: &str = "resource.karmada.io/query-from-cluster";
+
+/// A query of an API whose members have answered.
+pub struct Query {
+    /// The API.
+    pub api: Api,
+    /// The encoding of the members' bodies.
+    pub format: Format,
+    bodies: Vec<(Arc<str>, Bytes)>,
+}
+
+impl Query {
+    /// A query of a fleet of this size.
+    ///
+    /// # Panics
+    /// For discovery, which members are not asked for.
+    pub fn new(api: Api, format: Format, Size { members, pods }: Size) -> Self {
+        let wire_format = match format {
+            Format::Json => wire::Format::Json,
+            Format::Protobuf => wire::Format::Protobuf,
+        };
+        let body = |member| match api {
+            Api::CustomMetrics => bodies::metric_values(wire::Version::V1Beta2, member, pods, wire_format),
+            Api::PodMetrics => bodies::pod_metrics(member, pods, wire_format),
+            Api::Discovery => panic!("members are not asked for discovery"),
+        };
+        let bodies = (0..members).map(|member| (format!("member{member}").into(), body(member).into()));
+        Self { api, format, bodies: bodies.collect() }
+    }
+
+    /// The members' bodies.
+    pub fn bodies(&self) -> impl Iterator<Item = &Bytes> {
+        self.bodies.iter().map(|(_, body)| body)
+    }
+
+    /// Reads all bodies.
+    pub fn read(&self) -> Vec<(Arc<str>, Arc<Page>)> {
+        let expected = match self.api {
+            Api::PodMetrics => Expected::List(Resource::Pods),
+            _ => Expected::MetricValues,
+        };
+        let read = |body: &Bytes| Page::read(expected, self.format, body.clone()).expect("a valid body");
+        self.bodies.iter().map(|(cluster, body)| (cluster.clone(), Arc::new(read(body)))).collect()
+    }
+
+    /// Merges what was read, and writes it in JSON.
+    pub fn answer(&self, pages: &Pages) -> Vec<u8> {
+        if self.api == Api::PodMetrics {
+            let (labels, fields) = (Selector::default(), FieldSelector::default());
+            let items = resource::merge(pages, &labels, &fields, Some(CLUSTER_LABEL));
+            return ObjectMetricsList { resource: Resource::Pods, items }.to_json();
+        }
+        let items = custom::merge(pages, SameNamePods::Sum, false);
+        let version = custom_metrics::Version::V1Beta2;
+        MetricValueList { version, items, cluster_label: Some(CLUSTER_LABEL) }.to_json()
+    }
+}

@@ -1,0 +1,46 @@
+//! Instructions of the hot path, counted by callgrind: the same on each run, whatever else the machine does.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, ensure};
+use karmada_metrics_adapter::api::page::Format;
+
+use crate::fleet::Size;
+use crate::scenario::Api;
+
+/// The fleet whose query is counted.
+pub const SIZE: Size = Size::of(100, 50);
+/// What is counted: a name, the API, and what the members answer in. All are written in JSON.
+pub const CASES: [(&str, Api, Format); 4] = [
+    ("custom-metrics-from-json", Api::CustomMetrics, Format::Json),
+    ("custom-metrics-from-protobuf", Api::CustomMetrics, Format::Protobuf),
+    ("pod-metrics-from-json", Api::PodMetrics, Format::Json),
+    ("pod-metrics-from-protobuf", Api::PodMetrics, Format::Protobuf),
+];
+
+/// The instructions of one query of each case, which `hot_path` makes.
+///
+/// # Errors
+/// If valgrind or `hot_path` cannot be run.
+pub fn count(hot_path: &Path) -> anyhow::Result<Vec<(String, u64)>> {
+    let one = |(case, ..): (&str, _, _)| {
+        // What a second query takes more, without the start of the process and the making of bodies.
+        let (first, both) = (callgrind(hot_path, case, "1")?, callgrind(hot_path, case, "2")?);
+        Ok((case.to_owned(), both.saturating_sub(first)))
+    };
+    CASES.into_iter().map(one).collect()
+}
+
+fn callgrind(hot_path: &Path, case: &str, count: &str) -> anyhow::Result<u64> {
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .arg(hot_path)
+        .args([case, count])
+        .output()
+        .context("valgrind cannot be run (Debian's package: valgrind)")?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "valgrind failed: {text}");
+    let collected = text.lines().find_map(|line| line.split_once("Collected : ")).context("no count")?;
+    Ok(collected.1.trim().parse()?)
+}

@@ -1,0 +1,27 @@
+//! Benchmarks of karmada-metrics-adapter: the binary that is shipped beside a floor and the reference adapter.
+//!
+//! `docs/performance.md` says what is measured and how, and has the results.
+
+// What is measured, and on what.
+pub mod bodies;
+pub mod fleet;
+pub mod scenario;
+
+// The programs and their load.
+pub mod floor;
+pub mod load;
+pub mod program;
+
+// The measurement.
+pub mod hot_path;
+pub mod instructions;
+pub mod measure;
+pub mod profile;
+pub mod run;
+
+// The results.
+pub mod document;
+pub mod environment;
+mod plot;
+pub mod report;
+pub mod results;

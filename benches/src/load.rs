@@ -1,0 +1,138 @@
+//! The load: clients that each send one query after the other, as kube-apiserver's aggregation layer passes them on, over
+//! one HTTP/2 connection with the front proxy's certificate.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use bytes::Bytes;
+use futures::future::try_join_all;
+use http::header::ACCEPT;
+use http::{HeaderValue, Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use testkit::pki::{self, Identity};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_util::task::AbortOnDropHandle;
+
+/// HTTP/2 windows of Go's client: for each stream and for the connection.
+const WINDOWS: (u32, u32) = (4 << 20, 1 << 30);
+
+/// How long the queries of one run may take.
+const RUN_LIMIT: Duration = Duration::from_secs(180);
+
+/// A connection to the program that is measured.
+pub struct Connection {
+    sender: SendRequest<Empty<Bytes>>,
+    authority: String,
+    _driver: AbortOnDropHandle<()>,
+}
+
+/// What the clients send, and how many there are.
+pub struct Load {
+    /// Path and query; client *n* sends the one at *n* modulo their number.
+    pub paths: Vec<String>,
+    /// The value of `Accept`.
+    pub accept: HeaderValue,
+    /// Clients, each with one query at a time.
+    pub clients: usize,
+}
+
+/// What a number of queries took.
+pub struct Taken {
+    /// From the first request to the end of the last answer.
+    pub elapsed: Duration,
+    /// How long each query took, in any order.
+    pub latencies: Vec<Duration>,
+}
+
+impl Connection {
+    /// Connects as the front proxy.
+    ///
+    /// # Errors
+    /// If nobody listens, or the certificate is not of this CA.
+    pub async fn open(address: SocketAddr, ca_pem: &str, front_proxy: &Identity) -> anyhow::Result<Self> {
+        let tls = ClientConfig::builder().with_root_certificates(pki::roots(ca_pem)?);
+        let mut tls = tls.with_client_auth_cert(front_proxy.chain(), front_proxy.private_key())?;
+        tls.alpn_protocols = vec![b"h2".to_vec()];
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let name = ServerName::IpAddress(address.ip().into());
+        let stream = TlsConnector::from(Arc::new(tls)).connect(name, stream).await?;
+        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(WINDOWS.0)
+            .initial_connection_window_size(WINDOWS.1)
+            .handshake(TokioIo::new(stream))
+            .await?;
+        let driver = tokio::spawn(async move { drop(connection.await) });
+        Ok(Self { sender, authority: address.to_string(), _driver: AbortOnDropHandle::new(driver) })
+    }
+
+    /// The whole body of the answer to one query.
+    ///
+    /// # Errors
+    /// If the answer is not 200, has a `Warning`, or breaks off.
+    pub async fn get(&self, load: &Load) -> anyhow::Result<Bytes> {
+        Ok(self.send(&load.paths[0], &load.accept).await?.collect().await?.to_bytes())
+    }
+
+    /// Sends this many queries. Each answer must be `length` bytes long.
+    ///
+    /// # Errors
+    /// If an answer is another than that, or all take longer than three minutes; see also [`Connection::get`].
+    pub async fn run(&self, load: &Load, queries: usize, length: usize) -> anyhow::Result<Taken> {
+        let sent = AtomicUsize::new(0);
+        let begin = Instant::now();
+        let client = async |number: usize| {
+            let path = &load.paths[number % load.paths.len()];
+            let mut latencies = Vec::new();
+            while sent.fetch_add(1, Ordering::Relaxed) < queries {
+                let begin = Instant::now();
+                let received = self.length(path, &load.accept).await?;
+                latencies.push(begin.elapsed());
+                ensure!(received == length, "{path}: an answer of {received} bytes and not of {length}");
+            }
+            anyhow::Ok(latencies)
+        };
+        let latencies = timeout(RUN_LIMIT, try_join_all((0..load.clients).map(client))).await;
+        let latencies = latencies.with_context(|| format!("no end after {} s", RUN_LIMIT.as_secs()))??;
+        Ok(Taken { elapsed: begin.elapsed(), latencies: latencies.concat() })
+    }
+
+    async fn length(&self, path: &str, accept: &HeaderValue) -> anyhow::Result<usize> {
+        let mut body = self.send(path, accept).await?;
+        let mut length = 0;
+        while let Some(frame) = body.frame().await {
+            length += frame?.data_ref().map_or(0, Bytes::len);
+        }
+        Ok(length)
+    }
+
+    async fn send(&self, path: &str, accept: &HeaderValue) -> anyhow::Result<Incoming> {
+        let uri = Uri::builder().scheme("https").authority(self.authority.as_str()).path_and_query(path);
+        let request = Request::builder()
+            .uri(uri.build()?)
+            .header(ACCEPT, accept)
+            .header("x-remote-user", "system:serviceaccount:karmada-system:karmada-controller-manager")
+            .header("x-remote-group", "system:masters")
+            .body(Empty::new())?;
+        let response = self.sender.clone().send_request(request).await?;
+        let (head, body) = response.into_parts();
+        if head.status != StatusCode::OK || head.headers.contains_key(header::WARNING) {
+            let warning = head.headers.get(header::WARNING).cloned();
+            let body = body.collect().await?.to_bytes();
+            let body = String::from_utf8_lossy(&body[..body.len().min(500)]).into_owned();
+            bail!("{path}: {} {warning:?} {body}", head.status);
+        }
+        Ok(body)
+    }
+}

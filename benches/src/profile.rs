@@ -1,0 +1,132 @@
+//! Where the CPU time of a program goes, as perf samples it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Stdio;
+
+use anyhow::{Context as _, ensure};
+use tokio::process::Command;
+
+use crate::load::{Connection, Load};
+
+/// Samples a second.
+const FREQUENCY: &str = "299";
+/// For how long, in seconds.
+const SECONDS: &str = "10";
+/// Bytes of the stack that each sample keeps, to find callers by.
+const STACK: &str = "--call-graph=dwarf,16384";
+
+/// Which part of a program a crate belongs to. What is not named here (allocator, copies, `std`, containers) belongs to
+/// its caller.
+const PARTS: [(&str, &[&str]); 6] = [
+    ("kernel", &[]),
+    ("TLS", &["rustls", "tokio_rustls", "aws_lc"]),
+    ("HTTP", &["hyper", "hyper_util", "h2", "http", "http_body_util", "futures_channel", "axum", "tower"]),
+    ("async runtime", &["tokio", "mio", "futures_util", "futures_core"]),
+    ("JSON library", &["serde_json", "memchr"]),
+    (
+        "own code",
+        &["karmada_metrics_adapter", "bench", "moka", "dashmap", "prometheus_client", "tracing_core"],
+    ),
+];
+const OTHER: &str = "other";
+
+/// The shares of a process' CPU time by part, in percent, while it has this load.
+///
+/// # Errors
+/// If perf cannot be run, or an answer is not as it must be.
+pub async fn shares(
+    pid: u32,
+    connection: &Connection,
+    load: &Load,
+    length: usize,
+) -> anyhow::Result<Vec<(String, f64)>> {
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("perf.data");
+    let mut recording = Command::new("perf")
+        .args(["record", "-q", "-F", FREQUENCY, STACK, "-p", &pid.to_string(), "-o"])
+        .arg(&file)
+        .args(["--", "sleep", SECONDS])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .context("perf cannot be run (Debian's package: linux-perf)")?;
+    let ended = loop {
+        connection.run(load, 4 * load.clients, length).await?;
+        if let Some(status) = recording.try_wait()? {
+            break status;
+        }
+    };
+    ensure!(ended.success(), "perf record failed: {ended}");
+    by_part(&script(&file).await?)
+}
+
+async fn script(file: &Path) -> anyhow::Result<String> {
+    let script = Command::new("perf")
+        .args(["script", "--no-inline", "-F", "ip,sym,dso", "-i"])
+        .arg(file)
+        .stdin(Stdio::null())
+        .output()
+        .await?;
+    ensure!(script.status.success(), "perf script failed: {}", String::from_utf8_lossy(&script.stderr));
+    Ok(String::from_utf8_lossy(&script.stdout).into_owned())
+}
+
+/// The shares by part of samples as `perf script` writes them: a block of lines each, the innermost function first.
+fn by_part(script: &str) -> anyhow::Result<Vec<(String, f64)>> {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    let samples = script.split("\n\n").filter(|sample| !sample.trim().is_empty());
+    for sample in samples {
+        *counts.entry(sample.lines().find_map(part).unwrap_or(OTHER)).or_default() += 1;
+    }
+    let all: usize = counts.values().sum();
+    ensure!(all > 0, "perf took no samples");
+    let mut shares: Vec<_> = counts
+        .into_iter()
+        .map(|(part, count)| (part.to_owned(), 100.0 * count as f64 / all as f64))
+        .collect();
+    shares.sort_by(|one, other| other.1.total_cmp(&one.1));
+    Ok(shares)
+}
+
+/// The part that a line `ADDRESS FUNCTION (FILE)` belongs to.
+fn part(line: &str) -> Option<&'static str> {
+    let (_, function) = line.trim().split_once(' ')?;
+    let (function, file) = function.rsplit_once(" (")?;
+    if file.starts_with("[kernel") || file.starts_with("[vdso") {
+        return Some("kernel");
+    }
+    // `<h2::frame::Data as core::fmt::Debug>::fmt`, `core::ptr::drop_in_place<h2::frame::Data>`
+    let crate_of =
+        |path: &'_ str| PARTS.iter().find(|(_, crates)| crates.iter().any(|name| is_of(path, name)));
+    let paths = function.split(['<', ' ', '&', '(', ',']).filter(|path| !path.is_empty());
+    paths.filter_map(crate_of).map(|(part, _)| *part).next()
+}
+
+/// Whether a path begins in this crate. The functions of aws-lc have it as a prefix of their name.
+fn is_of(path: &str, name: &str) -> bool {
+    let Some(rest) = path.strip_prefix(name) else { return false };
+    rest.starts_with("::") || name == "aws_lc"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_belongs_to_its_innermost_part() {
+        let script = "\
+            \n\t 1 malloc (/usr/lib/libc.so.6)\n\t 2 bytes::bytes_mut::BytesMut::reserve_inner (/bin/floor)\
+            \n\t 3 <h2::codec::framed_read::FramedRead<T> as futures_core::stream::Stream>::poll_next (/bin/floor)\n\
+            \n\t 4 tcp_sendmsg ([kernel.kallsyms])\n\t 5 h2::proto::flush (/bin/floor)\n\
+            \n\t 6 aws_lc_0_47_0_EVP_AEAD_CTX_open (/bin/floor)\n\
+            \n\t 7 core::ptr::drop_in_place<hyper::proto::h2::client::H2ClientFuture<tokio::net::tcp::TcpStream>> (/bin/floor)\n\n";
+        let shares = by_part(script).unwrap();
+        assert_eq!(
+            shares,
+            [("HTTP".to_owned(), 50.0), ("TLS".to_owned(), 25.0), ("kernel".to_owned(), 25.0)]
+        );
+    }
+}
