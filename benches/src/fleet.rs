@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use crate::bodies::{LABEL, METRIC, NAMESPACE, metric_values, pod_metrics, pod_name};
 
 /// How long a program may take to connect to all members.
-const LIMIT: Duration = Duration::from_secs(180);
+const LIMIT: Duration = Duration::from_secs(600);
 /// Nodes of a member.
 const NODES: usize = 3;
 
@@ -75,7 +75,7 @@ impl Fleet {
     /// Waits until every member has a connection.
     ///
     /// # Errors
-    /// If that takes longer than three minutes.
+    /// If that takes longer than ten minutes.
     pub async fn connected(&self) -> anyhow::Result<()> {
         self.until("a connection", |member| member.open_connections() > 0).await
     }
@@ -83,7 +83,7 @@ impl Fleet {
     /// Waits until no member has a connection.
     ///
     /// # Errors
-    /// If that takes longer than three minutes.
+    /// If that takes longer than ten minutes.
     pub async fn disconnected(&self) -> anyhow::Result<()> {
         self.until("no connection", |member| member.open_connections() == 0).await
     }
@@ -119,7 +119,12 @@ fn fill(member: &Member, number: usize, pods: usize, metrics: usize) {
 
 impl fmt::Display for Size {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { members, pods } = self;
-        write!(formatter, "{members} × {pods}")
+        let Self { members, pods } = *self;
+        write!(formatter, "{} × {}", with_commas(members), with_commas(pods))
     }
+}
+
+/// A number below a million, such as 5,000.
+fn with_commas(number: usize) -> String {
+    if number < 1000 { number.to_string() } else { format!("{},{:03}", number / 1000, number % 1000) }
 }

@@ -12,12 +12,13 @@ use crate::program::{Binary, Kind, Program};
 use crate::results::{Figures, Quartiles, Start, median};
 use crate::scenario::{Scenario, Stage};
 
-/// How long a program may take until it answers with the values of all members.
-const COMPLETE_LIMIT: Duration = Duration::from_secs(180);
-/// A program that would take longer than this for one query of each client is left out of the scenario.
-const WAVE_LIMIT: Duration = Duration::from_secs(30);
-/// How much time a program has for all its rounds, after the first of them.
-const ROUNDS_LIMIT: Duration = Duration::from_secs(30);
+/// How long a program may take until it answers with the values of all members. The reference takes minutes for 1,000.
+const COMPLETE_LIMIT: Duration = Duration::from_secs(600);
+/// A program that would take longer than this for one query of each client, one after the other, is left out of the
+/// scenario.
+const WAVE_LIMIT: Duration = Duration::from_secs(15);
+/// A program has no further turn once its turns have taken this long.
+const ROUNDS_LIMIT: Duration = Duration::from_secs(15);
 /// Starts of a program whose median is quoted, unless one takes longer than [`SLOW_START`].
 const STARTS: usize = 5;
 const SLOW_START: Duration = Duration::from_secs(10);
@@ -66,21 +67,14 @@ pub async fn scenario(
     for program in programs {
         program.reset_peak()?;
         let prepared = prepare(fleet, scenario, program, effort).await;
-        contenders.extend(prepared.with_context(|| format!("{}: {scenario}", program.kind))?);
+        contenders.extend(tolerate(program.kind, prepared.with_context(|| scenario.to_string()))?.flatten());
     }
-    let load = scenario.load();
     for _ in 0..effort.rounds {
-        for contender in &mut contenders {
-            let spent: Duration = contender.turns.iter().map(|turn| turn.taken.elapsed).sum();
-            if spent > ROUNDS_LIMIT {
-                continue;
+        for place in (0..contenders.len()).rev() {
+            let turn = contenders[place].turn(scenario).await.with_context(|| scenario.to_string());
+            if tolerate(contenders[place].program.kind, turn)?.is_none() {
+                contenders.remove(place);
             }
-            let Contender { program, ref connection, length, queries, .. } = *contender;
-            let before = program.cpu_time()?;
-            let taken = connection.run(&load, queries, length).await;
-            let taken = taken.with_context(|| format!("{}: {scenario}", program.kind))?;
-            let cpu = program.cpu_time()? - before;
-            contender.turns.push(Turn { cpu_ms: milliseconds(cpu) / queries as f64, taken });
         }
     }
     let mut figures = BTreeMap::new();
@@ -151,7 +145,7 @@ async fn prepare<'a>(
 /// The first answer of a program with the values of all members, and the connection that it came on.
 ///
 /// # Errors
-/// If there is none after three minutes.
+/// If there is none after ten minutes, or the program ends.
 pub async fn first_complete(program: &Program, scenario: &Scenario) -> anyhow::Result<(Connection, Bytes)> {
     let load = scenario.load();
     let answer = async || {
@@ -191,7 +185,35 @@ async fn settled_memory(program: &Program) -> anyhow::Result<u64> {
     Ok(resident)
 }
 
+/// What was made of a program, without the failures of the reference, which is not ours: the output says why it is left
+/// out.
+///
+/// # Errors
+/// If another program failed.
+pub fn tolerate<T>(kind: Kind, made: anyhow::Result<T>) -> anyhow::Result<Option<T>> {
+    match made {
+        Err(error) if kind == Kind::Reference => {
+            println!("the reference is left out here: {error:#}");
+            Ok(None)
+        }
+        made => made.map(Some).with_context(|| kind.to_string()),
+    }
+}
+
 impl Contender<'_> {
+    /// One turn, if there is time left for it.
+    async fn turn(&mut self, scenario: &Scenario) -> anyhow::Result<()> {
+        let spent: Duration = self.turns.iter().map(|turn| turn.taken.elapsed).sum();
+        if spent > ROUNDS_LIMIT {
+            return Ok(());
+        }
+        let before = self.program.cpu_time()?;
+        let taken = self.connection.run(&scenario.load(), self.queries, self.length).await?;
+        let cpu = self.program.cpu_time()? - before;
+        self.turns.push(Turn { cpu_ms: milliseconds(cpu) / self.queries as f64, taken });
+        Ok(())
+    }
+
     fn figures(&self, floor: Option<&Self>, baseline: Option<&Self>) -> anyhow::Result<Figures> {
         let mut latencies: Vec<Duration> =
             self.turns.iter().flat_map(|turn| turn.taken.latencies.iter().copied()).collect();

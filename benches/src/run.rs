@@ -3,19 +3,23 @@
 use anyhow::Context as _;
 
 use crate::fleet::Fleet;
-use crate::measure::{self, Effort, first_complete};
+use crate::measure::{self, Effort, first_complete, tolerate};
 use crate::program::{Binary, Kind, Program};
 use crate::results::{Measured, Profile, Results};
 use crate::scenario::{Api, Scenario, Stage};
 use crate::{profile, report};
 
-/// Measures all stages with all binaries, and prints each result as it is there.
+/// Measures all stages with all binaries. Each result is printed and added to `results` as soon as it is there.
 ///
 /// # Errors
 /// If the floor or an adapter of ours does not do what it must. A reference that does not is left out, and the output
 /// says why.
-pub async fn run(stages: &[Stage], binaries: &[Binary], effort: Effort) -> anyhow::Result<Results> {
-    let mut results = Results::default();
+pub async fn run(
+    results: &mut Results,
+    stages: &[Stage],
+    binaries: &[Binary],
+    effort: Effort,
+) -> anyhow::Result<()> {
     let count: usize = stages.iter().map(|stage| stage.scenarios.len()).sum();
     for stage in stages {
         let fleet = Fleet::start(stage.size, stage.members.of_member(), stage.metrics).await?;
@@ -43,7 +47,7 @@ pub async fn run(stages: &[Stage], binaries: &[Binary], effort: Effort) -> anyho
             }
         }
     }
-    Ok(results)
+    Ok(())
 }
 
 /// The programs on a fleet, each ready to answer completely.
@@ -76,15 +80,4 @@ async fn profile(scenario: &Scenario, program: &Program) -> anyhow::Result<Profi
     let (connection, body) = first_complete(program, scenario).await?;
     let shares = profile::shares(program.pid(), &connection, &scenario.load(), body.len()).await?;
     Ok(Profile { scenario: scenario.clone(), kind: program.kind, shares })
-}
-
-/// What was made of a program, without the failures of the reference, which is not ours.
-fn tolerate<T>(kind: Kind, made: anyhow::Result<T>) -> anyhow::Result<Option<T>> {
-    match made {
-        Err(error) if kind == Kind::Reference => {
-            println!("the reference is left out here: {error:#}");
-            Ok(None)
-        }
-        made => made.map(Some),
-    }
 }

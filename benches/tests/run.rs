@@ -8,7 +8,7 @@ use bench::document;
 use bench::fleet::{Fleet, Size};
 use bench::measure::{Effort, first_complete};
 use bench::program::{Binary, Kind, Program};
-use bench::results::Measured;
+use bench::results::{Measured, Results};
 use bench::run::run;
 use bench::scenario::{Api, Format, Queries, Scenario, Stage};
 use testkit::member::Fault;
@@ -23,7 +23,9 @@ async fn a_run_measures_both_programs_and_writes_the_document() {
         stage(vec![scenario(Api::CustomMetrics, Format::Protobuf), scenario(Api::PodMetrics, Format::Json)]),
         Stage { metrics: 5, start: true, ..stage(vec![scenario(Api::Discovery, Format::Json)]) },
     ];
-    let results = run(&stages, &[floor(directory.path()), adapter(directory.path())], EFFORT).await.unwrap();
+    let mut results = Results::default();
+    let binaries = [floor(directory.path()), adapter(directory.path())];
+    run(&mut results, &stages, &binaries, EFFORT).await.unwrap();
 
     assert_eq!(results.scenarios.len(), 3);
     for Measured { scenario, figures } in &results.scenarios {

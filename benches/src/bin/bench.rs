@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use bench::measure::Effort;
 use bench::program::{Binary, Kind};
 use bench::results::Results;
@@ -102,10 +102,12 @@ impl Programs {
             stage.scenarios.retain(|scenario| scenario.to_string().contains(&self.only));
         }
         stages.retain(|stage| !stage.scenarios.is_empty());
+        ensure!(!stages.is_empty(), "no scenario has {:?} in its description", self.only);
         fs::create_dir_all(&self.output).with_context(|| self.output.display().to_string())?;
         let binaries = self.binaries()?;
         let environment = environment::describe(command, &binaries);
-        let mut results = Results { environment, ..run(&stages, &binaries, effort).await? };
+        let mut results = Results { environment, ..Results::default() };
+        let outcome = run(&mut results, &stages, &binaries, effort).await;
         match instructions::count(&sibling("hot_path")?) {
             Ok(counts) => results.instructions = counts,
             Err(error) => println!("instructions are not counted: {error:#}"),
@@ -114,7 +116,7 @@ impl Programs {
         let file = self.output.join("results.json");
         fs::write(&file, serde_json::to_vec_pretty(&results)?).with_context(|| file.display().to_string())?;
         println!("results: {}", file.display());
-        Ok(())
+        outcome
     }
 
     fn binaries(&self) -> anyhow::Result<Vec<Binary>> {
