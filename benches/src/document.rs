@@ -10,12 +10,12 @@ use anyhow::Context as _;
 use crate::plot::{self, Line};
 use crate::program::Kind;
 use crate::report::mebibytes;
-use crate::results::{Figures, Measured, Profile, Results};
-use crate::scenario::{Api, Format, Queries, Scenario};
+use crate::results::{Figures, Measured, Profile, Quartiles, Results};
+use crate::scenario::{Api, Scenario};
 
 /// Ends what is written here.
 const END: &str = "<!-- end -->";
-/// Where a figure is not there: the program was not measured.
+/// Stands for a figure that was not measured.
 const NONE: &str = "–";
 
 /// The figures of a scenario.
@@ -42,15 +42,19 @@ pub fn write(document: &Path, results: &Results) -> anyhow::Result<()> {
         let end = text[start..].find(END).with_context(|| format!("the document lacks {END:?}"))?;
         text.replace_range(start..start + end, &format!("\n{content}\n"));
     }
-    fs::write(document, text).with_context(|| document.display().to_string())?;
-    let folder = document.with_extension("");
-    fs::create_dir_all(&folder)?;
-    let draw = |file: &str, axis, value: fn(&Figures) -> f64| {
-        let plot = plot::svg(("member clusters", axis), &growth_lines(results, value))?;
-        fs::write(folder.join(file), plot).with_context(|| file.to_owned())
+    let plot = |axis, value: fn(&Figures) -> f64| {
+        plot::svg(("member clusters", axis), &growth_lines(results, value))
     };
-    draw("cpu.svg", "CPU milliseconds a query", |figures| figures.cpu_ms)?;
-    draw("memory.svg", "peak of resident memory, MiB", |figures| mebibytes(figures.peak))
+    let cpu = plot("CPU milliseconds a query", |figures| figures.cpu_ms)?;
+    let memory = plot("peak of resident memory, MiB", |figures| mebibytes(figures.peak))?;
+    let folder = document.with_extension("");
+    fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    for (path, text) in
+        [(folder.join("cpu.svg"), cpu), (folder.join("memory.svg"), memory), (document.to_owned(), text)]
+    {
+        fs::write(&path, text).with_context(|| path.display().to_string())?;
+    }
+    Ok(())
 }
 
 fn environment(results: &Results) -> String {
@@ -79,11 +83,7 @@ fn main_scenarios(results: &Results) -> String {
         "reference",
     ]);
     for Measured { scenario, figures } in &results.scenarios {
-        let clients = if scenario.size.pods >= 1_000 { 2 } else { 8 };
-        if scenario.api == Api::Discovery
-            || scenario.queries != Queries::Distinct
-            || scenario.clients != clients
-        {
+        if !scenario.is_main() {
             continue;
         }
         table.row(&[
@@ -96,8 +96,8 @@ fn main_scenarios(results: &Results) -> String {
             to_floor(figures),
             cell(figures, Kind::Reference, |figures| figures.cpu_ms),
             reference_to_adapter(figures),
-            cell(figures, Kind::Adapter, |figures| figures.p99_ms),
-            cell(figures, Kind::Reference, |figures| figures.p99_ms),
+            p99(figures, Kind::Adapter),
+            p99(figures, Kind::Reference),
             cell(figures, Kind::Adapter, |figures| mebibytes(figures.peak)),
             cell(figures, Kind::Reference, |figures| mebibytes(figures.peak)),
         ]);
@@ -107,11 +107,8 @@ fn main_scenarios(results: &Results) -> String {
 
 /// The scenarios of the growth with the number of members, the smallest fleet first.
 fn growing(results: &Results) -> Vec<&Measured> {
-    let belongs = |scenario: &Scenario| {
-        scenario.size.pods == 5 && scenario.clients == 2 && scenario.members == Format::Json
-    };
     let mut scenarios: Vec<_> =
-        results.scenarios.iter().filter(|measured| belongs(&measured.scenario)).collect();
+        results.scenarios.iter().filter(|measured| measured.scenario.is_growth()).collect();
     scenarios.sort_by_key(|measured| measured.scenario.size.members);
     scenarios
 }
@@ -181,8 +178,8 @@ fn discovery(results: &Results) -> String {
                 to_floor(figures),
                 cell(figures, Kind::Reference, |figures| figures.cpu_ms),
                 reference_to_adapter(figures),
-                cell(figures, Kind::Adapter, |figures| figures.p99_ms),
-                cell(figures, Kind::Reference, |figures| figures.p99_ms),
+                p99(figures, Kind::Adapter),
+                p99(figures, Kind::Reference),
             ]);
         }
     }
@@ -222,51 +219,51 @@ fn instructions(results: &Results) -> String {
 
 /// A table for each fleet, API and format of the members.
 fn all_scenarios(results: &Results) -> String {
+    let title = |Scenario { size, api, members, .. }: &Scenario| match api {
+        Api::Discovery => format!("{size}, {api}"),
+        _ => format!("{size}, {api}, {members} members"),
+    };
     let mut text = String::new();
-    let mut of_table = None;
-    let mut table = Table::new(&[]);
-    for Measured { scenario, figures } in &results.scenarios {
-        let key = (scenario.size, scenario.api, scenario.members);
-        if of_table != Some(key) {
-            text += &table.text;
-            let of_members = if scenario.api == Api::Discovery {
-                String::new()
-            } else {
-                format!(", {} members", scenario.members)
-            };
-            let _ = write!(text, "\n### {}, {}{of_members}\n\n", scenario.size, scenario.api);
-            table = Table::new(&[
-                "clients",
-                "accept",
-                "program",
-                "CPU ms a query",
-                "× floor",
-                "queries/s",
-                "p50 ms",
-                "p99 ms",
-                "resident MiB",
-                "peak MiB",
-                "requests to a member a query",
-            ]);
-            of_table = Some(key);
+    for group in results.scenarios.chunk_by(|one, next| title(&one.scenario) == title(&next.scenario)) {
+        let mut table = Table::new(&[
+            "clients",
+            "accept",
+            "program",
+            "CPU ms a query",
+            "× floor (quartiles)",
+            "queries/s",
+            "p50 ms",
+            "p99 ms",
+            "resident MiB",
+            "peak MiB",
+            "requests to a member a query",
+            "queries",
+        ]);
+        for Measured { scenario, figures } in group {
+            for (kind, figures) in figures {
+                table.row(&[
+                    format!("{} {}", scenario.clients, scenario.queries),
+                    scenario.accept.to_string(),
+                    kind.to_string(),
+                    digits(figures.cpu_ms),
+                    figures.to_floor.map_or_else(|| NONE.to_owned(), with_quartiles),
+                    digits(figures.queries_a_second),
+                    digits(figures.p50_ms),
+                    figures.p99_ms.map_or_else(|| NONE.to_owned(), digits),
+                    digits(mebibytes(figures.resident)),
+                    digits(mebibytes(figures.peak)),
+                    digits(figures.requests),
+                    figures.queries.to_string(),
+                ]);
+            }
         }
-        for (kind, figures) in figures {
-            table.row(&[
-                format!("{} {}", scenario.clients, scenario.queries),
-                scenario.accept.to_string(),
-                kind.to_string(),
-                digits(figures.cpu_ms),
-                figures.to_floor.map_or(NONE.to_owned(), |ratio| digits(ratio.median)),
-                digits(figures.queries_a_second),
-                digits(figures.p50_ms),
-                digits(figures.p99_ms),
-                digits(mebibytes(figures.resident)),
-                digits(mebibytes(figures.peak)),
-                digits(figures.requests),
-            ]);
-        }
+        let _ = write!(text, "\n### {}\n\n{}", title(&group[0].scenario), table.text);
     }
-    text + &table.text
+    text
+}
+
+fn with_quartiles(Quartiles { lower, median, upper }: Quartiles) -> String {
+    format!("{} ({} to {})", digits(median), digits(lower), digits(upper))
 }
 
 /// A table in Markdown.
@@ -276,8 +273,7 @@ struct Table {
 
 impl Table {
     fn new(columns: &[&str]) -> Self {
-        let text = format!("| {} |\n|{}\n", columns.join(" | "), "---|".repeat(columns.len()));
-        Self { text: if columns.is_empty() { String::new() } else { text } }
+        Self { text: format!("| {} |\n|{}\n", columns.join(" | "), "---|".repeat(columns.len())) }
     }
 
     fn row(&mut self, cells: &[String]) {
@@ -288,6 +284,11 @@ impl Table {
 /// A figure of a program.
 fn cell(figures: &ByProgram, kind: Kind, value: impl Fn(&Figures) -> f64) -> String {
     figures.get(&kind).map_or_else(|| NONE.to_owned(), |figures| digits(value(figures)))
+}
+
+fn p99(figures: &ByProgram, kind: Kind) -> String {
+    let p99 = figures.get(&kind).and_then(|figures| figures.p99_ms);
+    p99.map_or_else(|| NONE.to_owned(), digits)
 }
 
 /// The adapter's CPU time over the floor's.
@@ -304,10 +305,10 @@ fn reference_to_adapter(figures: &ByProgram) -> String {
     }
 }
 
-/// A number with three digits that count, or all before the point.
+/// A number with three significant digits, or all before the point.
 fn digits(value: f64) -> String {
-    let before = if value >= 1.0 { value.log10().floor() as usize + 1 } else { 1 };
-    format!("{value:.*}", 3_usize.saturating_sub(before))
+    let before = if value > 0.0 { value.log10().floor() as i32 + 1 } else { 1 };
+    format!("{value:.*}", usize::try_from(3 - before).unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -317,6 +318,6 @@ mod tests {
     #[test]
     fn numbers_have_three_digits() {
         let values = [0.0754, 0.351, 1.0, 9.87, 20.41, 139.2, 1_234.5];
-        assert_eq!(values.map(digits), ["0.08", "0.35", "1.00", "9.87", "20.4", "139", "1234"]);
+        assert_eq!(values.map(digits), ["0.0754", "0.351", "1.00", "9.87", "20.4", "139", "1234"]);
     }
 }

@@ -5,14 +5,16 @@ use std::fmt;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use http::header::USER_AGENT;
 use testkit::member::wire::Version;
-use testkit::member::{Formats, Member, MemberOptions, Pod, Resource, Series};
+use testkit::member::{Formats, Member, MemberOptions, Pod, RecordedRequest, Resource, Series};
 use tokio::time::timeout;
 
 use crate::bodies::{LABEL, METRIC, NAMESPACE, metric_values, pod_metrics, pod_name};
+use crate::program::Kind;
 
 /// How long a program may take to connect to all members.
-const LIMIT: Duration = Duration::from_secs(600);
+const LIMIT: Duration = Duration::from_secs(180);
 /// Nodes of a member.
 const NODES: usize = 3;
 
@@ -56,15 +58,16 @@ impl Fleet {
         Ok(Self { kit: testkit::fleet::Fleet::start(members).await?, size })
     }
 
-    /// Requests that members have had whose `User-Agent` begins with this, since [`Fleet::forget_requests`]. Of each member
-    /// the last 2,000 are known.
-    pub fn requests(&self, user_agent: &str) -> usize {
-        let of = |member: &Member| {
-            let requests = member.requests();
-            let agents = requests.iter().filter_map(|request| request.headers.get(http::header::USER_AGENT));
-            agents.filter(|agent| agent.as_bytes().starts_with(user_agent.as_bytes())).count()
+    /// Requests for metrics that members have had from a program since [`Fleet::forget_requests`], of each member the last
+    /// 2,000 at most.
+    pub fn requests(&self, kind: Kind) -> usize {
+        let counts = |request: &RecordedRequest| {
+            let agent = request.headers.get(USER_AGENT).map_or(&b""[..], |agent| agent.as_bytes());
+            // Our discovery runs in the background; the reference's belongs to its queries.
+            let of_query = kind == Kind::Reference || request.path_and_query.contains("/namespaces/");
+            agent.starts_with(kind.user_agent().as_bytes()) && of_query
         };
-        self.kit.members.iter().map(of).sum()
+        self.kit.members.iter().flat_map(Member::requests).filter(counts).count()
     }
 
     /// Forgets the requests so far.
@@ -75,7 +78,7 @@ impl Fleet {
     /// Waits until every member has a connection.
     ///
     /// # Errors
-    /// If that takes longer than ten minutes.
+    /// If that takes longer than three minutes.
     pub async fn connected(&self) -> anyhow::Result<()> {
         self.until("a connection", |member| member.open_connections() > 0).await
     }
@@ -83,7 +86,7 @@ impl Fleet {
     /// Waits until no member has a connection.
     ///
     /// # Errors
-    /// If that takes longer than ten minutes.
+    /// If that takes longer than three minutes.
     pub async fn disconnected(&self) -> anyhow::Result<()> {
         self.until("no connection", |member| member.open_connections() == 0).await
     }

@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
@@ -70,7 +71,7 @@ struct Member {
     authorization: HeaderValue,
 }
 
-/// An answer: the frames of all members' answers as they come.
+/// An answer: the frames of each member's answer, once all of them have come.
 type Frames = BoxStream<'static, anyhow::Result<Frame<Bytes>>>;
 
 /// Connects to all members, then serves on `port` of 127.0.0.1 until the process is killed.
@@ -79,7 +80,7 @@ type Frames = BoxStream<'static, anyhow::Result<Frame<Bytes>>>;
 /// If the configuration cannot be read, a member cannot be reached or the port is taken.
 pub async fn serve(config: &Path, port: u16) -> anyhow::Result<()> {
     let config = std::fs::read(config).with_context(|| format!("cannot read {}", config.display()))?;
-    let config: Config = serde_json::from_slice(&config)?;
+    let config: Config = serde_json::from_slice(&config).context("the configuration is malformed")?;
     let fleet = Arc::new(Fleet {
         members: try_join_all(config.members.iter().map(Upstream::connect)).await?,
         documents: config.documents.into_iter().map(|(path, body)| (path, body.into())).collect(),
@@ -90,7 +91,8 @@ pub async fn serve(config: &Path, port: u16) -> anyhow::Result<()> {
         .with_single_cert(identity.chain(), identity.private_key())?;
     tls.alpn_protocols = vec![b"h2".to_vec()];
     let acceptor = TlsAcceptor::from(Arc::new(tls));
-    let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+    let listener = TcpListener::bind(("127.0.0.1", port)).await;
+    let listener = listener.with_context(|| format!("port {port} cannot be bound"))?;
     loop {
         let (stream, _) = listener.accept().await?;
         let (acceptor, fleet) = (acceptor.clone(), fleet.clone());
@@ -161,6 +163,8 @@ impl Upstream {
         let stream = TlsConnector::from(Arc::new(tls)).connect(name, stream).await?;
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
+            .keep_alive_interval(Duration::from_secs(1))
+            .keep_alive_timeout(Duration::from_secs(2))
             .adaptive_window(true)
             .handshake(TokioIo::new(stream))
             .await?;

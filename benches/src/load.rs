@@ -46,8 +46,8 @@ pub struct Load {
     pub clients: usize,
 }
 
-/// What a number of queries took.
-pub struct Taken {
+/// How long a number of queries took.
+pub struct Timing {
     /// From the first request to the end of the last answer.
     pub elapsed: Duration,
     /// How long each query took, in any order.
@@ -89,7 +89,7 @@ impl Connection {
     ///
     /// # Errors
     /// If an answer is another than that, or all take longer than three minutes; see also [`Connection::get`].
-    pub async fn run(&self, load: &Load, queries: usize, length: usize) -> anyhow::Result<Taken> {
+    pub async fn run(&self, load: &Load, queries: usize, length: usize) -> anyhow::Result<Timing> {
         let sent = AtomicUsize::new(0);
         let begin = Instant::now();
         let client = async |number: usize| {
@@ -105,7 +105,7 @@ impl Connection {
         };
         let latencies = timeout(RUN_LIMIT, try_join_all((0..load.clients).map(client))).await;
         let latencies = latencies.with_context(|| format!("no end after {} s", RUN_LIMIT.as_secs()))??;
-        Ok(Taken { elapsed: begin.elapsed(), latencies: latencies.concat() })
+        Ok(Timing { elapsed: begin.elapsed(), latencies: latencies.concat() })
     }
 
     async fn length(&self, path: &str, accept: &HeaderValue) -> anyhow::Result<usize> {

@@ -3,27 +3,29 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, anyhow, ensure};
 use bytes::Bytes;
+use tokio::time::timeout;
 
 use crate::fleet::Fleet;
-use crate::load::{Connection, Taken};
+use crate::load::{Connection, Timing};
 use crate::program::{Binary, Kind, Program};
 use crate::results::{Figures, Quartiles, Start, median};
 use crate::scenario::{Scenario, Stage};
 
-/// How long a program may take until it answers with the values of all members. The reference takes minutes for 1,000.
-const COMPLETE_LIMIT: Duration = Duration::from_secs(600);
+/// How long a program may take until it answers with the values of all members.
+const COMPLETE_LIMIT: Duration = Duration::from_secs(180);
 /// A program that would take longer than this for one query of each client, one after the other, is left out of the
 /// scenario.
 const WAVE_LIMIT: Duration = Duration::from_secs(15);
-/// A program has no further turn once its turns have taken this long.
-const ROUNDS_LIMIT: Duration = Duration::from_secs(15);
-/// Starts of a program whose median is quoted, unless one takes longer than [`SLOW_START`].
-const STARTS: usize = 5;
+/// A program that takes longer than this to start is started once.
 const SLOW_START: Duration = Duration::from_secs(10);
-/// How long idle memory has not grown when it is read.
+/// Idle memory is read once it has not changed by more than [`STEADY`] for this long.
 const SETTLED: Duration = Duration::from_secs(2);
+/// 256 KiB.
+const STEADY: u64 = 256 << 10;
+/// Queries of each client for which requests to members are counted.
+const COUNTED: usize = 4;
 
 /// How much is measured of each scenario.
 #[derive(Clone, Copy, Debug)]
@@ -32,12 +34,16 @@ pub struct Effort {
     pub rounds: usize,
     /// How long a program's turn takes, roughly.
     pub turn: Duration,
+    /// A program has no further turn in a scenario once its turns have taken this long.
+    pub limit: Duration,
+    /// Starts of each program whose median is quoted.
+    pub starts: usize,
 }
 
 /// One program's turn of one round.
 struct Turn {
     cpu_ms: f64,
-    taken: Taken,
+    timing: Timing,
 }
 
 /// A program in a scenario.
@@ -65,17 +71,18 @@ pub async fn scenario(
 ) -> anyhow::Result<BTreeMap<Kind, Figures>> {
     let mut contenders = Vec::new();
     for program in programs {
-        program.reset_peak()?;
-        let prepared = prepare(fleet, scenario, program, effort).await;
-        contenders.extend(tolerate(program.kind, prepared.with_context(|| scenario.to_string()))?.flatten());
+        let prepared = prepare(fleet, scenario, program, effort).await.with_context(|| scenario.to_string());
+        contenders.extend(unless_reference_failed(program.kind, prepared)?.flatten());
     }
     for _ in 0..effort.rounds {
-        for place in (0..contenders.len()).rev() {
-            let turn = contenders[place].turn(scenario).await.with_context(|| scenario.to_string());
-            if tolerate(contenders[place].program.kind, turn)?.is_none() {
-                contenders.remove(place);
-            }
+        let mut next_round = Vec::new();
+        for mut contender in contenders {
+            let turn = contender.turn_if_time(scenario, effort).await.with_context(|| scenario.to_string());
+            next_round.extend(unless_reference_failed(contender.program.kind, turn)?.map(|()| contender));
         }
+        // What a program still does after its turn burdens the next one: not always the same.
+        next_round.reverse();
+        contenders = next_round;
     }
     let mut figures = BTreeMap::new();
     for contender in &contenders {
@@ -90,22 +97,22 @@ pub async fn scenario(
 ///
 /// # Errors
 /// If it does not start, or does not answer with the values of all members.
-pub async fn start(fleet: &Fleet, stage: &Stage, binary: &Binary) -> anyhow::Result<Start> {
-    let scenario = stage.scenarios.first().context("a stage has scenarios")?;
+pub async fn start(fleet: &Fleet, stage: &Stage, binary: &Binary, effort: Effort) -> anyhow::Result<Start> {
+    let scenario = stage.scenarios.first().context("the stage has no scenario")?;
     let (mut complete, mut idle) = (Vec::new(), Vec::new());
-    while complete.len() < STARTS {
+    while complete.len() < effort.starts {
         fleet.disconnected().await?;
         let began = Instant::now();
         let program = Program::start(binary, fleet, &[])?;
-        first_complete(&program, scenario).await?;
-        complete.push(began.elapsed());
+        let took = first_complete(&program, scenario).await?.received - began;
+        complete.push(took);
         drop(program);
 
         fleet.disconnected().await?;
         let program = Program::start(binary, fleet, &[])?;
         fleet.connected().await?;
         idle.push(settled_memory(&program).await?);
-        if began.elapsed() > SLOW_START {
+        if took > SLOW_START {
             break;
         }
     }
@@ -123,113 +130,126 @@ async fn prepare<'a>(
     effort: Effort,
 ) -> anyhow::Result<Option<Contender<'a>>> {
     let load = scenario.load();
-    let (connection, body) = first_complete(program, scenario).await?;
+    let clients = load.clients;
+    program.reset_peak()?;
+    let FirstComplete { connection, body, .. } = first_complete(program, scenario).await?;
     let length = body.len();
     let single = connection.run(&load, 1, length).await?.elapsed;
-    if single * u32::try_from(load.clients)? > WAVE_LIMIT {
+    if single * u32::try_from(clients)? > WAVE_LIMIT {
         return Ok(None);
     }
     fleet.forget_requests();
-    let mut queries = load.clients;
-    let mut taken = connection.run(&load, queries, length).await?;
-    let requests = fleet.requests(program.kind.user_agent()) as f64 / (queries * fleet.size.members) as f64;
-    while taken.elapsed < effort.turn / 2 {
+    let mut queries = COUNTED * clients;
+    let mut timing = connection.run(&load, queries, length).await?;
+    let requests = fleet.requests(program.kind) as f64 / (queries * fleet.size.members) as f64;
+    while timing.elapsed < effort.turn / 2 {
         queries *= 2;
-        taken = connection.run(&load, queries, length).await?;
+        timing = connection.run(&load, queries, length).await?;
     }
-    let filling = queries as f64 * effort.turn.as_secs_f64() / taken.elapsed.as_secs_f64();
-    let queries = (filling as usize).max(load.clients);
+    let filling = queries as f64 * effort.turn.as_secs_f64() / timing.elapsed.as_secs_f64();
+    // Each client has the same number of queries, so that all are busy until the end, more or less.
+    let queries = (filling / clients as f64).ceil() as usize * clients;
     Ok(Some(Contender { program, connection, length, requests, queries, turns: Vec::new() }))
 }
 
-/// The first answer of a program with the values of all members, and the connection that it came on.
+/// The first answer of a program with the values of all members.
+pub struct FirstComplete {
+    /// The connection that it came on.
+    pub connection: Connection,
+    /// Its body.
+    pub body: Bytes,
+    /// When its last byte had come.
+    pub received: Instant,
+}
+
+/// Queries a program until it answers with the values of all members.
 ///
 /// # Errors
-/// If there is none after ten minutes, or the program ends.
-pub async fn first_complete(program: &Program, scenario: &Scenario) -> anyhow::Result<(Connection, Bytes)> {
+/// If it does not within three minutes, or ends.
+pub async fn first_complete(program: &Program, scenario: &Scenario) -> anyhow::Result<FirstComplete> {
     let load = scenario.load();
     let answer = async || {
         let connection = program.connect().await?;
         let body = connection.get(&load).await?;
-        ensure!(
-            scenario.is_complete(&body),
-            "{}: {} bytes without the values of all members",
-            load.paths[0],
-            body.len()
-        );
-        Ok((connection, body))
+        let received = Instant::now();
+        let (path, length) = (&load.paths[0], body.len());
+        ensure!(scenario.is_complete(&body), "{path}: {length} bytes without the values of all members");
+        Ok(FirstComplete { connection, body, received })
     };
-    let began = Instant::now();
+    let deadline = Instant::now() + COMPLETE_LIMIT;
     loop {
-        match answer().await {
-            Err(_) if began.elapsed() < COMPLETE_LIMIT => {
-                program.memory().with_context(|| format!("the {} has ended", program.kind))?;
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-            answer => return answer,
+        let left = deadline.saturating_duration_since(Instant::now());
+        let answer = timeout(left, answer()).await;
+        let answer =
+            answer.unwrap_or_else(|_| Err(anyhow!("no answer after {} s", COMPLETE_LIMIT.as_secs())));
+        if answer.is_ok() || Instant::now() >= deadline {
+            return answer;
         }
+        program.memory().context("the process has ended")?;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
-/// Resident memory once it has not grown for a while, in bytes.
+/// Resident memory once it is steady, in bytes.
 async fn settled_memory(program: &Program) -> anyhow::Result<u64> {
     let (mut resident, _) = program.memory()?;
     let mut since = Instant::now();
     while since.elapsed() < SETTLED {
         tokio::time::sleep(Duration::from_millis(100)).await;
         let (now, _) = program.memory()?;
-        if now > resident {
+        if now.abs_diff(resident) > STEADY {
             (resident, since) = (now, Instant::now());
         }
     }
     Ok(resident)
 }
 
-/// What was made of a program, without the failures of the reference, which is not ours: the output says why it is left
-/// out.
+/// The result; `None` where the reference failed, after printing why.
 ///
 /// # Errors
 /// If another program failed.
-pub fn tolerate<T>(kind: Kind, made: anyhow::Result<T>) -> anyhow::Result<Option<T>> {
-    match made {
+pub fn unless_reference_failed<T>(kind: Kind, result: anyhow::Result<T>) -> anyhow::Result<Option<T>> {
+    match result {
         Err(error) if kind == Kind::Reference => {
             println!("the reference is left out here: {error:#}");
             Ok(None)
         }
-        made => made.map(Some).with_context(|| kind.to_string()),
+        result => result.map(Some).with_context(|| kind.to_string()),
     }
 }
 
 impl Contender<'_> {
-    /// One turn, if there is time left for it.
-    async fn turn(&mut self, scenario: &Scenario) -> anyhow::Result<()> {
-        let spent: Duration = self.turns.iter().map(|turn| turn.taken.elapsed).sum();
-        if spent > ROUNDS_LIMIT {
+    async fn turn_if_time(&mut self, scenario: &Scenario, effort: Effort) -> anyhow::Result<()> {
+        let spent: Duration = self.turns.iter().map(|turn| turn.timing.elapsed).sum();
+        if spent > effort.limit {
             return Ok(());
         }
         let before = self.program.cpu_time()?;
-        let taken = self.connection.run(&scenario.load(), self.queries, self.length).await?;
+        let timing = self.connection.run(&scenario.load(), self.queries, self.length).await?;
         let cpu = self.program.cpu_time()? - before;
-        self.turns.push(Turn { cpu_ms: milliseconds(cpu) / self.queries as f64, taken });
+        self.turns.push(Turn { cpu_ms: milliseconds(cpu) / self.queries as f64, timing });
         Ok(())
     }
 
     fn figures(&self, floor: Option<&Self>, baseline: Option<&Self>) -> anyhow::Result<Figures> {
         let mut latencies: Vec<Duration> =
-            self.turns.iter().flat_map(|turn| turn.taken.latencies.iter().copied()).collect();
+            self.turns.iter().flat_map(|turn| turn.timing.latencies.iter().copied()).collect();
         latencies.sort_unstable();
         let (resident, peak) = self.program.memory()?;
         Ok(Figures {
             cpu_ms: median(self.turns.iter().map(|turn| turn.cpu_ms)),
             to_floor: floor.and_then(|floor| self.cpu_over(floor)),
-            to_baseline: baseline.and_then(|baseline| self.cpu_over(baseline)),
+            to_baseline: baseline
+                .filter(|_| self.program.kind == Kind::Adapter)
+                .and_then(|baseline| self.cpu_over(baseline)),
             queries_a_second: median(self.turns.iter().map(Turn::queries_a_second)),
             p50_ms: milliseconds(quantile(&latencies, 0.5)),
-            p99_ms: milliseconds(quantile(&latencies, 0.99)),
+            p99_ms: (latencies.len() >= 100).then(|| milliseconds(quantile(&latencies, 0.99))),
             resident,
             peak,
             requests: self.requests,
             queries: latencies.len(),
+            turns: self.turns.len(),
         })
     }
 
@@ -244,7 +264,7 @@ impl Contender<'_> {
 
 impl Turn {
     fn queries_a_second(&self) -> f64 {
-        self.taken.latencies.len() as f64 / self.taken.elapsed.as_secs_f64()
+        self.timing.latencies.len() as f64 / self.timing.elapsed.as_secs_f64()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Plots as SVG, with logarithmic axes.
 
+use anyhow::{anyhow, ensure};
 use plotters::prelude::*;
 use plotters::style::FontTransform;
 
@@ -16,10 +17,11 @@ pub struct Line {
 /// The plot as an SVG document; `axes` names x and y.
 ///
 /// # Errors
-/// If it cannot be drawn.
+/// If there are no lines, or it cannot be drawn.
 pub fn svg(axes: (&str, &str), lines: &[Line]) -> anyhow::Result<String> {
+    ensure!(!lines.is_empty(), "the results lack the scenarios of the plot");
     let mut text = String::new();
-    draw(&mut text, axes, lines).map_err(|error| anyhow::anyhow!("the plot cannot be drawn: {error}"))?;
+    draw(&mut text, axes, lines).map_err(|error| anyhow!("the plot cannot be drawn: {error}"))?;
     Ok(text)
 }
 

@@ -18,9 +18,8 @@ const STACK: &str = "--call-graph=dwarf,16384";
 
 /// Which part of a program a crate belongs to. What is not named here (allocator, copies, `std`, containers) belongs to
 /// its caller.
-const PARTS: [(&str, &[&str]); 6] = [
-    ("kernel", &[]),
-    ("TLS", &["rustls", "tokio_rustls", "aws_lc"]),
+const PARTS: [(&str, &[&str]); 5] = [
+    ("TLS", &["rustls", "tokio_rustls"]),
     ("HTTP", &["hyper", "hyper_util", "h2", "http", "http_body_util", "futures_channel", "axum", "tower"]),
     ("async runtime", &["tokio", "mio", "futures_util", "futures_core"]),
     ("JSON library", &["serde_json", "memchr"]),
@@ -98,17 +97,16 @@ fn part(line: &str) -> Option<&'static str> {
     if file.starts_with("[kernel") || file.starts_with("[vdso") {
         return Some("kernel");
     }
+    // The C library of rustls: `aws_lc_0_47_0_EVP_AEAD_CTX_open`.
+    if function.starts_with("aws_lc_") {
+        return Some("TLS");
+    }
     // `<h2::frame::Data as core::fmt::Debug>::fmt`, `core::ptr::drop_in_place<h2::frame::Data>`
-    let crate_of =
-        |path: &'_ str| PARTS.iter().find(|(_, crates)| crates.iter().any(|name| is_of(path, name)));
-    let paths = function.split(['<', ' ', '&', '(', ',']).filter(|path| !path.is_empty());
-    paths.filter_map(crate_of).map(|(part, _)| *part).next()
-}
-
-/// Whether a path begins in this crate. The functions of aws-lc have it as a prefix of their name.
-fn is_of(path: &str, name: &str) -> bool {
-    let Some(rest) = path.strip_prefix(name) else { return false };
-    rest.starts_with("::") || name == "aws_lc"
+    let mut paths = function.split(['<', ' ', '&', '(', ',']);
+    paths.find_map(|path| {
+        let (name, _) = path.split_once("::")?;
+        PARTS.iter().find(|(_, crates)| crates.contains(&name)).map(|(part, _)| *part)
+    })
 }
 
 #[cfg(test)]

@@ -81,7 +81,7 @@ impl Kind {
 
 impl fmt::Display for Kind {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
+        formatter.pad(match self {
             Self::Floor => "floor",
             Self::Adapter => "adapter",
             Self::Baseline => "baseline",

@@ -1,23 +1,42 @@
 //! Results as lines on the terminal.
 
 use crate::program::Kind;
-use crate::results::{Figures, Measured, Quartiles, Results, Start};
+use crate::results::{Measured, Quartiles, Results, Start};
 
 /// A scenario and what each program took.
 pub fn scenario(Measured { scenario, figures }: &Measured) -> String {
-    let mut text = scenario.to_string();
+    let mut text = format!(
+        "{scenario}\n  {:<10} {:>12} {:>10} {:>8} {:>8} {:>8} {:>9} {:>16} {:>8}",
+        "program",
+        "CPU ms/query",
+        "queries/s",
+        "p50 ms",
+        "p99 ms",
+        "RSS MiB",
+        "peak MiB",
+        "requests/member",
+        "queries",
+    );
     for (kind, figures) in figures {
-        let Figures { cpu_ms, queries_a_second, p50_ms, p99_ms, resident, peak, requests, queries, .. } =
-            figures;
-        let (resident, peak) = (mebibytes(*resident), mebibytes(*peak));
+        let p99 = figures.p99_ms.map_or_else(|| "–".to_owned(), |p99| format!("{p99:.1}"));
         text += &format!(
-            "\n  {kind:<10}{cpu_ms:>9.3} ms CPU a query {queries_a_second:>8.1} queries/s  p50 {p50_ms:.1} ms  p99 {p99_ms:.1} \
-             ms  {resident:.0} MiB, at most {peak:.0} MiB  {requests:.2} requests/member  ({queries} queries)"
+            "\n  {kind:<10} {:>12.3} {:>10.1} {:>8.1} {p99:>8} {:>8.1} {:>9.1} {:>16.2} {:>8}",
+            figures.cpu_ms,
+            figures.queries_a_second,
+            figures.p50_ms,
+            mebibytes(figures.resident),
+            mebibytes(figures.peak),
+            figures.requests,
+            figures.queries,
         );
-        for (quartiles, other) in [(figures.to_floor, "floor"), (figures.to_baseline, "baseline")] {
-            if let Some(Quartiles { lower, median, upper }) = quartiles {
-                text +=
-                    &format!("\n            {median:.3} × the {other} (quartiles {lower:.3} to {upper:.3})");
+    }
+    for (kind, figures) in figures {
+        for (ratio, other) in [(figures.to_floor, "floor"), (figures.to_baseline, "baseline")] {
+            if let Some(Quartiles { lower, median, upper }) = ratio {
+                text += &format!(
+                    "\n  CPU of the {kind}: {median:.3} × the {other} (quartiles {lower:.3} to {upper:.3}, {} turns)",
+                    figures.turns
+                );
             }
         }
     }

@@ -51,14 +51,14 @@ pub struct Figures {
     pub cpu_ms: f64,
     /// CPU a query over that of the floor in the same round: the quartiles of all rounds. None for the floor itself.
     pub to_floor: Option<Quartiles>,
-    /// The same over that of the baseline.
+    /// The same over that of the baseline, for the adapter alone.
     pub to_baseline: Option<Quartiles>,
     /// Queries a second: the median of all rounds.
     pub queries_a_second: f64,
     /// Milliseconds that half of all queries took at most.
     pub p50_ms: f64,
-    /// Milliseconds that 99 of 100 queries took at most.
-    pub p99_ms: f64,
+    /// Milliseconds that 99 of 100 queries took at most; none for fewer than 100 queries.
+    pub p99_ms: Option<f64>,
     /// Resident memory after the last round, in bytes.
     pub resident: u64,
     /// The peak of resident memory in this scenario, in bytes.
@@ -67,9 +67,11 @@ pub struct Figures {
     pub requests: f64,
     /// Queries that were measured.
     pub queries: usize,
+    /// Turns in which they were sent.
+    pub turns: usize,
 }
 
-/// The median, and what a quarter of all values are below and above.
+/// The quartiles of a figure over all rounds.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Quartiles {
     /// A quarter of all values are smaller.

@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 
 use crate::fleet::Fleet;
-use crate::measure::{self, Effort, first_complete, tolerate};
+use crate::measure::{self, Effort, FirstComplete, first_complete, unless_reference_failed};
 use crate::program::{Binary, Kind, Program};
 use crate::results::{Measured, Profile, Results};
 use crate::scenario::{Api, Scenario, Stage};
@@ -20,18 +20,31 @@ pub async fn run(
     binaries: &[Binary],
     effort: Effort,
 ) -> anyhow::Result<()> {
+    // A reference that does not see all members of a fleet does not see them in a second try either.
+    let mut left_out = Vec::new();
     let count: usize = stages.iter().map(|stage| stage.scenarios.len()).sum();
     for stage in stages {
+        let binaries = binaries.iter().filter(|binary| !left_out.contains(&(binary.kind, stage.size)));
+        let binaries: Vec<Binary> = binaries.cloned().collect();
         let fleet = Fleet::start(stage.size, stage.members.of_member(), stage.metrics).await?;
         if stage.start {
-            for binary in binaries {
-                if let Some(start) = tolerate(binary.kind, measure::start(&fleet, stage, binary).await)? {
+            for binary in &binaries {
+                if let Some(start) =
+                    unless_reference_failed(binary.kind, measure::start(&fleet, stage, binary, effort).await)?
+                {
                     println!("{}", report::start(&start));
                     results.starts.push(start);
                 }
             }
         }
-        let programs = start_all(&fleet, stage, binaries).await?;
+        let programs = start_all(&fleet, stage, &binaries).await?;
+        let has_started = |kind| programs.iter().any(|program: &Program| program.kind == kind);
+        left_out.extend(
+            binaries
+                .iter()
+                .filter(|binary| !has_started(binary.kind))
+                .map(|binary| (binary.kind, stage.size)),
+        );
         for scenario in &stage.scenarios {
             let figures = measure::scenario(&fleet, scenario, &programs, effort).await?;
             let measured = Measured { scenario: scenario.clone(), figures };
@@ -58,16 +71,15 @@ async fn start_all(fleet: &Fleet, stage: &Stage, binaries: &[Binary]) -> anyhow:
     for binary in binaries.iter().filter(|binary| binary.kind != Kind::Floor) {
         let ready = async {
             let program = Program::start(binary, fleet, &[])?;
-            for scenario in &stage.scenarios {
-                let (_, body) = first_complete(&program, scenario).await?;
-                if scenario.api == Api::Discovery && documents.is_empty() {
-                    let body = String::from_utf8(body.into()).context("discovery is JSON")?;
-                    documents.push((scenario.load().paths.remove(0), body));
-                }
+            let scenario = stage.scenarios.first().context("the stage has no scenario")?;
+            let body = first_complete(&program, scenario).await?.body;
+            if scenario.api == Api::Discovery && documents.is_empty() {
+                let body = String::from_utf8(body.into()).context("discovery is JSON")?;
+                documents.push((scenario.load().paths.remove(0), body));
             }
             Ok(program)
         };
-        programs.extend(tolerate(binary.kind, ready.await)?);
+        programs.extend(unless_reference_failed(binary.kind, ready.await)?);
     }
     for binary in binaries.iter().filter(|binary| binary.kind == Kind::Floor) {
         programs.push(Program::start(binary, fleet, &documents)?);
@@ -77,7 +89,7 @@ async fn start_all(fleet: &Fleet, stage: &Stage, binaries: &[Binary]) -> anyhow:
 }
 
 async fn profile(scenario: &Scenario, program: &Program) -> anyhow::Result<Profile> {
-    let (connection, body) = first_complete(program, scenario).await?;
+    let FirstComplete { connection, body, .. } = first_complete(program, scenario).await?;
     let shares = profile::shares(program.pid(), &connection, &scenario.load(), body.len()).await?;
     Ok(Profile { scenario: scenario.clone(), kind: program.kind, shares })
 }

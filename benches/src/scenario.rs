@@ -16,8 +16,8 @@ const SMALL: Size = Size::of(3, 10);
 const MIDDLE: Size = Size::of(100, 50);
 const LONG_LISTS: Size = Size::of(20, 5_000);
 const MANY_MEMBERS: Size = Size::of(1_000, 5);
-/// Members of the fleets that show how the cost grows with their number, beside [`MANY_MEMBERS`].
-const GROWTH: [usize; 4] = [10, 30, 100, 300];
+/// Members of the fleets that show how the cost grows with their number.
+const GROWTH: [usize; 5] = [10, 30, 100, 300, 1_000];
 /// Members and metrics of the fleet for discovery.
 const DISCOVERY: (Size, usize) = (Size::of(100, 1), 300);
 
@@ -25,15 +25,15 @@ const DISCOVERY: (Size, usize) = (Size::of(100, 1), 300);
 const CLIENTS: [(usize, Queries); 5] = [
     (1, Queries::Distinct),
     (8, Queries::Identical),
-    (8, Queries::Distinct),
+    MAIN_CLIENTS,
     (64, Queries::Identical),
     (64, Queries::Distinct),
 ];
-/// The same for answers of tens of megabytes: those of 64 clients would take more than `--inflight-bytes`.
+/// The same for answers of tens of megabytes: those to 64 clients would take gigabytes.
 const CLIENTS_OF_LONG_LISTS: [(usize, Queries); 4] =
-    [(1, Queries::Distinct), (2, Queries::Identical), (2, Queries::Distinct), (8, Queries::Distinct)];
-/// The same for the growth with the number of members.
-const CLIENTS_OF_GROWTH: (usize, Queries) = (2, Queries::Distinct);
+    [(1, Queries::Distinct), (2, Queries::Identical), FEW_CLIENTS, (8, Queries::Distinct)];
+const MAIN_CLIENTS: (usize, Queries) = (8, Queries::Distinct);
+const FEW_CLIENTS: (usize, Queries) = (2, Queries::Distinct);
 
 /// A fleet and all that is measured on it.
 pub struct Stage {
@@ -100,34 +100,32 @@ pub enum Queries {
 /// All that `make bench` measures.
 pub fn all() -> Vec<Stage> {
     let mut stages = Vec::new();
-    for size in SIZES {
-        for members in [Format::Json, Format::Protobuf] {
-            let clients = if size == LONG_LISTS { &CLIENTS_OF_LONG_LISTS[..] } else { &CLIENTS[..] };
-            let apis: &[Api] = match size {
-                MIDDLE | LONG_LISTS => &[Api::CustomMetrics, Api::PodMetrics],
-                _ => &[Api::CustomMetrics],
-            };
+    for (size, members) in SIZES.into_iter().flat_map(|size| [(size, Format::Json), (size, Format::Protobuf)])
+    {
+        let mut stage = Stage::new(size, members);
+        let is_large = [MIDDLE, MANY_MEMBERS].contains(&size);
+        stage.start = is_large && members == Format::Json;
+        if size == MIDDLE {
+            stage.profile = Some(stage.scenario(Api::CustomMetrics, Format::Json, MAIN_CLIENTS));
+        }
+        let clients = if size == LONG_LISTS { &CLIENTS_OF_LONG_LISTS[..] } else { &CLIENTS[..] };
+        for clients in clients {
+            stage.add(Api::CustomMetrics, Format::Protobuf, *clients);
+            stage.add(Api::CustomMetrics, Format::Json, *clients);
+        }
+        stages.push(stage);
+        if [MIDDLE, LONG_LISTS].contains(&size) {
             let mut stage = Stage::new(size, members);
-            stage.start = members == Format::Json && [MIDDLE, MANY_MEMBERS].contains(&size);
-            if size == MIDDLE && members == Format::Json {
-                stage.profile =
-                    Some(stage.scenario(Api::CustomMetrics, Format::Json, (8, Queries::Distinct)));
-            }
-            if size == MANY_MEMBERS && members == Format::Json {
-                stage.add(Api::CustomMetrics, Format::Json, CLIENTS_OF_GROWTH);
-            }
             for clients in clients {
-                for api in apis {
-                    stage.add(*api, Format::Protobuf, *clients);
-                    stage.add(*api, Format::Json, *clients);
-                }
+                stage.add(Api::PodMetrics, Format::Protobuf, *clients);
+                stage.add(Api::PodMetrics, Format::Json, *clients);
             }
             stages.push(stage);
         }
     }
     for members in GROWTH {
-        let mut stage = Stage::new(Size { members, pods: MANY_MEMBERS.pods }, Format::Json);
-        stage.add(Api::CustomMetrics, Format::Json, CLIENTS_OF_GROWTH);
+        let mut stage = Stage::new(Size::of(members, MANY_MEMBERS.pods), Format::Json);
+        stage.add(Api::CustomMetrics, Format::Json, FEW_CLIENTS);
         stages.push(stage);
     }
     let mut discovery = Stage::new(DISCOVERY.0, Format::Json);
@@ -144,7 +142,7 @@ pub fn quick() -> Vec<Stage> {
     let stages = [(SMALL, Format::Json), (MIDDLE, Format::Json), (MIDDLE, Format::Protobuf)];
     let stage = |(size, members)| {
         let mut stage = Stage::new(size, members);
-        stage.add(Api::CustomMetrics, Format::Json, (8, Queries::Distinct));
+        stage.add(Api::CustomMetrics, Format::Json, MAIN_CLIENTS);
         stage
     };
     stages.map(stage).into()
@@ -180,7 +178,20 @@ impl Scenario {
         }
     }
 
-    /// Whether a body has what all members have to say: the last pod of each.
+    /// Whether it is one of the main scenarios: 8 clients with queries of their own, 2 where answers are long.
+    pub fn is_main(&self) -> bool {
+        let clients = if self.size == LONG_LISTS { FEW_CLIENTS } else { MAIN_CLIENTS };
+        self.api != Api::Discovery && (self.clients, self.queries) == clients
+    }
+
+    /// Whether it shows how the cost grows with the number of members.
+    pub fn is_growth(&self) -> bool {
+        let list =
+            (self.size.pods, self.api, self.accept) == (MANY_MEMBERS.pods, Api::CustomMetrics, Format::Json);
+        list && (self.clients, self.queries) == FEW_CLIENTS
+    }
+
+    /// Whether a body has the values of all members: it contains the last pod of each.
     pub fn is_complete(&self, body: &[u8]) -> bool {
         match self.api {
             Api::CustomMetrics | Api::PodMetrics => (0..self.size.members)
@@ -209,7 +220,7 @@ impl Api {
 }
 
 impl Format {
-    /// What a member speaks whose answers are in this format. All speak JSON.
+    /// The formats of a member that answers in this one where it may; every member also speaks JSON.
     pub fn of_member(self) -> Formats {
         match self {
             Self::Json => Formats::Json,

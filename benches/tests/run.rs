@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bench::document;
 use bench::fleet::{Fleet, Size};
-use bench::measure::{Effort, first_complete};
+use bench::measure::{Effort, FirstComplete, first_complete};
 use bench::program::{Binary, Kind, Program};
 use bench::results::{Measured, Results};
 use bench::run::run;
@@ -14,27 +14,34 @@ use bench::scenario::{Api, Format, Queries, Scenario, Stage};
 use testkit::member::Fault;
 
 const SIZE: Size = Size::of(2, 5);
-const EFFORT: Effort = Effort { rounds: 2, turn: Duration::from_millis(20) };
+const EFFORT: Effort =
+    Effort { rounds: 2, turn: Duration::from_millis(20), limit: Duration::from_secs(20), starts: 1 };
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_measures_both_programs_and_writes_the_document() {
     let directory = tempfile::tempdir().unwrap();
     let stages = [
-        stage(vec![scenario(Api::CustomMetrics, Format::Protobuf), scenario(Api::PodMetrics, Format::Json)]),
+        stage(vec![
+            scenario(Api::CustomMetrics, Format::Protobuf),
+            scenario(Api::CustomMetrics, Format::Json),
+            scenario(Api::PodMetrics, Format::Json),
+        ]),
         Stage { metrics: 5, start: true, ..stage(vec![scenario(Api::Discovery, Format::Json)]) },
     ];
     let mut results = Results::default();
     let binaries = [floor(directory.path()), adapter(directory.path())];
     run(&mut results, &stages, &binaries, EFFORT).await.unwrap();
 
-    assert_eq!(results.scenarios.len(), 3);
+    assert_eq!(results.scenarios.len(), 4);
     for Measured { scenario, figures } in &results.scenarios {
         assert_eq!(figures.keys().collect::<Vec<_>>(), [&Kind::Floor, &Kind::Adapter]);
         for (kind, figures) in figures {
             let expected = if scenario.api == Api::Discovery { 0.0 } else { 1.0 };
             assert_eq!(figures.requests, expected, "{kind}: {scenario}");
             assert!(
-                figures.cpu_ms > 0.0 && figures.p50_ms > 0.0 && figures.p99_ms >= figures.p50_ms,
+                figures.cpu_ms > 0.0
+                    && figures.p50_ms > 0.0
+                    && figures.p99_ms.is_none_or(|p99| p99 >= figures.p50_ms),
                 "{kind}"
             );
             assert!(figures.peak >= figures.resident && figures.resident > 1 << 20, "{kind}");
@@ -50,8 +57,9 @@ async fn a_run_measures_both_programs_and_writes_the_document() {
     fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/performance.md"), &document).unwrap();
     document::write(&document, &results).unwrap();
     let text = fs::read_to_string(&document).unwrap();
-    assert!(text.contains("### 2 × 5, custom metrics, JSON members\n"), "{text}");
-    assert!(text.contains("### 2 × 5, discovery\n"), "{text}");
+    for heading in ["custom metrics, JSON members", "pod metrics, JSON members", "discovery"] {
+        assert_eq!(text.matches(&format!("### 2 × 5, {heading}\n")).count(), 1, "{text}");
+    }
     for plot in ["cpu.svg", "memory.svg"] {
         let plot = fs::read_to_string(directory.path().join("performance").join(plot)).unwrap();
         assert!(plot.starts_with("<svg ") && plot.trim_end().ends_with("</svg>"), "{plot}");
@@ -65,7 +73,7 @@ async fn an_answer_that_lacks_something_is_an_error() {
     let fleet = Fleet::start(SIZE, Format::Json.of_member(), 1).await.unwrap();
     let program = Program::start(&adapter(directory.path()), &fleet, &[]).unwrap();
     let scenario = scenario(Api::CustomMetrics, Format::Json);
-    let (connection, body) = first_complete(&program, &scenario).await.unwrap();
+    let FirstComplete { connection, body, .. } = first_complete(&program, &scenario).await.unwrap();
     assert!(!scenario.is_complete(&body[..body.len() / 2]));
 
     let load = scenario.load();

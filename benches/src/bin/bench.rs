@@ -82,11 +82,21 @@ async fn main() -> ExitCode {
 async fn execute(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Full(programs) => {
-            let effort = Effort { rounds: 5, turn: Duration::from_millis(400) };
+            let effort = Effort {
+                rounds: 10,
+                turn: Duration::from_millis(250),
+                limit: Duration::from_secs(12),
+                starts: 5,
+            };
             programs.measure("make bench", scenario::all(), effort).await
         }
         Command::Quick(programs) => {
-            let effort = Effort { rounds: 80, turn: Duration::from_millis(300) };
+            let effort = Effort {
+                rounds: 80,
+                turn: Duration::from_millis(300),
+                limit: Duration::from_secs(60),
+                starts: 0,
+            };
             programs.measure("make bench-quick", scenario::quick(), effort).await
         }
         Command::Document { results } => {

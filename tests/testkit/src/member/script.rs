@@ -42,8 +42,14 @@ pub struct RecordedAnswer {
 #[derive(Debug, Default)]
 pub(super) struct Script {
     answers: Mutex<HashMap<String, ScriptedAnswer>>,
-    /// By decoded path: the same list for every query, in JSON and in protobuf.
-    lists: Mutex<HashMap<Vec<u8>, [ScriptedAnswer; 2]>>,
+    /// By decoded path: the same list for every query, in each format.
+    lists: Mutex<HashMap<Vec<u8>, List>>,
+}
+
+#[derive(Debug)]
+struct List {
+    json: ScriptedAnswer,
+    protobuf: ScriptedAnswer,
 }
 
 #[derive(Deserialize)]
@@ -86,12 +92,13 @@ impl Script {
     }
 
     pub(super) fn set_list(&self, path: &str, encode: impl Fn(Format) -> Vec<u8>) {
-        let answers = [Format::Json, Format::Protobuf].map(|format| ScriptedAnswer {
+        let answer = |format: Format| ScriptedAnswer {
             status: StatusCode::OK,
             content_type: format.media_type().to_owned(),
             body: encode(format).into(),
-        });
-        self.lists.lock().expect("no holder panics").insert(path.as_bytes().to_vec(), answers);
+        };
+        let list = List { json: answer(Format::Json), protobuf: answer(Format::Protobuf) };
+        self.lists.lock().expect("no holder panics").insert(path.as_bytes().to_vec(), list);
     }
 
     pub(super) fn clear(&self) {
@@ -111,8 +118,11 @@ impl Script {
             return None;
         }
         let path = path_and_query.split('?').next()?;
-        let [json, protobuf] = lists.get(&decode_path(path)?)?;
-        Some(if format == Format::Json { json } else { protobuf }.clone())
+        let list = lists.get(&decode_path(path)?)?;
+        Some(match format {
+            Format::Json => list.json.clone(),
+            Format::Protobuf => list.protobuf.clone(),
+        })
     }
 }
 
