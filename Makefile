@@ -33,7 +33,7 @@ bench-programs: static
 
 bench: bench-programs ## Measure everything and write docs/performance.md; REFERENCE=PATH, BASELINE=PATH, ONLY='100 × 50' (docs/performance.md).
 	$(BENCH) full $(BENCH_FLAGS)
-	$(if $(ONLY),,$(BENCH) document $(TARGET)/bench/results.json)
+	$(if $(ONLY),,$(BENCH) document $(TARGET)/bench/full.json)
 
 bench-quick: bench-programs ## Measure two fleets beside the floor in less than three minutes; BASELINE=PATH compares with another build.
 	$(BENCH) quick $(BENCH_FLAGS)

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 
 use crate::plot::{self, Line};
 use crate::program::Kind;
@@ -13,7 +13,8 @@ use crate::report::mebibytes;
 use crate::results::{Figures, Measured, Profile, Quartiles, Results};
 use crate::scenario::{Api, Scenario};
 
-/// Ends what is written here.
+/// What is written here stands between these.
+const BEGIN: &str = "written by make bench -->";
 const END: &str = "<!-- end -->";
 /// Stands for a figure that was not measured.
 const NONE: &str = "–";
@@ -37,9 +38,10 @@ pub fn write(document: &Path, results: &Results) -> anyhow::Result<()> {
         ("instructions", instructions(results)),
         ("all scenarios", all_scenarios(results)),
     ] {
-        let begin = format!("<!-- {name}: written by make bench -->\n");
+        let begin = format!("<!-- {name}: {BEGIN}\n");
         let start = text.find(&begin).with_context(|| format!("the document lacks {begin:?}"))? + begin.len();
         let end = text[start..].find(END).with_context(|| format!("the document lacks {END:?}"))?;
+        ensure!(!text[start..start + end].contains(BEGIN), "the document lacks the {END:?} of {name:?}");
         text.replace_range(start..start + end, &format!("\n{content}\n"));
     }
     let plot = |axis, value: fn(&Figures) -> f64| {
@@ -72,15 +74,15 @@ fn main_scenarios(results: &Results) -> String {
         "API",
         "members",
         "to clients",
-        "CPU ms a query: floor",
-        "adapter",
+        "CPU ms a query, floor",
+        "CPU ms, adapter",
         "× floor",
-        "reference",
+        "CPU ms, reference",
         "reference ÷ adapter",
-        "p99 ms: adapter",
-        "reference",
-        "peak MiB: adapter",
-        "reference",
+        "p99 ms, adapter",
+        "p99 ms, reference",
+        "peak MiB, adapter",
+        "peak MiB, reference",
     ]);
     for Measured { scenario, figures } in &results.scenarios {
         if !scenario.is_main() {
@@ -116,13 +118,13 @@ fn growing(results: &Results) -> Vec<&Measured> {
 fn growth(results: &Results) -> String {
     let mut table = Table::new(&[
         "members",
-        "CPU µs a query and member: floor",
-        "adapter",
+        "CPU µs a query and member, floor",
+        "CPU µs, adapter",
         "× floor",
-        "reference",
-        "peak MiB: floor",
-        "adapter",
-        "reference",
+        "CPU µs, reference",
+        "peak MiB, floor",
+        "peak MiB, adapter",
+        "peak MiB, reference",
     ]);
     for Measured { scenario, figures } in growing(results) {
         let members = scenario.size.members as f64;
@@ -161,13 +163,13 @@ fn growth_lines(results: &Results, value: fn(&Figures) -> f64) -> Vec<Line> {
 fn discovery(results: &Results) -> String {
     let mut table = Table::new(&[
         "clients",
-        "CPU ms a query: floor",
-        "adapter",
+        "CPU ms a query, floor",
+        "CPU ms, adapter",
         "× floor",
-        "reference",
+        "CPU ms, reference",
         "reference ÷ adapter",
-        "p99 ms: adapter",
-        "reference",
+        "p99 ms, adapter",
+        "p99 ms, reference",
     ]);
     for Measured { scenario, figures } in &results.scenarios {
         if scenario.api == Api::Discovery {

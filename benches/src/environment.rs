@@ -7,12 +7,11 @@ use std::process::Command;
 use crate::program::{Binary, Kind};
 
 /// Pairs of a name and a value; a value that the system does not tell is "unknown".
-pub fn describe(command: &str, binaries: &[Binary]) -> Vec<(String, String)> {
+pub fn describe(binaries: &[Binary]) -> Vec<(String, String)> {
     let reference = binaries.iter().find(|binary| binary.kind == Kind::Reference);
     let rows = [
         ("date", output("date", &["--iso-8601"])),
         ("revision", revision()),
-        ("command", Some(format!("`{command}`"))),
         ("processor", processor()),
         ("cores", std::thread::available_parallelism().ok().map(|cores| cores.to_string())),
         ("memory", memory()),

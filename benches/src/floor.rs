@@ -117,9 +117,9 @@ fn answer(fleet: &Fleet, uri: &Uri) -> Response<StreamBody<Frames>> {
     let frames = match fleet.documents.iter().find(|(path, _)| path == uri.path()) {
         Some((_, body)) => stream::iter([Ok(Frame::data(body.clone()))]).boxed(),
         None => {
-            let path = uri.path_and_query().expect("HTTP/2 requests have a path");
+            let path = uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
             let answers: FuturesUnordered<_> =
-                fleet.members.iter().map(|member| member.frames(path)).collect();
+                fleet.members.iter().map(|member| member.frames(&path)).collect();
             answers.map_ok(|frames| stream::iter(frames).map(Ok)).try_flatten().boxed()
         }
     };

@@ -1,10 +1,11 @@
 //! Instructions of the hot path, counted by callgrind: the same on each run, whatever else the machine does.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::Stdio;
 
 use anyhow::{Context as _, ensure};
 use karmada_metrics_adapter::api::page::Format;
+use tokio::process::Command;
 
 use crate::fleet::Size;
 use crate::scenario::Api;
@@ -23,24 +24,29 @@ pub const CASES: [(&str, Api, Format); 4] = [
 ///
 /// # Errors
 /// If valgrind or `hot_path` cannot be run.
-pub fn count(hot_path: &Path) -> anyhow::Result<Vec<(String, u64)>> {
-    let one = |(case, ..): (&str, _, _)| {
+pub async fn count(hot_path: &Path) -> anyhow::Result<Vec<(String, u64)>> {
+    let mut counts = Vec::new();
+    for (case, ..) in CASES {
         // What a second query takes more, without the start of the process and the making of bodies.
-        let (first, both) = (callgrind(hot_path, case, "1")?, callgrind(hot_path, case, "2")?);
-        Ok((case.to_owned(), both.saturating_sub(first)))
-    };
-    CASES.into_iter().map(one).collect()
+        let (first, both) = (callgrind(hot_path, case, "1").await?, callgrind(hot_path, case, "2").await?);
+        counts.push((case.to_owned(), both.saturating_sub(first)));
+    }
+    Ok(counts)
 }
 
-fn callgrind(hot_path: &Path, case: &str, count: &str) -> anyhow::Result<u64> {
+async fn callgrind(hot_path: &Path, case: &str, count: &str) -> anyhow::Result<u64> {
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
         .arg(hot_path)
         .args([case, count])
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
         .output()
+        .await
         .context("valgrind cannot be run (Debian's package: valgrind)")?;
+    ensure!(output.status.success(), "valgrind failed: {}", output.status);
     let text = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "valgrind failed: {text}");
-    let collected = text.lines().find_map(|line| line.split_once("Collected : ")).context("no count")?;
-    Ok(collected.1.trim().parse()?)
+    let (_, collected) =
+        text.lines().find_map(|line| line.split_once("Collected : ")).context("valgrind printed no count")?;
+    Ok(collected.trim().parse()?)
 }

@@ -72,13 +72,13 @@ pub async fn scenario(
     let mut contenders = Vec::new();
     for program in programs {
         let prepared = prepare(fleet, scenario, program, effort).await.with_context(|| scenario.to_string());
-        contenders.extend(unless_reference_failed(program.kind, prepared)?.flatten());
+        contenders.extend(unless_reference_failed(program, prepared)?.flatten());
     }
     for _ in 0..effort.rounds {
         let mut next_round = Vec::new();
         for mut contender in contenders {
             let turn = contender.turn_if_time(scenario, effort).await.with_context(|| scenario.to_string());
-            next_round.extend(unless_reference_failed(contender.program.kind, turn)?.map(|()| contender));
+            next_round.extend(unless_reference_failed(contender.program, turn)?.map(|()| contender));
         }
         // What a program still does after its turn burdens the next one: not always the same.
         next_round.reverse();
@@ -93,18 +93,25 @@ pub async fn scenario(
     Ok(figures)
 }
 
-/// Measures how a program starts, alone on the fleet.
+/// Measures how a program starts, alone on the fleet. None if it is the reference and fails.
 ///
 /// # Errors
 /// If it does not start, or does not answer with the values of all members.
-pub async fn start(fleet: &Fleet, stage: &Stage, binary: &Binary, effort: Effort) -> anyhow::Result<Start> {
+pub async fn start(
+    fleet: &Fleet,
+    stage: &Stage,
+    binary: &Binary,
+    effort: Effort,
+) -> anyhow::Result<Option<Start>> {
     let scenario = stage.scenarios.first().context("the stage has no scenario")?;
     let (mut complete, mut idle) = (Vec::new(), Vec::new());
     while complete.len() < effort.starts {
         fleet.disconnected().await?;
         let began = Instant::now();
         let program = Program::start(binary, fleet, &[])?;
-        let took = first_complete(&program, scenario).await?.received - began;
+        let first = first_complete(&program, scenario).await;
+        let Some(first) = unless_reference_failed(&program, first)? else { return Ok(None) };
+        let took = first.received - began;
         complete.push(took);
         drop(program);
 
@@ -118,7 +125,8 @@ pub async fn start(fleet: &Fleet, stage: &Stage, binary: &Binary, effort: Effort
     }
     let complete = median(complete.iter().map(Duration::as_secs_f64));
     let idle = median(idle.iter().map(|bytes| *bytes as f64)) as u64;
-    Ok(Start { size: fleet.size, kind: binary.kind, complete: Duration::from_secs_f64(complete), idle })
+    let complete = Duration::from_secs_f64(complete);
+    Ok(Some(Start { size: fleet.size, kind: binary.kind, complete, idle }))
 }
 
 /// Lets a program answer completely, counts its requests to members, and finds out how many queries fill a turn. None if
@@ -135,7 +143,9 @@ async fn prepare<'a>(
     let FirstComplete { connection, body, .. } = first_complete(program, scenario).await?;
     let length = body.len();
     let single = connection.run(&load, 1, length).await?.elapsed;
+    let single = single.min(connection.run(&load, 1, length).await?.elapsed);
     if single * u32::try_from(clients)? > WAVE_LIMIT {
+        println!("the {} is left out of {scenario}: one query takes {single:.1?}", program.kind);
         return Ok(None);
     }
     fleet.forget_requests();
@@ -176,16 +186,23 @@ pub async fn first_complete(program: &Program, scenario: &Scenario) -> anyhow::R
         ensure!(scenario.is_complete(&body), "{path}: {length} bytes without the values of all members");
         Ok(FirstComplete { connection, body, received })
     };
-    let deadline = Instant::now() + COMPLETE_LIMIT;
+    let began = Instant::now();
+    let deadline = began + COMPLETE_LIMIT;
+    let mut told = false;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let answer = timeout(left, answer()).await;
         let answer =
             answer.unwrap_or_else(|_| Err(anyhow!("no answer after {} s", COMPLETE_LIMIT.as_secs())));
-        if answer.is_ok() || Instant::now() >= deadline {
-            return answer;
+        let Err(error) = answer else { return answer };
+        if Instant::now() >= deadline {
+            return Err(error);
         }
-        program.memory().context("the process has ended")?;
+        if began.elapsed() > SLOW_START && !told {
+            println!("still waiting for the values of all members from the {}: {error:#}", program.kind);
+            told = true;
+        }
+        program.memory()?;
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -204,17 +221,19 @@ async fn settled_memory(program: &Program) -> anyhow::Result<u64> {
     Ok(resident)
 }
 
-/// The result; `None` where the reference failed, after printing why.
+/// The result of work with a program; `None` where the reference failed, after printing why.
 ///
 /// # Errors
 /// If another program failed.
-pub fn unless_reference_failed<T>(kind: Kind, result: anyhow::Result<T>) -> anyhow::Result<Option<T>> {
+pub fn unless_reference_failed<T>(program: &Program, result: anyhow::Result<T>) -> anyhow::Result<Option<T>> {
+    let result =
+        result.with_context(|| format!("the {} failed (log: {})", program.kind, program.log.display()));
     match result {
-        Err(error) if kind == Kind::Reference => {
-            println!("the reference is left out here: {error:#}");
+        Err(error) if program.kind == Kind::Reference => {
+            println!("left out here: {error:#}");
             Ok(None)
         }
-        result => result.map(Some).with_context(|| kind.to_string()),
+        result => result.map(Some),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The programs that are measured: each a process with a connection of the load to it.
 
 use std::fmt;
+use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -55,6 +56,8 @@ pub struct Binary {
 pub struct Program {
     /// Which program it is.
     pub kind: Kind,
+    /// The file with its output.
+    pub log: PathBuf,
     front_proxy: Identity,
     process: Process,
 }
@@ -96,12 +99,14 @@ impl Program {
     /// # Errors
     /// If it cannot be run.
     pub fn start(binary: &Binary, fleet: &Fleet, documents: &[(String, String)]) -> anyhow::Result<Self> {
-        let process = match binary.kind {
-            Kind::Floor => start_floor(&binary.path, fleet, documents)?,
-            Kind::Adapter | Kind::Baseline => start_adapter(binary, fleet, &[])?,
-            Kind::Reference => start_adapter(binary, fleet, &REFERENCE_FLAGS)?,
+        let Binary { kind, ref path, ref logs } = *binary;
+        let log = logs.join(format!("{kind}.log"));
+        let process = match kind {
+            Kind::Floor => start_floor(path, fleet, &log, documents)?,
+            Kind::Adapter | Kind::Baseline => start_adapter(path, fleet, &log, &[])?,
+            Kind::Reference => start_adapter(path, fleet, &log, &REFERENCE_FLAGS)?,
         };
-        Ok(Self { kind: binary.kind, front_proxy: fleet.kit.plane.front_proxy_identity(), process })
+        Ok(Self { kind, log, front_proxy: fleet.kit.plane.front_proxy_identity(), process })
     }
 
     /// A connection to it.
@@ -132,10 +137,11 @@ impl Program {
     /// # Errors
     /// If it has ended.
     pub fn memory(&self) -> anyhow::Result<(u64, u64)> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.pid))?;
+        let file = format!("/proc/{}/status", self.process.pid);
+        let status = std::fs::read_to_string(&file).context(file)?;
         let bytes = |name: &str| {
             let kibibytes = status.lines().find_map(|line| line.strip_prefix(name)?.strip_suffix("kB"));
-            anyhow::Ok(kibibytes.with_context(|| format!("no {name}"))?.trim().parse::<u64>()? * 1024)
+            anyhow::Ok(kibibytes.context("the process has ended")?.trim().parse::<u64>()? * 1024)
         };
         Ok((bytes("VmRSS:")?, bytes("VmHWM:")?))
     }
@@ -150,10 +156,9 @@ impl Program {
     }
 }
 
-fn start_adapter(binary: &Binary, fleet: &Fleet, flags: &[&str]) -> anyhow::Result<Process> {
+fn start_adapter(binary: &Path, fleet: &Fleet, log: &Path, flags: &[&str]) -> anyhow::Result<Process> {
     let flags: Vec<String> = flags.iter().map(ToString::to_string).collect();
-    let log = binary.logs.join(format!("{}.log", binary.kind));
-    let adapter = fleet.kit.run_adapter(&binary.path, &flags, Some(log))?;
+    let adapter = fleet.kit.run_adapter(binary, &flags, Some(log.to_owned()))?;
     Ok(Process {
         pid: adapter.id().context("it has ended")?,
         address: adapter.address(),
@@ -162,7 +167,12 @@ fn start_adapter(binary: &Binary, fleet: &Fleet, flags: &[&str]) -> anyhow::Resu
     })
 }
 
-fn start_floor(binary: &Path, fleet: &Fleet, documents: &[(String, String)]) -> anyhow::Result<Process> {
+fn start_floor(
+    binary: &Path,
+    fleet: &Fleet,
+    log: &Path,
+    documents: &[(String, String)],
+) -> anyhow::Result<Process> {
     let directory = tempfile::tempdir()?;
     let ca = Authority::new("floor-ca");
     let serving = ca.server(&["127.0.0.1"]);
@@ -184,6 +194,7 @@ fn start_floor(binary: &Path, fleet: &Fleet, documents: &[(String, String)]) -> 
         .arg(&file)
         .arg(address.port().to_string())
         .stdin(Stdio::null())
+        .stderr(File::create(log).with_context(|| log.display().to_string())?)
         .kill_on_drop(true)
         .spawn()
         .with_context(|| format!("cannot run {}", binary.display()))?;

@@ -1,5 +1,6 @@
 //! Results as lines on the terminal.
 
+use crate::instructions;
 use crate::program::Kind;
 use crate::results::{Measured, Quartiles, Results, Start};
 
@@ -70,8 +71,11 @@ pub fn summary(results: &Results) -> String {
             .collect();
         text += &format!("{scenario}: {:.3} ms CPU a query, {}\n", adapter.cpu_ms, ratios.join(", "));
     }
+    if !results.instructions.is_empty() {
+        text += &format!("\ninstructions a query without the network, {}:\n", instructions::SIZE);
+    }
     for (case, count) in &results.instructions {
-        text += &format!("{case}: {:.2} million instructions a query\n", *count as f64 / 1e6);
+        text += &format!("{case}: {:.2} million\n", *count as f64 / 1e6);
     }
     text
 }

@@ -12,6 +12,8 @@ use crate::scenario::Scenario;
 /// One run of the benchmark.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Results {
+    /// Whether it is a whole run of `make bench`.
+    pub complete: bool,
     /// Where and of what it was made: pairs of a name and a value.
     pub environment: Vec<(String, String)>,
     /// The scenarios in the order in which they were measured.

@@ -2,49 +2,45 @@
 
 use anyhow::Context as _;
 
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, Size};
 use crate::measure::{self, Effort, FirstComplete, first_complete, unless_reference_failed};
 use crate::program::{Binary, Kind, Program};
 use crate::results::{Measured, Profile, Results};
 use crate::scenario::{Api, Scenario, Stage};
 use crate::{profile, report};
 
-/// Measures all stages with all binaries. Each result is printed and added to `results` as soon as it is there.
+/// Measures all stages with all binaries. Each result is printed and added to `results`, which `save` is called with after
+/// each stage.
 ///
 /// # Errors
-/// If the floor or an adapter of ours does not do what it must. A reference that does not is left out, and the output
-/// says why.
+/// If the floor or an adapter of ours does not do what it must, or `save` fails. A reference that fails is left out, and
+/// the output says why.
 pub async fn run(
     results: &mut Results,
     stages: &[Stage],
     binaries: &[Binary],
     effort: Effort,
+    save: impl Fn(&Results) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     // A reference that does not see all members of a fleet does not see them in a second try either.
-    let mut left_out = Vec::new();
+    let mut too_large: Option<Size> = None;
     let count: usize = stages.iter().map(|stage| stage.scenarios.len()).sum();
     for stage in stages {
-        let binaries = binaries.iter().filter(|binary| !left_out.contains(&(binary.kind, stage.size)));
-        let binaries: Vec<Binary> = binaries.cloned().collect();
+        let tried = |binary: &&Binary| binary.kind != Kind::Reference || too_large != Some(stage.size);
+        let binaries: Vec<&Binary> = binaries.iter().filter(tried).collect();
         let fleet = Fleet::start(stage.size, stage.members.of_member(), stage.metrics).await?;
         if stage.start {
             for binary in &binaries {
-                if let Some(start) =
-                    unless_reference_failed(binary.kind, measure::start(&fleet, stage, binary, effort).await)?
-                {
+                if let Some(start) = measure::start(&fleet, stage, binary, effort).await? {
                     println!("{}", report::start(&start));
                     results.starts.push(start);
                 }
             }
         }
         let programs = start_all(&fleet, stage, &binaries).await?;
-        let has_started = |kind| programs.iter().any(|program: &Program| program.kind == kind);
-        left_out.extend(
-            binaries
-                .iter()
-                .filter(|binary| !has_started(binary.kind))
-                .map(|binary| (binary.kind, stage.size)),
-        );
+        if programs.len() < binaries.len() {
+            too_large = Some(stage.size);
+        }
         for scenario in &stage.scenarios {
             let figures = measure::scenario(&fleet, scenario, &programs, effort).await?;
             let measured = Measured { scenario: scenario.clone(), figures };
@@ -59,29 +55,29 @@ pub async fn run(
                 }
             }
         }
+        save(results)?;
     }
     Ok(())
 }
 
-/// The programs on a fleet, each ready to answer completely.
-async fn start_all(fleet: &Fleet, stage: &Stage, binaries: &[Binary]) -> anyhow::Result<Vec<Program>> {
+/// The programs on a fleet. All but the floor have answered completely; without the reference if it has not.
+async fn start_all(fleet: &Fleet, stage: &Stage, binaries: &[&Binary]) -> anyhow::Result<Vec<Program>> {
+    let scenario = stage.scenarios.first().context("the stage has no scenario")?;
+    let (floors, adapters): (Vec<_>, Vec<_>) = binaries.iter().partition(|binary| binary.kind == Kind::Floor);
     let mut programs = Vec::new();
     let mut documents = Vec::new();
-    // The floor is the last: it answers discovery with the adapter's document.
-    for binary in binaries.iter().filter(|binary| binary.kind != Kind::Floor) {
-        let ready = async {
-            let program = Program::start(binary, fleet, &[])?;
-            let scenario = stage.scenarios.first().context("the stage has no scenario")?;
-            let body = first_complete(&program, scenario).await?.body;
-            if scenario.api == Api::Discovery && documents.is_empty() {
-                let body = String::from_utf8(body.into()).context("discovery is JSON")?;
-                documents.push((scenario.load().paths.remove(0), body));
-            }
-            Ok(program)
-        };
-        programs.extend(unless_reference_failed(binary.kind, ready.await)?);
+    for binary in adapters {
+        let program = Program::start(binary, fleet, &[])?;
+        let first = first_complete(&program, scenario).await;
+        let Some(FirstComplete { body, .. }) = unless_reference_failed(&program, first)? else { continue };
+        // The floor answers discovery with the adapter's document.
+        if scenario.api == Api::Discovery && binary.kind == Kind::Adapter {
+            let body = String::from_utf8(body.into()).context("discovery is JSON")?;
+            documents.push((scenario.load().paths.remove(0), body));
+        }
+        programs.push(program);
     }
-    for binary in binaries.iter().filter(|binary| binary.kind == Kind::Floor) {
+    for binary in floors {
         programs.push(Program::start(binary, fleet, &documents)?);
     }
     programs.sort_by_key(|program| program.kind);

@@ -30,7 +30,7 @@ async fn a_run_measures_both_programs_and_writes_the_document() {
     ];
     let mut results = Results::default();
     let binaries = [floor(directory.path()), adapter(directory.path())];
-    run(&mut results, &stages, &binaries, EFFORT).await.unwrap();
+    run(&mut results, &stages, &binaries, EFFORT, |_| Ok(())).await.unwrap();
 
     assert_eq!(results.scenarios.len(), 4);
     for Measured { scenario, figures } in &results.scenarios {

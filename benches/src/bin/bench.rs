@@ -13,6 +13,7 @@ use bench::run::run;
 use bench::scenario::{self, Stage};
 use bench::{document, environment, instructions, report};
 use clap::{Args, Parser, Subcommand};
+use karmada_metrics_adapter::process::open_files;
 use testkit::interrupted;
 
 /// Benchmarks of karmada-metrics-adapter. What is measured, and how, is in docs/performance.md.
@@ -32,7 +33,7 @@ enum Command {
     /// Write the tables and plots of docs/performance.md from results.
     Document {
         /// The file that a run has written.
-        #[arg(value_name = "RESULTS", default_value = "target/bench/results.json")]
+        #[arg(value_name = "RESULTS", default_value = "target/bench/full.json")]
         results: PathBuf,
     },
 }
@@ -51,7 +52,7 @@ struct Programs {
     /// The directory for results and logs.
     #[arg(long, value_name = "DIRECTORY", default_value = "target/bench")]
     output: PathBuf,
-    /// Measure only the scenarios whose description contains this, such as `100 × 50`.
+    /// Measure only the scenarios whose description contains this, such as `100 x 50, pod metrics`.
     #[arg(long, value_name = "TEXT", default_value = "")]
     only: String,
 }
@@ -88,7 +89,7 @@ async fn execute(command: Command) -> anyhow::Result<()> {
                 limit: Duration::from_secs(12),
                 starts: 5,
             };
-            programs.measure("make bench", scenario::all(), effort).await
+            programs.measure("full", scenario::all(), effort).await
         }
         Command::Quick(programs) => {
             let effort = Effort {
@@ -97,36 +98,47 @@ async fn execute(command: Command) -> anyhow::Result<()> {
                 limit: Duration::from_secs(60),
                 starts: 0,
             };
-            programs.measure("make bench-quick", scenario::quick(), effort).await
+            programs.measure("quick", scenario::quick(), effort).await
         }
         Command::Document { results } => {
             let text = fs::read(&results).with_context(|| results.display().to_string())?;
-            document::write(Path::new("docs/performance.md"), &serde_json::from_slice(&text)?)
+            let results: Results =
+                serde_json::from_slice(&text).with_context(|| results.display().to_string())?;
+            ensure!(results.complete, "the results are not those of a whole run of make bench");
+            document::write(Path::new("docs/performance.md"), &results)
         }
     }
 }
 
 impl Programs {
-    async fn measure(&self, command: &str, mut stages: Vec<Stage>, effort: Effort) -> anyhow::Result<()> {
+    async fn measure(&self, name: &str, mut stages: Vec<Stage>, effort: Effort) -> anyhow::Result<()> {
+        let only = self.only.replace(" x ", " × ");
         for stage in &mut stages {
-            stage.scenarios.retain(|scenario| scenario.to_string().contains(&self.only));
+            stage.scenarios.retain(|scenario| scenario.to_string().contains(&only));
         }
         stages.retain(|stage| !stage.scenarios.is_empty());
-        ensure!(!stages.is_empty(), "no scenario has {:?} in its description", self.only);
+        ensure!(
+            !stages.is_empty(),
+            "no scenario has {only:?} in its description; an ordinary run prints all"
+        );
+        open_files::raise();
         fs::create_dir_all(&self.output).with_context(|| self.output.display().to_string())?;
+        let file = self.output.join(format!("{name}.json"));
         let binaries = self.binaries()?;
-        let environment = environment::describe(command, &binaries);
+        let environment = environment::describe(&binaries);
         let mut results = Results { environment, ..Results::default() };
-        let outcome = run(&mut results, &stages, &binaries, effort).await;
-        match instructions::count(&sibling("hot_path")?) {
+        println!(
+            "Lower is better, but for queries/s. CPU: of the program alone, which shares the machine with the fleet.\n"
+        );
+        run(&mut results, &stages, &binaries, effort, |results| save(&file, results)).await?;
+        match instructions::count(&sibling("hot_path")?).await {
             Ok(counts) => results.instructions = counts,
             Err(error) => println!("instructions are not counted: {error:#}"),
         }
-        println!("\n{}", report::summary(&results));
-        let file = self.output.join("results.json");
-        fs::write(&file, serde_json::to_vec_pretty(&results)?).with_context(|| file.display().to_string())?;
-        println!("results: {}", file.display());
-        outcome
+        results.complete = name == "full" && self.only.is_empty();
+        save(&file, &results)?;
+        println!("\n{}\nresults: {}", report::summary(&results), file.display());
+        Ok(())
     }
 
     fn binaries(&self) -> anyhow::Result<Vec<Binary>> {
@@ -138,11 +150,20 @@ impl Programs {
         ];
         let binaries = given.into_iter().filter_map(|(kind, path)| Some((kind, path?)));
         let binary = |(kind, path): (Kind, PathBuf)| {
-            let path = path.canonicalize().with_context(|| format!("{}: build it first", path.display()))?;
+            let path =
+                path.canonicalize().with_context(|| format!("the {kind}'s binary, {}", path.display()))?;
             Ok(Binary { kind, path, logs: self.output.clone() })
         };
         binaries.map(binary).collect()
     }
+}
+
+/// Replaces the file as a whole.
+fn save(file: &Path, results: &Results) -> anyhow::Result<()> {
+    let new = file.with_extension("new");
+    fs::write(&new, serde_json::to_vec_pretty(results)?)
+        .and_then(|()| fs::rename(&new, file))
+        .with_context(|| file.display().to_string())
 }
 
 /// A binary that is built together with this one.

@@ -12,7 +12,7 @@ fn main() -> anyhow::Result<()> {
     let [case, count] = arguments.as_slice() else { anyhow::bail!("usage: hot_path CASE COUNT") };
     let (_, api, format) = CASES.into_iter().find(|(name, ..)| name == case).context("no such case")?;
     let query = Query::new(api, format, SIZE);
-    for _ in 0..count.parse()? {
+    for _ in 0..count.parse::<u32>().context("COUNT is no number")? {
         black_box(query.answer(&black_box(&query).read()));
     }
     Ok(())
