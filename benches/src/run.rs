@@ -26,18 +26,21 @@ pub async fn run(
     let mut too_large: Option<Size> = None;
     let count: usize = stages.iter().map(|stage| stage.scenarios.len()).sum();
     for stage in stages {
-        let tried = |binary: &&Binary| binary.kind != Kind::Reference || too_large != Some(stage.size);
-        let binaries: Vec<&Binary> = binaries.iter().filter(tried).collect();
         let fleet = Fleet::start(stage.size, stage.members.of_member(), stage.metrics).await?;
+        let tried = |binary: &&Binary| binary.kind != Kind::Reference || too_large != Some(stage.size);
+        let mut tried: Vec<&Binary> = binaries.iter().filter(tried).collect();
         if stage.start {
-            for binary in &binaries {
+            let mut started = Vec::new();
+            for binary in tried {
                 if let Some(start) = measure::start(&fleet, stage, binary, effort).await? {
                     println!("{}", report::start(&start));
                     results.starts.push(start);
+                    started.push(binary);
                 }
             }
+            tried = started;
         }
-        let programs = start_all(&fleet, stage, &binaries).await?;
+        let programs = start_all(&fleet, stage, &tried).await?;
         if programs.len() < binaries.len() {
             too_large = Some(stage.size);
         }

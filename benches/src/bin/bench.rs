@@ -26,7 +26,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Measure every scenario; about an hour with a reference.
+    /// Measure every scenario; more than an hour with a reference.
     Full(Programs),
     /// Measure two fleets; less than three minutes.
     Quick(Programs),
