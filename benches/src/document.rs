@@ -19,6 +19,17 @@ const END: &str = "<!-- end -->";
 /// Stands for a figure that was not measured.
 const NONE: &str = "–";
 
+/// What a scenario costs with each program, in the cells that [`cost`] makes.
+const COST_COLUMNS: [&str; 7] = [
+    "CPU ms a query, floor",
+    "CPU ms, adapter",
+    "× floor",
+    "CPU ms, reference",
+    "reference ÷ adapter",
+    "p99 ms, adapter",
+    "p99 ms, reference",
+];
+
 /// The figures of a scenario.
 type ByProgram = BTreeMap<Kind, Figures>;
 
@@ -69,40 +80,18 @@ fn environment(results: &Results) -> String {
 
 /// Eight clients with queries of their own, two where answers are tens of megabytes.
 fn main_scenarios(results: &Results) -> String {
-    let mut table = Table::new(&[
-        "fleet",
-        "API",
-        "members",
-        "to clients",
-        "CPU ms a query, floor",
-        "CPU ms, adapter",
-        "× floor",
-        "CPU ms, reference",
-        "reference ÷ adapter",
-        "p99 ms, adapter",
-        "p99 ms, reference",
-        "peak MiB, adapter",
-        "peak MiB, reference",
-    ]);
+    let before = ["fleet", "API", "members", "to clients"];
+    let after = ["peak MiB, adapter", "peak MiB, reference"];
+    let mut table = Table::new(&[&before[..], &COST_COLUMNS, &after].concat());
     for Measured { scenario, figures } in &results.scenarios {
         if !scenario.is_main() {
             continue;
         }
-        table.row(&[
-            scenario.size.to_string(),
-            scenario.api.to_string(),
-            scenario.members.to_string(),
-            scenario.accept.to_string(),
-            cell(figures, Kind::Floor, |figures| figures.cpu_ms),
-            cell(figures, Kind::Adapter, |figures| figures.cpu_ms),
-            to_floor(figures),
-            cell(figures, Kind::Reference, |figures| figures.cpu_ms),
-            reference_to_adapter(figures),
-            p99(figures, Kind::Adapter),
-            p99(figures, Kind::Reference),
-            cell(figures, Kind::Adapter, |figures| mebibytes(figures.peak)),
-            cell(figures, Kind::Reference, |figures| mebibytes(figures.peak)),
-        ]);
+        let Scenario { size, api, members, accept, .. } = scenario;
+        let of = [size.to_string(), api.to_string(), members.to_string(), accept.to_string()];
+        let peak = |kind| cell(figures, kind, |figures| mebibytes(figures.peak));
+        let peaks = [peak(Kind::Adapter), peak(Kind::Reference)];
+        table.row(&[&of[..], &cost(figures), &peaks].concat());
     }
     table.text
 }
@@ -161,28 +150,10 @@ fn growth_lines(results: &Results, value: fn(&Figures) -> f64) -> Vec<Line> {
 }
 
 fn discovery(results: &Results) -> String {
-    let mut table = Table::new(&[
-        "clients",
-        "CPU ms a query, floor",
-        "CPU ms, adapter",
-        "× floor",
-        "CPU ms, reference",
-        "reference ÷ adapter",
-        "p99 ms, adapter",
-        "p99 ms, reference",
-    ]);
+    let mut table = Table::new(&[&["clients"][..], &COST_COLUMNS].concat());
     for Measured { scenario, figures } in &results.scenarios {
         if scenario.api == Api::Discovery {
-            table.row(&[
-                scenario.clients.to_string(),
-                cell(figures, Kind::Floor, |figures| figures.cpu_ms),
-                cell(figures, Kind::Adapter, |figures| figures.cpu_ms),
-                to_floor(figures),
-                cell(figures, Kind::Reference, |figures| figures.cpu_ms),
-                reference_to_adapter(figures),
-                p99(figures, Kind::Adapter),
-                p99(figures, Kind::Reference),
-            ]);
+            table.row(&[&[scenario.clients.to_string()][..], &cost(figures)].concat());
         }
     }
     table.text
@@ -281,6 +252,20 @@ impl Table {
     fn row(&mut self, cells: &[String]) {
         let _ = writeln!(self.text, "| {} |", cells.join(" | "));
     }
+}
+
+/// The cells under [`COST_COLUMNS`].
+fn cost(figures: &ByProgram) -> [String; 7] {
+    let cpu = |kind| cell(figures, kind, |figures| figures.cpu_ms);
+    [
+        cpu(Kind::Floor),
+        cpu(Kind::Adapter),
+        to_floor(figures),
+        cpu(Kind::Reference),
+        reference_to_adapter(figures),
+        p99(figures, Kind::Adapter),
+        p99(figures, Kind::Reference),
+    ]
 }
 
 /// A figure of a program.
