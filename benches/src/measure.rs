@@ -34,7 +34,8 @@ pub struct Effort {
     pub rounds: usize,
     /// How long a program's turn takes, roughly.
     pub turn: Duration,
-    /// A program has no further turn in a scenario once its turns have taken this long.
+    /// A program has no further turn in a scenario once its turns have taken this long; in a main scenario, three times as
+    /// long.
     pub limit: Duration,
     /// Starts of each program whose median is quoted.
     pub starts: usize,
@@ -240,7 +241,8 @@ pub fn unless_reference_failed<T>(program: &Program, result: anyhow::Result<T>) 
 impl Contender<'_> {
     async fn turn_if_time(&mut self, scenario: &Scenario, effort: Effort) -> anyhow::Result<()> {
         let spent: Duration = self.turns.iter().map(|turn| turn.timing.elapsed).sum();
-        if spent > effort.limit {
+        let limit = effort.limit * if scenario.is_main() { 3 } else { 1 };
+        if spent > limit {
             return Ok(());
         }
         let before = self.program.cpu_time()?;

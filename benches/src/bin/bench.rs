@@ -83,8 +83,9 @@ async fn main() -> ExitCode {
 async fn execute(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Full(programs) => {
+            // 13 turns of eight queries are enough for p99.
             let effort = Effort {
-                rounds: 10,
+                rounds: 13,
                 turn: Duration::from_millis(250),
                 limit: Duration::from_secs(12),
                 starts: 5,
@@ -95,7 +96,7 @@ async fn execute(command: Command) -> anyhow::Result<()> {
             let effort = Effort {
                 rounds: 80,
                 turn: Duration::from_millis(300),
-                limit: Duration::from_secs(60),
+                limit: Duration::from_secs(20),
                 starts: 0,
             };
             programs.measure("quick", scenario::quick(), effort).await
