@@ -29,7 +29,7 @@ use crate::fleet::metrics::FleetMetrics;
 use crate::fleet::registry::Registry;
 use crate::fleet::roster::Roster;
 use crate::gather::metrics::GatherMetrics;
-use crate::member::transport as member;
+use crate::member::client as member;
 use crate::process::budget::Budget;
 use crate::process::expiry::Expiry;
 use crate::process::metrics::{MEDIA_TYPE, Metrics};

@@ -1,6 +1,6 @@
 //! `karmada-metrics-adapter`: one metrics API over all member clusters of a Karmada control plane.
 //!
-//! The layers, lowest first: `api`, `config`, `cli`, `process`, `control`, `member`, `fleet`, `gather`, `merge`,
+//! The layers, lowest first: `api`, `config`, `cli`, `process`, `transport`, `control`, `member`, `fleet`, `gather`, `merge`,
 //! `answer`, `access`, `server`, `app`, `commands`. A module uses only those before it, which `tests/it/layers.rs`
 //! checks; `docs/architecture.md` shows how a request goes through them.
 
@@ -18,6 +18,7 @@ pub mod member;
 pub mod merge;
 pub mod process;
 pub mod server;
+pub mod transport;
 
 /// What this process calls itself where it asks others.
 pub const USER_AGENT: &str = concat!("karmada-metrics-adapter/v", env!("CARGO_PKG_VERSION"));

@@ -32,6 +32,9 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 const MEMBER_ACCEPT: HeaderValue =
     HeaderValue::from_static("application/vnd.kubernetes.protobuf,application/json");
 
+/// HTTP/2 windows of a stream and of a connection, as `src/transport/pool.rs` has them.
+const WINDOWS: (u32, u32) = (1 << 20, 4 << 20);
+
 /// What members see as its `User-Agent`.
 pub const USER_AGENT: &str = "floor";
 
@@ -165,7 +168,8 @@ impl Upstream {
             .timer(TokioTimer::new())
             .keep_alive_interval(Duration::from_secs(1))
             .keep_alive_timeout(Duration::from_secs(2))
-            .adaptive_window(true)
+            .initial_stream_window_size(WINDOWS.0)
+            .initial_connection_window_size(WINDOWS.1)
             .handshake(TokioIo::new(stream))
             .await?;
         tokio::spawn(connection);

@@ -1,4 +1,4 @@
-//! A string as it stands in a member's body, read without a copy.
+//! Texts of members: strings as they stand in a body, read without a copy, and what is passed on to people.
 
 use std::borrow::Cow;
 
@@ -62,6 +62,20 @@ impl Ord for Text<'_> {
     }
 }
 
+/// How many characters of somebody else's text are passed on.
+const MOST: usize = 200;
+
+/// One line that fits into a header and a log, whatever a member put into it.
+pub fn shortened(text: &str) -> String {
+    let words = text.split_whitespace().flat_map(|word| [" ", word]).skip(1);
+    let mut line: String = words.flat_map(str::chars).filter(|c| !c.is_control()).take(MOST + 1).collect();
+    if let Some((end, _)) = line.char_indices().nth(MOST) {
+        line.truncate(end);
+        line.push('…');
+    }
+    line
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,5 +86,12 @@ mod tests {
         assert!(matches!(escaped, Text::Escaped(_)));
         assert_eq!(escaped, Text::Plain("café\n"));
         assert!(Text::Plain("b") > Text::from_json(r"\u0061z"));
+    }
+
+    #[test]
+    fn a_members_text_stays_on_one_short_line() {
+        assert_eq!(shortened("  two\r\n words\u{7} "), "two words");
+        let long = shortened(&"ä".repeat(1000));
+        assert_eq!((long.chars().count(), long.ends_with('…')), (MOST + 1, true));
     }
 }

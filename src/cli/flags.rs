@@ -171,7 +171,8 @@ pub struct Members {
     /// How long an answer waits for each member, which has failed when the time is up
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = values::time_span)]
     member_timeout: Duration,
-    /// Most connections to one member over HTTP/1.1; over HTTP/2 there is one
+    /// Most connections to one member over HTTP/1.1, and three at least, one for each metrics API; over HTTP/2 there is
+    /// one
     #[arg(long, value_name = "NUMBER", default_value = "8", value_parser = values::count)]
     member_connections: usize,
     /// Longest body that one member may send; it has failed when it sends more

@@ -16,6 +16,7 @@ use crate::api::discovery::{Catalogs, DiscoveryError, Entry, entries};
 use crate::api::group::Group;
 use crate::member::{Discovered, Failure, Member};
 use crate::process::budget::Claim;
+use crate::transport::Progress;
 
 /// How long the first discovery of each member may hold up readiness.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -53,8 +54,6 @@ enum Api {
 enum Unknown {
     #[error(transparent)]
     Failure(#[from] Failure),
-    #[error("no answer within {0:?}")]
-    Timeout(Duration),
     #[error(transparent)]
     Document(#[from] DiscoveryError),
     #[error("HTTP {0}")]
@@ -163,11 +162,16 @@ async fn ask_forever(
 ) {
     let mut failing = false;
     loop {
-        let asked = timeout(member_timeout, api.ask(&member)).await;
-        match asked.unwrap_or(Err(Unknown::Timeout(member_timeout))) {
+        let progress = Progress::default();
+        let asked = timeout(member_timeout, api.ask(&member, &progress)).await;
+        match asked.unwrap_or_else(|_| Err(Failure::late(&progress, member_timeout).into())) {
             Ok(changed) => {
                 if failing {
-                    tracing::info!(cluster = member.name(), group = api.group(), "discovery works again");
+                    tracing::info!(
+                        cluster = member.name(),
+                        group = api.group().name(),
+                        "discovery works again"
+                    );
                 }
                 failing = false;
                 if changed {
@@ -178,7 +182,7 @@ async fn ask_forever(
                 if !failing {
                     tracing::warn!(
                         cluster = member.name(),
-                        group = api.group(),
+                        group = api.group().name(),
                         %error,
                         "discovery failed; the last known stays"
                     );
@@ -192,18 +196,18 @@ async fn ask_forever(
 }
 
 impl Api {
-    fn group(self) -> &'static str {
+    fn group(self) -> Group {
         match self {
-            Self::Custom => Group::Custom.name(),
-            Self::External => Group::External.name(),
+            Self::Custom => Group::Custom,
+            Self::External => Group::External,
         }
     }
 
     /// Asks a member and notes what it says; tells whether that is news.
-    async fn ask(self, member: &Member) -> Result<bool, Unknown> {
+    async fn ask(self, member: &Member, progress: &Progress) -> Result<bool, Unknown> {
         match self {
             Self::Custom => {
-                let discovered = custom_metrics(member).await?;
+                let discovered = custom_metrics(member, progress).await?;
                 let absent = discovered.version.is_none();
                 let news = member.learn(discovered);
                 if news && absent {
@@ -213,16 +217,17 @@ impl Api {
             }
             Self::External => {
                 // Few clusters have this API, so that its absence is no news.
-                let entries = resources(member, &format!("{}/v1beta1", self.group())).await?;
+                let group_version = format!("{}/v1beta1", self.group());
+                let entries = resources(member, Group::External, &group_version, progress).await?;
                 Ok(member.learn_external(entries.unwrap_or_default().into_iter().collect()))
             }
         }
     }
 }
 
-async fn custom_metrics(member: &Member) -> Result<Discovered, Unknown> {
+async fn custom_metrics(member: &Member, progress: &Progress) -> Result<Discovered, Unknown> {
     for version in Version::ALL {
-        if let Some(entries) = resources(member, version.group_version()).await? {
+        if let Some(entries) = resources(member, Group::Custom, version.group_version(), progress).await? {
             return Ok(Discovered { version: Some(version), catalog: entries.into_iter().collect() });
         }
     }
@@ -230,9 +235,14 @@ async fn custom_metrics(member: &Member) -> Result<Discovered, Unknown> {
 }
 
 /// What a member lists for a group version; `None` if it does not have that.
-async fn resources(member: &Member, group_version: &str) -> Result<Option<Vec<Entry>>, Unknown> {
+async fn resources(
+    member: &Member,
+    group: Group,
+    group_version: &str,
+    progress: &Progress,
+) -> Result<Option<Vec<Entry>>, Unknown> {
     member.token().await;
-    let reply = member.get(&format!("/apis/{group_version}"), Claim::Exempt).await?;
+    let reply = member.get(group, &format!("/apis/{group_version}"), Claim::Exempt, progress).await?;
     match reply.status {
         StatusCode::OK => Ok(Some(entries(&reply.content_type, &reply.body)?)),
         StatusCode::NOT_FOUND => Ok(None),

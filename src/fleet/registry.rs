@@ -9,8 +9,8 @@ use tokio::sync::{mpsc, watch};
 use super::Fleet;
 use super::roster::{Lack, Roster};
 use crate::member::Refused;
-use crate::member::credentials::{Credentials, CredentialsError, Endpoint, Login, Proxy, Token, Trust};
-use crate::member::transport::Limits;
+use crate::member::client::Limits;
+use crate::transport::credentials::{Credentials, CredentialsError, Endpoint, Login, Proxy, Token, Trust};
 
 /// A cluster as Karmada describes it: the part of `cluster.karmada.io/v1alpha1` that leads to its API server.
 #[derive(Clone, PartialEq, Eq)]

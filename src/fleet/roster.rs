@@ -6,9 +6,10 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
 use super::{Entry, Fleet, Outside};
-use crate::member::credentials::{Credentials, Endpoint};
-use crate::member::transport::Limits;
-use crate::member::{Member, Refused, TrustError};
+use crate::member::client::Limits;
+use crate::member::{Member, Refused};
+use crate::transport::credentials::{Credentials, Endpoint};
+use crate::transport::tls::TrustError;
 
 /// How many members may wait for newer credentials.
 const REFUSALS: usize = 256;

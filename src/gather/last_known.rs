@@ -21,6 +21,9 @@ pub(super) struct LastKnown {
     late: Arc<Mutex<HashSet<Key>>>,
 }
 
+/// Most late replies that are waited for, of one member and of all: each keeps a request and what has come of its reply.
+const LATE: (usize, usize) = (8, 512);
+
 /// A reply and when it came.
 #[derive(Clone)]
 pub(super) struct Kept {
@@ -62,11 +65,13 @@ impl LastKnown {
         self.pages.get(&(member, query.clone()))
     }
 
-    /// The right to wait for a member's late reply, unless somebody does already.
+    /// The right to wait for a member's late reply, unless somebody does already or too many are waited for.
     pub(super) fn late(&self, member: u64, query: &Arc<Query>) -> Option<Late> {
         let key = (member, query.clone());
-        let fresh = self.late.lock().expect("no holder panics").insert(key.clone());
-        fresh.then(|| Late { key, late: self.late.clone() })
+        let mut late = self.late.lock().expect("no holder panics");
+        let of_member = late.iter().filter(|(of, _)| *of == member).count();
+        let is_new = of_member < LATE.0 && late.len() < LATE.1 && late.insert(key.clone());
+        is_new.then(|| Late { key, late: self.late.clone() })
     }
 }
 

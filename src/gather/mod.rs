@@ -16,6 +16,7 @@ use crate::fleet::{Fleet, Standing};
 use crate::member::failure::NoRoom;
 use crate::member::{Failure, Member};
 use crate::process::budget::{Claim, Share};
+use crate::transport::Progress;
 use last_known::LastKnown;
 use metrics::GatherMetrics;
 use outcome::Asked;
@@ -43,7 +44,7 @@ pub struct Gathered {
 
 /// Asks members.
 pub struct Gather {
-    /// How long a member has at least before its silence says something of it; a client may have less time.
+    /// How long a member has before its silence says something of it; a client may have less time.
     patience: Duration,
     late: Duration,
     /// What stands in, if anything does.
@@ -144,21 +145,26 @@ impl Gather {
         if tokio::time::timeout(timeout, member.token()).await.is_err() {
             return (Outcome::Failure(Failure::Throttled), None);
         }
+        // That a client was in a hurry says nothing of the member, and nobody waits for a late reply because of it.
+        let is_hurried = timeout < self.patience;
         let left = timeout.saturating_sub(begun.elapsed());
         let begun = Instant::now();
-        let mut asking = Box::pin(outcome::ask(member.clone(), query.clone(), claim));
+        let progress = Arc::new(Progress::default());
+        let mut asking = Box::pin(outcome::ask(member.clone(), query.clone(), claim, progress.clone()));
         let (outcome, room, in_time) = match tokio::time::timeout(left, &mut asking).await {
             Ok((outcome, room)) => {
                 self.keep(member, query, &outcome);
                 (outcome, room, true)
             }
             Err(_) => {
-                self.await_late(member, query, asking);
-                (Outcome::Failure(member.too_late(timeout)), None, false)
+                let failure = Failure::late(&progress, timeout);
+                if !is_hurried {
+                    self.await_late(member, query, asking);
+                }
+                (Outcome::Failure(failure), None, false)
             }
         };
-        // That a client was in a hurry says nothing of the member.
-        if in_time || timeout >= self.patience {
+        if in_time || !is_hurried {
             member.note(query.group(), query.path(member.version()), begun, outcome.failure());
         }
         (outcome, room)

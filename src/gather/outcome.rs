@@ -10,11 +10,12 @@ use crate::api::custom_metrics::Version;
 use crate::api::discovery::Catalog;
 use crate::api::page::{Format, Page};
 use crate::api::status::MemberStatus;
-use crate::member::failure::shortened;
-use crate::member::transport::Reply;
+use crate::api::text::shortened;
+use crate::member::client::Reply;
 use crate::member::{Failure, Member};
 use crate::process::budget::{Claim, Share};
 use crate::process::work;
+use crate::transport::Progress;
 
 use super::query::{CustomQuery, Query, Question};
 
@@ -40,12 +41,14 @@ pub enum Outcome {
 
 impl Outcome {
     /// All that [`Outcome::cause`] says.
-    pub(super) const CAUSES: [&'static str; 14] = [
+    pub(super) const CAUSES: [&'static str; 16] = [
         "Found",
         "NotFound",
         "NotReady",
         "Connect",
         "ConnectionLost",
+        "ConnectionClosed",
+        "Busy",
         "Silent",
         "Timeout",
         "Skipped",
@@ -78,14 +81,18 @@ impl Outcome {
 /// An outcome, and what its page takes of the room for members' answers.
 pub(super) type Asked = (Outcome, Option<Share>);
 
-/// Asks a member, in the version that it has.
-pub(super) async fn ask(member: Arc<Member>, query: Arc<Query>, claim: Claim) -> Asked {
+/// Asks a member, in the version that it has. `progress` says how far that has come.
+pub(super) async fn ask(
+    member: Arc<Member>,
+    query: Arc<Query>,
+    claim: Claim,
+    progress: Arc<Progress>,
+) -> Asked {
+    let get = async |version| member.get(query.group(), query.path(version), claim, &progress).await;
     let undiscovered = matches!(query.question(), Question::Custom(_)) && member.discovered().is_none();
     // Where discovery found no such API it may have come since: a query is not gated on discovery.
-    let reply = match member.get(query.path(member.version()), claim).await {
-        Ok(reply) if undiscovered && lacks_version(&reply) => {
-            member.get(query.path(Version::V1Beta1), claim).await
-        }
+    let reply = match get(member.version()).await {
+        Ok(reply) if undiscovered && lacks_version(&reply) => get(Version::V1Beta1).await,
         other => other,
     };
     match reply {

@@ -1,6 +1,5 @@
 //! The way to a member gone step by step, to find out where it ends. Queries go it in one step.
 
-use std::error::Error;
 use std::io;
 use std::time::{Duration, SystemTime};
 
@@ -12,12 +11,13 @@ use thiserror::Error as ThisError;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
-use super::credentials::{Credentials, Trust};
-use super::failure::{Failure, root_cause};
-use super::route::{ByProxy, Dialer};
-use super::tls::TrustError;
-use super::transport::{Limits, Transport};
+use super::client::{Client, Limits};
+use super::failure::Failure;
 use crate::api::duration::GoDuration;
+use crate::transport::credentials::{Credentials, Trust};
+use crate::transport::dial::{DialError, Dialer};
+use crate::transport::error::root_cause;
+use crate::transport::tls::TrustError;
 
 /// Where the way ends. Addresses are as they were given; a proxy's has no password in it.
 #[derive(Debug, ThisError)]
@@ -117,11 +117,11 @@ pub async fn examine(credentials: &Credentials, limits: &Limits) -> Result<Greet
     reach(&hop, limits.timeout).await?;
     match timeout(limits.timeout, dialer.dial()).await {
         Ok(Ok(_)) => {}
-        Ok(Err(error)) => return Err(obstacle(error.as_ref(), &hop, &credentials.trust)),
+        Ok(Err(error)) => return Err(obstacle(&error, &hop, &credentials.trust)),
         Err(_) => return Err(Obstacle::Handshake { hop, patience: limits.timeout }),
     }
-    let transport = Transport::new(credentials.clone(), limits)?;
-    let answer = timeout(limits.timeout, transport.head("/version")).await;
+    let client = Client::new(credentials.clone(), limits)?;
+    let answer = timeout(limits.timeout, client.head("/version")).await;
     let head = answer.unwrap_or(Err(Failure::Timeout(limits.timeout))).map_err(Obstacle::Answer)?;
     let date = head.headers.get(DATE).and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
     Ok(Greeting { status: head.status, skew: date.map(skew) })
@@ -130,8 +130,7 @@ pub async fn examine(credentials: &Credentials, limits: &Limits) -> Result<Greet
 impl Hop {
     fn first(credentials: &Credentials) -> Result<Self, TrustError> {
         let endpoint = credentials.endpoint.uri("/").map_err(|_| TrustError::Endpoint)?;
-        let (uri, is_proxy) =
-            credentials.proxy.as_ref().map_or((&endpoint, false), |proxy| (&proxy.url, true));
+        let (uri, is_proxy) = credentials.proxy().map_or((&endpoint, false), |proxy| (&proxy.url, true));
         Ok(Self { address: address(uri), is_proxy })
     }
 }
@@ -151,7 +150,7 @@ fn address(uri: &Uri) -> String {
     }
     let port = match uri.scheme_str() {
         Some("http") => 80,
-        Some("socks5") => 1080,
+        Some("socks5" | "socks5h") => 1080,
         _ => 443,
     };
     format!("{host}:{port}")
@@ -175,11 +174,19 @@ async fn reach(hop: &Hop, patience: Duration) -> Result<(), Obstacle> {
     }
 }
 
-fn obstacle(error: &(dyn Error + 'static), hop: &Hop, trust: &Trust) -> Obstacle {
-    if find::<ByProxy>(error).is_some() {
-        return Obstacle::Proxy { hop: hop.clone(), cause: root_cause(error) };
+fn obstacle(error: &DialError, hop: &Hop, trust: &Trust) -> Obstacle {
+    match error {
+        DialError::Tls(error) => tls_obstacle(error, hop, trust),
+        DialError::ProxyTls(_) | DialError::Proxy(_) | DialError::ProxyStatus { .. } => {
+            Obstacle::Proxy { hop: hop.clone(), cause: error.to_string() }
+        }
+        DialError::Tcp(_) => Obstacle::Silent { hop: hop.clone(), cause: error.to_string() },
+        DialError::Timeout(patience) => Obstacle::Handshake { hop: hop.clone(), patience: *patience },
     }
-    match find::<TlsError>(error) {
+}
+
+fn tls_obstacle(error: &io::Error, hop: &Hop, trust: &Trust) -> Obstacle {
+    match error.get_ref().and_then(|error| error.downcast_ref()) {
         Some(TlsError::InvalidCertificate(invalid)) => match invalid {
             // Another authority of the same name is one whose signature does not hold.
             CertificateError::UnknownIssuer | CertificateError::BadSignature => match trust {
@@ -202,22 +209,6 @@ fn obstacle(error: &(dyn Error + 'static), hop: &Hop, trust: &Trust) -> Obstacle
         Some(TlsError::InvalidMessage(_)) => Obstacle::Tls(format!("{} does not speak TLS", hop.address)),
         Some(other) => Obstacle::Tls(other.to_string()),
         None => Obstacle::Tls(root_cause(error)),
-    }
-}
-
-/// An error that is wrapped in errors that say less.
-fn find<'a, Wanted: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a Wanted> {
-    let mut cause = error;
-    loop {
-        if let Some(found) = cause.downcast_ref::<Wanted>() {
-            return Some(found);
-        }
-        // An io::Error names the source of what it wraps as its own and leaves that itself out.
-        let wrapped = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        cause = match wrapped {
-            Some(wrapped) => wrapped,
-            None => cause.source()?,
-        };
     }
 }
 

@@ -1,14 +1,14 @@
 //! What can go wrong between this server and a member.
 
-use std::error::Error;
-use std::io;
 use std::time::Duration;
 
 use http::StatusCode;
 use thiserror::Error as ThisError;
 
-use super::health::Skip;
+use crate::api::duration::GoDuration;
 use crate::api::page::PageError;
+use crate::api::text::shortened;
+use crate::transport::{Progress, SendError, Stage};
 
 /// Why a member gave no usable answer. The text says what an operator can look for; it never has a token in it.
 #[derive(Debug, ThisError)]
@@ -22,12 +22,22 @@ pub enum Failure {
     /// The connection broke before the answer was complete.
     #[error("the connection broke: {0}")]
     Lost(String),
+    /// The API server closed each connection properly before it processed the request, as one does that is restarted or
+    /// spreads its load.
+    #[error("its API server closed the connection before it processed the request")]
+    Closed,
+    /// All connections or streams that there may be were taken by other requests.
+    #[error(
+        "not asked within {}, since other requests take all connections to it (--member-connections)",
+        GoDuration::from(*.0)
+    )]
+    Busy(Duration),
     /// Nobody is at the other end of the connection any more: a ping, or a question on another connection, was not
     /// answered.
     #[error("its API server does not answer any more")]
     Silent,
     /// The answer did not come in time.
-    #[error("no answer within {}", crate::api::duration::GoDuration::from(*.0))]
+    #[error("no answer within {}", GoDuration::from(*.0))]
     Timeout(Duration),
     /// It failed again and again and is not asked until it answers in the background.
     #[error("not asked, since it failed again and again: {}", .0.cause)]
@@ -54,6 +64,15 @@ pub enum Failure {
     Malformed(String),
 }
 
+/// Why a member is not asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skip {
+    /// Whether its API server could not be reached, or only its metrics API failed.
+    pub unreachable: bool,
+    /// The failure that led to it.
+    pub cause: String,
+}
+
 /// Members' answers take all the room that there is for them. That is this server's trouble and no member's.
 #[derive(Clone, Copy, Debug, ThisError)]
 #[error(
@@ -67,9 +86,19 @@ impl Failure {
         Self::Malformed(shortened(&error.to_string()))
     }
 
-    /// What broke a request on a connection that was made.
-    pub(super) fn lost(error: &hyper::Error) -> Self {
-        if error.is_timeout() { Self::Silent } else { Self::Lost(root_cause(error)) }
+    /// What it means that no answer came within `timeout`, by how far the request had come. One that waited for its turn for
+    /// half of the time says nothing of the member.
+    pub fn late(progress: &Progress, timeout: Duration) -> Self {
+        match progress.stage() {
+            _ if progress.waited() >= timeout / 2 => Self::Busy(timeout),
+            Stage::Waiting => Self::Busy(timeout),
+            Stage::Connecting => Self::Connect(format!("no connection within {}", GoDuration::from(timeout))),
+            Stage::Sent | Stage::Reading => Self::Timeout(timeout),
+            Stage::Refused => Self::Status {
+                status: StatusCode::UNAUTHORIZED,
+                message: "no newer credentials have come in time".to_owned(),
+            },
+        }
     }
 
     /// Whether the API server itself could not be reached, as FederatedHPA would find it too; otherwise the API
@@ -93,6 +122,8 @@ impl Failure {
             Self::NotReady => "NotReady",
             Self::Connect(_) => "Connect",
             Self::Lost(_) => "ConnectionLost",
+            Self::Closed => "ConnectionClosed",
+            Self::Busy(_) => "Busy",
             Self::Silent => "Silent",
             Self::Timeout(_) => "Timeout",
             Self::Skipped(_) => "Skipped",
@@ -111,40 +142,13 @@ fn colon(message: &str) -> String {
     if message.is_empty() { String::new() } else { format!(": {message}") }
 }
 
-/// How many characters of somebody else's text are passed on.
-const TEXT: usize = 200;
-
-/// One line that fits into a header and a log, whatever a member put into it.
-pub fn shortened(text: &str) -> String {
-    let words = text.split_whitespace().flat_map(|word| [" ", word]).skip(1);
-    let mut line: String = words.flat_map(str::chars).filter(|c| !c.is_control()).take(TEXT + 1).collect();
-    if let Some((end, _)) = line.char_indices().nth(TEXT) {
-        line.truncate(end);
-        line.push('…');
-    }
-    line
-}
-
-/// The innermost error: the layers above it say only that something failed.
-pub(super) fn root_cause(error: &(dyn Error + 'static)) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    match cause.downcast_ref::<io::Error>() {
-        Some(error) if error.kind() == io::ErrorKind::UnexpectedEof => "the other end closed it".to_owned(),
-        _ => shortened(&cause.to_string()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_members_text_stays_on_one_short_line() {
-        assert_eq!(shortened("  two\r\n words\u{7} "), "two words");
-        let long = shortened(&"ä".repeat(1000));
-        assert_eq!((long.chars().count(), long.ends_with('…')), (TEXT + 1, true));
+impl From<SendError> for Failure {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::Connect(cause) => Self::Connect(cause),
+            SendError::Lost(cause) => Self::Lost(cause),
+            SendError::Closed => Self::Closed,
+            SendError::Silent => Self::Silent,
+        }
     }
 }

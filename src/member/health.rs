@@ -10,13 +10,11 @@ use std::time::{Duration, Instant};
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::transport::Transport;
-use super::{Failure, Member};
+use super::failure::{Failure, Skip};
 use crate::api::group::Group;
-use crate::process::budget::Claim;
 
 /// How many failures in a row it takes.
 const FAILURES: u32 = 3;
@@ -24,20 +22,20 @@ const FAILURES: u32 = 3;
 /// longest one and its jitter.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_millis(800));
 
-/// Why a member is not asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Skip {
-    /// Whether its API server could not be reached, or only its metrics API failed.
-    pub unreachable: bool,
-    /// The failure that led to it.
-    pub cause: String,
+/// Asks a member again in the background.
+pub(super) trait Probe: Send + Sync + 'static {
+    /// The member's name.
+    fn cluster(&self) -> &str;
+
+    /// Whether what is skipped answers. `None` once the member has left.
+    fn answers(&self, target: &Target) -> Option<impl Future<Output = bool> + Send + 'static>;
 }
 
 /// The state of one member: of its API server, and of each metrics API behind it.
 #[derive(Default)]
 pub(super) struct Health {
-    server: Breaker,
-    apis: [Breaker; Group::ALL.len()],
+    server: Arc<Breaker>,
+    apis: [Arc<Breaker>; Group::ALL.len()],
 }
 
 /// What is asked as long as it answers, and skipped when it has failed again and again.
@@ -57,9 +55,9 @@ enum State {
     },
 }
 
-/// What is looked after.
+/// What is asked in the background.
 #[derive(Clone)]
-enum Patient {
+pub(super) enum Target {
     /// The API server.
     Server,
     /// A metrics API, by the path that it answered last, else by one that it failed to answer.
@@ -77,30 +75,39 @@ impl Health {
         self.server.skipped().or_else(|| self.api(group).skipped())
     }
 
-    pub(super) fn note(
+    /// Takes note of how a request for a path of an API ended that began at `begun`. `probe` makes what asks in the
+    /// background, if that is needed.
+    pub(super) fn note<P: Probe>(
         &self,
-        member: &Arc<Member>,
+        probe: impl FnOnce() -> P,
         group: Group,
         path: &Arc<str>,
         begun: Instant,
         failure: Option<&Failure>,
     ) {
         let api = self.api(group);
-        let patient =
-            |answered: Option<Arc<str>>| Patient::Api(group, answered.unwrap_or_else(|| path.clone()));
+        let target =
+            |answered: Option<Arc<str>>| Target::Api(group, answered.unwrap_or_else(|| path.clone()));
         match failure {
             Some(failure @ (Failure::Connect(_) | Failure::Silent)) => {
-                self.server.failed(member, begun, failure, |_| Patient::Server);
+                self.server.failed(probe, begun, failure, |_| Target::Server);
                 api.suspected();
             }
             // A connection that breaks is often the first that is seen of an API server that ends.
             Some(failure @ Failure::Lost(_)) => {
-                api.failed(member, begun, failure, patient);
+                api.failed(probe, begun, failure, target);
                 self.server.suspected();
             }
-            Some(failure @ Failure::Timeout(_)) => api.failed(member, begun, failure, patient),
-            // What was not asked says nothing.
-            Some(Failure::NotReady | Failure::Skipped(_) | Failure::Throttled | Failure::NoRoom(_)) => {}
+            Some(failure @ Failure::Timeout(_)) => api.failed(probe, begun, failure, target),
+            // What was not asked says nothing, and a server that closes its connections properly is well.
+            Some(
+                Failure::NotReady
+                | Failure::Skipped(_)
+                | Failure::Throttled
+                | Failure::NoRoom(_)
+                | Failure::Busy(_)
+                | Failure::Closed,
+            ) => {}
             _ => {
                 self.server.answered(path);
                 api.answered(path);
@@ -108,14 +115,7 @@ impl Health {
         }
     }
 
-    fn of(&self, patient: &Patient) -> &Breaker {
-        match patient {
-            Patient::Server => &self.server,
-            Patient::Api(group, _) => self.api(*group),
-        }
-    }
-
-    fn api(&self, group: Group) -> &Breaker {
+    fn api(&self, group: Group) -> &Arc<Breaker> {
         &self.apis[group as usize]
     }
 }
@@ -142,12 +142,12 @@ impl Breaker {
         }
     }
 
-    fn failed(
-        &self,
-        member: &Arc<Member>,
+    fn failed<P: Probe>(
+        self: &Arc<Self>,
+        probe: impl FnOnce() -> P,
         begun: Instant,
         failure: &Failure,
-        patient: impl FnOnce(Option<Arc<str>>) -> Patient,
+        target: impl FnOnce(Option<Arc<str>>) -> Target,
     ) {
         let mut state = self.state();
         let State::Asked { failures, answered } = &mut *state else { return };
@@ -157,11 +157,11 @@ impl Breaker {
         }
         *failures += 1;
         if *failures >= FAILURES {
-            let patient = patient(answered.take().map(|(_, path)| path));
+            let (probe, target) = (probe(), target(answered.take().map(|(_, path)| path)));
             let skip = Skip { unreachable: failure.is_unreachable(), cause: failure.to_string() };
-            let (cluster, what, cause) = (member.name(), patient.name(), &skip.cause);
+            let (cluster, what, cause) = (probe.cluster(), target.name(), &skip.cause);
             tracing::warn!(cluster, what, cause, "cluster is skipped until it answers in the background");
-            let looking = tokio::spawn(look_after(Arc::downgrade(member), patient));
+            let looking = tokio::spawn(look_after(Arc::downgrade(self), probe, target));
             *state = State::Skipped { skip, _looking: AbortOnDropHandle::new(looking) };
         }
     }
@@ -171,7 +171,7 @@ impl Breaker {
     }
 }
 
-impl Patient {
+impl Target {
     fn name(&self) -> &'static str {
         match self {
             Self::Server => "API server",
@@ -187,17 +187,10 @@ impl Patient {
             Self::Api(..) => 1,
         }
     }
-
-    async fn answers(&self, transport: &Transport) -> bool {
-        match self {
-            Self::Server => transport.probe().await.is_ok(),
-            Self::Api(_, path) => transport.get(path, super::ACCEPT, Claim::Bounded).await.is_ok(),
-        }
-    }
 }
 
-/// Asks again and again, on new connections where none answered, until somebody does.
-async fn look_after(member: Weak<Member>, patient: Patient) {
+/// Asks again and again until there is an answer, or the member has left.
+async fn look_after(breaker: Weak<Breaker>, probe: impl Probe, target: Target) {
     let pauses = ExponentialBuilder::new().with_min_delay(PAUSES.0).with_max_delay(PAUSES.1);
     let mut pauses = pauses.with_jitter().without_max_times().build();
     let mut attempts = FuturesUnordered::new();
@@ -207,23 +200,18 @@ async fn look_after(member: Weak<Member>, patient: Patient) {
             tokio::select! {
                 () = &mut pause => break,
                 Some(answered) = attempts.next(), if !attempts.is_empty() => if answered {
-                    if let Some(member) = member.upgrade() {
-                        let (cluster, what) = (member.name(), patient.name());
+                    if let Some(breaker) = breaker.upgrade() {
+                        let (cluster, what) = (probe.cluster(), target.name());
                         tracing::info!(cluster, what, "cluster answers again and is asked again");
-                        *member.health.of(&patient).state() = State::default();
+                        *breaker.state() = State::default();
                     }
                     return;
                 },
             }
         }
-        // An attempt keeps no member alive that has left the fleet.
-        let Some((transport, limit)) = member.upgrade().map(|member| (member.transport(), member.timeout))
-        else {
-            return;
-        };
-        if attempts.len() < patient.attempts() {
-            let patient = patient.clone();
-            attempts.push(async move { timeout(limit, patient.answers(&transport)).await.unwrap_or(false) });
+        if attempts.len() < target.attempts() {
+            let Some(answers) = probe.answers(&target) else { return };
+            attempts.push(answers);
         }
     }
 }

@@ -1,57 +1,68 @@
 //! One member cluster: how it is reached, and what was learned of it.
 
-pub mod credentials;
+pub mod client;
 pub mod examine;
 pub mod failure;
-pub mod health;
-mod pool;
-mod route;
-pub mod tls;
-pub mod transport;
+mod health;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, Shared};
 use http::StatusCode;
-use tokio::sync::{Mutex, mpsc, oneshot};
-use tokio::time::{Instant, timeout};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 use crate::api::custom_metrics::Version;
 use crate::api::discovery::{Catalog, ExternalCatalog};
-use crate::api::duration::GoDuration;
 use crate::api::group::Group;
 use crate::process::budget::Claim;
 use crate::process::rate::Bucket;
-use credentials::Credentials;
+use crate::transport::credentials::Credentials;
+use crate::transport::tls::TrustError;
+use crate::transport::{Progress, Stage};
+use client::{Client, Limits, Reply};
 pub use failure::Failure;
-use health::{Health, Skip};
-pub use tls::TrustError;
-use transport::{Limits, Reply, Transport};
+use failure::Skip;
+use health::{Health, Probe, Target};
 
 /// What members are asked for: protobuf, or JSON.
 pub const ACCEPT: &str = "application/vnd.kubernetes.protobuf,application/json";
 
-/// How long the credentials of a member that refuses them are not asked for again.
-const SPARE: Duration = Duration::from_secs(1);
-/// How long a query waits for newer credentials.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long newer credentials are not asked for again.
+const RENEWAL_PAUSE: Duration = Duration::from_secs(1);
+/// How long queries wait for newer credentials.
+const RENEWAL: Duration = Duration::from_secs(2);
 
-/// Our live handle on one cluster. It outlives its credentials: a new token, CA or proxy swaps the transport and
+/// Our live handle on one cluster. It outlives its credentials: a new token, CA or proxy swaps the client and
 /// keeps what was learned.
 pub struct Member {
-    name: String,
+    name: Arc<str>,
     id: u64,
     rate: Option<Bucket>,
     timeout: Duration,
     health: Health,
-    transport: ArcSwap<Transport>,
+    client: ArcSwap<Client>,
     discovered: ArcSwapOption<Discovered>,
     external: ArcSwapOption<ExternalCatalog>,
     refusals: mpsc::Sender<Refused>,
-    /// When newer credentials were last asked for.
-    asked: Mutex<Option<Instant>>,
+    renewal: Mutex<Option<Renewal>>,
+}
+
+/// Newer credentials that are asked for.
+struct Renewal {
+    begun: Instant,
+    /// Shared by all queries that wait for them.
+    ended: Shared<BoxFuture<'static, ()>>,
+}
+
+/// Asks a member in the background, which it does not keep alive.
+struct MemberProbe {
+    cluster: Arc<str>,
+    member: Weak<Member>,
 }
 
 /// A member has refused its token: whoever knows newer credentials renews the member and then drops this.
@@ -82,19 +93,19 @@ impl Member {
         refusals: mpsc::Sender<Refused>,
     ) -> Result<Self, TrustError> {
         let rate = limits.rate.and_then(Bucket::new);
-        let transport = ArcSwap::from_pointee(Transport::new(credentials, limits)?);
+        let client = ArcSwap::from_pointee(Client::new(credentials, limits)?);
         static IDS: AtomicU64 = AtomicU64::new(0);
         Ok(Self {
-            name,
+            name: name.into(),
             id: IDS.fetch_add(1, Ordering::Relaxed),
             rate,
             timeout: limits.timeout,
             health: Health::default(),
-            transport,
+            client,
             discovered: ArcSwapOption::empty(),
             external: ArcSwapOption::empty(),
             refusals,
-            asked: Mutex::default(),
+            renewal: Mutex::default(),
         })
     }
 
@@ -115,30 +126,25 @@ impl Member {
 
     /// Takes note of how a request for a path of an API ended that began at `begun`: a member that fails again and again
     /// is skipped, and looked after in the background.
-    pub fn note(
-        self: &Arc<Self>,
-        group: Group,
-        path: &Arc<str>,
-        begun: std::time::Instant,
-        failure: Option<&Failure>,
-    ) {
-        self.health.note(self, group, path, begun, failure);
+    pub fn note(self: &Arc<Self>, group: Group, path: &Arc<str>, begun: Instant, failure: Option<&Failure>) {
+        let probe = || MemberProbe { cluster: self.name.clone(), member: Arc::downgrade(self) };
+        self.health.note(probe, group, path, begun, failure);
     }
 
-    /// How it is reached at present.
-    pub fn transport(&self) -> Arc<Transport> {
-        self.transport.load_full()
+    /// What asks it at present.
+    fn client(&self) -> Arc<Client> {
+        self.client.load_full()
     }
 
-    /// Swaps the transport if the credentials differ; says whether they did. Requests in flight end on the old one.
+    /// Swaps the client if the credentials differ; says whether they did. Requests in flight end on the old one.
     ///
     /// # Errors
     /// If the new credentials cannot be used; the old ones stay.
     pub fn renew(&self, credentials: Credentials, limits: &Limits) -> Result<bool, TrustError> {
-        if *self.transport.load().credentials() == credentials {
+        if *self.client.load().credentials() == credentials {
             return Ok(false);
         }
-        self.transport.store(Arc::new(Transport::new(credentials, limits)?));
+        self.client.store(Arc::new(Client::new(credentials, limits)?));
         Ok(true)
     }
 
@@ -149,54 +155,64 @@ impl Member {
         }
     }
 
-    /// Asks for a path, encoded already. `claim` says whether the room for answers bounds it. If the credentials have been
-    /// replaced by the time that they fail, it asks once more with the new ones.
+    /// Asks an API for a path, encoded already. `claim` says whether the room for answers bounds it. If the credentials have
+    /// been replaced by the time that they fail, it asks once more with the new ones.
     ///
     /// # Errors
     /// If no whole answer came.
-    pub async fn get(&self, path: &str, claim: Claim) -> Result<Reply, Failure> {
-        let transport = self.transport();
-        let result = transport.get(path, ACCEPT, claim).await;
+    pub async fn get(
+        &self,
+        group: Group,
+        path: &str,
+        claim: Claim,
+        progress: &Progress,
+    ) -> Result<Reply, Failure> {
+        let client = self.client();
+        let result = client.get(group, path, ACCEPT, claim, progress).await;
         let renewed = match &result {
-            Ok(reply) if reply.status == StatusCode::UNAUTHORIZED => self.after_refusal(&transport).await,
-            Err(Failure::Connect(_)) => self.other_than(&transport),
+            Ok(reply) if reply.status == StatusCode::UNAUTHORIZED => {
+                progress.set(Stage::Refused);
+                self.after_refusal(&client).await
+            }
+            Err(Failure::Connect(_)) => self.other_than(&client),
             _ => None,
         };
         match renewed {
-            Some(transport) => transport.get(path, ACCEPT, claim).await,
+            Some(client) => client.get(group, path, ACCEPT, claim, progress).await,
             None => result,
         }
     }
 
-    /// The transport after `refused`. If there is none yet, newer credentials are asked for, once for all queries that
-    /// are refused at a time.
-    async fn after_refusal(&self, refused: &Arc<Transport>) -> Option<Arc<Transport>> {
-        if let Some(renewed) = self.other_than(refused) {
-            return Some(renewed);
-        }
-        let mut asked = self.asked.lock().await;
-        if asked.is_none_or(|asked| asked.elapsed() >= SPARE) && self.other_than(refused).is_none() {
-            *asked = Some(Instant::now());
-            let (done, answered) = oneshot::channel();
-            let refusal = Refused { cluster: self.name.clone(), done };
-            if self.refusals.try_send(refusal).is_ok() {
-                let _ = timeout(PATIENCE, answered).await;
-            }
+    /// The client after one that was refused. If there is none yet, newer credentials are asked for, once for all queries
+    /// that are refused at a time.
+    async fn after_refusal(&self, refused: &Arc<Client>) -> Option<Arc<Client>> {
+        if self.other_than(refused).is_none()
+            && let Some(renewal) = self.renewal()
+        {
+            renewal.await;
         }
         self.other_than(refused)
     }
 
-    fn other_than(&self, transport: &Arc<Transport>) -> Option<Arc<Transport>> {
-        Some(self.transport()).filter(|current| !Arc::ptr_eq(current, transport))
+    /// The renewal that is in progress, or a new one; `None` if one has ended in vain a moment ago.
+    fn renewal(&self) -> Option<Shared<BoxFuture<'static, ()>>> {
+        let mut renewal = self.renewal.lock().expect("no holder panics");
+        if let Some(Renewal { begun, ended }) = &*renewal {
+            let in_progress = ended.peek().is_none();
+            if in_progress || begun.elapsed() < RENEWAL_PAUSE {
+                return in_progress.then(|| ended.clone());
+            }
+        }
+        let (done, answered) = oneshot::channel();
+        let refusal = Refused { cluster: self.name.to_string(), done };
+        self.refusals.try_send(refusal).ok()?;
+        let ended = timeout(RENEWAL, answered).map(drop).boxed().shared();
+        *renewal = Some(Renewal { begun: Instant::now(), ended: ended.clone() });
+        Some(ended)
     }
 
-    /// What it means that no answer came within `timeout`: a member that is still being connected to is unreachable.
-    pub fn too_late(&self, timeout: Duration) -> Failure {
-        if self.transport.load().is_connected() {
-            Failure::Timeout(timeout)
-        } else {
-            Failure::Connect(format!("no connection within {}", GoDuration::from(timeout)))
-        }
+    fn other_than(&self, client: &Arc<Client>) -> Option<Arc<Client>> {
+        Some(self.client()).filter(|current| !Arc::ptr_eq(current, client))
     }
 
     /// What discovery of custom metrics last said; `None` until it has.
@@ -222,6 +238,29 @@ impl Member {
     /// Notes what discovery of external metrics said; tells whether that is news.
     pub fn learn_external(&self, external: ExternalCatalog) -> bool {
         learn(&self.external, external)
+    }
+}
+
+impl Probe for MemberProbe {
+    fn cluster(&self) -> &str {
+        &self.cluster
+    }
+
+    fn answers(&self, target: &Target) -> Option<impl Future<Output = bool> + Send + 'static> {
+        let member = self.member.upgrade()?;
+        let (client, limit, target) = (member.client(), member.timeout, target.clone());
+        Some(async move {
+            let progress = Progress::default();
+            let asking = async {
+                match &target {
+                    Target::Server => client.probe().await.is_ok(),
+                    Target::Api(group, path) => {
+                        client.get(*group, path, ACCEPT, Claim::Bounded, &progress).await.is_ok()
+                    }
+                }
+            };
+            timeout(limit, asking).await.unwrap_or(false)
+        })
     }
 }
 

@@ -3,9 +3,22 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const LAYERS: [&str; 14] = [
-    "api", "config", "cli", "process", "control", "member", "fleet", "gather", "merge", "answer", "access",
-    "server", "app", "commands",
+const LAYERS: [&str; 15] = [
+    "api",
+    "config",
+    "cli",
+    "process",
+    "transport",
+    "control",
+    "member",
+    "fleet",
+    "gather",
+    "merge",
+    "answer",
+    "access",
+    "server",
+    "app",
+    "commands",
 ];
 
 #[test]

@@ -7,6 +7,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use testkit::control_plane::{ADAPTER_USER, MemberSpec};
 use testkit::fleet::Fleet;
+use testkit::https::Line;
 use testkit::member::{Fault, Member, MemberOptions};
 
 use crate::stage::{CLUSTER_LABEL, GENEROUS, PODS, Stage, binary, clusters, distinct, members, until};
@@ -286,6 +287,28 @@ async fn a_token_that_is_refused_is_read_again_once_for_all_who_ask() {
     }
     let read = plane.count("get", reading) - before;
     assert!((1..=1 + start.elapsed().as_secs() as usize).contains(&read), "{read} times");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_is_refused_while_the_secret_cannot_be_read_is_a_401_for_all_at_once() {
+    let flags = ["--discovery-interval=1h", "--on-member-failure=partial", "--member-timeout=20s"];
+    let stage = Stage::start(members(1, 1).await, &flags).await;
+    assert_eq!(stage.get(PODS).await.status, StatusCode::OK);
+    stage.fleet.plane.set_line(Line::Frozen);
+    stage.member(0).rotate_token();
+    let start = Instant::now();
+    let paths: Vec<String> = (0..20).map(distinct).collect();
+    for answer in futures::future::join_all(paths.iter().map(|path| stage.get(path))).await {
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+        let body = String::from_utf8(answer.body.to_vec()).expect("text");
+        assert!(body.contains(r#""reason":"Unauthorized""#), "{body}");
+    }
+    // All of them share one wait of two seconds; one after the other they would take 40.
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    // A client with less time than that reads the same.
+    let answer = stage.get(&format!("{}&timeout=500ms", distinct(99))).await;
+    let body = String::from_utf8(answer.body.to_vec()).expect("text");
+    assert!(body.contains(r#""reason":"Unauthorized""#), "{body}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

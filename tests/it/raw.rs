@@ -8,7 +8,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use testkit::adapter::AdapterProcess;
 use testkit::pki::Identity;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -25,6 +25,8 @@ pub const GOAWAY: u8 = 7;
 pub const CONTINUATION: u8 = 9;
 
 pub const END_STREAM: u8 = 1;
+/// Of settings and of pings.
+pub const ACK: u8 = 1;
 pub const END_HEADERS: u8 = 4;
 
 /// `SETTINGS_MAX_CONCURRENT_STREAMS` and `SETTINGS_INITIAL_WINDOW_SIZE`.
@@ -121,13 +123,7 @@ impl Raw {
 
     /// The next frame; `None` if the other end has closed.
     pub async fn frame(&mut self) -> Option<Frame> {
-        let mut head = [0; 9];
-        self.stream.read_exact(&mut head).await.ok()?;
-        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
-        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-        let mut payload = vec![0; length];
-        self.stream.read_exact(&mut payload).await.ok()?;
-        Some(Frame { kind: head[3], flags: head[4], stream, payload })
+        Frame::read(&mut self.stream).await
     }
 
     /// The next frame that is wanted; `None` if the other end closes before.
@@ -142,6 +138,17 @@ impl Raw {
 }
 
 impl Frame {
+    /// The next frame; `None` if the other end has closed.
+    pub async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Option<Self> {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await.ok()?;
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        let id = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+        let mut payload = vec![0; length];
+        stream.read_exact(&mut payload).await.ok()?;
+        Some(Self { kind: head[3], flags: head[4], stream: id, payload })
+    }
+
     /// A number at a place in the payload.
     pub fn number(&self, at: usize) -> u32 {
         u32::from_be_bytes(self.payload[at..at + 4].try_into().expect("four bytes"))
@@ -168,8 +175,13 @@ pub fn settings(values: &[(u16, u32)]) -> Vec<u8> {
 /// A request's headers in HPACK, each as a literal that no table keeps.
 pub fn block(method: &str, path: &str, headers: &[(&str, &str)]) -> Vec<u8> {
     let fixed = [(":method", method), (":scheme", "https"), (":authority", "localhost"), (":path", path)];
+    literals(fixed.iter().chain(headers))
+}
+
+/// Headers in HPACK, each as a literal that no table keeps.
+pub fn literals<'a>(headers: impl IntoIterator<Item = &'a (&'a str, &'a str)>) -> Vec<u8> {
     let mut block = Vec::new();
-    for (name, value) in fixed.iter().chain(headers) {
+    for (name, value) in headers {
         block.push(0);
         for text in [name, value] {
             number(&mut block, text.len());

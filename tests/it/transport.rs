@@ -67,6 +67,41 @@ async fn a_proxy_that_speaks_tls_is_trusted_as_the_system_trusts() {
     assert_eq!(proxy.tunnels().len(), 1);
 }
 
+/// What a client reads of the only member, which cannot be reached.
+async fn complaint(stage: &Stage) -> String {
+    let deadline = Instant::now() + crate::stage::GENEROUS;
+    loop {
+        let answer = stage.get(PODS).await;
+        if answer.status == StatusCode::SERVICE_UNAVAILABLE {
+            return answer.json().expect("JSON")["message"].as_str().expect("a message").to_owned();
+        }
+        assert!(Instant::now() < deadline, "{answer:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_refuses_is_named_with_its_status() {
+    let proxy = Proxy::start(Kind::Http).await.expect("a proxy starts");
+    let nobody = proxy.url().replace("proxy-user:proxy-password@", "");
+    for (proxy_url, endpoint, words) in [
+        (nobody, None, "the proxy refuses the connection with HTTP 407 (Proxy Authentication Required)"),
+        (
+            proxy.url(),
+            Some("https://127.0.0.1:1"),
+            "the proxy refuses the connection with HTTP 502 (Bad Gateway)",
+        ),
+    ] {
+        let stage = Stage::start(Vec::new(), &[]).await;
+        let member = Member::start("member1").await.expect("a member starts").with_pods("http_requests", 2);
+        let mut spec = MemberSpec { proxy_url: Some(proxy_url), ..MemberSpec::from(&member) };
+        spec.endpoint = endpoint.map_or(spec.endpoint, str::to_owned);
+        stage.fleet.plane.join(&spec).expect("it joins");
+        let complaint = complaint(&stage).await;
+        assert!(complaint.contains(words), "{complaint}");
+        assert!(!complaint.contains("proxy-password"), "{complaint}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn trust_is_what_the_cluster_and_its_secret_say() {
     let stage = Stage::start(Vec::new(), &[]).await;

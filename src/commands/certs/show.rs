@@ -22,9 +22,9 @@ use super::{date, service_name};
 use crate::cli::commands::{Output, Show};
 use crate::commands::print;
 use crate::commands::table::table;
-use crate::member::credentials::Trust;
-use crate::member::tls::{TrustError, client_config};
 use crate::process::expiry::now;
+use crate::transport::credentials::Trust;
+use crate::transport::tls::{TrustError, client_config};
 
 /// The service whose name is looked for where none is given.
 const SERVICE: &str = "karmada-metrics-adapter";

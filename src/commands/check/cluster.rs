@@ -12,14 +12,15 @@ use super::control_plane::{Cluster, Joined};
 use super::finding::{Cause, Finding, Verdict};
 use super::sample::{self, Sample};
 use crate::api::group::Group;
+use crate::api::text::shortened;
 use crate::fleet::registry::NotAMember;
 use crate::gather::query::SEGMENT;
 use crate::member::Failure;
-use crate::member::credentials::Credentials;
+use crate::member::client::{Client, Limits};
 use crate::member::examine::{Greeting, Hop, Obstacle, examine};
-use crate::member::failure::shortened;
-use crate::member::transport::{Limits, Transport};
 use crate::process::budget::Claim;
+use crate::transport::Progress;
+use crate::transport::credentials::Credentials;
 
 /// From how much on clocks differ too much: values are a minute old or less.
 const SKEW: Duration = Duration::from_secs(30);
@@ -30,7 +31,7 @@ const KEDA: &str = "externalmetrics";
 /// A member that can be asked.
 pub(super) struct Patient<'a> {
     name: &'a str,
-    transport: Transport,
+    client: Client,
     limits: &'a Limits,
 }
 
@@ -94,14 +95,14 @@ pub(super) async fn check(
     if !reach(name, &credentials, limits, &mut findings).await {
         return findings;
     }
-    let transport = match Transport::new(credentials, limits) {
-        Ok(transport) => transport,
+    let client = match Client::new(credentials, limits) {
+        Ok(client) => client,
         Err(error) => {
             findings.push(broken(name, "credentials", Cause::CredentialsMalformed, error.to_string()));
             return findings;
         }
     };
-    let patient = Patient { name, transport, limits };
+    let patient = Patient { name, client, limits };
     let mut apis = join_all(Group::ALL.map(|group| patient.api(group, sample))).await;
     let serves = |group| apis.iter().any(|api: &Examined| api.group == group && api.served.is_some());
     let external = serves(Group::External);
@@ -157,9 +158,11 @@ impl Patient<'_> {
     /// Asks for a path, in JSON.
     pub(super) async fn get(&self, path: &str) -> Result<Answer, Failure> {
         let begun = Instant::now();
-        let asking = self.transport.get(path, "application/json", Claim::Exempt);
-        let reply = timeout(self.limits.timeout, asking).await;
-        let reply = reply.unwrap_or(Err(Failure::Timeout(self.limits.timeout)))?;
+        let (progress, limit) = (Progress::default(), self.limits.timeout);
+        // One request at a time: whose share it takes does not matter.
+        let asking = self.client.get(Group::Custom, path, "application/json", Claim::Exempt, &progress);
+        let reply = timeout(limit, asking).await;
+        let reply = reply.unwrap_or_else(|_| Err(Failure::late(&progress, limit)))?;
         let body = serde_json::from_slice(&reply.body)
             .unwrap_or_else(|_| Value::String(shortened(&String::from_utf8_lossy(&reply.body))));
         Ok(Answer { status: reply.status, body, latency: begun.elapsed() })

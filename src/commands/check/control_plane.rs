@@ -18,11 +18,11 @@ use tokio::time::timeout;
 use super::finding::{Cause, Finding, Verdict};
 use crate::api::duration::GoDuration;
 use crate::api::group::Group;
+use crate::api::text::shortened;
 use crate::cli::commands::Check;
 use crate::fleet::karmada::cluster_api;
 use crate::fleet::objects::read_cluster;
 use crate::fleet::registry::{ClusterSecret, ClusterSpec, SecretName};
-use crate::member::failure::shortened;
 
 /// The clusters, and the Secrets that they refer to.
 #[derive(Default)]

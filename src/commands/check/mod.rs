@@ -18,7 +18,7 @@ use crate::api::selector::Selector;
 use crate::cli::commands::Check;
 use crate::commands::progress;
 use crate::control::Clients;
-use crate::member::transport::Limits;
+use crate::member::client::Limits;
 use crate::process::budget::Budget;
 use finding::{Cause, Finding, Verdict};
 use sample::Sample;

@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use super::plugin::{Plugin, Unrunnable};
 use crate::control::without_content;
-use crate::member::credentials::{
+use crate::transport::credentials::{
     ClientCertificate, Credentials, CredentialsError, Endpoint, Login, Proxy, Token, Trust,
 };
 

@@ -22,8 +22,8 @@ use self::plugin::{Plugin, Said};
 use super::metrics::FleetMetrics;
 use super::roster::{Lack, Roster};
 use crate::member::Refused;
-use crate::member::credentials::{Credentials, Login};
 use crate::process::file;
+use crate::transport::credentials::{Credentials, Login};
 pub use contexts::FileError;
 
 /// How long the first run of plugins may hold up readiness.

@@ -19,8 +19,8 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use crate::api::time::Timestamp;
-use crate::member::credentials::{ClientCertificate, CredentialsError, Login, Token};
 use crate::process::expiry;
+use crate::transport::credentials::{ClientCertificate, CredentialsError, Login, Token};
 
 /// How long a plugin may take.
 const PATIENCE: Duration = Duration::from_secs(30);

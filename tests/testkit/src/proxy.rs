@@ -97,7 +97,7 @@ impl Proxy {
         self.authority.pem()
     }
 
-    /// The tunnels that were made so far.
+    /// The tunnels that were made so far. A host `….test` is this machine.
     pub fn tunnels(&self) -> Vec<Tunnel> {
         self.tunnels.lock().expect("no holder panics").clone()
     }
@@ -137,7 +137,12 @@ async fn connect(stream: impl AsyncRead + AsyncWrite + Unpin, record: &Mutex<Vec
                         Connection: close\r\n\r\n";
         return client.write_all(refusal).await;
     }
-    let Ok(mut server) = TcpStream::connect(to).await else {
+    // Names that no resolver knows lead to loopback, which no proxy of the environment is used for.
+    let address = match to.rsplit_once(".test:") {
+        Some((_, port)) => format!("127.0.0.1:{port}"),
+        None => to.to_owned(),
+    };
+    let Ok(mut server) = TcpStream::connect(address).await else {
         return client.write_all(b"HTTP/1.1 502 Bad Gateway\r\nConnection: close\r\n\r\n").await;
     };
     let to = to.to_owned();

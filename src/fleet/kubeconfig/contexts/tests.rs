@@ -78,7 +78,7 @@ fn what_is_wrong_with_a_context_is_said_with_its_name_and_without_secrets() {
         (server, "{exec: {apiVersion: client.authentication.k8s.io/v1}}", "its exec plugin has no command"),
         ("{}", "{token: s3cr3t}", "its cluster has no server"),
         ("{server: 'ftp://x'}", "{token: s3cr3t}", "is no URL of an API server"),
-        ("{server: x, proxy-url: 'ftp://s3cr3t@x'}", "{}", "the proxy URL is neither"),
+        ("{server: x, proxy-url: 'ftp://s3cr3t@x'}", "{}", "the proxy \"…@x\" is no URL with http"),
         ("{server: x, tls-server-name: 'a b'}", "{}", "the TLS server name \"a b\""),
         ("{server: x, certificate-authority-data: '*'}", "{}", "certificate-authority-data is not valid"),
     ] {

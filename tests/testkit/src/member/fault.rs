@@ -5,7 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
-use http::header::{CONTENT_LENGTH, DATE, HeaderValue, LOCATION};
+use http::header::{CONTENT_LENGTH, DATE, HeaderName, HeaderValue, LOCATION};
 use http::{Response, StatusCode};
 use http_body_util::BodyExt;
 use tokio::time::sleep;
@@ -45,8 +45,15 @@ pub enum Fault {
     Redirect(String),
     /// A list whose items are brackets in brackets, 100,000 deep.
     DeepJson,
-    /// A good answer with a header of 256 KiB.
-    HugeHeader,
+    /// A good answer with more headers.
+    Headers {
+        /// How many.
+        count: usize,
+        /// The length of each value.
+        bytes: usize,
+    },
+    /// A good answer that is sent in pieces of so many bytes (HTTP/2: frames).
+    Pieces(usize),
     /// Good answers by a clock that is so many seconds ahead.
     ClockAhead(i64),
     /// Connections are refused, the open ones are cut. Always of the whole member.
@@ -141,7 +148,12 @@ impl Fault {
     pub(super) async fn spoil(&self, response: Response<Body>) -> io::Result<Response<Body>> {
         if !matches!(
             self,
-            Self::Reset | Self::Truncated | Self::SlowDrip(_) | Self::HugeHeader | Self::ClockAhead(_)
+            Self::Reset
+                | Self::Truncated
+                | Self::SlowDrip(_)
+                | Self::Headers { .. }
+                | Self::Pieces(_)
+                | Self::ClockAhead(_)
         ) {
             return Ok(response);
         }
@@ -174,10 +186,21 @@ impl Fault {
                 });
                 streamed(bytes)
             }
-            Self::HugeHeader => {
-                let huge = HeaderValue::try_from("x".repeat(256 << 10)).map_err(io::Error::other)?;
-                head.headers.insert("x-huge", huge);
+            Self::Headers { count, bytes } => {
+                let value = HeaderValue::try_from("x".repeat(*bytes)).map_err(io::Error::other)?;
+                for number in 0..*count {
+                    let name = HeaderName::try_from(format!("x-more-{number}")).map_err(io::Error::other)?;
+                    head.headers.insert(name, value.clone());
+                }
                 full(body)
+            }
+            Self::Pieces(length) => {
+                let length = (*length).max(1);
+                let pieces: Vec<_> = (0..body.len())
+                    .step_by(length)
+                    .map(|start| Ok(body.slice(start..(start + length).min(body.len()))))
+                    .collect();
+                streamed(stream::iter(pieces))
             }
             // hyper leaves a date alone that is there.
             Self::ClockAhead(seconds) => {

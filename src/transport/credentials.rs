@@ -1,4 +1,4 @@
-//! How to reach a member's API server: plain data, compared to see what changed.
+//! How to reach an API server: plain data, compared to see what changed.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,7 +11,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::sign::CertifiedKey;
 use thiserror::Error;
 
-/// All that a connection to a member needs.
+use super::environment::Proxies;
+
+/// All that a connection to an API server needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credentials {
     /// Where the API server is.
@@ -22,7 +24,7 @@ pub struct Credentials {
     pub trust: Trust,
     /// The name that its certificate must have, if it is not the endpoint's.
     pub server_name: Option<ServerName<'static>>,
-    /// What stands between.
+    /// The proxy that it names; without one, the environment's is used ([`Credentials::proxy`]).
     pub proxy: Option<Proxy>,
 }
 
@@ -68,7 +70,7 @@ pub enum Trust {
 /// A proxy on the way to the API server.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Proxy {
-    /// `http`, `https` or `socks5`, with user and password if it wants them.
+    /// `http`, `https`, `socks5` or `socks5h`, with user and password if it wants them.
     pub url: Uri,
     /// Headers of the CONNECT request.
     pub headers: HeaderMap,
@@ -90,11 +92,19 @@ pub enum CredentialsError {
     #[error("the TLS server name {0:?} is neither a DNS name nor an IP address")]
     ServerName(String),
     /// The proxy's URL is of no kind that is spoken here.
-    #[error("the proxy URL is neither http://, https:// nor socks5:// with a host")]
-    Proxy,
+    #[error("the proxy {0:?} is no URL with http, https, socks5 or socks5h, a host and a port up to 65535")]
+    Proxy(String),
     /// A header for the proxy is malformed.
     #[error("the proxy header {0:?} is no header")]
     ProxyHeader(String),
+}
+
+impl Credentials {
+    /// The proxy on the way to the API server: the one that is named, else the environment's.
+    pub fn proxy(&self) -> Option<&Proxy> {
+        let of_environment = || Proxies::of_environment().of(&self.endpoint.uri("/").ok()?);
+        self.proxy.as_ref().or_else(of_environment)
+    }
 }
 
 impl Endpoint {
@@ -104,18 +114,17 @@ impl Endpoint {
     /// # Errors
     /// If it is no address.
     pub fn parse(text: &str) -> Result<Self, CredentialsError> {
-        // A user and a password before the host are shown to nobody.
-        let shown = text.rsplit_once('@').map_or_else(|| text.to_owned(), |(_, host)| format!("…@{host}"));
-        let malformed = || CredentialsError::Endpoint(shown.clone());
+        let malformed = || CredentialsError::Endpoint(without_login(text));
         let text = text.trim();
         let with_scheme = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
         let parts = with_scheme.parse::<Uri>().map_err(|_| malformed())?.into_parts();
         let scheme = parts.scheme.filter(|scheme| *scheme == Scheme::HTTPS || *scheme == Scheme::HTTP);
         let authority = parts.authority.filter(|authority| !authority.as_str().contains('@'));
+        let authority = authority.filter(has_host_and_port);
         let prefix = parts.path_and_query.as_ref().map_or("", PathAndQuery::path).trim_end_matches('/');
         Ok(Self {
             scheme: scheme.ok_or_else(malformed)?,
-            authority: authority.filter(|authority| !authority.host().is_empty()).ok_or_else(malformed)?,
+            authority: authority.ok_or_else(malformed)?,
             prefix: prefix.to_owned(),
         })
     }
@@ -210,9 +219,11 @@ impl Proxy {
         url: &str,
         headers: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Result<Self, CredentialsError> {
-        let url = url.trim().parse::<Uri>().map_err(|_| CredentialsError::Proxy)?;
-        if !matches!(url.scheme_str(), Some("http" | "https" | "socks5")) || url.host().is_none() {
-            return Err(CredentialsError::Proxy);
+        let malformed = || CredentialsError::Proxy(without_login(url));
+        let url = url.trim().parse::<Uri>().map_err(|_| malformed())?;
+        let is_known = matches!(url.scheme_str(), Some("http" | "https" | "socks5" | "socks5h"));
+        if !is_known || !url.authority().is_some_and(has_host_and_port) {
+            return Err(malformed());
         }
         let mut map = HeaderMap::new();
         for (name, values) in headers {
@@ -224,6 +235,19 @@ impl Proxy {
         }
         Ok(Self { url, headers: map })
     }
+}
+
+/// Whether there is a host and, where there is a colon, a port: http takes any text for one and then knows none.
+fn has_host_and_port(authority: &Authority) -> bool {
+    let address = authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, address)| address);
+    let (host, rest) = address.split_at(authority.host().len().min(address.len()));
+    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok();
+    !host.is_empty() && (rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port))
+}
+
+/// A URL as it may be shown: a user and a password before the host are for nobody's eyes.
+fn without_login(url: &str) -> String {
+    url.rsplit_once('@').map_or_else(|| url.to_owned(), |(_, host)| format!("…@{host}"))
 }
 
 impl fmt::Debug for Proxy {
@@ -254,6 +278,15 @@ mod tests {
         for text in ["", "https://", "ftp://host", "https://user:secret@host", "ht tp://x"] {
             assert!(Endpoint::parse(text).is_err(), "{text:?}");
         }
+        // A port that is none must not become that of the scheme.
+        for port in ["65536", "-1", "6443x", "+443", "99999999999999999999", ""] {
+            let refused = Endpoint::parse(&format!("https://host:{port}"));
+            assert_eq!(refused, Err(CredentialsError::Endpoint(format!("https://host:{port}"))));
+            let refused = Proxy::parse(&format!("http://user:s3cr3t@host:{port}"), []);
+            assert_eq!(refused.unwrap_err(), CredentialsError::Proxy(format!("…@host:{port}")));
+            assert!(Proxy::parse(&format!("socks5h://[::1]:{port}"), []).is_err());
+        }
+        assert!(Proxy::parse("socks5h://[::1]:1080", []).is_ok());
     }
 
     #[test]

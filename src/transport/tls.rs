@@ -1,4 +1,4 @@
-//! Which serving certificates a member may show.
+//! Which serving certificates an API server may show.
 
 use std::sync::Arc;
 

@@ -1,0 +1,167 @@
+//! A ready path in, bytes out: requests to one member's API server with one set of credentials.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, USER_AGENT};
+use http::response::Parts;
+use http::{HeaderValue, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use tokio::sync::Semaphore;
+
+use super::failure::{Failure, NoRoom};
+use crate::api::group::Group;
+use crate::config::Rate;
+use crate::process::budget::{Budget, Claim, Share};
+use crate::transport::credentials::Credentials;
+use crate::transport::tls::TrustError;
+use crate::transport::{Body, Liveness, Progress, SendError, Settings, Transport};
+
+/// How much memory is taken at once for a body that says how long it is.
+const EXPECTED: usize = 1024 * 1024;
+
+/// How much is read of a body that explains why there is no answer.
+const EXPLANATION: usize = 64 * 1024;
+
+/// Limits that all members share or take from the configuration.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Connections to one member over HTTP/1.1; with HTTP/2 one is enough.
+    pub connections: usize,
+    /// How long an answer waits for a member. What finds out whether anybody is there takes less.
+    pub timeout: Duration,
+    /// How long one answer's body may be, in bytes.
+    pub body_bytes: usize,
+    /// How many bytes of all members' bodies are held at a time.
+    pub inflight: Budget,
+    /// Members that shake hands at a time.
+    pub handshakes: Arc<Semaphore>,
+    /// How often one member is asked; `None` for as often as clients ask.
+    pub rate: Option<Rate>,
+}
+
+/// Sends requests to one member with one set of credentials.
+pub struct Client {
+    transport: Transport,
+    body_bytes: usize,
+    inflight: Budget,
+}
+
+/// An answer of a member, whatever its status.
+#[derive(Debug)]
+pub struct Reply {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// The media type, without parameters, in lower case.
+    pub content_type: String,
+    /// The whole body.
+    pub body: Bytes,
+    /// What the body takes of `--inflight-bytes`, to be kept as long as the body is.
+    pub room: Share,
+}
+
+impl Client {
+    /// A client; nothing is dialled yet.
+    ///
+    /// # Errors
+    /// If the endpoint, the CA bundle or the proxy cannot be used.
+    pub fn new(credentials: Credentials, limits: &Limits) -> Result<Self, TrustError> {
+        let timeout = limits.timeout;
+        let settings = Settings {
+            connections: limits.connections,
+            // One for each metrics API.
+            shares: Group::ALL.len(),
+            connect_timeout: timeout * 4 / 5,
+            liveness: Liveness {
+                ping: (Duration::from_secs(1).min(timeout / 4), Duration::from_secs(2).min(timeout / 3)),
+                probe: (timeout / 2, timeout / 4),
+            },
+            handshakes: limits.handshakes.clone(),
+        };
+        let transport = Transport::new(credentials, &settings)?;
+        Ok(Self { transport, body_bytes: limits.body_bytes, inflight: limits.inflight.clone() })
+    }
+
+    /// What it was made of.
+    pub fn credentials(&self) -> &Credentials {
+        self.transport.credentials()
+    }
+
+    /// Asks for a path of a metrics API below the endpoint, encoded already, and reads the whole answer. Redirects are not
+    /// followed. Dropping the future cancels the request.
+    ///
+    /// # Errors
+    /// If there is no connection, it breaks, nobody is at its other end any more, or the body is too long. How long
+    /// the answer may take is the caller's matter: `progress` then says why there is none.
+    pub async fn get(
+        &self,
+        group: Group,
+        path: &str,
+        accept: &'static str,
+        claim: Claim,
+        progress: &Progress,
+    ) -> Result<Reply, Failure> {
+        let Credentials { endpoint, login, .. } = self.credentials();
+        let uri = endpoint.uri(path).map_err(|error| SendError::Connect(error.to_string()))?;
+        let request = || {
+            let mut request = Request::new(Full::default());
+            let headers = request.headers_mut();
+            headers.insert(ACCEPT, HeaderValue::from_static(accept));
+            if let Some(token) = &login.token {
+                headers.insert(AUTHORIZATION, token.authorization());
+            }
+            headers.insert(USER_AGENT, HeaderValue::from_static(crate::USER_AGENT));
+            *request.uri_mut() = uri.clone();
+            request
+        };
+        let response = self.transport.send(request, group as usize, progress).await?;
+        self.transport.unless_silent(self.read(response, claim)).await?
+    }
+
+    /// Whether anybody answers at all, on a connection of its own: any HTTP answer will do.
+    ///
+    /// # Errors
+    /// If nobody does.
+    pub async fn probe(&self) -> Result<(), Failure> {
+        self.head("/livez").await.map(drop)
+    }
+
+    /// The head of the answer to a request on a connection of its own.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub async fn head(&self, path: &str) -> Result<Parts, Failure> {
+        Ok(self.transport.head(path).await?)
+    }
+
+    /// Reads the body within its limit. What explains a failure is cut off where nobody would read on.
+    async fn read(&self, response: Response<Body>, claim: Claim) -> Result<Reply, Failure> {
+        let (head, mut body) = response.into_parts();
+        let explains = head.status != StatusCode::OK;
+        let limit = if explains { EXPLANATION } else { self.body_bytes };
+        let declared = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        if !explains && declared.is_some_and(|length: usize| length > limit) {
+            return Err(Failure::TooLarge(limit));
+        }
+        let mut room = self.inflight.share(claim);
+        let mut bytes = BytesMut::with_capacity(declared.unwrap_or(0).min(EXPECTED));
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame?.into_data() else { continue };
+            if bytes.len() + data.len() > limit {
+                if explains {
+                    break;
+                }
+                return Err(Failure::TooLarge(limit));
+            }
+            room.grow(data.len()).map_err(|_| NoRoom)?;
+            bytes.extend_from_slice(&data);
+        }
+        let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+        let media_type = content_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+        // It may be kept for long, and only what it holds is counted.
+        let spare = bytes.capacity() - bytes.len();
+        let body = if spare > bytes.len() / 8 { Bytes::copy_from_slice(&bytes) } else { bytes.freeze() };
+        Ok(Reply { status: head.status, content_type: media_type, body, room })
+    }
+}

@@ -1,0 +1,294 @@
+//! The way to an API server: direct, or through a proxy; then TLS.
+
+use std::error::Error;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use futures::TryFutureExt as _;
+use futures::future::BoxFuture;
+use http::header::{HOST, PROXY_AUTHORIZATION};
+use http::uri::{Authority, Scheme};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
+use http_body_util::Empty;
+use hyper::client::conn::http1;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::proxy::SocksV5;
+use hyper_util::rt::TokioIo;
+use percent_encoding::percent_decode_str;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use rustls::sign::SingleCertAndKey;
+use thiserror::Error as ThisError;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsConnector;
+use tower::{ServiceExt as _, service_fn};
+
+use super::credentials::{Credentials, Proxy, Trust};
+use super::error::root_cause;
+use super::tls::{TrustError, client_config};
+use crate::api::duration::GoDuration;
+
+/// How long a handshake counts among those that go on at a time.
+const HANDSHAKE: Duration = Duration::from_millis(250);
+/// Most bytes of the head of a proxy's response to CONNECT.
+const PROXY_HEAD: usize = 256 << 10;
+
+type BoxError = Box<dyn Error + Send + Sync>;
+
+/// A stream of bytes: TCP, or what is spoken on it.
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// Dials: one connection for each call, on which the API server chose HTTP/2 or HTTP/1.1.
+pub struct Dialer {
+    target: Uri,
+    /// The settings, and the name that the certificate must have; `None` for plain HTTP.
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+    route: Route,
+    /// Bounds how many handshakes go on at a time.
+    handshakes: Arc<Semaphore>,
+    timeout: Duration,
+}
+
+/// Why there is no connection.
+#[derive(Debug, ThisError)]
+pub enum DialError {
+    /// Neither the API server nor its proxy could be connected to.
+    #[error("{}", root_cause(.0.as_ref()))]
+    Tcp(#[source] BoxError),
+    /// The proxy does not let the connection through.
+    #[error("the proxy refuses the connection with HTTP {}{}", .status.as_u16(), in_brackets(.reason))]
+    ProxyStatus {
+        /// The status of its response to CONNECT.
+        status: StatusCode,
+        /// What it says beside that.
+        reason: String,
+    },
+    /// The proxy fails.
+    #[error("the proxy fails: {}", root_cause(.0.as_ref()))]
+    Proxy(#[source] BoxError),
+    /// TLS with the proxy fails.
+    #[error("no TLS connection with the proxy: {}", root_cause(.0))]
+    ProxyTls(#[source] io::Error),
+    /// TLS with the API server fails.
+    #[error("{}", root_cause(.0))]
+    Tls(#[source] io::Error),
+    /// It has taken too long.
+    #[error("no connection and TLS handshake within {}", GoDuration::from(*.0))]
+    Timeout(Duration),
+}
+
+/// How the first byte gets to the API server.
+enum Route {
+    Direct,
+    /// By HTTP CONNECT, with these headers.
+    Tunnel(Hop, HeaderMap),
+    /// By SOCKS5, with a user and a password if it wants them.
+    Socks(Hop, Option<(String, String)>),
+}
+
+/// The way to a proxy.
+struct Hop {
+    /// Where it is: `http://host:port`.
+    address: Uri,
+    /// For one that speaks TLS.
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+}
+
+impl Dialer {
+    /// A dialer for the endpoint of these credentials; connecting and the handshake may take `timeout`.
+    ///
+    /// # Errors
+    /// If the endpoint, the CA bundle or the proxy cannot be used.
+    pub fn new(
+        credentials: &Credentials,
+        handshakes: Arc<Semaphore>,
+        timeout: Duration,
+    ) -> Result<Self, TrustError> {
+        let target = credentials.endpoint.uri("/").map_err(|_| TrustError::Endpoint)?;
+        let tls = if target.scheme() == Some(&Scheme::HTTPS) {
+            let mut config = client_config(&credentials.trust)?;
+            config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+            if let Some(certificate) = &credentials.login.certificate {
+                config.client_auth_cert_resolver =
+                    Arc::new(SingleCertAndKey::from(certificate.certified_key()));
+            }
+            let name = match &credentials.server_name {
+                Some(name) => name.clone(),
+                None => server_name(&target).ok_or(TrustError::Endpoint)?,
+            };
+            Some(connector(config, name))
+        } else {
+            None
+        };
+        let route = credentials.proxy().map_or(Ok(Route::Direct), Route::through)?;
+        Ok(Self { target, tls, route, handshakes, timeout })
+    }
+
+    /// One connection, and whether HTTP/2 is spoken on it.
+    ///
+    /// # Errors
+    /// Where the way ends.
+    pub async fn dial(&self) -> Result<(Box<dyn Io>, bool), DialError> {
+        let mut permit = self.handshakes.acquire().await.ok();
+        let mut dialling = std::pin::pin!(self.connect());
+        // A handshake that is not done by then waits for the network and costs nothing: others may begin.
+        let give_up_permit = async {
+            tokio::time::sleep(HANDSHAKE).await;
+            drop(permit.take());
+            std::future::pending().await
+        };
+        let dialled = async {
+            tokio::select! {
+                stream = &mut dialling => stream,
+                never = give_up_permit => never,
+            }
+        };
+        let timeout = self.timeout;
+        tokio::time::timeout(timeout, dialled).await.unwrap_or(Err(DialError::Timeout(timeout)))
+    }
+
+    async fn connect(&self) -> Result<(Box<dyn Io>, bool), DialError> {
+        let stream = match &self.route {
+            Route::Direct => tcp(self.target.clone()).await?,
+            Route::Tunnel(hop, headers) => {
+                tunnel(hop.connect().await?, host_and_port(&self.target), headers.clone()).await?
+            }
+            Route::Socks(hop, login) => {
+                let stream = hop.connect().await?;
+                socks(stream, hop.address.clone(), self.target.clone(), login.clone()).await?
+            }
+        };
+        let Some((tls, name)) = &self.tls else { return Ok((stream, false)) };
+        let stream = tls.connect(name.clone(), stream).await.map_err(DialError::Tls)?;
+        let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        Ok((Box::new(stream), is_http2))
+    }
+}
+
+impl Route {
+    fn through(proxy: &Proxy) -> Result<Self, TrustError> {
+        let authority = proxy.url.authority().map_or("", Authority::as_str);
+        let (user_info, address) = authority.rsplit_once('@').unwrap_or(("", authority));
+        let (user, password) = user_info.split_once(':').unwrap_or((user_info, ""));
+        let decode = |text| percent_decode_str(text).decode_utf8_lossy().into_owned();
+        let login = (!user_info.is_empty()).then(|| (decode(user), decode(password)));
+        let scheme = proxy.url.scheme_str().unwrap_or_default();
+        let port = match (proxy.url.port(), scheme) {
+            (Some(_), _) => "",
+            (None, "https") => ":443",
+            (None, "http") => ":80",
+            (None, _) => ":1080",
+        };
+        let address: Uri = format!("http://{address}{port}").parse().map_err(|_| TrustError::Proxy)?;
+        // It shows a certificate of its own and not the API server's, so the system's roots verify it.
+        let tls = if scheme == "https" {
+            let name = server_name(&address).ok_or(TrustError::Proxy)?;
+            Some(connector(client_config(&Trust::System)?, name))
+        } else {
+            None
+        };
+        let hop = Hop { address, tls };
+        if scheme.starts_with("socks5") {
+            return Ok(Self::Socks(hop, login));
+        }
+        let mut headers = proxy.headers.clone();
+        if let Some((user, password)) = login {
+            let credentials = BASE64_STANDARD.encode(format!("{user}:{password}"));
+            let mut header =
+                HeaderValue::try_from(format!("Basic {credentials}")).map_err(|_| TrustError::Proxy)?;
+            header.set_sensitive(true);
+            headers.insert(PROXY_AUTHORIZATION, header);
+        }
+        Ok(Self::Tunnel(hop, headers))
+    }
+}
+
+impl Hop {
+    async fn connect(&self) -> Result<Box<dyn Io>, DialError> {
+        let stream = tcp(self.address.clone()).await?;
+        let Some((tls, name)) = &self.tls else { return Ok(stream) };
+        Ok(Box::new(tls.connect(name.clone(), stream).await.map_err(DialError::ProxyTls)?))
+    }
+}
+
+// Boxed, since the compiler does not see that the future may be sent.
+fn tcp(address: Uri) -> BoxFuture<'static, Result<Box<dyn Io>, DialError>> {
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    connector.set_keepalive(Some(Duration::from_secs(30)));
+    let connecting = connector.oneshot(address).map_err(|error| DialError::Tcp(error.into()));
+    Box::pin(connecting.map_ok(|stream| Box::new(stream.into_inner()) as Box<dyn Io>))
+}
+
+/// Asks the proxy at the other end of `stream` for a connection to `target`.
+async fn tunnel(stream: Box<dyn Io>, target: String, headers: HeaderMap) -> Result<Box<dyn Io>, DialError> {
+    let failed = |error: hyper::Error| DialError::Proxy(error.into());
+    let handshake = http1::Builder::new().max_buf_size(PROXY_HEAD).handshake(TokioIo::new(stream));
+    let (mut sender, connection) = handshake.await.map_err(failed)?;
+    let driver = tokio::spawn(connection.with_upgrades());
+    let mut request = Request::new(Empty::<bytes::Bytes>::new());
+    *request.method_mut() = Method::CONNECT;
+    *request.headers_mut() = headers;
+    let authority = Authority::try_from(target.as_str()).map_err(|error| DialError::Proxy(error.into()))?;
+    *request.uri_mut() = Uri::from(authority);
+    let header = HeaderValue::try_from(target).map_err(|error| DialError::Proxy(error.into()))?;
+    request.headers_mut().insert(HOST, header);
+    let response = sender.send_request(request).await.map_err(failed)?;
+    let status = response.status();
+    if status != StatusCode::OK {
+        driver.abort();
+        let reason = response.extensions().get::<hyper::ext::ReasonPhrase>();
+        let reason = reason.map_or_else(
+            || status.canonical_reason().unwrap_or_default().to_owned(),
+            |reason| String::from_utf8_lossy(reason.as_bytes()).into_owned(),
+        );
+        return Err(DialError::ProxyStatus { status, reason });
+    }
+    let upgraded = hyper::upgrade::on(response).await.map_err(failed)?;
+    Ok(Box::new(TokioIo::new(upgraded)))
+}
+
+/// Asks the SOCKS5 proxy at the other end of `stream` for a connection to `target`, whose name it resolves.
+fn socks(
+    stream: Box<dyn Io>,
+    proxy: Uri,
+    target: Uri,
+    login: Option<(String, String)>,
+) -> BoxFuture<'static, Result<Box<dyn Io>, DialError>> {
+    let mut stream = Some(TokioIo::new(stream));
+    let connected = service_fn(move |_: Uri| {
+        let stream = stream.take().ok_or_else(|| io::Error::other("it is connected to once"));
+        std::future::ready(stream)
+    });
+    let mut socks = SocksV5::new(proxy, connected);
+    if let Some((user, password)) = login {
+        socks = socks.with_auth(user, password);
+    }
+    let connecting = socks.oneshot(target).map_err(|error| DialError::Proxy(error.into()));
+    Box::pin(connecting.map_ok(|stream| Box::new(stream.into_inner()) as Box<dyn Io>))
+}
+
+fn connector(config: ClientConfig, name: ServerName<'static>) -> (TlsConnector, ServerName<'static>) {
+    (TlsConnector::from(Arc::new(config)), name)
+}
+
+fn server_name(uri: &Uri) -> Option<ServerName<'static>> {
+    let host = uri.host()?.trim_start_matches('[').trim_end_matches(']');
+    ServerName::try_from(host.to_owned()).ok()
+}
+
+fn host_and_port(uri: &Uri) -> String {
+    let port = uri.port_u16().unwrap_or(if uri.scheme() == Some(&Scheme::HTTPS) { 443 } else { 80 });
+    format!("{}:{port}", uri.host().unwrap_or_default())
+}
+
+fn in_brackets(reason: &str) -> String {
+    let reason = crate::api::text::shortened(reason);
+    if reason.is_empty() { reason } else { format!(" ({reason})") }
+}

@@ -1,0 +1,254 @@
+//! Proxies that the process' environment names: `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`, upper or lower case, as Go reads
+//! them (`golang.org/x/net/http/httpproxy`).
+
+use std::env;
+use std::net::IpAddr;
+use std::sync::LazyLock;
+
+use http::Uri;
+use http::uri::Scheme;
+
+use super::credentials::{CredentialsError, Proxy};
+
+/// What the environment says about proxies.
+#[derive(Debug, Default)]
+pub struct Proxies {
+    http: Option<Proxy>,
+    https: Option<Proxy>,
+    exceptions: Vec<Exception>,
+}
+
+/// An element of `NO_PROXY`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Exception {
+    /// `*`
+    All,
+    /// `10.0.0.0/8`
+    Network(IpAddr, u32),
+    /// `10.0.0.1`, `10.0.0.1:443`
+    Address(IpAddr, Option<String>),
+    /// `example.com` and what is below it; `.example.com` and `*.example.com` only what is below it.
+    Domain { suffix: String, includes_itself: bool, port: Option<String> },
+}
+
+impl Proxies {
+    /// Those of this process, read once.
+    pub fn of_environment() -> &'static Self {
+        static PROXIES: LazyLock<Proxies> = LazyLock::new(|| {
+            let variable = |upper: &str| {
+                let given = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
+                given(upper).or_else(|| given(&upper.to_ascii_lowercase())).unwrap_or_default()
+            };
+            Proxies::new(&variable("HTTP_PROXY"), &variable("HTTPS_PROXY"), &variable("NO_PROXY"))
+        });
+        &PROXIES
+    }
+
+    /// Reads the values of the three variables. What cannot be used is passed over with a warning.
+    fn new(http: &str, https: &str, exceptions: &str) -> Self {
+        let proxy = |variable: &str, value: &str| {
+            if value.is_empty() {
+                return None;
+            }
+            let proxy = parse(value);
+            if let Err(error) = &proxy {
+                tracing::warn!(%error, "{variable} cannot be used and is passed over");
+            }
+            proxy.ok()
+        };
+        let elements = exceptions.split(',').map(|element| element.trim().to_ascii_lowercase());
+        let exception = |element: String| {
+            let exception = Exception::parse(&element);
+            if exception.is_none() {
+                tracing::warn!(
+                    element,
+                    "an element of NO_PROXY is neither a name, an address nor a network and is passed over"
+                );
+            }
+            exception
+        };
+        Self {
+            http: proxy("HTTP_PROXY", http),
+            https: proxy("HTTPS_PROXY", https),
+            exceptions: elements.filter(|element| !element.is_empty()).filter_map(exception).collect(),
+        }
+    }
+
+    /// The proxy for this target; `None` for a direct connection, as always to loopback addresses.
+    pub fn of(&self, target: &Uri) -> Option<&Proxy> {
+        let is_https = target.scheme() == Some(&Scheme::HTTPS);
+        let proxy = if is_https { &self.https } else { &self.http }.as_ref()?;
+        let host = target.host()?.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+        let port = target
+            .port()
+            .map_or_else(|| if is_https { "443" } else { "80" }.to_owned(), |port| port.as_str().to_owned());
+        self.applies_to(&host, &port).then_some(proxy)
+    }
+
+    fn applies_to(&self, host: &str, port: &str) -> bool {
+        let address = host.parse::<IpAddr>().ok().map(|address| address.to_canonical());
+        if host == "localhost" || address.is_some_and(|address| address.is_loopback()) {
+            return false;
+        }
+        !self.exceptions.iter().any(|exception| exception.covers(host, address, port))
+    }
+}
+
+impl Exception {
+    fn parse(element: &str) -> Option<Self> {
+        if element == "*" {
+            return Some(Self::All);
+        }
+        if let Some((address, length)) = element.split_once('/') {
+            let (address, length) = (address.parse::<IpAddr>().ok()?, length.parse().ok()?);
+            let most = if address.is_ipv4() { 32 } else { 128 };
+            return (length <= most).then_some(Self::Network(address, length));
+        }
+        let (host, port) = split_port(element);
+        let port = port.map(str::to_owned);
+        if let Ok(address) = host.parse::<IpAddr>() {
+            return Some(Self::Address(address.to_canonical(), port));
+        }
+        let name = host.strip_prefix('*').filter(|rest| rest.starts_with('.')).unwrap_or(host);
+        let is_name = name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '*'));
+        if name.is_empty() || !is_name {
+            return None;
+        }
+        let includes_itself = !name.starts_with('.');
+        let suffix = if includes_itself { format!(".{name}") } else { name.to_owned() };
+        Some(Self::Domain { suffix, includes_itself, port })
+    }
+
+    fn covers(&self, host: &str, address: Option<IpAddr>, port: &str) -> bool {
+        let is_port = |only: &Option<String>| only.as_ref().is_none_or(|only| only == port);
+        match self {
+            Self::All => true,
+            Self::Network(network, length) => {
+                address.is_some_and(|address| is_within(address, *network, *length))
+            }
+            Self::Address(only, of_port) => address == Some(*only) && is_port(of_port),
+            Self::Domain { suffix, includes_itself, port: of_port } => {
+                let is_below = host.ends_with(suffix) || (*includes_itself && *host == suffix[1..]);
+                address.is_none() && is_below && is_port(of_port)
+            }
+        }
+    }
+}
+
+/// A URL, or a host with a port, which means `http` (`parseProxy`).
+fn parse(value: &str) -> Result<Proxy, CredentialsError> {
+    if value.contains("://") { Proxy::parse(value, []) } else { Proxy::parse(&format!("http://{value}"), []) }
+}
+
+/// Host and port of an element; an IPv6 address has brackets if it has a port.
+fn split_port(element: &str) -> (&str, Option<&str>) {
+    if let Some((host, port)) = element.strip_prefix('[').and_then(|rest| rest.split_once("]:")) {
+        return (host, Some(port));
+    }
+    match element.split_once(':') {
+        Some((host, port)) if !port.contains(':') => (host, Some(port)),
+        _ => (element, None),
+    }
+}
+
+/// Whether an address begins with the first bits of a network's.
+fn is_within(address: IpAddr, network: IpAddr, length: u32) -> bool {
+    match (address, network) {
+        (IpAddr::V4(address), IpAddr::V4(network)) => {
+            let differing = address.to_bits() ^ network.to_bits();
+            differing.leading_zeros() >= length
+        }
+        (IpAddr::V6(address), IpAddr::V6(network)) => {
+            let differing = address.to_bits() ^ network.to_bits();
+            differing.leading_zeros() >= length
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn proxy_of(http: &str, https: &str, exceptions: &str, target: &str) -> String {
+        let proxies = Proxies::new(http, https, exceptions);
+        let target = target.parse().expect("a URI");
+        proxies.of(&target).map_or_else(|| "none".to_owned(), |proxy| proxy.url.to_string())
+    }
+
+    /// `proxyForURLTests` of Go's `httpproxy`, without those of international names, which a URI does not have.
+    #[test]
+    fn targets_have_the_proxies_that_go_gives_them() {
+        let http = "http://example.com";
+        for (http_proxy, https_proxy, no_proxy, target, expected) in [
+            ("127.0.0.1:8080", "", "", http, "http://127.0.0.1:8080/"),
+            ("cache.corp.example.com:1234", "", "", http, "http://cache.corp.example.com:1234/"),
+            ("cache.corp.example.com", "", "", http, "http://cache.corp.example.com/"),
+            ("localhost", "", "", http, "http://localhost/"),
+            ("https://cache.corp.example.com", "", "", http, "https://cache.corp.example.com/"),
+            ("https://127.0.0.1:8080", "", "", http, "https://127.0.0.1:8080/"),
+            ("socks5://127.0.0.1", "", "", http, "socks5://127.0.0.1/"),
+            ("http.proxy.tld", "secure.proxy.tld", "", "http://insecure.tld/", "http://http.proxy.tld/"),
+            ("http.proxy.tld", "secure.proxy.tld", "", "https://secure.tld/", "http://secure.proxy.tld/"),
+            ("", "https://secure.proxy.tld", "", "https://secure.tld/", "https://secure.proxy.tld/"),
+            ("http.proxy.tld", "", "", "https://secure.tld/", "none"),
+            ("", "", "", http, "none"),
+            ("proxy", "", "example.com", http, "none"),
+            ("proxy", "", ".example.com", http, "http://proxy/"),
+            ("proxy", "", "ample.com", http, "http://proxy/"),
+            ("proxy", "", "example.com", "http://foo.example.com/", "none"),
+            ("proxy", "", ".foo.com", http, "http://proxy/"),
+            // `p:3128` is no scheme.
+            ("", "p:3128", "", "https://secure.tld/", "http://p:3128/"),
+            // What is of no use is passed over, and the rest holds.
+            ("", "p:99999", "", "https://secure.tld/", "none"),
+            ("", "ftp://p", "", "https://secure.tld/", "none"),
+            ("", "p", ".svc,,:80, [x],a b,10.0.0.0/64,secure.tld", "https://secure.tld/", "none"),
+            ("", "p", ".svc,", "https://secure.tld/", "http://p/"),
+        ] {
+            let proxy = proxy_of(http_proxy, https_proxy, no_proxy, target);
+            assert_eq!(proxy, expected, "{http_proxy:?} {https_proxy:?} {no_proxy:?} {target}");
+        }
+    }
+
+    /// `UseProxyTests` of Go's `httpproxy`.
+    #[test]
+    fn exceptions_are_those_of_go() {
+        let exceptions = "foobar.com, .barbaz.net, *.wildcard.io, 192.168.1.1, 192.168.1.2:81, 192.168.1.3:80, \
+            10.0.0.0/30, 2001:db8::52:0:1, [2001:db8::52:0:2]:443, [2001:db8::52:0:3]:80, 2002:db8:a::45/64";
+        for (host, is_proxied) in [
+            ("localhost", false),
+            ("127.0.0.1", false),
+            ("127.0.0.2", false),
+            ("[::1]", false),
+            ("[::2]", true),
+            ("192.168.1.1", false),
+            ("192.168.1.2", true),
+            ("192.168.1.3", false),
+            ("192.168.1.4", true),
+            ("10.0.0.2", false),
+            ("[2001:db8::52:0:1]", false),
+            ("[2001:db8::52:0:2]", true),
+            ("[2001:db8::52:0:3]", false),
+            ("[2002:db8:a::123]", false),
+            ("[fe80::424b:c8be:1643:a1b6]", true),
+            ("barbaz.net", true),
+            ("www.barbaz.net", false),
+            ("foobar.com", false),
+            ("www.foobar.com", false),
+            ("foofoobar.com", true),
+            ("baz.com", true),
+            ("localhost.net", true),
+            ("local.localhost", true),
+            ("barbarbaz.net", true),
+            ("wildcard.io", true),
+            ("nested.wildcard.io", false),
+            ("awildcard.io", true),
+        ] {
+            let target = format!("http://{host}:80/");
+            assert_eq!(proxy_of("p", "", exceptions, &target) != "none", is_proxied, "{host}");
+            assert_eq!(proxy_of("p", "", "*", &target), "none", "{host}");
+        }
+        assert_eq!(proxy_of("p", "", ":1", "http://example.com:80"), "http://p/");
+    }
+}

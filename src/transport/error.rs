@@ -1,0 +1,90 @@
+//! Why a request has no response.
+
+use std::error::Error;
+use std::io;
+
+use thiserror::Error as ThisError;
+
+use crate::api::text::shortened;
+
+/// Why a request has no response, or not a whole one.
+#[derive(Clone, Debug, PartialEq, Eq, ThisError)]
+pub enum SendError {
+    /// No connection could be made: name, route, proxy, TLS.
+    #[error("cannot connect: {0}")]
+    Connect(String),
+    /// The connection broke.
+    #[error("the connection broke: {0}")]
+    Lost(String),
+    /// The server closed each connection properly before it processed the request.
+    #[error("its API server closed the connection before it processed the request")]
+    Closed,
+    /// A ping, or a request on another connection, was not answered.
+    #[error("its API server does not answer any more")]
+    Silent,
+}
+
+/// Whether the server may have processed a request that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Processed {
+    /// It has not, as the protocol says: the request may be sent again, whatever its method.
+    No,
+    /// The connection broke before a response, so nobody knows.
+    Maybe,
+    /// It has, or the request would fail again.
+    Yes,
+}
+
+impl Processed {
+    /// What an error says that came in place of a response (`canRetryError` of Go's `http2.Transport` and
+    /// `shouldRetryRequest` of its `http.Transport`).
+    pub(super) fn of(error: &hyper::Error) -> Self {
+        // The connection ended before the request was sent on it.
+        if error.is_canceled() {
+            return Self::No;
+        }
+        let Some(error) = h2_error(error) else {
+            let failed = error.is_timeout() || error.is_parse();
+            return if failed { Self::Yes } else { Self::Maybe };
+        };
+        let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+        // A GOAWAY of the server only fails the streams that it has not processed.
+        if refused || (error.is_go_away() && error.is_remote()) {
+            return Self::No;
+        }
+        if error.is_io() || error.is_go_away() { Self::Maybe } else { Self::Yes }
+    }
+}
+
+impl SendError {
+    /// What broke a request on a connection that was made.
+    pub(super) fn of(error: &hyper::Error) -> Self {
+        if error.is_timeout() {
+            return Self::Silent;
+        }
+        let is_proper = match h2_error(error) {
+            Some(error) => {
+                let reasons = [Some(h2::Reason::NO_ERROR), Some(h2::Reason::REFUSED_STREAM)];
+                error.is_remote() && reasons.contains(&error.reason())
+            }
+            None => error.is_canceled(),
+        };
+        if is_proper { Self::Closed } else { Self::Lost(root_cause(error)) }
+    }
+}
+
+fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
+    error.source()?.downcast_ref()
+}
+
+/// The innermost error: those around it say only that something failed.
+pub fn root_cause(error: &(dyn Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    match cause.downcast_ref::<io::Error>() {
+        Some(error) if error.kind() == io::ErrorKind::UnexpectedEof => "the other end closed it".to_owned(),
+        _ => shortened(&cause.to_string()),
+    }
+}

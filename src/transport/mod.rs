@@ -1,0 +1,212 @@
+//! HTTP to API servers, of members and of the control plane: how they are dialled, the connections to each, and how far an
+//! attempt at a request has come.
+
+pub mod credentials;
+pub mod dial;
+mod environment;
+pub mod error;
+mod pool;
+mod progress;
+pub mod tls;
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, USER_AGENT};
+use http::response::Parts;
+use http::{HeaderValue, Request, Response};
+use http_body_util::Full;
+use hyper::body::{Frame, Incoming, SizeHint};
+use tokio::sync::Semaphore;
+
+use credentials::Credentials;
+use dial::Dialer;
+use error::Processed;
+pub use error::SendError;
+use pool::{Lease, Pool};
+pub use progress::{Progress, Stage};
+use tls::TrustError;
+
+/// How often a request is sent at most, each time on another connection.
+const TRIES: usize = 3;
+
+/// How an API server is connected to.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Most connections over HTTP/1.1; with HTTP/2 one is enough.
+    pub connections: usize,
+    /// The number of shares into which connections and streams are divided, so that no kind of request can take all.
+    pub shares: usize,
+    /// How long connecting may take, TLS included.
+    pub connect_timeout: Duration,
+    /// How it is found out that nobody is at the other end any more.
+    pub liveness: Liveness,
+    /// Bounds how many TLS handshakes go on at a time.
+    pub handshakes: Arc<Semaphore>,
+}
+
+/// How it is found out that nobody is at the other end of a connection any more: by a ping over HTTP/2, and by a request
+/// on another connection over HTTP/1.1.
+#[derive(Clone, Copy, Debug)]
+pub struct Liveness {
+    /// After how long without a frame a ping is sent, and how long its answer may take. Only while requests are open.
+    pub ping: (Duration, Duration),
+    /// After how long without a response `/livez` is asked for, and how long that may take.
+    pub probe: (Duration, Duration),
+}
+
+/// The connections to one API server with one set of credentials.
+pub struct Transport {
+    credentials: Credentials,
+    liveness: Liveness,
+    pool: Arc<Pool>,
+}
+
+/// The body of a response. The connection is free for the next request once it has been read to its end; dropped before, it
+/// cancels the request.
+pub struct Body {
+    incoming: Incoming,
+    lease: Option<Lease>,
+}
+
+impl Transport {
+    /// A transport; nothing is dialled yet.
+    ///
+    /// # Errors
+    /// If the endpoint, the CA bundle or the proxy cannot be used.
+    pub fn new(credentials: Credentials, settings: &Settings) -> Result<Self, TrustError> {
+        let dialer = Dialer::new(&credentials, settings.handshakes.clone(), settings.connect_timeout)?;
+        let liveness = settings.liveness;
+        let pool = Arc::new(Pool::new(dialer, settings.connections, settings.shares, liveness.ping));
+        Ok(Self { credentials, liveness, pool })
+    }
+
+    /// What it was made of.
+    pub fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
+    /// Sends a request, whose URI is absolute, and waits for the head of the response. Redirects are not followed. What the
+    /// server has not processed is sent again on another connection, three times in all; what it may have processed is sent
+    /// once more if its connection was used before and its method is safe, as Go's `http.Transport` does. Dropping the
+    /// future cancels the request.
+    ///
+    /// # Errors
+    /// If there is no connection, or it breaks. How long it may take is the caller's matter: `progress` then says why there
+    /// is no response.
+    pub async fn send(
+        &self,
+        request: impl Fn() -> Request<Full<Bytes>>,
+        share: usize,
+        progress: &Progress,
+    ) -> Result<Response<Body>, SendError> {
+        let mut resend = None;
+        let mut tries = 0;
+        loop {
+            let mut lease = self.pool.lease(share, resend.as_ref(), progress).await?;
+            progress.set(Stage::Sent);
+            tries += 1;
+            let request = request();
+            let is_safe = request.method().is_safe();
+            let response = lease.send(request);
+            drop(resend.take());
+            let error = match self.unless_silent(response).await? {
+                Ok(response) => {
+                    progress.set(Stage::Reading);
+                    return Ok(response.map(|incoming| Body { incoming, lease: Some(lease) }));
+                }
+                Err(error) => error,
+            };
+            let processed = Processed::of(&error);
+            let again = match processed {
+                Processed::No => tries < TRIES,
+                Processed::Maybe => tries == 1 && lease.is_reused() && is_safe,
+                Processed::Yes => false,
+            };
+            if processed != Processed::Yes {
+                lease.retire();
+            }
+            if !again {
+                return Err(SendError::of(&error));
+            }
+            resend = Some(self.pool.resend(share));
+        }
+    }
+
+    /// The head of the response to a request on a connection of its own, beside all bounds.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub async fn head(&self, path: &str) -> Result<Parts, SendError> {
+        let uri =
+            self.credentials.endpoint.uri(path).map_err(|error| SendError::Connect(error.to_string()))?;
+        let mut request = Request::new(Full::default());
+        *request.uri_mut() = uri;
+        request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(crate::USER_AGENT));
+        if let Some(token) = &self.credentials.login.token {
+            request.headers_mut().insert(AUTHORIZATION, token.authorization());
+        }
+        self.pool.head(request).await
+    }
+
+    /// Waits for `work` on a response. Over HTTP/1.1, where no ping tells, a request on another connection finds out whether
+    /// the server still answers.
+    ///
+    /// # Errors
+    /// If it does not.
+    pub async fn unless_silent<T>(&self, work: impl Future<Output = T>) -> Result<T, SendError> {
+        let mut work = std::pin::pin!(work);
+        if !self.pool.speaks_http1() {
+            return Ok(work.await);
+        }
+        let (after, within) = self.liveness.probe;
+        let silent = async {
+            tokio::time::sleep(after).await;
+            match tokio::time::timeout(within, self.head("/livez")).await {
+                Ok(Ok(_)) => std::future::pending().await,
+                Ok(Err(_)) | Err(_) => SendError::Silent,
+            }
+        };
+        tokio::select! {
+            done = &mut work => Ok(done),
+            error = silent => Err(error),
+        }
+    }
+}
+
+impl hyper::body::Body for Body {
+    type Data = Bytes;
+    type Error = SendError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, SendError>>> {
+        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(context));
+        if let Some(Err(error)) = &frame {
+            if let Some(lease) = self.lease.take()
+                && Processed::of(error) != Processed::Yes
+            {
+                lease.retire();
+            }
+            return Poll::Ready(Some(Err(SendError::of(error))));
+        }
+        if (frame.is_none() || self.incoming.is_end_stream())
+            && let Some(lease) = self.lease.take()
+        {
+            lease.done();
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(|error| SendError::of(&error))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
