@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, USER_AGENT};
+use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
 use http::response::Parts;
-use http::{HeaderValue, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
+use http::{HeaderValue, Response, StatusCode};
+use http_body_util::BodyExt;
 use tokio::sync::Semaphore;
 
 use super::failure::{Failure, NoRoom};
@@ -16,7 +16,7 @@ use crate::config::Rate;
 use crate::process::budget::{Budget, Claim, Share};
 use crate::transport::credentials::Credentials;
 use crate::transport::tls::TrustError;
-use crate::transport::{Body, Liveness, Progress, SendError, Settings, Transport};
+use crate::transport::{Body, Liveness, Progress, Settings, Transport};
 
 /// How much memory is taken at once for a body that says how long it is.
 const EXPECTED: usize = 1024 * 1024;
@@ -102,17 +102,10 @@ impl Client {
         claim: Claim,
         progress: &Progress,
     ) -> Result<Reply, Failure> {
-        let Credentials { endpoint, login, .. } = self.credentials();
-        let uri = endpoint.uri(path).map_err(|error| SendError::Connect(error.to_string()))?;
+        let uri = self.transport.uri(path)?;
         let request = || {
-            let mut request = Request::new(Full::default());
-            let headers = request.headers_mut();
-            headers.insert(ACCEPT, HeaderValue::from_static(accept));
-            if let Some(token) = &login.token {
-                headers.insert(AUTHORIZATION, token.authorization());
-            }
-            headers.insert(USER_AGENT, HeaderValue::from_static(crate::USER_AGENT));
-            *request.uri_mut() = uri.clone();
+            let mut request = self.transport.request(uri.clone());
+            request.headers_mut().insert(ACCEPT, HeaderValue::from_static(accept));
             request
         };
         let response = self.transport.send(request, group as usize, progress).await?;

@@ -3,9 +3,8 @@
 use std::io;
 use std::time::{Duration, SystemTime};
 
+use http::StatusCode;
 use http::header::DATE;
-use http::uri::Authority;
-use http::{StatusCode, Uri};
 use rustls::{CertificateError, Error as TlsError};
 use thiserror::Error as ThisError;
 use tokio::net::{TcpStream, lookup_host};
@@ -14,7 +13,7 @@ use tokio::time::timeout;
 use super::client::{Client, Limits};
 use super::failure::Failure;
 use crate::api::duration::GoDuration;
-use crate::transport::credentials::{Credentials, Trust};
+use crate::transport::credentials::{Credentials, Trust, address};
 use crate::transport::dial::{DialError, Dialer};
 use crate::transport::error::root_cause;
 use crate::transport::tls::TrustError;
@@ -139,21 +138,6 @@ impl std::fmt::Display for Hop {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {}", if self.is_proxy { "the proxy" } else { "its API server" }, self.address)
     }
-}
-
-/// Host and port, without user and password.
-fn address(uri: &Uri) -> String {
-    let authority = uri.authority().map_or("", Authority::as_str);
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    if uri.port().is_some() {
-        return host.to_owned();
-    }
-    let port = match uri.scheme_str() {
-        Some("http") => 80,
-        Some("socks5" | "socks5h") => 1080,
-        _ => 443,
-    };
-    format!("{host}:{port}")
 }
 
 /// Connects once, only to see that somebody is there.

@@ -16,26 +16,15 @@ pub enum Failure {
     /// Karmada says that the cluster is not ready, so it was not asked.
     #[error("the cluster is not Ready")]
     NotReady,
-    /// No connection could be made: name, route, proxy, TLS.
-    #[error("cannot connect: {0}")]
-    Connect(String),
-    /// The connection broke before the answer was complete.
-    #[error("the connection broke: {0}")]
-    Lost(String),
-    /// The API server closed each connection properly before it processed the request, as one does that is restarted or
-    /// spreads its load.
-    #[error("its API server closed the connection before it processed the request")]
-    Closed,
+    /// No connection could be made, or it ended before the answer was complete.
+    #[error(transparent)]
+    Send(#[from] SendError),
     /// All connections or streams that there may be were taken by other requests.
     #[error(
         "not asked within {}, since other requests take all connections to it (--member-connections)",
         GoDuration::from(*.0)
     )]
     Busy(Duration),
-    /// Nobody is at the other end of the connection any more: a ping, or a question on another connection, was not
-    /// answered.
-    #[error("its API server does not answer any more")]
-    Silent,
     /// The answer did not come in time.
     #[error("no answer within {}", GoDuration::from(*.0))]
     Timeout(Duration),
@@ -92,7 +81,9 @@ impl Failure {
         match progress.stage() {
             _ if progress.waited() >= timeout / 2 => Self::Busy(timeout),
             Stage::Waiting => Self::Busy(timeout),
-            Stage::Connecting => Self::Connect(format!("no connection within {}", GoDuration::from(timeout))),
+            Stage::Connecting => {
+                SendError::Connect(format!("no connection within {}", GoDuration::from(timeout))).into()
+            }
             Stage::Sent | Stage::Reading => Self::Timeout(timeout),
             Stage::Refused => Self::Status {
                 status: StatusCode::UNAUTHORIZED,
@@ -105,7 +96,7 @@ impl Failure {
     /// server is well and its metrics API is not.
     pub fn is_unreachable(&self) -> bool {
         match self {
-            Self::NotReady | Self::Connect(_) | Self::Silent => true,
+            Self::NotReady | Self::Send(SendError::Connect(_) | SendError::Silent) => true,
             Self::Skipped(skip) => skip.unreachable,
             _ => false,
         }
@@ -120,11 +111,11 @@ impl Failure {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::NotReady => "NotReady",
-            Self::Connect(_) => "Connect",
-            Self::Lost(_) => "ConnectionLost",
-            Self::Closed => "ConnectionClosed",
+            Self::Send(SendError::Connect(_)) => "Connect",
+            Self::Send(SendError::Lost(_)) => "ConnectionLost",
+            Self::Send(SendError::Closed) => "ConnectionClosed",
+            Self::Send(SendError::Silent) => "Silent",
             Self::Busy(_) => "Busy",
-            Self::Silent => "Silent",
             Self::Timeout(_) => "Timeout",
             Self::Skipped(_) => "Skipped",
             Self::Throttled => "Throttled",
@@ -140,15 +131,4 @@ impl Failure {
 
 fn colon(message: &str) -> String {
     if message.is_empty() { String::new() } else { format!(": {message}") }
-}
-
-impl From<SendError> for Failure {
-    fn from(error: SendError) -> Self {
-        match error {
-            SendError::Connect(cause) => Self::Connect(cause),
-            SendError::Lost(cause) => Self::Lost(cause),
-            SendError::Closed => Self::Closed,
-            SendError::Silent => Self::Silent,
-        }
-    }
 }

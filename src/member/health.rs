@@ -15,6 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::failure::{Failure, Skip};
 use crate::api::group::Group;
+use crate::transport::SendError;
 
 /// How many failures in a row it takes.
 const FAILURES: u32 = 3;
@@ -89,12 +90,12 @@ impl Health {
         let target =
             |answered: Option<Arc<str>>| Target::Api(group, answered.unwrap_or_else(|| path.clone()));
         match failure {
-            Some(failure @ (Failure::Connect(_) | Failure::Silent)) => {
+            Some(failure @ Failure::Send(SendError::Connect(_) | SendError::Silent)) => {
                 self.server.failed(probe, begun, failure, |_| Target::Server);
                 api.suspected();
             }
             // A connection that breaks is often the first that is seen of an API server that ends.
-            Some(failure @ Failure::Lost(_)) => {
+            Some(failure @ Failure::Send(SendError::Lost(_))) => {
                 api.failed(probe, begun, failure, target);
                 self.server.suspected();
             }
@@ -106,7 +107,7 @@ impl Health {
                 | Failure::Throttled
                 | Failure::NoRoom(_)
                 | Failure::Busy(_)
-                | Failure::Closed,
+                | Failure::Send(SendError::Closed),
             ) => {}
             _ => {
                 self.server.answered(path);

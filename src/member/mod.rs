@@ -23,7 +23,7 @@ use crate::process::budget::Claim;
 use crate::process::rate::Bucket;
 use crate::transport::credentials::Credentials;
 use crate::transport::tls::TrustError;
-use crate::transport::{Progress, Stage};
+use crate::transport::{Progress, SendError, Stage};
 use client::{Client, Limits, Reply};
 pub use failure::Failure;
 use failure::Skip;
@@ -174,7 +174,7 @@ impl Member {
                 progress.set(Stage::Refused);
                 self.after_refusal(&client).await
             }
-            Err(Failure::Connect(_)) => self.other_than(&client),
+            Err(Failure::Send(SendError::Connect(_))) => self.other_than(&client),
             _ => None,
         };
         match renewed {

@@ -237,6 +237,25 @@ impl Proxy {
     }
 }
 
+/// Host and port of a URL, without user and password; where it has no port, that of its scheme.
+pub fn address(url: &Uri) -> String {
+    format!("{}:{}", url.host().unwrap_or_default(), port(url))
+}
+
+/// The port of a URL, or that of its scheme.
+pub(super) fn port(url: &Uri) -> u16 {
+    url.port_u16().unwrap_or(match url.scheme_str() {
+        Some("http") => 80,
+        Some("socks5" | "socks5h") => 1080,
+        _ => 443,
+    })
+}
+
+/// The host of a URL, an IPv6 address without its brackets.
+pub(super) fn host(url: &Uri) -> Option<&str> {
+    Some(url.host()?.trim_start_matches('[').trim_end_matches(']'))
+}
+
 /// Whether there is a host and, where there is a colon, a port: http takes any text for one and then knows none.
 fn has_host_and_port(authority: &Authority) -> bool {
     let address = authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, address)| address);

@@ -26,7 +26,7 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsConnector;
 use tower::{ServiceExt as _, service_fn};
 
-use super::credentials::{Credentials, Proxy, Trust};
+use super::credentials::{Credentials, Proxy, Trust, address, host};
 use super::error::root_cause;
 use super::tls::{TrustError, client_config};
 use crate::api::duration::GoDuration;
@@ -156,7 +156,7 @@ impl Dialer {
         let stream = match &self.route {
             Route::Direct => tcp(self.target.clone()).await?,
             Route::Tunnel(hop, headers) => {
-                tunnel(hop.connect().await?, host_and_port(&self.target), headers.clone()).await?
+                tunnel(hop.connect().await?, address(&self.target), headers.clone()).await?
             }
             Route::Socks(hop, login) => {
                 let stream = hop.connect().await?;
@@ -173,18 +173,13 @@ impl Dialer {
 impl Route {
     fn through(proxy: &Proxy) -> Result<Self, TrustError> {
         let authority = proxy.url.authority().map_or("", Authority::as_str);
-        let (user_info, address) = authority.rsplit_once('@').unwrap_or(("", authority));
+        let (user_info, _) = authority.rsplit_once('@').unwrap_or(("", authority));
         let (user, password) = user_info.split_once(':').unwrap_or((user_info, ""));
         let decode = |text| percent_decode_str(text).decode_utf8_lossy().into_owned();
         let login = (!user_info.is_empty()).then(|| (decode(user), decode(password)));
         let scheme = proxy.url.scheme_str().unwrap_or_default();
-        let port = match (proxy.url.port(), scheme) {
-            (Some(_), _) => "",
-            (None, "https") => ":443",
-            (None, "http") => ":80",
-            (None, _) => ":1080",
-        };
-        let address: Uri = format!("http://{address}{port}").parse().map_err(|_| TrustError::Proxy)?;
+        let address: Uri =
+            format!("http://{}", address(&proxy.url)).parse().map_err(|_| TrustError::Proxy)?;
         // It shows a certificate of its own and not the API server's, so the system's roots verify it.
         let tls = if scheme == "https" {
             let name = server_name(&address).ok_or(TrustError::Proxy)?;
@@ -279,13 +274,7 @@ fn connector(config: ClientConfig, name: ServerName<'static>) -> (TlsConnector, 
 }
 
 fn server_name(uri: &Uri) -> Option<ServerName<'static>> {
-    let host = uri.host()?.trim_start_matches('[').trim_end_matches(']');
-    ServerName::try_from(host.to_owned()).ok()
-}
-
-fn host_and_port(uri: &Uri) -> String {
-    let port = uri.port_u16().unwrap_or(if uri.scheme() == Some(&Scheme::HTTPS) { 443 } else { 80 });
-    format!("{}:{port}", uri.host().unwrap_or_default())
+    ServerName::try_from(host(uri)?.to_owned()).ok()
 }
 
 fn in_brackets(reason: &str) -> String {

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use http::Uri;
 use http::uri::Scheme;
 
-use super::credentials::{CredentialsError, Proxy};
+use super::credentials::{CredentialsError, Proxy, host, port};
 
 /// What the environment says about proxies.
 #[derive(Debug, Default)]
@@ -78,11 +78,8 @@ impl Proxies {
     pub fn of(&self, target: &Uri) -> Option<&Proxy> {
         let is_https = target.scheme() == Some(&Scheme::HTTPS);
         let proxy = if is_https { &self.https } else { &self.http }.as_ref()?;
-        let host = target.host()?.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
-        let port = target
-            .port()
-            .map_or_else(|| if is_https { "443" } else { "80" }.to_owned(), |port| port.as_str().to_owned());
-        self.applies_to(&host, &port).then_some(proxy)
+        let host = host(target)?.to_ascii_lowercase();
+        self.applies_to(&host, &port(target).to_string()).then_some(proxy)
     }
 
     fn applies_to(&self, host: &str, port: &str) -> bool {

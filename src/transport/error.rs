@@ -16,7 +16,8 @@ pub enum SendError {
     /// The connection broke.
     #[error("the connection broke: {0}")]
     Lost(String),
-    /// The server closed each connection properly before it processed the request.
+    /// The server closed each connection properly before it processed the request, as one does that is restarted or spreads
+    /// its load.
     #[error("its API server closed the connection before it processed the request")]
     Closed,
     /// A ping, or a request on another connection, was not answered.

@@ -7,6 +7,7 @@ mod environment;
 pub mod error;
 mod pool;
 mod progress;
+mod share;
 pub mod tls;
 
 use std::pin::Pin;
@@ -17,7 +18,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, USER_AGENT};
 use http::response::Parts;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response, Uri};
 use http_body_util::Full;
 use hyper::body::{Frame, Incoming, SizeHint};
 use tokio::sync::Semaphore;
@@ -62,7 +63,7 @@ pub struct Liveness {
 pub struct Transport {
     credentials: Credentials,
     liveness: Liveness,
-    pool: Arc<Pool>,
+    pool: Pool,
 }
 
 /// The body of a response. The connection is free for the next request once it has been read to its end; dropped before, it
@@ -80,7 +81,7 @@ impl Transport {
     pub fn new(credentials: Credentials, settings: &Settings) -> Result<Self, TrustError> {
         let dialer = Dialer::new(&credentials, settings.handshakes.clone(), settings.connect_timeout)?;
         let liveness = settings.liveness;
-        let pool = Arc::new(Pool::new(dialer, settings.connections, settings.shares, liveness.ping));
+        let pool = Pool::new(dialer, settings.connections, settings.shares, liveness.ping);
         Ok(Self { credentials, liveness, pool })
     }
 
@@ -141,15 +142,26 @@ impl Transport {
     /// # Errors
     /// If there is none.
     pub async fn head(&self, path: &str) -> Result<Parts, SendError> {
-        let uri =
-            self.credentials.endpoint.uri(path).map_err(|error| SendError::Connect(error.to_string()))?;
+        self.pool.head(self.request(self.uri(path)?)).await
+    }
+
+    /// The absolute URI of a path below the endpoint, encoded already.
+    ///
+    /// # Errors
+    /// If the path has characters that no path may have.
+    pub fn uri(&self, path: &str) -> Result<Uri, SendError> {
+        self.credentials.endpoint.uri(path).map_err(|error| SendError::Connect(error.to_string()))
+    }
+
+    /// A GET with these credentials and without a body.
+    pub fn request(&self, uri: Uri) -> Request<Full<Bytes>> {
         let mut request = Request::new(Full::default());
         *request.uri_mut() = uri;
         request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(crate::USER_AGENT));
         if let Some(token) = &self.credentials.login.token {
             request.headers_mut().insert(AUTHORIZATION, token.authorization());
         }
-        self.pool.head(request).await
+        request
     }
 
     /// Waits for `work` on a response. Over HTTP/1.1, where no ping tells, a request on another connection finds out whether
@@ -185,21 +197,24 @@ impl hyper::body::Body for Body {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, SendError>>> {
-        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(context));
-        if let Some(Err(error)) = &frame {
-            if let Some(lease) = self.lease.take()
-                && Processed::of(error) != Processed::Yes
-            {
-                lease.retire();
+        let frame = match ready!(Pin::new(&mut self.incoming).poll_frame(context)) {
+            Some(Err(error)) => {
+                if let Some(lease) = self.lease.take()
+                    && Processed::of(&error) != Processed::Yes
+                {
+                    lease.retire();
+                }
+                return Poll::Ready(Some(Err(SendError::of(&error))));
             }
-            return Poll::Ready(Some(Err(SendError::of(error))));
-        }
+            Some(Ok(frame)) => Some(Ok(frame)),
+            None => None,
+        };
         if (frame.is_none() || self.incoming.is_end_stream())
             && let Some(lease) = self.lease.take()
         {
             lease.done();
         }
-        Poll::Ready(frame.map(|frame| frame.map_err(|error| SendError::of(&error))))
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -19,12 +19,13 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::task::JoinHandle;
 
 use super::dial::Dialer;
 use super::error::{SendError, root_cause};
 use super::progress::{Progress, Stage};
+use super::share::{Places, Resend, Resending};
 
 /// How many requests one HTTP/2 connection carries at a time; Go's servers allow 250 streams.
 const STREAMS: usize = 200;
@@ -45,7 +46,6 @@ const CANCELLED: usize = 1000;
 const IDLE: Duration = Duration::from_secs(75);
 /// The shortest time between two HTTP/2 connections to a server that closes them.
 const PACE: Duration = Duration::from_millis(100);
-const NEVER_CLOSED: &str = "the pool never closes its semaphores";
 
 /// The connections to one API server.
 pub(super) struct Pool {
@@ -58,25 +58,8 @@ pub(super) struct Pool {
     resending: Vec<Arc<Resending>>,
 }
 
-/// Requests that a server has not processed and that are about to be sent again. They go before others, so that none is
-/// refused again and again by a server that closes each connection after so many.
-#[derive(Default)]
-pub(super) struct Resending {
-    count: AtomicUsize,
-    ended: Notify,
-}
-
-/// One of the requests that are about to be sent again.
-pub(super) struct Resend(Arc<Resending>);
-
 /// Goes on when those who wait for it leave, so that a slow server is settled for the next.
 type Settling = Shared<BoxFuture<'static, Result<(), SendError>>>;
-
-/// How many requests may be in progress. Each share has some places of its own, and the rest is for all.
-struct Places {
-    own: Vec<Arc<Semaphore>>,
-    common: Arc<Semaphore>,
-}
 
 /// What it takes to make connections, and those that were made.
 struct Line {
@@ -101,9 +84,7 @@ enum Protocol {
     Http1(Vec<(Instant, Http1)>),
 }
 
-struct Http2 {
-    sender: http2::SendRequest<Full<Bytes>>,
-}
+type Http2 = http2::SendRequest<Full<Bytes>>;
 
 struct Http1 {
     sender: http1::SendRequest<Full<Bytes>>,
@@ -152,9 +133,7 @@ impl Pool {
 
     /// Lets a request of a share go before others until what is returned is dropped.
     pub(super) fn resend(&self, share: usize) -> Resend {
-        let resending = &self.resending[share];
-        resending.count.fetch_add(1, Ordering::Relaxed);
-        Resend(resending.clone())
+        self.resending[share].begin()
     }
 
     /// A connection for one request of a share. One that is sent again takes no idle HTTP/1.1 connection: the server may have
@@ -214,50 +193,6 @@ impl Pool {
             }
         };
         settling.await
-    }
-}
-
-impl Resending {
-    /// Waits until there are none.
-    async fn ended(&self) {
-        loop {
-            let mut ended = std::pin::pin!(self.ended.notified());
-            ended.as_mut().enable();
-            if self.count.load(Ordering::Relaxed) == 0 {
-                return;
-            }
-            ended.await;
-        }
-    }
-}
-
-impl Drop for Resend {
-    fn drop(&mut self) {
-        if self.0.count.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.0.ended.notify_waiters();
-        }
-    }
-}
-
-impl Places {
-    fn new(limit: usize, shares: usize) -> Self {
-        let own = (limit / 8).max(1);
-        let common = limit - own * shares;
-        Self {
-            own: (0..shares).map(|_| Arc::new(Semaphore::new(own))).collect(),
-            common: Arc::new(Semaphore::new(common)),
-        }
-    }
-
-    async fn take(&self, share: usize) -> OwnedSemaphorePermit {
-        let own = self.own[share].clone().acquire_owned();
-        let common = self.common.clone().acquire_owned();
-        tokio::select! {
-            biased;
-            place = own => place,
-            place = common => place,
-        }
-        .expect(NEVER_CLOSED)
     }
 }
 
@@ -356,7 +291,7 @@ impl Line {
                 .await
                 .map_err(failed)?;
             tokio::spawn(connection);
-            return Ok(Connection::Http2(Arc::new(Http2 { sender })));
+            return Ok(Connection::Http2(Arc::new(sender)));
         }
         let (sender, connection) = http1::Builder::new()
             .max_headers(HEADER_COUNT)
@@ -371,7 +306,7 @@ impl Line {
     fn is_settled(&self) -> bool {
         match &self.state().protocol {
             Protocol::Unsettled => false,
-            Protocol::Http2(connection) => !connection.sender.is_closed(),
+            Protocol::Http2(connection) => !connection.is_closed(),
             Protocol::Http1(_) => true,
         }
     }
@@ -382,7 +317,7 @@ impl Line {
 
     fn http2(&self) -> Option<Arc<Http2>> {
         match &self.state().protocol {
-            Protocol::Http2(connection) if !connection.sender.is_closed() => Some(connection.clone()),
+            Protocol::Http2(connection) if !connection.is_closed() => Some(connection.clone()),
             _ => None,
         }
     }
@@ -478,7 +413,7 @@ impl Connection {
         mut request: Request<Full<Bytes>>,
     ) -> impl Future<Output = hyper::Result<Response<Incoming>>> + use<> {
         match self {
-            Self::Http2(connection) => Either::Left(connection.sender.clone().send_request(request)),
+            Self::Http2(connection) => Either::Left(Http2::clone(connection).send_request(request)),
             Self::Http1(connection) => {
                 let uri = std::mem::take(request.uri_mut()).into_parts();
                 if let Some(host) = uri.authority.and_then(|host| HeaderValue::from_str(host.as_str()).ok()) {
