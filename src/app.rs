@@ -80,7 +80,7 @@ pub async fn serve(mut config: Config, shutdown: CancellationToken) -> anyhow::R
 
     let (reload, watch) = (config.serving.reload_interval, config.control_plane.watch_timeout);
     let limits = member_limits(&config.members, inflight);
-    let source = Source::begin(&config.members, &config.control_plane, limits, reload, fleet_metrics).await?;
+    let source = Source::begin(&config.members, &config.control_plane, limits, reload, fleet_metrics)?;
     let (fleet, synced) = (source.fleet.clone(), source.synced.clone());
     let Members { discovery_interval, timeout, .. } = config.members;
     let (discovery, catalog, discovered) = Discovery::new(fleet.clone(), discovery_interval, timeout);
@@ -89,14 +89,14 @@ pub async fn serve(mut config: Config, shutdown: CancellationToken) -> anyhow::R
     let _discovery = AbortOnDropHandle::new(tokio::spawn(discovery.run(synced.clone())));
 
     let kubeconfig = config.authentication.kubeconfig.as_deref();
-    let clients = Clients::open("--authentication-kubeconfig", kubeconfig, reload, watch, None).await?;
+    let clients = Clients::open("--authentication-kubeconfig", kubeconfig, reload, watch, None)?;
     let (authenticators, _trust) = tokio::select! {
         // A control plane that does not answer must not keep the process from ending.
         () = shutdown.cancelled() => return Ok(()),
         begun = authenticators(&config.authentication, clients, reload, watch, expiry) => begun?,
     };
     let kubeconfig = config.authorization.kubeconfig.as_deref();
-    let reviews = Clients::open("--authorization-kubeconfig", kubeconfig, reload, watch, None).await?;
+    let reviews = Clients::open("--authorization-kubeconfig", kubeconfig, reload, watch, None)?;
     let serving = Serving {
         authenticators,
         reviewer: Reviewer::new(reviews, &config.authorization),
@@ -168,7 +168,7 @@ impl Source {
     ///
     /// # Errors
     /// If a kubeconfig cannot be used.
-    pub async fn begin(
+    pub fn begin(
         members: &Members,
         control_plane: &ControlPlane,
         limits: member::Limits,
@@ -186,8 +186,7 @@ impl Source {
             });
         }
         let ControlPlane { ref kubeconfig, rate, watch_timeout: watch } = *control_plane;
-        let clients =
-            Clients::open("--kubeconfig", kubeconfig.as_deref(), reload_interval, watch, rate).await?;
+        let clients = Clients::open("--kubeconfig", kubeconfig.as_deref(), reload_interval, watch, rate)?;
         let (registry, refused) = Registry::new(limits);
         let fleet = registry.fleet();
         let (source, synced) = KarmadaSource::new(clients, watch, (registry, refused), metrics);

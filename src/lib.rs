@@ -1,8 +1,8 @@
 //! `karmada-metrics-adapter`: one metrics API over all member clusters of a Karmada control plane.
 //!
-//! The layers, lowest first: `api`, `config`, `cli`, `process`, `transport`, `control`, `member`, `fleet`, `gather`, `merge`,
-//! `answer`, `access`, `server`, `app`, `commands`. A module uses only those before it, which `tests/it/layers.rs`
-//! checks; `docs/architecture.md` shows how a request goes through them.
+//! The layers, lowest first: `api`, `config`, `cli`, `process`, `transport`, `kubeconfig`, `control`, `member`, `fleet`,
+//! `gather`, `merge`, `answer`, `access`, `server`, `app`, `commands`. A module uses only those before it, which
+//! `tests/it/layers.rs` checks; `docs/architecture.md` shows how a request goes through them.
 
 pub mod access;
 pub mod answer;
@@ -14,6 +14,7 @@ pub mod config;
 pub mod control;
 pub mod fleet;
 pub mod gather;
+pub mod kubeconfig;
 pub mod member;
 pub mod merge;
 pub mod process;

@@ -93,8 +93,8 @@ pub struct ControlPlane {
     /// Requests at once before --kube-api-qps holds; unset means 60
     #[arg(long, value_name = "NUMBER", value_parser = values::int)]
     kube_api_burst: Option<i64>,
-    /// How long one watch of the control plane lasts until the next begins; a silent one is noticed when its time is
-    /// up
+    /// How long one watch of the control plane lasts until the next begins; one that is silent on a connection that
+    /// lives is noticed when its time is up
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = values::time_span)]
     watch_timeout: Duration,
 }

@@ -1,35 +1,40 @@
-//! The control plane's client, another one whenever its kubeconfig changes. Nothing in the request path is tried
-//! again: the caller has a deadline.
+//! The control plane: clients of the Karmada API server, made again when its kubeconfig changes. Nothing in the request path
+//! is tried again: the caller has a deadline.
 
+mod connection;
+mod login;
 pub mod watching;
 
-use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
-use kube::{Client, Config};
+use kube::Client;
+use kube::config::{Kubeconfig, KubeconfigError};
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 use tower::service_fn;
 
 use crate::config::Rate;
+use crate::kubeconfig::{Context, Unusable, current_context, without_content};
 use crate::process::file;
 use crate::process::rate::Bucket;
+use crate::transport::credentials::{Credentials, CredentialsError, Endpoint, Login, Token, Trust};
+use crate::transport::tls::TrustError;
 
-/// How long a connection may take.
-const CONNECT: Duration = Duration::from_secs(10);
-/// How much longer than a watch an answer may be silent.
-const MARGIN: Duration = Duration::from_secs(10);
+pub use connection::lacks_credentials;
 
-/// The current client of a control plane. A kubeconfig and the files that it refers to are followed: a change makes
-/// another client, and what cannot be used is refused. A Pod's service account is followed by the client itself.
+/// Where a Pod has its service account.
+const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+/// The current client of a control plane. A kubeconfig, a Pod's service account and the files that they refer to are
+/// followed: a change makes another client, and what cannot be used is refused.
 #[derive(Clone)]
 pub struct Clients {
     current: watch::Receiver<Client>,
-    _following: Option<Arc<AbortOnDropHandle<()>>>,
+    _following: Arc<AbortOnDropHandle<()>>,
 }
 
 /// Why there is no client.
@@ -43,27 +48,33 @@ pub enum ControlError {
         /// Why, without any of its content.
         reason: String,
     },
-    /// A file that the kubeconfig refers to cannot be read.
-    #[error("{flag}: the kubeconfig refers to {}, which cannot be read: {source}", .path.display())]
-    File {
+    /// What its current context says cannot be used.
+    #[error("{flag}: the kubeconfig cannot be used: {source}")]
+    Context {
         /// The flag that names the kubeconfig.
         flag: &'static str,
-        /// The file.
-        path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        source: Unusable,
     },
-    /// A file of authorities, or the data in its place, has none.
-    #[error("{flag}: the kubeconfig's certificate authority is no PEM certificate")]
-    Authority {
+    /// No connection can be made with what it says.
+    #[error("{flag}: the kubeconfig cannot be used: {source}")]
+    Trust {
         /// The flag that names the kubeconfig.
         flag: &'static str,
+        /// Why.
+        source: TrustError,
     },
     /// No kubeconfig is given and the process does not run in a cluster.
     #[error(
-        "--kubeconfig is not set, and neither the environment's kubeconfig nor a Pod's service account can be used: {0}"
+        "--kubeconfig is not set, and neither the environment's kubeconfig ({kubeconfig}) nor a Pod's service account \
+         ({service_account}) can be used"
     )]
-    Environment(#[source] kube::config::InferConfigError),
+    Environment {
+        /// What is wrong with the one.
+        kubeconfig: String,
+        /// What is wrong with the other.
+        service_account: ServiceAccountError,
+    },
     /// A client cannot be made.
     #[error("{flag}: no client can be made of the kubeconfig: {source}")]
     Client {
@@ -74,11 +85,23 @@ pub enum ControlError {
     },
 }
 
-/// A kubeconfig, and the content of all files that it is made of.
-#[derive(Clone)]
-struct Sources {
-    kubeconfig: Kubeconfig,
-    files: BTreeMap<PathBuf, Vec<u8>>,
+/// Why a Pod's service account cannot be used.
+#[derive(Debug, Error)]
+pub enum ServiceAccountError {
+    /// The process does not run in a Pod.
+    #[error("KUBERNETES_SERVICE_HOST is not set")]
+    NoPod,
+    /// Its files are not all there.
+    #[error("{} cannot be read: {source}", .path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// What they hold is malformed.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
 }
 
 impl Clients {
@@ -88,7 +111,7 @@ impl Clients {
     ///
     /// # Errors
     /// If the kubeconfig cannot be read or used.
-    pub async fn open(
+    pub fn open(
         flag: &'static str,
         kubeconfig: Option<&Path>,
         interval: Duration,
@@ -96,26 +119,19 @@ impl Clients {
         rate: Option<Rate>,
     ) -> Result<Self, ControlError> {
         let bucket = rate.and_then(Bucket::new).map(Arc::new);
-        let Some(path) = kubeconfig.map(Path::to_owned) else {
-            let config = Config::infer().await.map_err(ControlError::Environment)?;
-            let client = connect(flag, config, watch_timeout)?;
-            let (_, current) = watch::channel(limited(client, bucket.as_ref()));
-            return Ok(Self { current, _following: None });
+        let path = kubeconfig.map(Path::to_owned);
+        let what = path.as_ref().map_or_else(|| flag.to_owned(), |path| format!("{flag}={}", path.display()));
+        let read = move || read(flag, path.as_deref());
+        let first = read()?;
+        let make = move |context: Context| {
+            let client = connection::client(flag, context, watch_timeout)?;
+            Ok::<_, ControlError>(limited(client, bucket.as_ref()))
         };
-        let sources = Sources::read(flag, &path)?;
-        let client = sources.client(flag, watch_timeout).await?;
-        let (sender, current) = watch::channel(limited(client, bucket.as_ref()));
-        let what = format!("{flag}={}", path.display());
-        let read = move || Sources::read(flag, &path);
-        let following = file::follow(what, sources, interval, read, move |sources| {
-            let (sender, bucket) = (sender.clone(), bucket.clone());
-            async move {
-                let client = sources.client(flag, watch_timeout).await?;
-                sender.send_replace(limited(client, bucket.as_ref()));
-                Ok::<_, ControlError>(())
-            }
+        let (sender, current) = watch::channel(make(first.clone())?);
+        let following = file::follow(what, first, interval, read, move |context| {
+            std::future::ready(make(context).map(|client| drop(sender.send_replace(client))))
         });
-        Ok(Self { current, _following: Some(Arc::new(following)) })
+        Ok(Self { current, _following: Arc::new(following) })
     }
 
     /// The client that is to be used now.
@@ -136,48 +152,42 @@ impl Clients {
     }
 }
 
-impl Sources {
-    fn read(flag: &'static str, path: &Path) -> Result<Self, ControlError> {
-        // Read first, so that a change between the two readings is noticed the next time.
-        let mut files = BTreeMap::from([(path.to_owned(), std::fs::read(path).unwrap_or_default())]);
-        let kubeconfig = Kubeconfig::read_from(path)
-            .map_err(|error| ControlError::Kubeconfig { flag, reason: without_content(&error) })?;
-        for path in references(&kubeconfig) {
-            let content = std::fs::read(&path).map_err(|source| ControlError::File {
-                flag,
-                path: path.clone(),
-                source,
-            })?;
-            files.insert(path, content);
-        }
-        Ok(Self { kubeconfig, files })
-    }
-
-    async fn client(&self, flag: &'static str, watch_timeout: Duration) -> Result<Client, ControlError> {
-        let options = KubeConfigOptions::default();
-        let config = Config::from_custom_kubeconfig(self.kubeconfig.clone(), &options).await;
-        let config =
-            config.map_err(|error| ControlError::Kubeconfig { flag, reason: without_content(&error) })?;
-        connect(flag, config, watch_timeout)
-    }
+/// The current context of the kubeconfig at `path`; `None` means the environment's, else the Pod's service account.
+fn read(flag: &'static str, path: Option<&Path>) -> Result<Context, ControlError> {
+    let file = match path {
+        Some(path) => Kubeconfig::read_from(path)
+            .map_err(|error| ControlError::Kubeconfig { flag, reason: without_content(&error) })?,
+        None => match Kubeconfig::read() {
+            Ok(file) => file,
+            Err(error) => return service_account().map_err(|refused| environment(&error, refused)),
+        },
+    };
+    current_context(&file).map_err(|source| ControlError::Context { flag, source })
 }
 
-impl PartialEq for Sources {
-    fn eq(&self, other: &Self) -> bool {
-        self.files == other.files
-    }
+fn environment(kubeconfig: &KubeconfigError, service_account: ServiceAccountError) -> ControlError {
+    ControlError::Environment { kubeconfig: without_content(kubeconfig), service_account }
 }
 
-fn connect(flag: &'static str, mut config: Config, watch_timeout: Duration) -> Result<Client, ControlError> {
-    if config.root_cert.as_ref().is_some_and(Vec::is_empty) {
-        return Err(ControlError::Authority { flag });
-    }
-    config.default_retry = false;
-    config.connect_timeout = Some(CONNECT);
-    config.read_timeout = Some(watch_timeout + MARGIN);
-    // Else the time that a connection was idle would count.
-    config.reset_reader_on_write = true;
-    Client::try_from(config).map_err(|source| ControlError::Client { flag, source: Box::new(source) })
+/// The API server of the cluster in which the process runs (`rest.InClusterConfig`).
+fn service_account() -> Result<Context, ServiceAccountError> {
+    let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let host = variable("KUBERNETES_SERVICE_HOST").ok_or(ServiceAccountError::NoPod)?;
+    let host = if host.contains(':') { format!("[{host}]") } else { host };
+    let port = variable("KUBERNETES_SERVICE_PORT").unwrap_or_else(|| "443".to_owned());
+    let file = |name: &str| {
+        let path = Path::new(SERVICE_ACCOUNT).join(name);
+        fs::read(&path).map_err(|source| ServiceAccountError::File { path, source })
+    };
+    let credentials = Credentials {
+        endpoint: Endpoint::parse(&format!("https://{host}:{port}"))?,
+        login: Login { token: Some(Token::parse(&file("token")?)?), certificate: None },
+        trust: Trust::Bundle(file("ca.crt")?),
+        server_name: None,
+        proxy: None,
+    };
+    let namespace = file("namespace").ok().and_then(|name| String::from_utf8(name).ok());
+    Ok(Context { credentials, plugin: None, namespace, impersonation: None })
 }
 
 /// The client, each of whose requests takes a token of the bucket first. kube has no limit of its own.
@@ -192,40 +202,4 @@ fn limited(client: Client, bucket: Option<&Arc<Bucket>>) -> Client {
         }
     });
     Client::new(service, namespace)
-}
-
-/// What is wrong with a kubeconfig. Where its YAML is malformed, kube shows the lines, and tokens may be in them.
-pub fn without_content(error: &KubeconfigError) -> String {
-    let text = error.to_string();
-    let KubeconfigError::Parse(_) = error else { return text };
-    let mut words = text.split_whitespace().skip_while(|word| *word != "line").skip(1);
-    let line = words.next().and_then(|number| number.trim_matches(':').parse::<u64>().ok());
-    line.map_or_else(|| "it is no valid YAML".to_owned(), |line| format!("line {line} is no valid YAML"))
-}
-
-/// The files of the current context; what other contexts refer to is not used and may be missing.
-fn references(kubeconfig: &Kubeconfig) -> Vec<PathBuf> {
-    let current = kubeconfig.current_context.as_ref();
-    let context = kubeconfig.contexts.iter().find(|named| Some(&named.name) == current);
-    let Some(context) = context.and_then(|named| named.context.as_ref()) else { return Vec::new() };
-    let cluster = kubeconfig.clusters.iter().find(|named| named.name == context.cluster);
-    let user = kubeconfig.auth_infos.iter().find(|named| Some(&named.name) == context.user.as_ref());
-    let mut files = Vec::new();
-    if let Some(cluster) = cluster.and_then(|named| named.cluster.as_ref())
-        && cluster.certificate_authority_data.is_none()
-    {
-        files.extend(cluster.certificate_authority.as_ref());
-    }
-    if let Some(user) = user.and_then(|named| named.auth_info.as_ref()) {
-        if user.client_certificate_data.is_none() {
-            files.extend(user.client_certificate.as_ref());
-        }
-        if user.client_key_data.is_none() {
-            files.extend(user.client_key.as_ref());
-        }
-        if user.token.is_none() {
-            files.extend(user.token_file.as_ref());
-        }
-    }
-    files.into_iter().filter(|path| !path.is_empty()).map(PathBuf::from).collect()
 }

@@ -100,6 +100,12 @@ pub enum CredentialsError {
 }
 
 impl Credentials {
+    /// The same with what a plugin said: its token, and its certificate in place of the one here.
+    pub fn logged_in(&self, login: Login) -> Self {
+        let certificate = login.certificate.or_else(|| self.login.certificate.clone());
+        Self { login: Login { token: login.token, certificate }, ..self.clone() }
+    }
+
     /// The proxy on the way to the API server: the one that is named, else the environment's.
     pub fn proxy(&self) -> Option<&Proxy> {
         let of_environment = || Proxies::of_environment().of(&self.endpoint.uri("/").ok()?);

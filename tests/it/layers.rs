@@ -3,12 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const LAYERS: [&str; 15] = [
+const LAYERS: [&str; 16] = [
     "api",
     "config",
     "cli",
     "process",
     "transport",
+    "kubeconfig",
     "control",
     "member",
     "fleet",

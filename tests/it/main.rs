@@ -10,6 +10,7 @@ mod churn;
 mod cli;
 mod connections;
 mod contract;
+mod control_plane;
 mod discovery;
 mod encodings;
 mod external_metrics;

@@ -20,6 +20,7 @@ use crate::api::duration::GoDuration;
 use crate::api::group::Group;
 use crate::api::text::shortened;
 use crate::cli::commands::Check;
+use crate::control::lacks_credentials;
 use crate::fleet::karmada::cluster_api;
 use crate::fleet::objects::read_cluster;
 use crate::fleet::registry::{ClusterSecret, ClusterSpec, SecretName};
@@ -346,7 +347,7 @@ impl From<Error> for Trouble {
             return Self { code: Some(status.code), words: shortened(&status.message) };
         }
         // Credentials that cannot even be had, such as those of a command that fails.
-        let code = matches!(error, Error::Auth(_)).then_some(401);
+        let code = lacks_credentials(&error).then_some(401);
         let mut cause: &dyn std::error::Error = &error;
         while let Some(source) = cause.source() {
             cause = source;

@@ -40,7 +40,7 @@ pub async fn run(order: Check) -> anyhow::Result<()> {
     order.selector.parse::<Selector>().context("--selector")?;
     let hour = Duration::from_secs(3600);
     let clients =
-        Clients::open("--kubeconfig", order.kubeconfig.as_deref(), hour, order.member_timeout, None).await?;
+        Clients::open("--kubeconfig", order.kubeconfig.as_deref(), hour, order.member_timeout, None)?;
     let findings = findings(&clients, &order).await;
     super::print(&report::report(&findings, order.output));
     let broken = findings.iter().filter(|finding| finding.verdict == Verdict::Broken).count();

@@ -93,7 +93,7 @@ fn configuration(order: &Order) -> (Members, ControlPlane) {
 /// Asks the control plane once, for what a watch has no way to say.
 async fn see_clusters(control_plane: &ControlPlane) -> anyhow::Result<()> {
     let ControlPlane { ref kubeconfig, rate, watch_timeout } = *control_plane;
-    let clients = Clients::open("--kubeconfig", kubeconfig.as_deref(), MINUTE, watch_timeout, rate).await?;
+    let clients = Clients::open("--kubeconfig", kubeconfig.as_deref(), MINUTE, watch_timeout, rate)?;
     let (clusters, one) = (cluster_api(clients.current()), ListParams::default().limit(1));
     let seen = timeout(PATIENCE, clusters.list(&one)).await;
     let seen = seen.map_err(|_| anyhow::anyhow!("no answer within {PATIENCE:?}")).and_then(|seen| Ok(seen?));
@@ -111,7 +111,7 @@ impl Asking {
         let gather = Gather::new(&members, Arc::new(GatherMetrics::register(&mut metrics)));
         let limits = member_limits(&members, Budget::new(members.inflight_bytes));
         let fleet_metrics = Arc::new(FleetMetrics::register(&mut metrics));
-        let source = Source::begin(&members, &control_plane, limits, MINUTE, fleet_metrics).await?;
+        let source = Source::begin(&members, &control_plane, limits, MINUTE, fleet_metrics)?;
         let (discovery, _catalogs, mut discovered) =
             Discovery::new(source.fleet.clone(), members.discovery_interval, members.timeout);
         let discovery = AbortOnDropHandle::new(tokio::spawn(discovery.run(source.synced.clone())));

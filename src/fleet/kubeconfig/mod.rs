@@ -4,7 +4,6 @@
 //! be used as a whole changes nothing.
 
 mod contexts;
-mod plugin;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -17,10 +16,11 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use self::contexts::{Context, Contexts};
-use self::plugin::{Plugin, Said};
+use self::contexts::Contexts;
 use super::metrics::FleetMetrics;
 use super::roster::{Lack, Roster};
+use crate::kubeconfig::Context;
+use crate::kubeconfig::plugin::{Plugin, Said};
 use crate::member::Refused;
 use crate::process::file;
 use crate::transport::credentials::{Credentials, Login};
@@ -154,10 +154,10 @@ impl KubeconfigSource {
         for (name, context) in &contexts {
             if self.known.get(name) != Some(context) {
                 let credentials = match context {
-                    Ok(Context { credentials, plugin: Some(plugin) }) => {
-                        self.logged_in(name, plugin).map(|login| with(credentials, login))
+                    Ok(Context { credentials, plugin: Some(plugin), .. }) => {
+                        self.logged_in(name, plugin).map(|login| credentials.logged_in(login))
                     }
-                    Ok(Context { credentials, plugin: None }) => {
+                    Ok(Context { credentials, plugin: None, .. }) => {
                         self.logging_in.remove(name);
                         Ok(credentials.clone())
                     }
@@ -202,7 +202,7 @@ impl KubeconfigSource {
         let credentials = match outcome {
             Ok(login) => {
                 logging_in.login = Some(login.clone());
-                Ok(with(&context.credentials, login))
+                Ok(context.credentials.logged_in(login))
             }
             Err(complaint) => Err(Lack::Wrong(complaint)),
         };
@@ -228,12 +228,6 @@ impl KubeconfigSource {
     fn put(&mut self, name: &str, credentials: Result<Credentials, Lack>) {
         self.roster.put(name, "", true, credentials);
     }
-}
-
-/// A plugin's login comes beside a client certificate of the context.
-fn with(credentials: &Credentials, login: Login) -> Credentials {
-    let certificate = login.certificate.or_else(|| credentials.login.certificate.clone());
-    Credentials { login: Login { token: login.token, certificate }, ..credentials.clone() }
 }
 
 /// Runs a plugin at once, before each of its logins ends, and when it is told to.

@@ -29,7 +29,7 @@ const OUTPUT: u64 = 1024 * 1024;
 
 /// A program that says whom a cluster is asked as.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Plugin {
+pub struct Plugin {
     command: String,
     args: Vec<String>,
     env: Vec<(String, String)>,
@@ -38,35 +38,60 @@ pub(super) struct Plugin {
 }
 
 /// What a plugin said, and until when that holds.
-pub(super) struct Said {
-    pub(super) login: Login,
-    pub(super) until: Option<SystemTime>,
+pub struct Said {
+    /// Whom the cluster is asked as.
+    pub login: Login,
+    /// `None`: nothing says that it ends.
+    pub until: Option<SystemTime>,
 }
 
 /// Why there is nothing to run.
 #[derive(Debug, Error)]
-pub(super) enum Unrunnable {
+pub enum Unrunnable {
+    /// There is no command.
     #[error("its exec plugin has no command")]
     NoCommand,
+    /// It asks a person.
     #[error("its exec plugin wants to ask a person (interactiveMode: Always), and there is none")]
     Interactive,
+    /// The cluster cannot be told to it.
     #[error("its exec plugin wants to know the cluster: {0}")]
     Cluster(String),
 }
 
 /// Why a plugin said nothing that is of use. Its output is in no message, since tokens may be in it.
 #[derive(Debug, Error)]
-pub(super) enum PluginError {
+pub enum PluginError {
+    /// It does not start.
     #[error("the exec plugin {command} cannot be run: {source}")]
-    Start { command: String, source: io::Error },
+    Start {
+        /// The program.
+        command: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// It takes too long.
     #[error("the exec plugin {0} has not ended within {PATIENCE:?}")]
     Timeout(String),
+    /// It says itself that it has failed.
     #[error("the exec plugin {command} has failed ({status}): run it by hand to see why")]
-    Failed { command: String, status: ExitStatus },
+    Failed {
+        /// The program.
+        command: String,
+        /// How it ended.
+        status: ExitStatus,
+    },
+    /// Its output is something else.
     #[error("the exec plugin {0} printed no ExecCredential with a token, or a certificate and its key")]
     Output(String),
+    /// The token or the certificate in its output is malformed.
     #[error("what the exec plugin {command} printed cannot be used: {source}")]
-    Credentials { command: String, source: CredentialsError },
+    Credentials {
+        /// The program.
+        command: String,
+        /// Why.
+        source: CredentialsError,
+    },
 }
 
 impl Plugin {
@@ -74,7 +99,7 @@ impl Plugin {
     ///
     /// # Errors
     /// If it cannot be run here.
-    pub(super) fn new(exec: &ExecConfig, cluster: &Cluster) -> Result<Self, Unrunnable> {
+    pub fn new(exec: &ExecConfig, cluster: &Cluster) -> Result<Self, Unrunnable> {
         let command = exec.command.clone().filter(|command| !command.is_empty());
         if exec.interactive_mode == Some(ExecInteractiveMode::Always) {
             return Err(Unrunnable::Interactive);
@@ -101,7 +126,7 @@ impl Plugin {
     ///
     /// # Errors
     /// If it says nothing that is of use.
-    pub(super) async fn run(&self) -> Result<Said, PluginError> {
+    pub async fn run(&self) -> Result<Said, PluginError> {
         let command = || self.command.clone();
         let output = timeout(PATIENCE, self.output()).await.map_err(|_| PluginError::Timeout(command()))?;
         let (status, output) = output.map_err(|source| PluginError::Start { command: command(), source })?;
