@@ -1,5 +1,6 @@
 //! Wire formats, pure: nothing here waits, and nothing here knows of clusters.
 
+pub mod cause;
 pub mod codec;
 pub mod custom_metrics;
 pub mod discovery;

@@ -58,7 +58,7 @@ pub struct Details {
     pub kind: String,
     /// What led to it, one by one.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub causes: Vec<Cause>,
+    pub causes: Vec<StatusCause>,
     /// After how many seconds to try again.
     #[serde(rename = "retryAfterSeconds", skip_serializing_if = "Option::is_none")]
     pub retry_after_seconds: Option<u32>,
@@ -66,7 +66,7 @@ pub struct Details {
 
 /// `metav1.StatusCause`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Cause {
+pub struct StatusCause {
     /// The kind of cause, for programs.
     pub reason: Cow<'static, str>,
     /// The cause, for people.
@@ -161,7 +161,7 @@ impl Details {
         out.string(1, &self.name);
         out.string(2, &self.group);
         out.string(3, &self.kind);
-        for Cause { reason, message, field } in &self.causes {
+        for StatusCause { reason, message, field } in &self.causes {
             out.message(4, |out| {
                 out.string(1, reason);
                 out.string(2, message);

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
-use thiserror::Error;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Fleet;
 use crate::api::custom_metrics::Version;
-use crate::api::discovery::{Catalogs, DiscoveryError, Entry, entries};
+use crate::api::discovery::{Catalogs, Entry, entries};
 use crate::api::group::Group;
+use crate::api::text::shortened;
 use crate::member::{Discovered, Failure, Member};
 use crate::process::budget::Claim;
 use crate::transport::Progress;
@@ -47,17 +47,6 @@ struct Asking {
 enum Api {
     Custom,
     External,
-}
-
-/// Why a member's metrics are unknown.
-#[derive(Debug, Error)]
-enum Unknown {
-    #[error(transparent)]
-    Failure(#[from] Failure),
-    #[error(transparent)]
-    Document(#[from] DiscoveryError),
-    #[error("HTTP {0}")]
-    Status(StatusCode),
 }
 
 impl Discovery {
@@ -164,7 +153,7 @@ async fn ask_forever(
     loop {
         let progress = Progress::default();
         let asked = timeout(member_timeout, api.ask(&member, &progress)).await;
-        match asked.unwrap_or_else(|_| Err(Failure::late(&progress, member_timeout).into())) {
+        match asked.unwrap_or_else(|_| Err(Failure::late(&progress, member_timeout))) {
             Ok(changed) => {
                 if failing {
                     tracing::info!(
@@ -178,12 +167,13 @@ async fn ask_forever(
                     news.notify_one();
                 }
             }
-            Err(error) => {
+            Err(failure) => {
                 if !failing {
                     tracing::warn!(
                         cluster = member.name(),
                         group = api.group().name(),
-                        %error,
+                        cause = failure.cause().name(),
+                        error = %failure,
                         "discovery failed; the last known stays"
                     );
                 }
@@ -204,7 +194,7 @@ impl Api {
     }
 
     /// Asks a member and notes what it says; tells whether that is news.
-    async fn ask(self, member: &Member, progress: &Progress) -> Result<bool, Unknown> {
+    async fn ask(self, member: &Member, progress: &Progress) -> Result<bool, Failure> {
         match self {
             Self::Custom => {
                 let discovered = custom_metrics(member, progress).await?;
@@ -225,7 +215,7 @@ impl Api {
     }
 }
 
-async fn custom_metrics(member: &Member, progress: &Progress) -> Result<Discovered, Unknown> {
+async fn custom_metrics(member: &Member, progress: &Progress) -> Result<Discovered, Failure> {
     for version in Version::ALL {
         if let Some(entries) = resources(member, Group::Custom, version.group_version(), progress).await? {
             return Ok(Discovered { version: Some(version), catalog: entries.into_iter().collect() });
@@ -240,12 +230,15 @@ async fn resources(
     group: Group,
     group_version: &str,
     progress: &Progress,
-) -> Result<Option<Vec<Entry>>, Unknown> {
+) -> Result<Option<Vec<Entry>>, Failure> {
     member.token().await;
     let reply = member.get(group, &format!("/apis/{group_version}"), Claim::Exempt, progress).await?;
     match reply.status {
-        StatusCode::OK => Ok(Some(entries(&reply.content_type, &reply.body)?)),
+        StatusCode::OK => {
+            let listed = entries(&reply.content_type, &reply.body);
+            listed.map(Some).map_err(|error| Failure::Malformed(shortened(&error.to_string())))
+        }
         StatusCode::NOT_FOUND => Ok(None),
-        status => Err(Unknown::Status(status)),
+        status => Err(Failure::Status { status, message: String::new() }),
     }
 }

@@ -21,6 +21,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::metrics::FleetMetrics;
 use super::objects::{read_cluster, secret_name};
 use super::registry::{ClusterSecret, Registry, SecretName};
+use crate::api::cause::Cause;
 use crate::control::Clients;
 use crate::control::watching::{Watch, Watches, is_status};
 use crate::member::Refused;
@@ -222,7 +223,8 @@ impl KarmadaSource {
         let spec = match read_cluster(object) {
             Ok(spec) => spec,
             Err(error) => {
-                tracing::warn!(cluster = name, %error, "the Cluster object is malformed and passed over");
+                let cause = Cause::ClusterMalformed.name();
+                tracing::warn!(cluster = name, cause, %error, "the Cluster object is malformed and passed over");
                 return;
             }
         };

@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::Fleet;
 use super::roster::{Lack, Roster};
+use crate::api::cause::Cause;
 use crate::member::Refused;
 use crate::member::client::Limits;
 use crate::transport::credentials::{Credentials, CredentialsError, Endpoint, Login, Proxy, Token, Trust};
@@ -207,12 +208,21 @@ impl Registry {
     }
 }
 
+impl NotAMember {
+    /// Its name among all causes.
+    pub fn cause(&self) -> Cause {
+        match self {
+            Self::NoEndpoint | Self::NoSecretRef => Cause::PullMode,
+            Self::Unread(_) => Cause::CredentialsUnknown,
+            Self::NoSecret(_) => Cause::SecretMissing,
+            Self::NoToken(_) => Cause::TokenMissing,
+            Self::Credentials(_) => Cause::CredentialsMalformed,
+        }
+    }
+}
+
 impl From<NotAMember> for Lack {
     fn from(error: NotAMember) -> Self {
-        match error {
-            NotAMember::Unread(_) => Self::Unread,
-            NotAMember::NoEndpoint | NotAMember::NoSecretRef => Self::Outside(error.to_string()),
-            _ => Self::Wrong(error.to_string()),
-        }
+        Self { cause: error.cause(), message: error.to_string() }
     }
 }

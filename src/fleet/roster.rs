@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
 use super::{Entry, Fleet, Outside};
+use crate::api::cause::Cause;
 use crate::member::client::Limits;
 use crate::member::{Member, Refused};
 use crate::transport::credentials::{Credentials, Endpoint};
@@ -24,13 +25,21 @@ pub struct Roster {
 
 /// Why there are no credentials that can be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Lack {
-    /// They are not known yet, which is about to change.
-    Unread,
-    /// The cluster is not meant to be a member.
-    Outside(String),
-    /// Something is wrong with them; a member keeps its last good ones.
-    Wrong(String),
+pub struct Lack {
+    /// [`Cause::CredentialsUnknown`] is about to change. [`Cause::PullMode`] is no failure: the cluster is not meant to be a
+    /// member. With any other cause a member keeps its last good credentials.
+    pub cause: Cause,
+    /// What is wrong.
+    pub message: String,
+}
+
+impl Lack {
+    /// Credentials that are not known yet.
+    pub fn unknown() -> Self {
+        let message =
+            "its credentials are not known yet; karmada-metrics-adapter check may say why".to_owned();
+        Self { cause: Cause::CredentialsUnknown, message }
+    }
 }
 
 #[derive(Default)]
@@ -66,7 +75,7 @@ impl Roster {
         cluster.ready = ready;
         let taken = credentials.and_then(|credentials| {
             self.join(name, uid, cluster.joined.as_ref(), credentials)
-                .map_err(|error| Lack::Wrong(error.to_string()))
+                .map_err(|error| Lack { cause: Cause::CredentialsMalformed, message: error.to_string() })
         });
         match taken {
             Ok(joined) => {
@@ -134,7 +143,7 @@ impl Roster {
                 Some(Joined { member, .. }) => entries.push(Entry::not_ready(member.clone())),
                 None => outside.push(Outside {
                     cluster: name.as_str().into(),
-                    lack: complaint.clone().unwrap_or(Lack::Unread),
+                    lack: complaint.clone().unwrap_or_else(Lack::unknown),
                 }),
             }
         }
@@ -146,17 +155,22 @@ impl Cluster {
     /// The same cluster whose credentials are missing or malformed is asked with the last good ones.
     fn lacks(&mut self, name: &str, uid: &str, lack: Lack) {
         let other = self.joined.as_ref().is_some_and(|joined| joined.uid != uid);
-        if other || matches!(lack, Lack::Outside(_)) {
+        if other || lack.cause == Cause::PullMode {
             self.joined = None;
         }
-        let (Lack::Outside(reason) | Lack::Wrong(reason)) = &lack else { return };
-        if self.complaint.as_ref() == Some(&lack) {
+        if lack.cause == Cause::CredentialsUnknown || self.complaint.as_ref() == Some(&lack) {
             return;
         }
+        let (cause, reason) = (lack.cause.name(), &lack.message);
         if self.joined.is_some() {
-            tracing::warn!(cluster = name, reason, "the cluster is asked with its last good credentials");
+            tracing::warn!(
+                cluster = name,
+                cause,
+                reason,
+                "the cluster is asked with its last good credentials"
+            );
         } else {
-            tracing::warn!(cluster = name, reason, "cluster is not asked");
+            tracing::warn!(cluster = name, cause, reason, "cluster is not asked");
         }
         self.complaint = Some(lack);
     }

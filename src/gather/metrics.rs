@@ -91,7 +91,7 @@ impl GatherMetrics {
 
     pub(super) fn member(&self, cluster: &str, group: Group, outcome: &Outcome, elapsed: Duration) {
         let group = group.name();
-        let labels = MemberOutcome { cluster: cluster.to_owned(), group, outcome: outcome.cause() };
+        let labels = MemberOutcome { cluster: cluster.to_owned(), group, outcome: outcome.name() };
         self.outcomes.get_or_create(&labels).inc();
         let labels = MemberLabels { cluster: cluster.to_owned(), group };
         self.seconds.get_or_create(&labels).observe(elapsed.as_secs_f64());
@@ -125,7 +125,7 @@ impl GatherMetrics {
 
     fn forget(&self, cluster: &str) {
         for group in Group::ALL.map(Group::name) {
-            for outcome in Outcome::CAUSES {
+            for outcome in Outcome::names() {
                 self.outcomes.remove(&MemberOutcome { cluster: cluster.to_owned(), group, outcome });
             }
             let labels = MemberLabels { cluster: cluster.to_owned(), group };

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::StatusCode;
 
+use crate::api::cause::Cause;
 use crate::api::custom_metrics::Version;
 use crate::api::discovery::Catalog;
 use crate::api::page::{Format, Page};
@@ -40,32 +41,17 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// All that [`Outcome::cause`] says.
-    pub(super) const CAUSES: [&'static str; 16] = [
-        "Found",
-        "NotFound",
-        "NotReady",
-        "Connect",
-        "ConnectionLost",
-        "ConnectionClosed",
-        "Busy",
-        "Silent",
-        "Timeout",
-        "Skipped",
-        "Throttled",
-        "Unauthorized",
-        "Forbidden",
-        "HTTPStatus",
-        "TooLarge",
-        "Malformed",
-    ];
+    /// All that [`Outcome::name`] may say.
+    pub(super) fn names() -> impl Iterator<Item = &'static str> {
+        ["Found", "NotFound"].into_iter().chain(Cause::ALL.iter().map(|cause| cause.name()))
+    }
 
-    /// One word for metrics.
-    pub fn cause(&self) -> &'static str {
+    /// `Found`, `NotFound`, or the cause of a failure.
+    pub fn name(&self) -> &'static str {
         match self {
             Self::Page(_) => "Found",
             Self::NotFound => "NotFound",
-            Self::StoodIn { failure, .. } | Self::Failure(failure) => failure.reason(),
+            Self::StoodIn { failure, .. } | Self::Failure(failure) => failure.cause().name(),
         }
     }
 

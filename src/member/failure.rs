@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::StatusCode;
 use thiserror::Error as ThisError;
 
+use crate::api::cause::Cause;
 use crate::api::duration::GoDuration;
 use crate::api::page::PageError;
 use crate::api::text::shortened;
@@ -19,17 +20,20 @@ pub enum Failure {
     /// No connection could be made, or it ended before the answer was complete.
     #[error(transparent)]
     Send(#[from] SendError),
-    /// All connections or streams that there may be were taken by other requests.
+    /// There was no connection when the time was over.
+    #[error("no connection to the API server within {}", GoDuration::from(*.0))]
+    NotConnected(Duration),
+    /// All connections, streams or TLS handshakes that there may be at a time were taken.
     #[error(
-        "not asked within {}, since other requests take all connections to it (--member-connections)",
+        "not asked within {}, since other requests take all connections to it (--member-connections) or all TLS handshakes",
         GoDuration::from(*.0)
     )]
     Busy(Duration),
-    /// The answer did not come in time.
-    #[error("no answer within {}", GoDuration::from(*.0))]
+    /// The API server is there, and no answer came in time from what is behind it.
+    #[error("no answer from the metrics API within {}", GoDuration::from(*.0))]
     Timeout(Duration),
     /// It failed again and again and is not asked until it answers in the background.
-    #[error("not asked, since it failed again and again: {}", .0.cause)]
+    #[error("not asked, since it failed again and again: {} ({})", .0.message, .0.cause.name())]
     Skipped(Skip),
     /// It was not asked, since it is asked as often as it may be.
     #[error("not asked, since it is asked as often as it may be (--cluster-api-qps)")]
@@ -59,7 +63,9 @@ pub struct Skip {
     /// Whether its API server could not be reached, or only its metrics API failed.
     pub unreachable: bool,
     /// The failure that led to it.
-    pub cause: String,
+    pub cause: Cause,
+    /// What that said.
+    pub message: String,
 }
 
 /// Members' answers take all the room that there is for them. That is this server's trouble and no member's.
@@ -81,9 +87,7 @@ impl Failure {
         match progress.stage() {
             _ if progress.waited() >= timeout / 2 => Self::Busy(timeout),
             Stage::Waiting => Self::Busy(timeout),
-            Stage::Connecting => {
-                SendError::Connect(format!("no connection within {}", GoDuration::from(timeout))).into()
-            }
+            Stage::Connecting => Self::NotConnected(timeout),
             Stage::Sent | Stage::Reading => Self::Timeout(timeout),
             Stage::Refused => Self::Status {
                 status: StatusCode::UNAUTHORIZED,
@@ -96,7 +100,8 @@ impl Failure {
     /// server is well and its metrics API is not.
     pub fn is_unreachable(&self) -> bool {
         match self {
-            Self::NotReady | Self::Send(SendError::Connect(_) | SendError::Silent) => true,
+            Self::NotReady | Self::NotConnected(_) => true,
+            Self::Send(SendError::Connect(_) | SendError::NoAnswer(_)) => true,
             Self::Skipped(skip) => skip.unreachable,
             _ => false,
         }
@@ -107,24 +112,25 @@ impl Failure {
         !self.is_unreachable() && !matches!(self, Self::NoRoom(_))
     }
 
-    /// One word for metrics and for `Status.details.causes`.
-    pub fn reason(&self) -> &'static str {
+    /// Its name among all causes.
+    pub fn cause(&self) -> Cause {
         match self {
-            Self::NotReady => "NotReady",
-            Self::Send(SendError::Connect(_)) => "Connect",
-            Self::Send(SendError::Lost(_)) => "ConnectionLost",
-            Self::Send(SendError::Closed) => "ConnectionClosed",
-            Self::Send(SendError::Silent) => "Silent",
-            Self::Busy(_) => "Busy",
-            Self::Timeout(_) => "Timeout",
-            Self::Skipped(_) => "Skipped",
-            Self::Throttled => "Throttled",
-            Self::Status { status: StatusCode::UNAUTHORIZED, .. } => "Unauthorized",
-            Self::Status { status: StatusCode::FORBIDDEN, .. } => "Forbidden",
-            Self::Status { .. } => "HTTPStatus",
-            Self::TooLarge(_) => "TooLarge",
-            Self::NoRoom(_) => "NoRoom",
-            Self::Malformed(_) => "Malformed",
+            Self::NotReady => Cause::NotReady,
+            Self::Send(error) => error.cause(),
+            Self::NotConnected(_) => Cause::NoConnection,
+            Self::Busy(_) => Cause::Busy,
+            Self::Timeout(_) => Cause::Timeout,
+            Self::Skipped(_) => Cause::Skipped,
+            Self::Throttled => Cause::Throttled,
+            Self::Status { status: StatusCode::UNAUTHORIZED, .. } => Cause::Unauthorized,
+            Self::Status { status: StatusCode::FORBIDDEN, .. } => Cause::Forbidden,
+            // The aggregation layer of the member says so.
+            Self::Status { status: StatusCode::SERVICE_UNAVAILABLE, .. } => Cause::APIUnavailable,
+            Self::Status { status, .. } if status.is_redirection() => Cause::NotAPIServer,
+            Self::Status { .. } => Cause::APIFailing,
+            Self::TooLarge(_) => Cause::TooLarge,
+            Self::NoRoom(_) => Cause::NoRoom,
+            Self::Malformed(_) => Cause::Malformed,
         }
     }
 }

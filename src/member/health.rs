@@ -90,7 +90,10 @@ impl Health {
         let target =
             |answered: Option<Arc<str>>| Target::Api(group, answered.unwrap_or_else(|| path.clone()));
         match failure {
-            Some(failure @ Failure::Send(SendError::Connect(_) | SendError::Silent)) => {
+            Some(
+                failure @ (Failure::NotConnected(_)
+                | Failure::Send(SendError::Connect(_) | SendError::NoAnswer(_))),
+            ) => {
                 self.server.failed(probe, begun, failure, |_| Target::Server);
                 api.suspected();
             }
@@ -107,7 +110,7 @@ impl Health {
                 | Failure::Throttled
                 | Failure::NoRoom(_)
                 | Failure::Busy(_)
-                | Failure::Send(SendError::Closed),
+                | Failure::Send(SendError::Closed | SendError::Url(_)),
             ) => {}
             _ => {
                 self.server.answered(path);
@@ -159,9 +162,16 @@ impl Breaker {
         *failures += 1;
         if *failures >= FAILURES {
             let (probe, target) = (probe(), target(answered.take().map(|(_, path)| path)));
-            let skip = Skip { unreachable: failure.is_unreachable(), cause: failure.to_string() };
-            let (cluster, what, cause) = (probe.cluster(), target.name(), &skip.cause);
-            tracing::warn!(cluster, what, cause, "cluster is skipped until it answers in the background");
+            let (unreachable, cause, message) =
+                (failure.is_unreachable(), failure.cause(), failure.to_string());
+            tracing::warn!(
+                cluster = probe.cluster(),
+                what = target.name(),
+                cause = cause.name(),
+                error = message,
+                "cluster is skipped until it answers in the background"
+            );
+            let skip = Skip { unreachable, cause, message };
             let looking = tokio::spawn(look_after(Arc::downgrade(self), probe, target));
             *state = State::Skipped { skip, _looking: AbortOnDropHandle::new(looking) };
         }

@@ -1,7 +1,6 @@
 //! One member cluster: how it is reached, and what was learned of it.
 
 pub mod client;
-pub mod examine;
 pub mod failure;
 mod health;
 

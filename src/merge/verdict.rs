@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Pages;
 use crate::api::page::Page;
 use crate::api::resource_metrics::Resource;
-use crate::api::status::{Cause, Details, Reason, Status};
+use crate::api::status::{Details, Reason, Status, StatusCause};
 use crate::config::OnMemberFailure;
 use crate::gather::query::{CustomQuery, ExternalQuery, Query, Question, ResourceQuery};
 use crate::gather::{Answered, Outcome};
@@ -119,8 +119,8 @@ fn unavailable(query: &Query, failed: &[Failed]) -> Status {
     };
     let message =
         format!("{subject} cannot be answered, since {} failed: {}", clusters(failed.len()), names(failed));
-    let cause = |failed: &Failed| Cause {
-        reason: failed.failure.reason().into(),
+    let cause = |failed: &Failed| StatusCause {
+        reason: failed.failure.cause().name().into(),
         message: failed.failure.to_string(),
         field: failed.cluster.to_string(),
     };
@@ -150,9 +150,9 @@ fn clusters(count: usize) -> String {
 }
 
 fn names(failed: &[Failed]) -> String {
-    let name = |Failed { cluster, failure, stand_in }: &Failed| match stand_in {
-        Some(age) => format!("{cluster}: {failure} ({} s old)", age.as_secs()),
-        None => format!("{cluster}: {failure}"),
+    let name = |Failed { cluster, failure, stand_in }: &Failed| {
+        let age = stand_in.map(|age| format!(" ({} s old)", age.as_secs())).unwrap_or_default();
+        format!("{cluster}: {failure} [{}]{age}", failure.cause().name())
     };
     let mut text = failed.iter().take(NAMED).map(name).collect::<Vec<_>>().join("; ");
     if failed.len() > NAMED {

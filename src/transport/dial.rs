@@ -1,5 +1,7 @@
 //! The way to an API server: direct, or through a proxy; then TLS.
 
+mod error;
+
 use std::error::Error;
 use std::io;
 use std::sync::Arc;
@@ -14,15 +16,17 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::client::legacy::connect::proxy::SocksV5;
 use hyper_util::rt::TokioIo;
 use percent_encoding::percent_decode_str;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use rustls::sign::SingleCertAndKey;
-use thiserror::Error as ThisError;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::Semaphore;
+use tokio::net::lookup_host;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use tower::{ServiceExt as _, service_fn};
 
@@ -30,6 +34,8 @@ use super::credentials::{Credentials, Proxy, Trust, address, host};
 use super::error::root_cause;
 use super::tls::{TrustError, client_config};
 use crate::api::duration::GoDuration;
+pub use error::DialError;
+use error::{NameError, TcpError};
 
 /// How long a handshake counts among those that go on at a time.
 const HANDSHAKE: Duration = Duration::from_millis(250);
@@ -37,6 +43,9 @@ const HANDSHAKE: Duration = Duration::from_millis(250);
 const PROXY_HEAD: usize = 256 << 10;
 
 type BoxError = Box<dyn Error + Send + Sync>;
+
+/// The right to begin a handshake.
+pub type Turn<'a> = SemaphorePermit<'a>;
 
 /// A stream of bytes: TCP, or what is spoken on it.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -48,38 +57,12 @@ pub struct Dialer {
     target: Uri,
     /// The settings, and the name that the certificate must have; `None` for plain HTTP.
     tls: Option<(TlsConnector, ServerName<'static>)>,
+    /// Whether a CA bundle is given, or the system's authorities decide.
+    has_bundle: bool,
     route: Route,
     /// Bounds how many handshakes go on at a time.
     handshakes: Arc<Semaphore>,
     timeout: Duration,
-}
-
-/// Why there is no connection.
-#[derive(Debug, ThisError)]
-pub enum DialError {
-    /// Neither the API server nor its proxy could be connected to.
-    #[error("{}", root_cause(.0.as_ref()))]
-    Tcp(#[source] BoxError),
-    /// The proxy does not let the connection through.
-    #[error("the proxy refuses the connection with HTTP {}{}", .status.as_u16(), in_brackets(.reason))]
-    ProxyStatus {
-        /// The status of its response to CONNECT.
-        status: StatusCode,
-        /// What it says beside that.
-        reason: String,
-    },
-    /// The proxy fails.
-    #[error("the proxy fails: {}", root_cause(.0.as_ref()))]
-    Proxy(#[source] BoxError),
-    /// TLS with the proxy fails.
-    #[error("no TLS connection with the proxy: {}", root_cause(.0))]
-    ProxyTls(#[source] io::Error),
-    /// TLS with the API server fails.
-    #[error("{}", root_cause(.0))]
-    Tls(#[source] io::Error),
-    /// It has taken too long.
-    #[error("no connection and TLS handshake within {}", GoDuration::from(*.0))]
-    Timeout(Duration),
 }
 
 /// How the first byte gets to the API server.
@@ -126,47 +109,82 @@ impl Dialer {
             None
         };
         let route = credentials.proxy().map_or(Ok(Route::Direct), Route::through)?;
-        Ok(Self { target, tls, route, handshakes, timeout })
+        let has_bundle = matches!(credentials.trust, Trust::Bundle(_));
+        Ok(Self { target, tls, has_bundle, route, handshakes, timeout })
+    }
+
+    /// Waits until a handshake may begin.
+    pub async fn turn(&self) -> Option<Turn<'_>> {
+        self.handshakes.acquire().await.ok()
     }
 
     /// One connection, and whether HTTP/2 is spoken on it.
     ///
     /// # Errors
     /// Where the way ends.
-    pub async fn dial(&self) -> Result<(Box<dyn Io>, bool), DialError> {
-        let mut permit = self.handshakes.acquire().await.ok();
-        let mut dialling = std::pin::pin!(self.connect());
+    pub async fn dial(&self, mut turn: Option<Turn<'_>>) -> Result<(Box<dyn Io>, bool), DialError> {
+        let mut connecting = std::pin::pin!(self.connect());
         // A handshake that is not done by then waits for the network and costs nothing: others may begin.
-        let give_up_permit = async {
+        let end_turn = async {
             tokio::time::sleep(HANDSHAKE).await;
-            drop(permit.take());
+            drop(turn.take());
             std::future::pending().await
         };
-        let dialled = async {
-            tokio::select! {
-                stream = &mut dialling => stream,
-                never = give_up_permit => never,
-            }
-        };
-        let timeout = self.timeout;
-        tokio::time::timeout(timeout, dialled).await.unwrap_or(Err(DialError::Timeout(timeout)))
+        tokio::select! {
+            connected = &mut connecting => connected,
+            never = end_turn => never,
+        }
     }
 
     async fn connect(&self) -> Result<(Box<dyn Io>, bool), DialError> {
+        let until = Instant::now() + self.timeout;
+        let target = || address(&self.target);
         let stream = match &self.route {
-            Route::Direct => tcp(self.target.clone()).await?,
-            Route::Tunnel(hop, headers) => {
-                tunnel(hop.connect().await?, address(&self.target), headers.clone()).await?
+            Route::Direct => {
+                self.tcp(&self.target, until).await.map_err(|error| error.of_api_server(target()))?
             }
-            Route::Socks(hop, login) => {
-                let stream = hop.connect().await?;
-                socks(stream, hop.address.clone(), self.target.clone(), login.clone()).await?
+            Route::Tunnel(hop, _) | Route::Socks(hop, _) => {
+                let stream = self.tcp(&hop.address, until).await;
+                let stream = stream.map_err(|error| error.of_proxy(address(&hop.address)))?;
+                let through = timeout_at(until, self.through_proxy(hop, stream)).await;
+                let late = || format!("no answer within {}", GoDuration::from(self.timeout));
+                let through = through.unwrap_or_else(|_| Err(late()));
+                through.map_err(|reason| DialError::Proxy { address: address(&hop.address), reason })?
             }
         };
         let Some((tls, name)) = &self.tls else { return Ok((stream, false)) };
-        let stream = tls.connect(name.clone(), stream).await.map_err(DialError::Tls)?;
+        let stream = timeout_at(until, tls.connect(name.clone(), stream)).await;
+        let stream = stream.map_err(|_| DialError::NoAnswer(self.timeout))?;
+        let stream = stream.map_err(|error| DialError::of_tls(&error, target(), self.has_bundle))?;
         let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         Ok((Box::new(stream), is_http2))
+    }
+
+    async fn tcp(&self, address: &Uri, until: Instant) -> Result<Box<dyn Io>, TcpError> {
+        let connected = timeout_at(until, tcp(address.clone())).await;
+        connected.map_err(|_| TcpError::timeout(self.timeout))?.map_err(|error| TcpError::of(error.as_ref()))
+    }
+
+    /// The stream to the API server by way of the proxy at the other end of `stream`.
+    async fn through_proxy(&self, hop: &Hop, stream: Box<dyn Io>) -> Result<Box<dyn Io>, String> {
+        let stream: Box<dyn Io> = match &hop.tls {
+            Some((tls, name)) => {
+                let encrypted = tls.connect(name.clone(), stream).await;
+                Box::new(
+                    encrypted
+                        .map_err(|error| format!("no TLS connection with it: {}", root_cause(&error)))?,
+                )
+            }
+            None => stream,
+        };
+        let through = match &self.route {
+            Route::Socks(_, login) => {
+                socks(stream, hop.address.clone(), self.target.clone(), login.clone()).await
+            }
+            Route::Tunnel(_, headers) => tunnel(stream, address(&self.target), headers.clone()).await,
+            Route::Direct => Ok(stream),
+        };
+        through.map_err(|error| root_cause(error.as_ref()))
     }
 }
 
@@ -203,38 +221,31 @@ impl Route {
     }
 }
 
-impl Hop {
-    async fn connect(&self) -> Result<Box<dyn Io>, DialError> {
-        let stream = tcp(self.address.clone()).await?;
-        let Some((tls, name)) = &self.tls else { return Ok(stream) };
-        Ok(Box::new(tls.connect(name.clone(), stream).await.map_err(DialError::ProxyTls)?))
-    }
-}
-
 // Boxed, since the compiler does not see that the future may be sent.
-fn tcp(address: Uri) -> BoxFuture<'static, Result<Box<dyn Io>, DialError>> {
-    let mut connector = HttpConnector::new();
+fn tcp(address: Uri) -> BoxFuture<'static, Result<Box<dyn Io>, BoxError>> {
+    let resolver = service_fn(|name: Name| async move {
+        let addresses = lookup_host((name.as_str(), 0)).await?;
+        Ok::<_, NameError>(addresses.collect::<Vec<_>>().into_iter())
+    });
+    let mut connector = HttpConnector::new_with_resolver(resolver);
     connector.enforce_http(false);
     connector.set_nodelay(true);
     connector.set_keepalive(Some(Duration::from_secs(30)));
-    let connecting = connector.oneshot(address).map_err(|error| DialError::Tcp(error.into()));
+    let connecting = connector.oneshot(address).map_err(BoxError::from);
     Box::pin(connecting.map_ok(|stream| Box::new(stream.into_inner()) as Box<dyn Io>))
 }
 
 /// Asks the proxy at the other end of `stream` for a connection to `target`.
-async fn tunnel(stream: Box<dyn Io>, target: String, headers: HeaderMap) -> Result<Box<dyn Io>, DialError> {
-    let failed = |error: hyper::Error| DialError::Proxy(error.into());
-    let handshake = http1::Builder::new().max_buf_size(PROXY_HEAD).handshake(TokioIo::new(stream));
-    let (mut sender, connection) = handshake.await.map_err(failed)?;
+async fn tunnel(stream: Box<dyn Io>, target: String, headers: HeaderMap) -> Result<Box<dyn Io>, BoxError> {
+    let (mut sender, connection) =
+        http1::Builder::new().max_buf_size(PROXY_HEAD).handshake(TokioIo::new(stream)).await?;
     let driver = tokio::spawn(connection.with_upgrades());
     let mut request = Request::new(Empty::<bytes::Bytes>::new());
     *request.method_mut() = Method::CONNECT;
     *request.headers_mut() = headers;
-    let authority = Authority::try_from(target.as_str()).map_err(|error| DialError::Proxy(error.into()))?;
-    *request.uri_mut() = Uri::from(authority);
-    let header = HeaderValue::try_from(target).map_err(|error| DialError::Proxy(error.into()))?;
-    request.headers_mut().insert(HOST, header);
-    let response = sender.send_request(request).await.map_err(failed)?;
+    *request.uri_mut() = Uri::from(Authority::try_from(target.as_str())?);
+    request.headers_mut().insert(HOST, HeaderValue::try_from(target)?);
+    let response = sender.send_request(request).await?;
     let status = response.status();
     if status != StatusCode::OK {
         driver.abort();
@@ -243,10 +254,9 @@ async fn tunnel(stream: Box<dyn Io>, target: String, headers: HeaderMap) -> Resu
             || status.canonical_reason().unwrap_or_default().to_owned(),
             |reason| String::from_utf8_lossy(reason.as_bytes()).into_owned(),
         );
-        return Err(DialError::ProxyStatus { status, reason });
+        return Err(format!("HTTP {} {reason}", status.as_u16()).trim_end().into());
     }
-    let upgraded = hyper::upgrade::on(response).await.map_err(failed)?;
-    Ok(Box::new(TokioIo::new(upgraded)))
+    Ok(Box::new(TokioIo::new(hyper::upgrade::on(response).await?)))
 }
 
 /// Asks the SOCKS5 proxy at the other end of `stream` for a connection to `target`, whose name it resolves.
@@ -255,7 +265,7 @@ fn socks(
     proxy: Uri,
     target: Uri,
     login: Option<(String, String)>,
-) -> BoxFuture<'static, Result<Box<dyn Io>, DialError>> {
+) -> BoxFuture<'static, Result<Box<dyn Io>, BoxError>> {
     let mut stream = Some(TokioIo::new(stream));
     let connected = service_fn(move |_: Uri| {
         let stream = stream.take().ok_or_else(|| io::Error::other("it is connected to once"));
@@ -265,7 +275,7 @@ fn socks(
     if let Some((user, password)) = login {
         socks = socks.with_auth(user, password);
     }
-    let connecting = socks.oneshot(target).map_err(|error| DialError::Proxy(error.into()));
+    let connecting = socks.oneshot(target).map_err(BoxError::from);
     Box::pin(connecting.map_ok(|stream| Box::new(stream.into_inner()) as Box<dyn Io>))
 }
 
@@ -275,9 +285,4 @@ fn connector(config: ClientConfig, name: ServerName<'static>) -> (TlsConnector, 
 
 fn server_name(uri: &Uri) -> Option<ServerName<'static>> {
     ServerName::try_from(host(uri)?.to_owned()).ok()
-}
-
-fn in_brackets(reason: &str) -> String {
-    let reason = crate::api::text::shortened(reason);
-    if reason.is_empty() { reason } else { format!(" ({reason})") }
 }

@@ -2,27 +2,34 @@
 
 use std::error::Error;
 use std::io;
+use std::time::Duration;
 
 use thiserror::Error as ThisError;
 
+use super::dial::DialError;
+use crate::api::cause::Cause;
+use crate::api::duration::GoDuration;
 use crate::api::text::shortened;
 
 /// Why a request has no response, or not a whole one.
 #[derive(Clone, Debug, PartialEq, Eq, ThisError)]
 pub enum SendError {
-    /// No connection could be made: name, route, proxy, TLS.
-    #[error("cannot connect: {0}")]
-    Connect(String),
+    /// No connection could be made.
+    #[error(transparent)]
+    Connect(#[from] DialError),
+    /// The endpoint and the path make no URL.
+    #[error("the endpoint and the path make no URL: {0}")]
+    Url(String),
     /// The connection broke.
     #[error("the connection broke: {0}")]
     Lost(String),
     /// The server closed each connection properly before it processed the request, as one does that is restarted or spreads
     /// its load.
-    #[error("its API server closed the connection before it processed the request")]
+    #[error("the API server closed the connection before it processed the request")]
     Closed,
-    /// A ping, or a request on another connection, was not answered.
-    #[error("its API server does not answer any more")]
-    Silent,
+    /// For so long no ping, or no request on another connection, was answered.
+    #[error("no answer from the API server within {}", GoDuration::from(*.0))]
+    NoAnswer(Duration),
 }
 
 /// Whether the server may have processed a request that failed.
@@ -58,10 +65,21 @@ impl Processed {
 }
 
 impl SendError {
-    /// What broke a request on a connection that was made.
-    pub(super) fn of(error: &hyper::Error) -> Self {
+    /// Its name among all causes.
+    pub fn cause(&self) -> Cause {
+        match self {
+            Self::Connect(error) => error.cause(),
+            Self::Url(_) => Cause::CredentialsMalformed,
+            Self::Lost(_) => Cause::ConnectionLost,
+            Self::Closed => Cause::ConnectionClosed,
+            Self::NoAnswer(_) => Cause::NoAnswer,
+        }
+    }
+
+    /// What broke a request on a connection that was made, on which a ping may be without an answer for `silence`.
+    pub(super) fn of(error: &hyper::Error, silence: Duration) -> Self {
         if error.is_timeout() {
-            return Self::Silent;
+            return Self::NoAnswer(silence);
         }
         let is_proper = match h2_error(error) {
             Some(error) => {

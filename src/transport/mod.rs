@@ -71,6 +71,14 @@ pub struct Transport {
 pub struct Body {
     incoming: Incoming,
     lease: Option<Lease>,
+    silence: Duration,
+}
+
+impl Liveness {
+    /// How long an HTTP/2 connection may be without an answer to a ping.
+    fn silence(&self) -> Duration {
+        self.ping.0 + self.ping.1
+    }
 }
 
 impl Transport {
@@ -81,7 +89,7 @@ impl Transport {
     pub fn new(credentials: Credentials, settings: &Settings) -> Result<Self, TrustError> {
         let dialer = Dialer::new(&credentials, settings.handshakes.clone(), settings.connect_timeout)?;
         let liveness = settings.liveness;
-        let pool = Pool::new(dialer, settings.connections, settings.shares, liveness.ping);
+        let pool = Pool::new(dialer, settings.connections, settings.shares, liveness);
         Ok(Self { credentials, liveness, pool })
     }
 
@@ -117,7 +125,8 @@ impl Transport {
             let error = match self.unless_silent(response).await? {
                 Ok(response) => {
                     progress.set(Stage::Reading);
-                    return Ok(response.map(|incoming| Body { incoming, lease: Some(lease) }));
+                    let silence = self.liveness.silence();
+                    return Ok(response.map(|incoming| Body { incoming, lease: Some(lease), silence }));
                 }
                 Err(error) => error,
             };
@@ -131,7 +140,7 @@ impl Transport {
                 lease.retire();
             }
             if !again {
-                return Err(SendError::of(&error));
+                return Err(SendError::of(&error, self.liveness.silence()));
             }
             resend = Some(self.pool.resend(share));
         }
@@ -150,7 +159,7 @@ impl Transport {
     /// # Errors
     /// If the path has characters that no path may have.
     pub fn uri(&self, path: &str) -> Result<Uri, SendError> {
-        self.credentials.endpoint.uri(path).map_err(|error| SendError::Connect(error.to_string()))
+        self.credentials.endpoint.uri(path).map_err(|error| SendError::Url(error.to_string()))
     }
 
     /// A GET with these credentials and without a body.
@@ -179,7 +188,7 @@ impl Transport {
             tokio::time::sleep(after).await;
             match tokio::time::timeout(within, self.head("/livez")).await {
                 Ok(Ok(_)) => std::future::pending().await,
-                Ok(Err(_)) | Err(_) => SendError::Silent,
+                Ok(Err(_)) | Err(_) => SendError::NoAnswer(after + within),
             }
         };
         tokio::select! {
@@ -204,7 +213,7 @@ impl hyper::body::Body for Body {
                 {
                     lease.retire();
                 }
-                return Poll::Ready(Some(Err(SendError::of(&error))));
+                return Poll::Ready(Some(Err(SendError::of(&error, self.silence))));
             }
             Some(Ok(frame)) => Some(Ok(frame)),
             None => None,
@@ -223,5 +232,41 @@ impl hyper::body::Body for Body {
 
     fn size_hint(&self) -> SizeHint {
         self.incoming.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use credentials::{Endpoint, Login, Trust};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_request_that_waits_for_its_turn_to_shake_hands_is_waiting_and_not_connecting() {
+        let credentials = Credentials {
+            endpoint: Endpoint::parse("https://127.0.0.1:1").unwrap(),
+            login: Login::default(),
+            trust: Trust::Anything,
+            server_name: None,
+            proxy: None,
+        };
+        let moment = Duration::from_secs(60);
+        let settings = Settings {
+            connections: 1,
+            shares: 1,
+            connect_timeout: moment,
+            liveness: Liveness { ping: (moment, moment), probe: (moment, moment) },
+            handshakes: Arc::new(Semaphore::new(0)),
+        };
+        let transport = Transport::new(credentials, &settings).unwrap();
+        let (uri, progress) = (transport.uri("/").unwrap(), Progress::default());
+        let sending = transport.send(|| transport.request(uri.clone()), 0, &progress);
+        let mut sending = std::pin::pin!(sending);
+        let short = Duration::from_millis(200);
+        assert!(tokio::time::timeout(short, &mut sending).await.is_err());
+        assert_eq!(progress.stage(), Stage::Waiting);
+        settings.handshakes.add_permits(1);
+        let error = sending.await.err().expect("nothing listens there");
+        assert_eq!((error.cause().name(), progress.stage()), ("ConnectionRefused", Stage::Connecting));
     }
 }

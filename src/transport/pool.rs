@@ -19,10 +19,11 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 use tokio::task::JoinHandle;
 
-use super::dial::Dialer;
+use super::Liveness;
+use super::dial::{Dialer, Turn};
 use super::error::{SendError, root_cause};
 use super::progress::{Progress, Stage};
 use super::share::{Places, Resend, Resending};
@@ -59,13 +60,17 @@ pub(super) struct Pool {
 }
 
 /// Goes on when those who wait for it leave, so that a slow server is settled for the next.
-type Settling = Shared<BoxFuture<'static, Result<(), SendError>>>;
+#[derive(Clone)]
+struct Settling {
+    /// It is its turn to shake hands.
+    begun: Shared<oneshot::Receiver<()>>,
+    ended: Shared<BoxFuture<'static, Result<(), SendError>>>,
+}
 
 /// What it takes to make connections, and those that were made.
 struct Line {
     dialer: Dialer,
-    /// After how long without a frame a ping is sent, and how long its answer may take.
-    ping: (Duration, Duration),
+    liveness: Liveness,
     state: Mutex<State>,
     http1: Arc<Http1Connections>,
 }
@@ -117,13 +122,13 @@ enum Connection {
 
 impl Pool {
     /// A pool without connections; at most `connections` are made with HTTP/1.1, and one for each share at least.
-    pub(super) fn new(dialer: Dialer, connections: usize, shares: usize, ping: (Duration, Duration)) -> Self {
+    pub(super) fn new(dialer: Dialer, connections: usize, shares: usize, liveness: Liveness) -> Self {
         let state = State { protocol: Protocol::Unsettled, made: None };
         // Each share has a place.
         let most = connections.max(shares);
         let http1 = Arc::new(Http1Connections { most, open: AtomicUsize::new(0), freed: Notify::new() });
         Self {
-            line: Arc::new(Line { dialer, ping, state: Mutex::new(state), http1 }),
+            line: Arc::new(Line { dialer, liveness, state: Mutex::new(state), http1 }),
             settling: Mutex::new(None),
             streams: Places::new(STREAMS, shares),
             connections: Places::new(most, shares),
@@ -149,8 +154,7 @@ impl Pool {
         }
         loop {
             if !self.line.is_settled() {
-                progress.set(Stage::Connecting);
-                self.settle().await?;
+                self.settle(progress).await?;
             }
             if resend.is_none() {
                 self.resending[share].ended().await;
@@ -177,34 +181,42 @@ impl Pool {
 
     /// The head of the response to a request on a connection of its own, beside the bounds.
     pub(super) async fn head(&self, request: Request<Full<Bytes>>) -> Result<Parts, SendError> {
-        let mut connection = self.line.make(None).await?;
-        let response = connection.send(request).await.map_err(|error| SendError::of(&error))?;
+        let turn = self.line.dialer.turn().await;
+        let mut connection = self.line.make(turn, None).await?;
+        let silence = self.line.liveness.silence();
+        let response = connection.send(request).await.map_err(|error| SendError::of(&error, silence))?;
         Ok(response.into_parts().0)
     }
 
     /// Makes the first connection; whoever comes meanwhile waits and shares what comes of it.
-    async fn settle(&self) -> Result<(), SendError> {
-        let settling = {
+    async fn settle(&self, progress: &Progress) -> Result<(), SendError> {
+        let Settling { begun, ended } = {
             let mut current = self.settling.lock().expect("no holder panics");
-            let ended = |settling: &Settling| settling.peek().is_some();
-            match current.take().filter(|settling| !ended(settling)) {
+            match current.take().filter(|settling| settling.ended.peek().is_none()) {
                 Some(settling) => current.insert(settling).clone(),
                 None => current.insert(self.line.clone().settle()).clone(),
             }
         };
-        settling.await
+        progress.set(Stage::Waiting);
+        let _ = begun.await;
+        progress.set(Stage::Connecting);
+        ended.await
     }
 }
 
 impl Line {
     fn settle(self: Arc<Self>) -> Settling {
+        let (begin, begun) = oneshot::channel();
         let task = tokio::spawn(async move {
             let made = self.state().made;
             tokio::time::sleep(made.map_or(Duration::ZERO, |made| PACE.saturating_sub(made.elapsed()))).await;
             let counted = Http1Connections::count(&self.http1);
-            self.connect(counted).await
+            let turn = self.dialer.turn().await;
+            let _ = begin.send(());
+            self.connect(turn, counted).await
         });
-        async move { task.await.unwrap_or_else(|_| Err(given_up())) }.boxed().shared()
+        let ended = async move { task.await.unwrap_or_else(|_| Err(given_up())) };
+        Settling { begun: begun.shared(), ended: ended.boxed().shared() }
     }
 
     /// An HTTP/1.1 connection: an idle one, or a new one; `None` once another protocol is spoken. While one is made it takes
@@ -224,7 +236,10 @@ impl Line {
             if connecting.is_none() {
                 connecting = Http1Connections::count(&self.http1).map(|counted| {
                     let line = self.clone();
-                    tokio::spawn(async move { line.connect(Some(counted)).await })
+                    tokio::spawn(async move {
+                        let turn = line.dialer.turn().await;
+                        line.connect(turn, Some(counted)).await
+                    })
                 });
             }
             let Some(making) = &mut connecting else {
@@ -249,8 +264,8 @@ impl Line {
     }
 
     /// Makes a connection. One of HTTP/2 is there for all at once, one of HTTP/1.1 is idle.
-    async fn connect(&self, counted: Option<Counted>) -> Result<(), SendError> {
-        let made = self.make(counted).await;
+    async fn connect(&self, turn: Option<Turn<'_>>, counted: Option<Counted>) -> Result<(), SendError> {
+        let made = self.make(turn, counted).await;
         let mut state = self.state();
         match made {
             Ok(Connection::Http2(connection)) => {
@@ -273,15 +288,14 @@ impl Line {
         Ok(())
     }
 
-    async fn make(&self, counted: Option<Counted>) -> Result<Connection, SendError> {
-        let dialled = self.dialer.dial().await;
-        let (stream, is_http2) = dialled.map_err(|error| SendError::Connect(error.to_string()))?;
-        let failed = |error: hyper::Error| SendError::Connect(root_cause(&error));
+    async fn make(&self, turn: Option<Turn<'_>>, counted: Option<Counted>) -> Result<Connection, SendError> {
+        let (stream, is_http2) = self.dialer.dial(turn).await?;
+        let failed = |error: hyper::Error| SendError::Lost(root_cause(&error));
         if is_http2 {
             let (sender, connection) = http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
-                .keep_alive_interval(self.ping.0)
-                .keep_alive_timeout(self.ping.1)
+                .keep_alive_interval(self.liveness.ping.0)
+                .keep_alive_timeout(self.liveness.ping.1)
                 .keep_alive_while_idle(false)
                 .initial_stream_window_size(STREAM_WINDOW)
                 .initial_connection_window_size(CONNECTION_WINDOW)
@@ -427,5 +441,5 @@ impl Connection {
 }
 
 fn given_up() -> SendError {
-    SendError::Connect("the attempt was given up".to_owned())
+    SendError::Lost("the attempt to connect was given up".to_owned())
 }

@@ -30,45 +30,50 @@ const SAMPLE: [&str; 3] = ["--metric=http_requests", "-n=default", "-l=app=sampl
 
 /// A cluster with this name and misconfiguration: which link is called broken, by which cause, in which words.
 const BROKEN: &[(&str, &str, &str, &str)] = &[
-    ("other-authority", "connection", "wrong-authority", "not signed by the CA bundle"),
-    ("bundle-of-another", "connection", "wrong-authority", "not signed by the CA bundle"),
-    ("expired-certificate", "connection", "certificate-expired", "has expired"),
-    ("early-certificate", "connection", "certificate-not-yet-valid", "not valid yet"),
-    ("name-of-another", "connection", "certificate-name", "not for 127.0.0.1, but for elsewhere.example"),
-    ("expired-token", "token", "token-refused", "does not accept the token"),
-    ("no-secret", "credentials", "secret-missing", "karmada-cluster/no-secret does not exist"),
-    ("no-token", "credentials", "secret-key-missing", "has no token"),
-    ("no-bundle", "connection", "secret-key-missing", "has no caBundle"),
-    ("malformed-token", "credentials", "credentials-malformed", "the token has characters"),
-    ("password-in-endpoint", "credentials", "credentials-malformed", "is no URL of an API server"),
-    ("not-ready", "Cluster", "not-ready", "ClusterNotReachable: cluster is not reachable"),
-    ("pull-mode", "credentials", "pull-mode", "Pull mode"),
-    ("nobody-of-that-name", "connection", "name-unknown", "member.invalid:6443"),
-    ("refused", "connection", "refused", "nothing listens there"),
-    ("black-hole", "connection", "black-hole", "no TCP connection within"),
-    ("frozen", "connection", "no-answer", "does not shake hands"),
-    ("hung", "connection", "no-answer", "does not answer /version"),
-    ("no-tls", "connection", "tls", "does not speak TLS"),
-    ("no-prefix", "connection", "not-an-api-server", "HTTP 404"),
-    ("proxy-refuses", "connection", "proxy-dead", "refuses connections"),
-    ("proxy-black-hole", "connection", "proxy-dead", "no TCP connection within"),
-    ("proxy-refuses-us", "connection", "proxy-dead", "does not let connections through"),
-    ("proxy-leads-nowhere", "connection", "proxy-dead", "does not let connections through"),
-    ("proxy-certificate", "connection", "proxy-dead", "certificate"),
-    ("forbidden", QUERY, "forbidden", "cannot get resource"),
-    ("discovery-forbidden", CUSTOM, "forbidden", "cannot get path"),
-    ("no-prometheus-adapter", CUSTOM, "api-absent", "no APIService is registered"),
-    ("api-service-absent", CUSTOM, "api-absent", "no APIService is registered"),
-    ("api-service-unavailable", CUSTOM, "api-unavailable", "MissingEndpoints: endpoints have no addresses"),
-    ("one-version-unavailable", CUSTOM, "api-unavailable", "v1beta1.custom.metrics.k8s.io is not available"),
-    ("hung-metrics", CUSTOM, "api-failing", "no answer within"),
-    ("failing-metrics", QUERY, "api-failing", "HTTP 500: no prometheus"),
-    ("unknown-metric", QUERY, "metric-unknown", "lists metrics (1), and no http_requests"),
-    ("metric-of-services", QUERY, "metric-unknown", "for services, and not for pods"),
-    ("no-series", QUERY, "no-series", "have no values of it"),
-    ("wrong-namespace", QUERY, "wrong-namespace", "no pods in the namespace default"),
-    ("wrong-selector", QUERY, "selector-matches-nothing", "none of them matches"),
-    ("wrong-selector-no-values", QUERY, "selector-matches-nothing", "no pod of default matches"),
+    ("other-authority", "connection", "UnknownAuthority", "not signed by the CA bundle"),
+    ("bundle-of-another", "connection", "UnknownAuthority", "not signed by the CA bundle"),
+    ("expired-certificate", "connection", "CertificateExpired", "has expired"),
+    ("early-certificate", "connection", "CertificateNotYetValid", "not valid yet"),
+    (
+        "name-of-another",
+        "connection",
+        "CertificateNameMismatch",
+        "not for 127.0.0.1, but for elsewhere.example",
+    ),
+    ("expired-token", "token", "Unauthorized", "does not accept the token"),
+    ("no-secret", "credentials", "SecretMissing", "karmada-cluster/no-secret does not exist"),
+    ("no-token", "credentials", "TokenMissing", "has no token"),
+    ("no-bundle", "connection", "UnknownAuthority", "no CA bundle is given"),
+    ("malformed-token", "credentials", "CredentialsMalformed", "the token has characters"),
+    ("password-in-endpoint", "credentials", "CredentialsMalformed", "is no URL of an API server"),
+    ("not-ready", "Cluster", "NotReady", "ClusterNotReachable: cluster is not reachable"),
+    ("pull-mode", "credentials", "PullMode", "Pull mode"),
+    ("nobody-of-that-name", "connection", "NameUnknown", "member.invalid:6443"),
+    ("refused", "connection", "ConnectionRefused", "nothing listens there"),
+    ("black-hole", "connection", "NoConnection", "timeout after"),
+    ("frozen", "connection", "NoAnswer", "no answer from the API server within"),
+    ("hung", "connection", "NoAnswer", "no answer from the API server within"),
+    ("no-tls", "connection", "TLSFailed", "does not speak TLS"),
+    ("no-prefix", "connection", "NotAPIServer", "HTTP 404"),
+    ("proxy-refuses", "connection", "ProxyFailed", "refuses connections"),
+    ("proxy-black-hole", "connection", "ProxyFailed", "timeout after"),
+    ("proxy-refuses-us", "connection", "ProxyFailed", "lets no connection through: HTTP"),
+    ("proxy-leads-nowhere", "connection", "ProxyFailed", "lets no connection through: HTTP"),
+    ("proxy-certificate", "connection", "ProxyFailed", "certificate"),
+    ("forbidden", QUERY, "Forbidden", "cannot get resource"),
+    ("discovery-forbidden", CUSTOM, "Forbidden", "cannot get path"),
+    ("no-prometheus-adapter", CUSTOM, "APIMissing", "no APIService is registered"),
+    ("api-service-absent", CUSTOM, "APIMissing", "no APIService is registered"),
+    ("api-service-unavailable", CUSTOM, "APIUnavailable", "MissingEndpoints: endpoints have no addresses"),
+    ("one-version-unavailable", CUSTOM, "APIUnavailable", "v1beta1.custom.metrics.k8s.io is not available"),
+    ("hung-metrics", CUSTOM, "Timeout", "no answer from the metrics API within"),
+    ("failing-metrics", QUERY, "APIFailing", "HTTP 500: no prometheus"),
+    ("unknown-metric", QUERY, "MetricUnknown", "lists metrics (1), and no http_requests"),
+    ("metric-of-services", QUERY, "MetricUnknown", "for services, and not for pods"),
+    ("no-series", QUERY, "NoSeries", "have no values of it"),
+    ("wrong-namespace", QUERY, "WrongNamespace", "no pods in the namespace default"),
+    ("wrong-selector", QUERY, "SelectorMatchesNothing", "none of them matches"),
+    ("wrong-selector-no-values", QUERY, "SelectorMatchesNothing", "no pod of default matches"),
 ];
 
 /// What stands between the control plane and members, and must outlive a check.
@@ -349,10 +354,10 @@ async fn what_takes_no_value_away_is_a_warning_and_no_failure() {
     let kubeconfig = fleet.plane.adapter_kubeconfig().expect("a kubeconfig");
     let (code, report) = check(&kubeconfig, &[]).await;
     let expected = [
-        "keda-only: custom.metrics.k8s.io: warning: api-absent",
-        "member1: clock: warning: clock-skew",
-        "member2: clock: warning: clock-skew",
-        "member3: metrics.k8s.io: warning: api-unavailable",
+        "keda-only: custom.metrics.k8s.io: warning: APIMissing",
+        "member1: clock: warning: ClockSkew",
+        "member2: clock: warning: ClockSkew",
+        "member3: metrics.k8s.io: warning: APIUnavailable",
     ];
     assert_eq!((code, amiss(&report)), (Some(0), expected.map(str::to_owned).into()));
     let messages = report.to_string();
@@ -363,7 +368,7 @@ async fn what_takes_no_value_away_is_a_warning_and_no_failure() {
 
     // Who asks for a custom metric misses those of the cluster with KEDA alone.
     let (code, report) = check(&kubeconfig, &[&["--cluster=keda-only"][..], &SAMPLE].concat()).await;
-    let expected = "keda-only: custom.metrics.k8s.io: broken: api-absent".to_owned();
+    let expected = "keda-only: custom.metrics.k8s.io: broken: APIMissing".to_owned();
     assert_eq!((code, amiss(&report)), (Some(1), [expected].into()));
 }
 
@@ -375,15 +380,15 @@ async fn a_token_that_may_not_read_metrics_is_found_without_a_sample_query() {
         .iter()
         .zip(["/apis/custom.metrics.k8s.io/v1beta2/namespaces", "/apis/metrics.k8s.io/v1beta1/namespaces"])
     {
-        member.fault_on(prefix, Fault::Refusal(StatusCode::FORBIDDEN, "Forbidden", "forbidden".to_owned()));
+        member.fault_on(prefix, Fault::Refusal(StatusCode::FORBIDDEN, "Forbidden", "Forbidden".to_owned()));
     }
     fleet.members[2].fault_on("/apis/custom.metrics.k8s.io/v1beta2/namespaces", Fault::Hang);
     let kubeconfig = fleet.plane.adapter_kubeconfig().expect("a kubeconfig");
     let (code, report) = check(&kubeconfig, &["--member-timeout=2s"]).await;
     let expected = [
-        "member1: custom.metrics.k8s.io: broken: forbidden",
-        "member2: metrics.k8s.io: warning: forbidden",
-        "member3: custom.metrics.k8s.io: broken: api-failing",
+        "member1: custom.metrics.k8s.io: broken: Forbidden",
+        "member2: metrics.k8s.io: warning: Forbidden",
+        "member3: custom.metrics.k8s.io: broken: Timeout",
     ];
     assert_eq!((code, amiss(&report)), (Some(1), expected.map(str::to_owned).into()));
 }
@@ -403,10 +408,10 @@ async fn a_member_whose_prometheus_is_gone_is_found_without_a_sample_query() {
     }
     let kubeconfig = fleet.plane.adapter_kubeconfig().expect("a kubeconfig");
     let (code, report) = check(&kubeconfig, &[]).await;
-    let expected = "member1: custom.metrics.k8s.io: broken: api-failing".to_owned();
+    let expected = "member1: custom.metrics.k8s.io: broken: APIFailing".to_owned();
     assert_eq!((code, amiss(&report)), (Some(1), [expected].into()));
     let said = "a query of it: HTTP 500: Internal error occurred: unable to fetch metrics";
-    assert_eq!(message(&report, "api-failing"), said);
+    assert_eq!(message(&report, "APIFailing"), said);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -417,9 +422,9 @@ async fn a_namespace_that_a_member_does_not_have_is_named_for_any_resource() {
     let kubeconfig = fleet.plane.adapter_kubeconfig().expect("a kubeconfig");
     for resource in ["--resource=pods", "--resource=services"] {
         let (code, report) = check(&kubeconfig, &["--metric=http_requests", "-n=nowhere", resource]).await;
-        let expected = format!("member1: {QUERY}: broken: wrong-namespace");
+        let expected = format!("member1: {QUERY}: broken: WrongNamespace");
         assert_eq!((code, amiss(&report)), (Some(1), [expected].into()), "{resource}");
-        assert!(message(&report, "wrong-namespace").contains("no namespace nowhere"), "{report}");
+        assert!(message(&report, "WrongNamespace").contains("no namespace nowhere"), "{report}");
     }
 }
 
@@ -436,7 +441,8 @@ async fn thirty_members_of_which_five_are_black_holes_take_no_longer_than_one() 
     let begun = Instant::now();
     let (code, report) = check(&kubeconfig, &[&["--member-timeout=5s"][..], &SAMPLE].concat()).await;
     let took = begun.elapsed();
-    let expected = (1..=5).map(|number| format!("member{number}: connection: broken: black-hole")).collect();
+    let expected =
+        (1..=5).map(|number| format!("member{number}: connection: broken: NoConnection")).collect();
     assert_eq!((code, amiss(&report)), (Some(1), expected));
     // One after the other they would take 25 s.
     assert!(took < Duration::from_secs(15), "{took:?}");

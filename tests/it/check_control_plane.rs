@@ -46,9 +46,9 @@ fn with_token(plane: &ControlPlane, token: &str) -> PathBuf {
 async fn an_apiservice_that_is_missing_or_leads_elsewhere_is_named() {
     let (fleet, _adapter) = served(members(1, 1).await).await;
     fleet.plane.deregister_backend(&[CUSTOM_METRICS[0], RESOURCE_METRICS, EXTERNAL_METRICS]);
-    let mut expected = services(&[CUSTOM_METRICS[0]], "broken", "api-service-missing");
+    let mut expected = services(&[CUSTOM_METRICS[0]], "broken", "APIServiceMissing");
     // CPU and memory may be nobody's concern, and external metrics are off where nobody registers them.
-    expected.extend(services(&[RESOURCE_METRICS], "warning", "api-service-missing"));
+    expected.extend(services(&[RESOURCE_METRICS], "warning", "APIServiceMissing"));
     let (code, report) = check(&kubeconfig(&fleet.plane), &[]).await;
     assert_eq!((code, amiss(&report)), (Some(1), expected.clone()));
     // An identity that may not read APIServices finds out by asking.
@@ -68,17 +68,17 @@ async fn an_apiservice_that_is_missing_or_leads_elsewhere_is_named() {
         fleet.plane.apply(elsewhere).expect("it is applied");
     }
     let (code, report) = check(&kubeconfig(&fleet.plane), &["--cluster=member1"]).await;
-    let mut expected = services(&CUSTOM_METRICS, "broken", "api-service-elsewhere");
-    expected.extend(services(&[RESOURCE_METRICS], "warning", "api-service-missing"));
+    let mut expected = services(&CUSTOM_METRICS, "broken", "APIServiceElsewhere");
+    expected.extend(services(&[RESOURCE_METRICS], "warning", "APIServiceMissing"));
     assert_eq!((code, amiss(&report)), (Some(1), expected));
-    let said = message(&report, "api-service-elsewhere");
+    let said = message(&report, "APIServiceElsewhere");
     let words = "to the Service monitoring/prometheus-adapter, not to karmada-system/karmada-metrics-adapter";
     assert!(said.contains(words), "{said}");
     // Unless that is meant.
     let meant = ["--service=prometheus-adapter", "--service-namespace=monitoring"];
     let (_, report) = check(&kubeconfig(&fleet.plane), &meant).await;
     assert!(
-        services(&CUSTOM_METRICS, "broken", "api-service-elsewhere").is_disjoint(&amiss(&report)),
+        services(&CUSTOM_METRICS, "broken", "APIServiceElsewhere").is_disjoint(&amiss(&report)),
         "{report}"
     );
 }
@@ -98,9 +98,9 @@ async fn an_adapter_that_cannot_be_reached_and_a_certificate_that_is_not_accepte
             assert_eq!(plane.probe_now(name).await.expect("it is registered").available, older);
         }
         let (code, report) = check(&kubeconfig(plane), &[]).await;
-        let expected = services(&CUSTOM_METRICS, "broken", "serving-certificate");
+        let expected = services(&CUSTOM_METRICS, "broken", "ServingCertificateRefused");
         assert_eq!((code, amiss(&report)), (Some(1), expected));
-        let said = message(&report, "serving-certificate");
+        let said = message(&report, "ServingCertificateRefused");
         assert!(said.ends_with("x509: certificate signed by unknown authority"), "{said}");
     }
 
@@ -113,9 +113,9 @@ async fn an_adapter_that_cannot_be_reached_and_a_certificate_that_is_not_accepte
         assert!(!plane.probe_now(name).await.expect("it is registered").available);
     }
     let (code, report) = check(&kubeconfig(plane), &[]).await;
-    let expected = services(&names, "broken", "api-service-unavailable");
+    let expected = services(&names, "broken", "APIServiceUnavailable");
     assert_eq!((code, amiss(&report)), (Some(1), expected));
-    let said = message(&report, "api-service-unavailable");
+    let said = message(&report, "APIServiceUnavailable");
     assert!(said.starts_with("FailedDiscoveryCheck: ") && said.ends_with("(os error 111)"), "{said}");
 }
 
@@ -135,16 +135,16 @@ async fn an_adapter_that_does_not_believe_the_front_proxy_is_named() {
         fleet.plane.probe_now(name).await.expect("it is registered");
     }
     let (code, report) = check(&kubeconfig(&fleet.plane), &[]).await;
-    let mut expected = services(&CUSTOM_METRICS, "broken", "front-proxy-refused");
-    expected.extend(services(&[RESOURCE_METRICS], "warning", "api-service-missing"));
+    let mut expected = services(&CUSTOM_METRICS, "broken", "FrontProxyRefused");
+    expected.extend(services(&[RESOURCE_METRICS], "warning", "APIServiceMissing"));
     assert_eq!((code, amiss(&report)), (Some(1), expected), "{report}");
-    assert_eq!(message(&report, "front-proxy-refused"), "FailedDiscoveryCheck: bad status: 401");
+    assert_eq!(message(&report, "FrontProxyRefused"), "FailedDiscoveryCheck: bad status: 401");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_control_plane_that_is_not_there_or_does_not_answer_is_named_in_time() {
     let fleet = Fleet::start(members(1, 1).await).await.expect("the fleet starts");
-    let expected: BTreeSet<_> = ["-: API server: broken: control-plane-unreachable".to_owned()].into();
+    let expected: BTreeSet<_> = ["-: API server: broken: ControlPlaneUnreachable".to_owned()].into();
     for line in [Line::Refused, Line::Frozen] {
         fleet.plane.set_line(line);
         let begun = Instant::now();
@@ -160,14 +160,14 @@ async fn an_identity_that_is_unknown_or_lacks_rights_is_named() {
     let plane = &fleet.plane;
     let token = "a-token-that-was-never-issued";
     let (code, report) = check(&with_token(plane, token), &[]).await;
-    let expected = "-: API server: broken: control-plane-unauthorized".to_owned();
+    let expected = "-: API server: broken: ControlPlaneUnauthorized".to_owned();
     assert_eq!((code, amiss(&report)), (Some(1), [expected].into()));
     assert!(!report.to_string().contains(token), "{report}");
 
     let nobody = plane.kubeconfig("nobody", &[]).expect("a kubeconfig");
     let (code, report) = check(&nobody, &[]).await;
-    let clusters = "-: Clusters: broken: control-plane-forbidden";
-    let rights = "-: rights: broken: control-plane-forbidden";
+    let clusters = "-: Clusters: broken: ControlPlaneForbidden";
+    let rights = "-: rights: broken: ControlPlaneForbidden";
     let expected = [clusters, rights].map(str::to_owned).into();
     assert_eq!((code, amiss(&report)), (Some(1), expected));
     assert!(report.to_string().contains("may not get clusters, list clusters, watch clusters"), "{report}");
@@ -178,8 +178,7 @@ async fn an_identity_that_is_unknown_or_lacks_rights_is_named() {
     plane.allow(ADAPTER_USER, &["get", "list", "watch"], "", &["configmaps"]);
     plane.allow(ADAPTER_USER, &["create"], "*", &["tokenreviews", "subjectaccessreviews"]);
     let (code, report) = check(&plane.adapter_kubeconfig().expect("a kubeconfig"), &[]).await;
-    let expected =
-        [rights, "member1: credentials: broken: control-plane-forbidden"].map(str::to_owned).into();
+    let expected = [rights, "member1: credentials: broken: ControlPlaneForbidden"].map(str::to_owned).into();
     assert_eq!((code, amiss(&report)), (Some(1), expected));
     let words = "may not get secrets in karmada-cluster, list secrets in karmada-cluster, watch secrets";
     assert!(report.to_string().contains(words), "{report}");
@@ -196,22 +195,22 @@ async fn clusters_that_are_not_there_or_malformed_are_named() {
     });
     fleet.plane.apply(malformed).expect("it is applied");
     let (code, report) = check(&kubeconfig(&fleet.plane), &[]).await;
-    let expected = "malformed: Cluster: broken: cluster-malformed".to_owned();
+    let expected = "malformed: Cluster: broken: ClusterMalformed".to_owned();
     assert_eq!((code, amiss(&report)), (Some(1), [expected].into()));
     let (code, report) = check(&kubeconfig(&fleet.plane), &["--cluster=nobody"]).await;
     assert_eq!(code, Some(1));
-    assert!(amiss(&report).contains("nobody: Cluster: broken: no-clusters"), "{report}");
+    assert!(amiss(&report).contains("nobody: Cluster: broken: NoClusters"), "{report}");
 
     fleet.plane.remove("member1");
     fleet.plane.remove("malformed");
     let (code, report) = check(&kubeconfig(&fleet.plane), &[]).await;
-    assert_eq!((code, amiss(&report)), (Some(1), ["-: Clusters: broken: no-clusters".to_owned()].into()));
+    assert_eq!((code, amiss(&report)), (Some(1), ["-: Clusters: broken: NoClusters".to_owned()].into()));
     // For people, with what to do.
     let kubeconfig = kubeconfig(&fleet.plane).display().to_string();
     let (code, out, err) = run(&["check", "--kubeconfig", &kubeconfig]).await;
     assert_eq!(code, Some(1), "{err}");
     assert!(
-        out.contains("BROKEN") && out.contains("  no-clusters: join a cluster: karmadactl join\n"),
+        out.contains("BROKEN") && out.contains("  NoClusters: join a cluster: karmadactl join\n"),
         "{out}"
     );
     assert!(err.ends_with(" links are broken\n") && err.lines().count() == 1, "{err}");

@@ -163,7 +163,7 @@ async fn members_are_asked_through_the_environments_proxy_as_go_does() {
             // Nobody but the proxy knows the name.
             let answer = stage.get(PODS).await;
             assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
-            assert!(String::from_utf8_lossy(&answer.body).contains("cannot connect"), "{:?}", answer.body);
+            assert!(String::from_utf8_lossy(&answer.body).contains("NameUnknown"), "{:?}", answer.body);
         }
         // The control plane is on loopback and never asked through a proxy.
         let to: Vec<String> = proxy.tunnels().into_iter().map(|tunnel| tunnel.to).collect();

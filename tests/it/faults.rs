@@ -80,15 +80,15 @@ fn faults() -> Vec<(Fault, &'static str)> {
         (Fault::Headers { count: 1, bytes: 512 << 10 }, "the connection broke"),
         (Fault::BadQuantity, "the answer is malformed: item 0 has a value that is no quantity"),
         (Fault::DeepJson, "the answer is malformed"),
-        (Fault::SlowDrip(Duration::from_millis(200)), "no answer within 2s"),
-        (Fault::Hang, "no answer within 2s"),
-        (Fault::Delay(Duration::from_secs(4)), "no answer within 2s"),
+        (Fault::SlowDrip(Duration::from_millis(200)), "no answer from the metrics API within 2s [Timeout]"),
+        (Fault::Hang, "no answer from the metrics API within 2s [Timeout]"),
+        (Fault::Delay(Duration::from_secs(4)), "no answer from the metrics API within 2s [Timeout]"),
         (Fault::Redirect("https://127.0.0.1:1/".to_owned()), "HTTP 307"),
-        (Fault::Refused, "cannot connect"),
-        (Fault::BadCertificate(Flaw::OtherAuthority), "cannot connect: invalid peer certificate"),
-        (Fault::BadCertificate(Flaw::WrongName), "cannot connect: invalid peer certificate"),
-        (Fault::BadCertificate(Flaw::Expired), "cannot connect: invalid peer certificate"),
-        (Fault::Frozen, "its API server does not answer any more"),
+        (Fault::Refused, "[ConnectionRefused]"),
+        (Fault::BadCertificate(Flaw::OtherAuthority), "[UnknownAuthority]"),
+        (Fault::BadCertificate(Flaw::WrongName), "[CertificateNameMismatch]"),
+        (Fault::BadCertificate(Flaw::Expired), "[CertificateExpired]"),
+        (Fault::Frozen, "[NoAnswer]"),
     ]
 }
 
@@ -139,7 +139,7 @@ async fn when_all_members_fail_the_answer_names_each_and_why() {
             (cause["field"].as_str().expect("a cluster"), cause["reason"].as_str().expect("a reason"))
         })
         .collect();
-    assert_eq!(causes, [("member1", "HTTPStatus"), ("member2", "Timeout")]);
+    assert_eq!(causes, [("member1", "APIFailing"), ("member2", "Timeout")]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -224,5 +224,9 @@ async fn a_clients_own_timeout_shortens_the_wait_and_not_the_answer() {
     let answer = stage.get(&format!("{PODS}?timeout=2s")).await;
     assert_eq!(answer.status, StatusCode::OK, "{:?}", answer.body);
     assert_eq!(clusters(&answer.json().expect("JSON")), ["member1", "member3"]);
-    assert!(answer.warnings()[0].contains("member2: no answer within 1.8s"), "{:?}", answer.warnings());
+    assert!(
+        answer.warnings()[0].contains("member2: no answer from the metrics API within 1.8s"),
+        "{:?}",
+        answer.warnings()
+    );
 }

@@ -358,7 +358,7 @@ async fn members_that_fail_are_named_by_their_tags() {
     let answer = stage.get(PODS).await;
     assert_eq!(clusters(&answer.json().expect("JSON")), ["member1", "member2"]);
     let [warning] = &answer.warnings()[..] else { panic!("{:?}", answer.warnings()) };
-    assert!(warning.contains("values of 1 cluster are missing: prod-member3: cannot connect"), "{warning}");
+    assert!(warning.contains("values of 1 cluster are missing: prod-member3: the API server "), "{warning}");
     fleet[1].fault_on("/apis/custom.metrics.k8s.io", Fault::Abort);
     let answer = stage.get(PODS).await;
     assert_eq!(

@@ -194,7 +194,7 @@ async fn kubectl_says_which_clusters_are_missing_and_shows_the_others() {
         for command in [["top", "pods"], ["get", "pods.metrics.k8s.io"]] {
             let (shown, aside) = kubectl.run_and_listen(&command).await.expect("kubectl succeeds");
             assert!(shown.contains("member1-0001") && !shown.contains("member2-0001"), "{kubectl}: {shown}");
-            let warning = "Warning: values of 1 cluster are missing: member2: HTTP 500: boom";
+            let warning = "Warning: values of 1 cluster are missing: member2: HTTP 500: boom [APIFailing]";
             assert_eq!(aside.trim(), warning, "{kubectl} {command:?}");
         }
     }

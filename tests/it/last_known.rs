@@ -25,9 +25,11 @@ async fn known_fleet(flags: &[&str]) -> (Stage, Value) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_whose_metrics_api_fails_is_stood_in_for_and_named() {
     let (stage, known) = known_fleet(&[SHORT]).await;
-    for (fault, words) in
-        [(boom(), "HTTP 500: boom"), (Fault::Garbage, "malformed"), (Fault::Hang, "no answer within 1s")]
-    {
+    for (fault, words) in [
+        (boom(), "HTTP 500: boom"),
+        (Fault::Garbage, "malformed"),
+        (Fault::Hang, "no answer from the metrics API within 1s [Timeout]"),
+    ] {
         stage.member(1).fault(fault);
         let answer = stage.get(PODS).await;
         assert_eq!(answer.status, StatusCode::OK, "{words}");

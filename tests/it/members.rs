@@ -94,7 +94,7 @@ fn check_refusal(row: &RecordedAnswer, body: &Value) {
     let (reason, message) = if row.name.starts_with("wrong-token") {
         ("Unauthorized", "HTTP 401: Unauthorized")
     } else {
-        ("HTTPStatus", "HTTP 503: error trying to reach service: net/http: TLS handshake timeout")
+        ("APIUnavailable", "HTTP 503: error trying to reach service: net/http: TLS handshake timeout")
     };
     assert_eq!(body["reason"], "ServiceUnavailable");
     assert_eq!(
@@ -112,7 +112,10 @@ async fn a_member_whose_prometheus_hangs_is_a_failure_when_its_time_is_up() {
     let answer = stage.get(PODS).await;
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(answer.headers.get("retry-after"), None, "client-go would ask again at once");
-    assert_eq!(answer.json().expect("JSON")["details"]["causes"][0]["message"], "no answer within 1s");
+    assert_eq!(
+        answer.json().expect("JSON")["details"]["causes"][0]["message"],
+        "no answer from the metrics API within 1s"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

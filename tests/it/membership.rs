@@ -151,7 +151,7 @@ async fn a_bundle_that_holds_the_leaf_itself_is_enough() {
     }
     until(&stage, |names| names == ["own", "signed"]).await;
     let answer = stage.get(PODS).await;
-    assert!(answer.warnings()[0].contains("other: cannot connect: invalid peer certificate"));
+    assert!(answer.warnings()[0].contains("other: the API server's certificate is not signed"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -267,7 +267,7 @@ async fn a_token_that_is_refused_is_read_again_once_for_all_who_ask() {
     let (plane, ill) = (&stage.fleet.plane, stage.member(0));
     let reading = "/api/v1/namespaces/karmada-cluster/secrets/member1";
     // The adapter hears nothing of the new token until it asks.
-    plane.stall_watches();
+    plane.silence_watches(true);
     let token = ill.rotate_token();
     plane.apply(secret("member1", CLUSTER_NAMESPACE, &token, &ill.access().ca_pem)).expect("applied");
     let paths: Vec<String> = (0..20).map(distinct).collect();

@@ -121,7 +121,7 @@ async fn a_fault_of_one_api_of_one_member_is_missing_from_that_apis_answers_alon
         (Fault::DeepJson, "the answer is malformed"),
         (Fault::Endless, "the answer has more than 1048576 bytes"),
         (Fault::Truncated, "the connection broke"),
-        (Fault::Hang, "no answer within 1s"),
+        (Fault::Hang, "no answer from the metrics API within 1s [Timeout]"),
     ];
     for api in &APIS {
         for (fault, words) in &faults {
@@ -148,7 +148,7 @@ async fn when_all_fail_the_answer_names_each_and_why() {
     }
     for api in &APIS {
         let answer = stage.get(api.list).await;
-        let expected = [("member1", "HTTPStatus"), ("member2", "Timeout"), ("member3", "Malformed")];
+        let expected = [("member1", "APIFailing"), ("member2", "Timeout"), ("member3", "Malformed")];
         assert_eq!(causes(&answer), expected.map(|(cluster, why)| (cluster.to_owned(), why.to_owned())));
         let message = answer.json().expect("JSON")["message"].as_str().expect("text").to_owned();
         let expected =
@@ -226,7 +226,7 @@ async fn under_fail_one_failure_is_everybodys() {
     for api in &APIS {
         known(&stage, api).await;
         stage.member(1).fault_on(api.prefix, boom());
-        assert_eq!(causes(&stage.get(api.list).await), [("member2".to_owned(), "HTTPStatus".to_owned())]);
+        assert_eq!(causes(&stage.get(api.list).await), [("member2".to_owned(), "APIFailing".to_owned())]);
         stage.member(1).heal();
     }
 }
@@ -308,7 +308,7 @@ async fn a_pod_by_name_may_be_where_a_failure_is() {
     stage.member(0).heal();
     stage.member(0).store().remove_pod_usage("default", "shared-0");
     stage.member(1).store().remove_pod_usage("default", "shared-0");
-    assert_eq!(causes(&stage.get(SHARED).await), [("member3".to_owned(), "HTTPStatus".to_owned())]);
+    assert_eq!(causes(&stage.get(SHARED).await), [("member3".to_owned(), "APIFailing".to_owned())]);
     stage.member(2).heal();
     assert_eq!(stage.get(SHARED).await.status, StatusCode::NOT_FOUND);
 }

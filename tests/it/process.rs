@@ -50,7 +50,7 @@ async fn its_metrics_say_what_was_asked_and_what_members_did() {
         r#"karmada_metrics_adapter_queries_total{group="custom.metrics.k8s.io"} 2"#,
         r#"karmada_metrics_adapter_member_outcomes_total{cluster="member1",group="custom.metrics.k8s.io",outcome="Found"} 2"#,
         r#"karmada_metrics_adapter_member_outcomes_total{cluster="member2",group="custom.metrics.k8s.io",outcome="Found"} 1"#,
-        r#"karmada_metrics_adapter_member_outcomes_total{cluster="member2",group="custom.metrics.k8s.io",outcome="HTTPStatus"} 1"#,
+        r#"karmada_metrics_adapter_member_outcomes_total{cluster="member2",group="custom.metrics.k8s.io",outcome="APIFailing"} 1"#,
         r#"karmada_metrics_adapter_member_request_duration_seconds_count{cluster="member1",group="custom.metrics.k8s.io"} 2"#,
         r#"karmada_metrics_adapter_clusters{standing="asked"} 2"#,
     ] {

@@ -141,17 +141,17 @@ async fn a_cluster_that_fails_is_named_delays_nobody_and_makes_it_an_exit_code_o
         [
             "member1 Found 1",
             "member2 Timeout 0",
-            "member3 Connect 0",
+            "member3 ConnectionRefused 0",
             "member4 NotReady 0",
-            "member5 NoMember 0",
+            "member5 PullMode 0",
         ]
     );
     let (_, out, err) = ask(&fleet, &["--metric=http_requests", "--member-timeout=1s"]).await;
     assert_eq!(err, "karmada-metrics-adapter: 3 of 5 clusters failed\n");
     for words in [
         "1 have it, 0 do not, 3 failed, 1 are no members",
-        "member2:   no answer within 1s",
-        "member3:   cannot connect: ",
+        "member2:   no answer from the metrics API within 1s [Timeout]",
+        "member3:   the API server ",
         "member4:   the cluster is not Ready",
         "member5:   it has no API endpoint (Pull mode, or still joining)",
     ] {
@@ -186,7 +186,7 @@ async fn the_contexts_of_a_kubeconfig_are_asked_and_broken_ones_fail() {
     kubeconfig.write();
     let (code, report, _) = ask(&kubeconfig).await;
     assert_eq!(code, Some(1));
-    assert_eq!(outcomes(&report)[0], "basic Credentials 0");
+    assert_eq!(outcomes(&report)[0], "basic CredentialsMalformed 0");
     let message = report["clusters"][0]["message"].as_str().expect("a message");
     assert!(message.starts_with("the context \"basic\": user name and password are not taken"), "{message}");
 }

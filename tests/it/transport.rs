@@ -84,11 +84,11 @@ async fn a_proxy_that_refuses_is_named_with_its_status() {
     let proxy = Proxy::start(Kind::Http).await.expect("a proxy starts");
     let nobody = proxy.url().replace("proxy-user:proxy-password@", "");
     for (proxy_url, endpoint, words) in [
-        (nobody, None, "the proxy refuses the connection with HTTP 407 (Proxy Authentication Required)"),
+        (nobody, None, "lets no connection through: HTTP 407 Proxy Authentication Required [ProxyFailed]"),
         (
             proxy.url(),
             Some("https://127.0.0.1:1"),
-            "the proxy refuses the connection with HTTP 502 (Bad Gateway)",
+            "lets no connection through: HTTP 502 Bad Gateway [ProxyFailed]",
         ),
     ] {
         let stage = Stage::start(Vec::new(), &[]).await;
@@ -123,7 +123,7 @@ async fn trust_is_what_the_cluster_and_its_secret_say() {
     let answer = stage.get(PODS).await;
     assert_eq!(clusters(&answer.json().expect("JSON")), ["bundle", "insecure"]);
     let warnings = answer.warnings();
-    assert!(warnings[0].contains("stranger: cannot connect: invalid peer certificate"), "{warnings:?}");
+    assert!(warnings[0].contains("stranger: the API server's certificate is not signed"), "{warnings:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,26 +1,25 @@
 //! One member, link by link: what leads to it, the way there, its metrics APIs, and a sample query.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures::future::join_all;
 use http::StatusCode;
+use http::header::DATE;
 use percent_encoding::utf8_percent_encode;
 use serde_json::Value;
 use tokio::time::timeout;
 
 use super::control_plane::{Cluster, Joined};
-use super::finding::{Cause, Finding, Verdict};
+use super::finding::{Finding, Verdict};
 use super::sample::{self, Sample};
+use crate::api::cause::Cause;
 use crate::api::group::Group;
 use crate::api::text::shortened;
-use crate::fleet::registry::NotAMember;
 use crate::gather::query::SEGMENT;
 use crate::member::Failure;
 use crate::member::client::{Client, Limits};
-use crate::member::examine::{Greeting, Hop, Obstacle, examine};
 use crate::process::budget::Claim;
-use crate::transport::Progress;
-use crate::transport::credentials::Credentials;
+use crate::transport::{Progress, SendError};
 
 /// From how much on clocks differ too much: values are a minute old or less.
 const SKEW: Duration = Duration::from_secs(30);
@@ -83,7 +82,7 @@ pub(super) async fn check(
     let credentials = match spec.credentials(secret) {
         Ok(credentials) => credentials,
         Err(error) => {
-            findings.push(broken(name, "credentials", not_a_member(&error), error.to_string()));
+            findings.push(broken(name, "credentials", error.cause(), error.to_string()));
             return findings;
         }
     };
@@ -92,9 +91,7 @@ pub(super) async fn check(
         None => String::new(),
     };
     findings.push(Finding::ok(Some(name), "credentials", what));
-    if !reach(name, &credentials, limits, &mut findings).await {
-        return findings;
-    }
+    let endpoint = credentials.endpoint.to_string();
     let client = match Client::new(credentials, limits) {
         Ok(client) => client,
         Err(error) => {
@@ -102,13 +99,16 @@ pub(super) async fn check(
             return findings;
         }
     };
+    if !reach(name, &endpoint, &client, limits.timeout, &mut findings).await {
+        return findings;
+    }
     let patient = Patient { name, client, limits };
     let mut apis = join_all(Group::ALL.map(|group| patient.api(group, sample))).await;
     let serves = |group| apis.iter().any(|api: &Examined| api.group == group && api.served.is_some());
     let external = serves(Group::External);
     for api in &mut apis {
         // A cluster that has no custom metrics may be there for others, such as one with KEDA alone.
-        if api.finding.cause == Some(Cause::ApiAbsent) && external && sample.is_none() {
+        if api.finding.cause == Some(Cause::APIMissing) && external && sample.is_none() {
             api.finding.verdict = Verdict::Warning;
         }
     }
@@ -121,37 +121,53 @@ pub(super) async fn check(
     findings
 }
 
-async fn reach(name: &str, credentials: &Credentials, limits: &Limits, findings: &mut Vec<Finding>) -> bool {
-    let Greeting { status, skew } = match examine(credentials, limits).await {
-        Ok(greeting) => greeting,
-        Err(obstacle) => {
-            findings.push(broken(name, "connection", cause_of(&obstacle), obstacle.to_string()));
+/// Connects and asks for `/version`. Whether the member can be asked for more.
+async fn reach(
+    name: &str,
+    endpoint: &str,
+    client: &Client,
+    limit: Duration,
+    findings: &mut Vec<Finding>,
+) -> bool {
+    let head = timeout(limit, client.head("/version")).await;
+    let head = match head.unwrap_or_else(|_| Err(SendError::NoAnswer(limit).into())) {
+        Ok(head) => head,
+        Err(failure) => {
+            findings.push(broken(name, "connection", failure.cause(), failure.to_string()));
             return false;
         }
     };
-    let refusal = match status {
+    let refusal = match head.status {
         StatusCode::UNAUTHORIZED => None,
-        StatusCode::NOT_FOUND => Some(Cause::NotAnApiServer),
-        status if status.is_redirection() => Some(Cause::NotAnApiServer),
+        StatusCode::NOT_FOUND => Some(Cause::NotAPIServer),
+        status if status.is_redirection() => Some(Cause::NotAPIServer),
         status if status.is_server_error() => Some(Cause::NoAnswer),
         _ => None,
     };
     if let Some(cause) = refusal {
-        let what = format!("{} answers /version with HTTP {}", credentials.endpoint, status.as_u16());
+        let what = format!("{endpoint} answers /version with HTTP {}", head.status.as_u16());
         findings.push(broken(name, "connection", cause, what));
         return false;
     }
-    findings.push(Finding::ok(Some(name), "connection", credentials.endpoint.to_string()));
-    if let Some((apart, ahead)) = skew.filter(|(apart, _)| *apart > SKEW) {
-        let side = if ahead { "ahead of" } else { "behind" };
+    findings.push(Finding::ok(Some(name), "connection", endpoint));
+    let date = head.headers.get(DATE).and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
+    if let Some((apart, side)) = date.map(skew).filter(|(apart, _)| *apart > SKEW) {
         let what = format!("its clock is {} s {side} this one", apart.as_secs());
         findings.push(Finding::amiss(Some(name), "clock", Verdict::Warning, Cause::ClockSkew, what));
     }
-    if status == StatusCode::UNAUTHORIZED {
-        findings.push(broken(name, "token", Cause::TokenRefused, "the API server does not accept the token"));
+    if head.status == StatusCode::UNAUTHORIZED {
+        findings.push(broken(name, "token", Cause::Unauthorized, "the API server does not accept the token"));
         return false;
     }
     true
+}
+
+/// How far a member's clock is from this one, and on which side.
+fn skew(theirs: SystemTime) -> (Duration, &'static str) {
+    match theirs.duration_since(SystemTime::now()) {
+        Ok(ahead) => (ahead, "ahead of"),
+        Err(behind) => (behind.duration(), "behind"),
+    }
 }
 
 impl Patient<'_> {
@@ -214,20 +230,20 @@ impl Patient<'_> {
             _ => self.registration(group).await,
         };
         let (cause, what) = match (trouble, registration) {
-            (_, Registration::Unavailable(what)) => (Cause::ApiUnavailable, what),
-            (Some(Ok(answer)), _) => (Cause::ApiFailing, status_and_message(&answer)),
-            (Some(Err(failure)), _) => (of_failure(&failure), failure.to_string()),
+            (_, Registration::Unavailable(what)) => (Cause::APIUnavailable, what),
+            (Some(Ok(answer)), _) => (Cause::APIFailing, status_and_message(&answer)),
+            (Some(Err(failure)), _) => (failure.cause(), failure.to_string()),
             (None, Registration::Available) => {
                 let what = "the APIService is available, and what it leads to does not have the API";
-                (Cause::ApiFailing, what.to_owned())
+                (Cause::APIFailing, what.to_owned())
             }
             (None, Registration::Absent) => {
-                (Cause::ApiAbsent, "there is no such API: no APIService is registered".to_owned())
+                (Cause::APIMissing, "there is no such API: no APIService is registered".to_owned())
             }
-            (None, Registration::Unknown) => (Cause::ApiAbsent, "there is no such API".to_owned()),
+            (None, Registration::Unknown) => (Cause::APIMissing, "there is no such API".to_owned()),
         };
         // Nobody needs an API that was never installed, save that of custom metrics.
-        let finding = if cause == Cause::ApiAbsent && group != Group::Custom {
+        let finding = if cause == Cause::APIMissing && group != Group::Custom {
             self.ok(group.name(), format!("{what}; it is not needed for custom metrics"))
         } else {
             self.amiss(group, cause, what)
@@ -271,10 +287,10 @@ impl Patient<'_> {
         };
         match self.get(&format!("/apis/{group}/{version}/{path}")).await {
             Ok(answer) if answer.status.is_server_error() && always_there => {
-                Some((Cause::ApiFailing, format!("a query of it: {}", status_and_message(&answer))))
+                Some((Cause::APIFailing, format!("a query of it: {}", status_and_message(&answer))))
             }
             Ok(answer) => refused(answer.status).map(|cause| (cause, status_and_message(&answer))),
-            Err(failure) => Some((of_failure(&failure), format!("a query of it: {failure}"))),
+            Err(failure) => Some((failure.cause(), format!("a query of it: {failure}"))),
         }
     }
 
@@ -312,46 +328,9 @@ pub(super) fn status_and_message(answer: &Answer) -> String {
 /// What a status says about the token, whatever it was asked for with.
 pub(super) fn refused(status: StatusCode) -> Option<Cause> {
     match status {
-        StatusCode::UNAUTHORIZED => Some(Cause::TokenRefused),
+        StatusCode::UNAUTHORIZED => Some(Cause::Unauthorized),
         StatusCode::FORBIDDEN => Some(Cause::Forbidden),
         _ => None,
-    }
-}
-
-/// What a failure says about whom was asked: the API server, or what is behind it.
-pub(super) fn of_failure(failure: &Failure) -> Cause {
-    if failure.is_unreachable() { Cause::NoAnswer } else { Cause::ApiFailing }
-}
-
-fn not_a_member(error: &NotAMember) -> Cause {
-    match error {
-        NotAMember::NoEndpoint | NotAMember::NoSecretRef => Cause::PullMode,
-        NotAMember::NoSecret(_) => Cause::SecretMissing,
-        // It was not shown to this identity.
-        NotAMember::Unread(_) => Cause::ControlPlaneForbidden,
-        NotAMember::NoToken(_) => Cause::SecretKeyMissing,
-        NotAMember::Credentials(_) => Cause::CredentialsMalformed,
-    }
-}
-
-fn cause_of(obstacle: &Obstacle) -> Cause {
-    match obstacle {
-        Obstacle::Settings(_) => Cause::CredentialsMalformed,
-        Obstacle::Name { hop: Hop { is_proxy: true, .. }, .. }
-        | Obstacle::Refused(Hop { is_proxy: true, .. })
-        | Obstacle::Silent { hop: Hop { is_proxy: true, .. }, .. }
-        | Obstacle::Handshake { hop: Hop { is_proxy: true, .. }, .. }
-        | Obstacle::Proxy { .. } => Cause::ProxyDead,
-        Obstacle::Name { .. } => Cause::NameUnknown,
-        Obstacle::Refused(_) => Cause::Refused,
-        Obstacle::Silent { .. } => Cause::BlackHole,
-        Obstacle::Authority => Cause::WrongAuthority,
-        Obstacle::NoBundle => Cause::SecretKeyMissing,
-        Obstacle::Expired => Cause::CertificateExpired,
-        Obstacle::NotYetValid => Cause::CertificateNotYetValid,
-        Obstacle::CertificateName { .. } => Cause::CertificateName,
-        Obstacle::Tls(_) => Cause::Tls,
-        Obstacle::Handshake { .. } | Obstacle::Answer(_) => Cause::NoAnswer,
     }
 }
 

@@ -15,7 +15,8 @@ use kube::{Api, Client, Error, ResourceExt as _};
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::finding::{Cause, Finding, Verdict};
+use super::finding::{Finding, Verdict};
+use crate::api::cause::Cause;
 use crate::api::duration::GoDuration;
 use crate::api::group::Group;
 use crate::api::text::shortened;
@@ -103,7 +104,7 @@ impl ControlPlane<'_> {
             Ok(None) if group == Group::External => {
                 return Finding::ok(None, link, OFF);
             }
-            Ok(None) => return amiss(link, verdict, Cause::ApiServiceMissing, "it does not exist"),
+            Ok(None) => return amiss(link, verdict, Cause::APIServiceMissing, "it does not exist"),
             // The adapter's own identity need not read it; that it is answered is what counts.
             Err(trouble) if trouble.code == Some(403) => return self.answers(link, group, version).await,
             Err(trouble) => {
@@ -122,11 +123,11 @@ impl ControlPlane<'_> {
                 let what = format!(
                     "it leads to the Service {namespace}/{name}, not to {service_namespace}/{service}"
                 );
-                return amiss(link, verdict, Cause::ApiServiceElsewhere, what);
+                return amiss(link, verdict, Cause::APIServiceElsewhere, what);
             }
             None => {
                 let what = "it leads to no Service: the API server itself answers";
-                return amiss(link, verdict, Cause::ApiServiceElsewhere, what);
+                return amiss(link, verdict, Cause::APIServiceElsewhere, what);
             }
         }
         let conditions = found.status.and_then(|status| status.conditions).unwrap_or_default();
@@ -135,7 +136,7 @@ impl ControlPlane<'_> {
             Some(condition) => unavailable(link, &condition),
             None => {
                 let what = "the API server has not looked at it yet";
-                amiss(link, Verdict::Broken, Cause::ApiServiceUnavailable, what)
+                amiss(link, Verdict::Broken, Cause::APIServiceUnavailable, what)
             }
         }
     }
@@ -158,9 +159,11 @@ impl ControlPlane<'_> {
             Some(401) => (Verdict::Broken, Cause::FrontProxyRefused),
             Some(403) => (Verdict::Warning, Cause::ControlPlaneForbidden),
             Some(404) if group == Group::External => return Finding::ok(None, link, OFF),
-            Some(404) => (of(group), Cause::ApiServiceMissing),
-            _ if is_about_a_certificate(&trouble.words) => (Verdict::Broken, Cause::ServingCertificate),
-            _ => (Verdict::Broken, Cause::ApiServiceUnavailable),
+            Some(404) => (of(group), Cause::APIServiceMissing),
+            _ if is_about_a_certificate(&trouble.words) => {
+                (Verdict::Broken, Cause::ServingCertificateRefused)
+            }
+            _ => (Verdict::Broken, Cause::APIServiceUnavailable),
         };
         amiss(link, verdict, cause, what)
     }
@@ -290,9 +293,9 @@ fn unavailable(link: String, condition: &APIServiceCondition) -> Finding {
     let cause = if refused {
         Cause::FrontProxyRefused
     } else if is_about_a_certificate(message) {
-        Cause::ServingCertificate
+        Cause::ServingCertificateRefused
     } else {
-        Cause::ApiServiceUnavailable
+        Cause::APIServiceUnavailable
     };
     amiss(link, Verdict::Broken, cause, shortened(&format!("{reason}: {}", without_urls(message))))
 }

@@ -14,13 +14,14 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use tokio::sync::Semaphore;
 
+use crate::api::cause::Cause;
 use crate::api::selector::Selector;
 use crate::cli::commands::Check;
 use crate::commands::progress;
 use crate::control::Clients;
 use crate::member::client::Limits;
 use crate::process::budget::Budget;
-use finding::{Cause, Finding, Verdict};
+use finding::{Finding, Verdict};
 use sample::Sample;
 
 /// How many members are looked at at a time: more than most fleets have, and few enough for their connections.

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use serde_json::json;
 
-use super::finding::{Cause, Finding, Verdict};
+use super::finding::{Finding, Verdict};
+use crate::api::cause::Cause;
 use crate::cli::commands::Output;
 use crate::commands::table::table;
 
@@ -39,7 +40,7 @@ fn row(Finding { cluster, link, verdict, cause, message, .. }: &Finding) -> [Str
         Verdict::Warning => "warning",
         Verdict::Broken => "BROKEN",
     };
-    let cause = cause.map(|cause| format!("{}: ", cause.name())).unwrap_or_default();
+    let cause = cause.map(|cause| format!(" [{}]", cause.name())).unwrap_or_default();
     let cluster = cluster.clone().unwrap_or_else(|| "(control plane)".to_owned());
-    [cluster, link.clone(), verdict.to_owned(), format!("{cause}{message}")]
+    [cluster, link.clone(), verdict.to_owned(), format!("{message}{cause}")]
 }

@@ -4,8 +4,9 @@ use http::StatusCode;
 use percent_encoding::utf8_percent_encode;
 use serde_json::Value;
 
-use super::cluster::{Answer, Patient, of_failure, refused, status_and_message};
-use super::finding::{Cause, Finding};
+use super::cluster::{Answer, Patient, refused, status_and_message};
+use super::finding::Finding;
+use crate::api::cause::Cause;
 use crate::api::custom_metrics::Version;
 use crate::gather::query::{CustomQuery, SEGMENT, Subject};
 
@@ -29,7 +30,7 @@ pub(super) async fn take(patient: &Patient<'_>, sample: &Sample, version: &str, 
     let version = Version::from_name(version).unwrap_or(Version::ALL[0]);
     let answer = match patient.get(&sample.path(version, &sample.selector)).await {
         Ok(answer) => answer,
-        Err(failure) => return patient.broken(LINK, of_failure(&failure), failure.to_string()),
+        Err(failure) => return patient.broken(LINK, failure.cause(), failure.to_string()),
     };
     if let Some(cause) = refused(answer.status) {
         return patient.broken(LINK, cause, status_and_message(&answer));
@@ -43,7 +44,7 @@ pub(super) async fn take(patient: &Patient<'_>, sample: &Sample, version: &str, 
         // prometheus-adapter answers 500 for a kind of object that its cluster lacks.
         _ => match unknown(sample, listed) {
             Some(what) => patient.broken(LINK, Cause::MetricUnknown, what),
-            None => patient.broken(LINK, Cause::ApiFailing, status_and_message(&answer)),
+            None => patient.broken(LINK, Cause::APIFailing, status_and_message(&answer)),
         },
     }
 }

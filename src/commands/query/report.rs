@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::values::{Object, Value};
+use crate::api::cause::Cause;
 use crate::api::duration::GoDuration;
 use crate::api::time::Timestamp;
 use crate::cli::commands::Output;
@@ -28,7 +29,7 @@ pub(super) struct Report {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Cluster {
     pub(super) cluster: String,
-    /// `Found`, `NotFound`, `NoMember` (in Pull mode), or the cause of a failure in one word.
+    /// `Found`, `NotFound`, or the cause of a failure, or `PullMode`, which is none.
     outcome: &'static str,
     failed: bool,
     /// Why it failed or was not asked.
@@ -48,7 +49,7 @@ impl Cluster {
         let failure = outcome.failure();
         Self {
             cluster: cluster.to_owned(),
-            outcome: outcome.cause(),
+            outcome: outcome.name(),
             failed: failure.is_some(),
             message: failure.map(ToString::to_string).unwrap_or_default(),
             latency_milliseconds: u64::try_from(elapsed.as_millis()).ok(),
@@ -58,16 +59,14 @@ impl Cluster {
 
     /// One that is no member, which is a failure unless it is not meant to be one.
     pub(super) fn outside(cluster: &str, lack: &Lack) -> Self {
-        let (outcome, failed, message) = match lack {
-            Lack::Unread => {
-                let what = "its credentials are not known yet; karmada-metrics-adapter check may say why";
-                ("Unread", true, what)
-            }
-            Lack::Wrong(why) => ("Credentials", true, why.as_str()),
-            Lack::Outside(why) => ("NoMember", false, why.as_str()),
-        };
-        let (cluster, message) = (cluster.to_owned(), message.to_owned());
-        Self { cluster, outcome, failed, message, latency_milliseconds: None, values: Vec::new() }
+        Self {
+            cluster: cluster.to_owned(),
+            outcome: lack.cause.name(),
+            failed: lack.cause != Cause::PullMode,
+            message: lack.message.clone(),
+            latency_milliseconds: None,
+            values: Vec::new(),
+        }
     }
 
     fn rows(&self) -> Vec<[String; 6]> {
@@ -115,13 +114,14 @@ impl Report {
         let mut text = table(&[heading].into_iter().chain(rows).collect::<Vec<_>>());
         let count = |outcome| self.clusters.iter().filter(|cluster| cluster.outcome == outcome).count();
         let mut line = format!("\n{} have it, {} do not", count("Found"), count("NotFound"));
-        for (count, what) in [(self.failed(), "failed"), (count("NoMember"), "are no members")] {
+        for (count, what) in [(self.failed(), "failed"), (count(Cause::PullMode.name()), "are no members")] {
             if count > 0 {
                 write!(line, ", {count} {what}").expect("text takes whatever is written");
             }
         }
         let messages = self.clusters.iter().filter(|cluster| !cluster.message.is_empty());
-        let messages = messages.map(|cluster| [format!("  {}:", cluster.cluster), cluster.message.clone()]);
+        let message = |cluster: &Cluster| format!("{} [{}]", cluster.message, cluster.outcome);
+        let messages = messages.map(|cluster| [format!("  {}:", cluster.cluster), message(cluster)]);
         text += &format!("{line}\n");
         text + &table(&messages.collect::<Vec<_>>())
     }

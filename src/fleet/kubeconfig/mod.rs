@@ -19,6 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 use self::contexts::Contexts;
 use super::metrics::FleetMetrics;
 use super::roster::{Lack, Roster};
+use crate::api::cause::Cause;
 use crate::kubeconfig::Context;
 use crate::kubeconfig::plugin::{Plugin, Said};
 use crate::member::Refused;
@@ -163,7 +164,7 @@ impl KubeconfigSource {
                     }
                     Err(complaint) => {
                         self.logging_in.remove(name);
-                        Err(Lack::Wrong(complaint.clone()))
+                        Err(Lack { cause: Cause::CredentialsMalformed, message: complaint.clone() })
                     }
                 };
                 self.put(name, credentials);
@@ -175,7 +176,7 @@ impl KubeconfigSource {
     /// What the plugin of a cluster has said. One that is new is run.
     fn logged_in(&mut self, name: &str, plugin: &Plugin) -> Result<Login, Lack> {
         if let Some(logging_in) = self.logging_in.get(name).filter(|known| known.plugin == *plugin) {
-            return logging_in.login.clone().ok_or(Lack::Unread);
+            return logging_in.login.clone().ok_or_else(Lack::unknown);
         }
         self.generation += 1;
         let (generation, again) = (self.generation, Arc::new(Notify::new()));
@@ -191,7 +192,7 @@ impl KubeconfigSource {
             _running: AbortOnDropHandle::new(tokio::spawn(running)),
         };
         self.logging_in.insert(name.to_owned(), logging_in);
-        Err(Lack::Unread)
+        Err(Lack::unknown())
     }
 
     fn take(&mut self, LoggedIn { cluster, generation, outcome }: LoggedIn) {
@@ -204,7 +205,7 @@ impl KubeconfigSource {
                 logging_in.login = Some(login.clone());
                 Ok(context.credentials.logged_in(login))
             }
-            Err(complaint) => Err(Lack::Wrong(complaint)),
+            Err(message) => Err(Lack { cause: Cause::PluginFailed, message }),
         };
         self.put(&cluster, credentials);
         drop(waiting);
