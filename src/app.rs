@@ -109,11 +109,19 @@ pub async fn serve(mut config: Config, shutdown: CancellationToken) -> anyhow::R
         request_timeout: config.serving.request_timeout,
     };
 
+    // Clients need a moment to see that it is not ready, and come until then.
+    let closing = CancellationToken::new();
+    let close = closing.clone();
+    tokio::spawn(async move {
+        shutdown.cancelled().await;
+        tokio::time::sleep(config.serving.shutdown_delay).await;
+        close.cancel();
+    });
     let reception = |router| Reception {
         router,
         limits: Limits::new(&config.serving),
         connections: config.serving.pressure.connections,
-        shutdown: shutdown.clone(),
+        closing: closing.clone(),
     };
     let plain = async {
         if let Some(address) = config.metrics.bind {

@@ -46,6 +46,9 @@ pub struct Serving {
     pub pressure: Pressure,
     /// How often files are looked at for new content.
     pub reload_interval: Duration,
+    /// How long connections are accepted and served after a signal to end, while the process is not ready any more; may be
+    /// zero.
+    pub shutdown_delay: Duration,
 }
 
 /// How long clients may keep the process waiting and how many of them there may be at a time. All above zero, unless

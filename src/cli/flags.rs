@@ -55,7 +55,7 @@ pub struct Serving {
     /// How long a client's connection may be without a request before it is closed
     #[arg(long, value_name = "DURATION", default_value = "90s", value_parser = values::time_span)]
     idle_timeout: Duration,
-    /// Most connections of clients at a time; when one more comes, the one that has been idle longest is closed
+    /// Most connections of clients at a time; when one more comes, the one that has been idle longest is closed first
     #[arg(long, value_name = "NUMBER", default_value = "1024", value_parser = values::count)]
     max_connections: usize,
     /// Most requests at a time on one HTTP/2 connection of a client; 0 means 250
@@ -69,6 +69,10 @@ pub struct Serving {
     /// restart
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = values::time_span)]
     reload_interval: Duration,
+    /// How long requests and new connections are still served after SIGTERM, while /readyz fails, so that load balancers
+    /// notice; with 20s for requests in progress after that, it has to be less than terminationGracePeriodSeconds
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = values::duration)]
+    shutdown_delay_duration: Duration,
 }
 
 #[derive(Debug, Args)]
@@ -113,7 +117,7 @@ pub struct Authentication {
     #[arg(long)]
     authentication_tolerate_lookup_failure: bool,
     /// How long a token's verdict is kept; 0 reviews each request's token
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = values::time_to_live)]
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = values::duration)]
     authentication_token_webhook_cache_ttl: Duration,
     /// Authorities of client certificates in PEM, read again when they change; without it, those of the ConfigMap
     #[arg(long, value_name = "FILE")]
@@ -154,10 +158,10 @@ pub struct Authorization {
     )]
     authorization_always_allow_paths: Vec<List>,
     /// How long a permission is kept; 0 reviews each request
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = values::time_to_live)]
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = values::duration)]
     authorization_webhook_cache_authorized_ttl: Duration,
     /// How long a refusal is kept; 0 reviews each request
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = values::time_to_live)]
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = values::duration)]
     authorization_webhook_cache_unauthorized_ttl: Duration,
 }
 
@@ -272,6 +276,7 @@ impl TryFrom<Serving> for config::Serving {
                 requests: flags.max_requests_inflight,
             },
             reload_interval: flags.reload_interval,
+            shutdown_delay: flags.shutdown_delay_duration,
         })
     }
 }

@@ -122,12 +122,12 @@ pub fn metrics_address(text: &str) -> Result<MetricsAddress, Complaint> {
 
 /// A duration above zero.
 pub fn time_span(text: &str) -> Result<Duration, Complaint> {
-    let span = time_to_live(text).ok().filter(|span| !span.is_zero());
+    let span = duration(text).ok().filter(|span| !span.is_zero());
     span.ok_or("is not a duration above zero (such as 500ms, 5s or 1m30s)")
 }
 
 /// A duration of zero or more.
-pub fn time_to_live(text: &str) -> Result<Duration, Complaint> {
+pub fn duration(text: &str) -> Result<Duration, Complaint> {
     let duration = text.parse::<GoDuration>().and_then(Duration::try_from);
     duration.map_err(|_| "is not a duration of zero or more (such as 500ms, 5s or 1m30s)")
 }
@@ -142,7 +142,7 @@ pub fn lifetime(text: &str) -> Result<Duration, Complaint> {
 pub fn notice(text: &str) -> Result<Duration, Complaint> {
     let days = text.strip_suffix('d').and_then(whole::<u16>);
     let days = days.map(|days| Duration::from_secs(u64::from(days) * 24 * 60 * 60));
-    days.or_else(|| time_to_live(text).ok()).ok_or("is not a time of zero or more (such as 30d, 24h or 30m)")
+    days.or_else(|| duration(text).ok()).ok_or("is not a time of zero or more (such as 30d, 24h or 30m)")
 }
 
 /// The name of a Service or a namespace (`IsDNS1123Label` of k8s.io/apimachinery).

@@ -32,6 +32,10 @@ const HEADERS: usize = 1024;
 const BODY: u32 = 16 * 1024;
 /// HTTP/2: the same for all requests of a connection, as small as the protocol has it.
 const BODIES: u32 = 65_535;
+/// HTTP/2: how many times as many streams as there may be at a time a client may have reset before they are looked at, until its
+/// connection is ended (CVE-2023-44487). Go's server has as many requests wait for their handlers. h2's own 20 are reached by
+/// some clients of kube-apiserver that leave within the same moment, and the connection is everybody's.
+const UNSEEN_RESETS: usize = 4;
 /// Most bytes of one answer that wait for the socket.
 const SENDING: usize = 64 * 1024;
 /// HTTP/2: after how long without a frame a ping asks whether the client is there, and how long it may take to answer.
@@ -75,13 +79,13 @@ impl Limits {
     }
 }
 
-/// Answers a connection's requests until the client or `shutdown` ends it, or a limit does.
+/// Answers a connection's requests until the client or `closing` ends it, or a limit does.
 pub(super) async fn converse<S>(
     stream: S,
     client: Client,
     router: Router,
     limits: Limits,
-    shutdown: CancellationToken,
+    closing: CancellationToken,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -110,7 +114,7 @@ pub(super) async fn converse<S>(
                 .max_header_size(HEAD as usize)
                 .max_buf_size(2 * HEAD as usize)
                 .serve_connection(stream, service);
-            drive(connection, http1::Connection::graceful_shutdown, &place, stay, shutdown).await;
+            drive(connection, http1::Connection::graceful_shutdown, &place, stay, closing).await;
         }
         Protocol::Http2 => {
             let connection = http2::Builder::new(Streams { longest: limits.request })
@@ -118,6 +122,7 @@ pub(super) async fn converse<S>(
                 .keep_alive_interval(PING.0)
                 .keep_alive_timeout(PING.1)
                 .max_concurrent_streams(limits.streams)
+                .max_pending_accept_reset_streams(UNSEEN_RESETS * limits.streams as usize)
                 .max_header_list_size(HEAD)
                 .initial_stream_window_size(BODY)
                 .initial_connection_window_size(BODIES)
@@ -125,7 +130,7 @@ pub(super) async fn converse<S>(
                 .serve_connection(stream, service);
             // Many people's requests share a connection of kube-apiserver's, so each is bounded by itself.
             let stay = Stay { busy: None, ..stay };
-            drive(connection, http2::Connection::graceful_shutdown, &place, stay, shutdown).await;
+            drive(connection, http2::Connection::graceful_shutdown, &place, stay, closing).await;
         }
     }
 }
@@ -139,14 +144,14 @@ async fn answer(
     Ok(response.map(|body| Outgoing::new(body, busy)))
 }
 
-/// Lets a connection go on until it ends. One that overstays without a request is asked to leave, and cut when it does
-/// not; one that overstays with a request is cut.
+/// Lets a connection go on until it ends. One that overstays without a request, or has to make room, is asked to leave, and cut
+/// when it does not; one that overstays with a request is cut.
 async fn drive<C>(
     connection: C,
     ask_to_leave: fn(Pin<&mut C>),
     place: &Place,
     mut stay: Stay,
-    shutdown: CancellationToken,
+    closing: CancellationToken,
 ) where
     C: Future<Output = hyper::Result<()>>,
 {
@@ -160,9 +165,10 @@ async fn drive<C>(
                 }
                 return;
             }
-            () = shutdown.cancelled(), if !leaving => {}
+            () = closing.cancelled(), if !leaving => {}
+            () = place.evicted(), if !leaving => {}
             phase = place.overstayed(stay) => {
-                if leaving || matches!(phase, Phase::Head | Phase::Busy(_)) {
+                if leaving || phase != Phase::Idle {
                     tracing::debug!(?phase, "a connection took longer than it may and is cut");
                     return;
                 }
@@ -170,7 +176,7 @@ async fn drive<C>(
         }
         ask_to_leave(connection.as_mut());
         leaving = true;
-        stay.idle = GRACE;
+        (stay.idle, stay.head) = (GRACE, GRACE);
         place.rest();
     }
 }

@@ -10,7 +10,6 @@ use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -22,8 +21,9 @@ use crate::access::certificate::Presented;
 /// Most handshakes at a time. When one more begins, the one that has taken longest is given up: a client of good will
 /// needs milliseconds.
 const HANDSHAKES: usize = 512;
-/// How long requests in flight may take to end once the process is to end.
-const DRAIN: Duration = Duration::from_secs(25);
+/// How long requests in flight may take to end once no new ones are taken. With `--shutdown-delay-duration` it has to be less
+/// than the Pod's `terminationGracePeriodSeconds`, whose default is 30 s.
+pub const DRAIN: Duration = Duration::from_secs(20);
 /// How often the log says that connections cannot be accepted.
 const COMPLAIN: Duration = Duration::from_secs(60);
 
@@ -36,8 +36,8 @@ pub struct Reception {
     pub limits: Limits,
     /// Most connections at a time.
     pub connections: usize,
-    /// Ends it.
-    pub shutdown: CancellationToken,
+    /// From then on no connection is accepted, and those that there are end.
+    pub closing: CancellationToken,
 }
 
 /// Listens on an address. An unspecified one means every interface of both families, as a Go listener takes it.
@@ -53,56 +53,55 @@ pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(address).await
 }
 
-/// Serves over TLS until the shutdown, then ends what was begun.
+/// Serves over TLS until it closes, then ends what was begun.
 pub async fn serve_tls(listener: TcpListener, tls: Arc<ServerConfig>, reception: Reception) {
     let acceptor = TlsAcceptor::from(tls);
     let connections = Places::new(reception.connections);
-    let Reception { router, limits, shutdown, .. } = reception;
+    let Reception { router, limits, closing, .. } = reception;
     let serving = {
-        let (connections, shutdown) = (connections.clone(), shutdown.clone());
-        async move |stream: TcpStream, place: Place| {
-            let Some(stream) = shake_hands(&acceptor, stream, place, limits.client).await else { return };
-            let Some(place) = connections.take() else { return };
+        let (connections, closing) = (connections.clone(), closing.clone());
+        async move |stream: TcpStream, handshake: Place| {
+            let most = Stay { idle: limits.client, head: limits.client, busy: Some(limits.client) };
+            let accepted = async { Some((acceptor.accept(stream).await.ok()?, connections.take().await?)) };
+            let accepted = tokio::select! {
+                accepted = accepted => accepted,
+                _ = handshake.overstayed(most) => None,
+                () = handshake.evicted() => None,
+                () = closing.cancelled() => None,
+            };
+            let Some((stream, place)) = accepted else { return };
+            drop(handshake);
             let (_, session) = stream.get_ref();
             let presented = Presented::new(session.peer_certificates()).map(Arc::new);
             let protocol =
                 if session.alpn_protocol() == Some(HTTP2) { Protocol::Http2 } else { Protocol::Http1 };
-            converse(stream, Client { protocol, presented, place }, router, limits, shutdown).await;
+            converse(stream, Client { protocol, presented, place }, router, limits, closing).await;
         }
     };
-    serve(listener, &[Places::new(HANDSHAKES), connections], &shutdown, serving).await;
+    serve(listener, (&Places::new(HANDSHAKES), &connections), &closing, serving).await;
 }
 
-/// Serves in plain text until the shutdown, then ends what was begun.
+/// Serves in plain text until it closes, then ends what was begun.
 pub async fn serve_plain(listener: TcpListener, reception: Reception) {
     let connections = Places::new(reception.connections);
-    let Reception { router, limits, shutdown, .. } = reception;
+    let Reception { router, limits, closing, .. } = reception;
     let serving = {
-        let shutdown = shutdown.clone();
+        let closing = closing.clone();
         async move |stream: TcpStream, place: Place| {
             let client = Client { protocol: Protocol::Http1, presented: None, place };
-            converse(stream, client, router, limits, shutdown).await;
+            converse(stream, client, router, limits, closing).await;
         }
     };
-    serve(listener, &[connections], &shutdown, serving).await;
+    serve(listener, (&connections, &connections), &closing, serving).await;
 }
 
-/// The encrypted stream, unless the client takes too long or its place is needed.
-async fn shake_hands(
-    acceptor: &TlsAcceptor,
-    stream: TcpStream,
-    place: Place,
-    most: Duration,
-) -> Option<TlsStream<TcpStream>> {
-    tokio::select! {
-        accepted = acceptor.accept(stream) => accepted.ok(),
-        _ = place.overstayed(Stay { idle: most, head: most, busy: Some(most) }) => None,
-    }
-}
-
-/// Accepts connections, each into one of the first `places`; the others are where they go on to.
-async fn serve<C, F>(listener: TcpListener, places: &[Arc<Places>], shutdown: &CancellationToken, serving: C)
-where
+/// Accepts connections, each into one of the first places; those of the second they take themselves.
+async fn serve<C, F>(
+    listener: TcpListener,
+    (first, second): (&Arc<Places>, &Arc<Places>),
+    closing: &CancellationToken,
+    serving: C,
+) where
     C: FnOnce(TcpStream, Place) -> F + Clone,
     F: Future<Output = ()> + Send + 'static,
 {
@@ -111,13 +110,17 @@ where
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = shutdown.cancelled() => break,
+            () = closing.cancelled() => break,
         };
         match accepted {
             Ok((stream, _)) => {
                 let _ = stream.set_nodelay(true);
                 // Without a place it is closed: every connection that there may be is busy.
-                if let Some(place) = places.first().and_then(Places::take) {
+                let place = tokio::select! {
+                    place = first.take() => place,
+                    () = closing.cancelled() => break,
+                };
+                if let Some(place) = place {
                     connections.spawn(serving.clone()(stream, place));
                 }
             }
@@ -127,7 +130,9 @@ where
                     tracing::warn!(%error, "a connection could not be accepted; idle ones make room");
                     complained = Some(Instant::now());
                 }
-                places.iter().for_each(|places| places.evict());
+                for places in [first, second] {
+                    places.evict();
+                }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         }

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep_until};
 
-/// A bounded number of places. When all are taken, the connection that has done nothing for longest makes room.
+/// A bounded number of places. When all are taken, the connection that has done nothing for longest has to leave, and its place
+/// is free once it is closed.
 #[derive(Debug)]
 pub(super) struct Places {
-    limit: usize,
+    free: Arc<Semaphore>,
     taken: Mutex<Taken>,
 }
 
@@ -26,6 +27,7 @@ pub(super) struct Place {
     places: Arc<Places>,
     number: u64,
     activity: Arc<watch::Sender<Activity>>,
+    _permit: OwnedSemaphorePermit,
 }
 
 /// A request that is being answered on a connection, until its answer has gone out.
@@ -43,8 +45,6 @@ pub(super) enum Phase {
     Head,
     /// It answers so many requests.
     Busy(usize),
-    /// Nothing, and it has to make room.
-    Evicted,
 }
 
 /// How long a connection may stay in a phase.
@@ -60,30 +60,51 @@ pub(super) struct Stay {
 struct Activity {
     phase: Phase,
     since: Instant,
+    is_evicted: bool,
 }
 
 impl Places {
     pub(super) fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit, taken: Mutex::default() })
+        let free = Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS)));
+        Arc::new(Self { free, taken: Mutex::default() })
     }
 
-    /// Takes a place; `None` if every one of them is busy.
-    pub(super) fn take(self: &Arc<Self>) -> Option<Place> {
-        let activity = Activity { phase: Phase::Idle, since: Instant::now() };
+    /// Takes a place, which may have to be left by another connection first. `None` if every one of them is busy, or has to
+    /// leave already.
+    pub(super) async fn take(self: &Arc<Self>) -> Option<Place> {
+        let permit = match self.free.clone().try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) if self.evict() => self.free.clone().acquire_owned().await.ok()?,
+            Err(_) => return None,
+        };
+        let activity = Activity { phase: Phase::Idle, since: Instant::now(), is_evicted: false };
         let activity = Arc::new(watch::Sender::new(activity));
         let mut taken = self.taken();
-        if taken.by_number.len() >= self.limit && !taken.evict() {
-            return None;
-        }
         let number = taken.next;
         taken.next += 1;
         taken.by_number.insert(number, activity.clone());
-        Some(Place { places: self.clone(), number, activity })
+        Some(Place { places: self.clone(), number, activity, _permit: permit })
     }
 
-    /// Makes the one go that has done nothing for longest.
-    pub(super) fn evict(&self) {
-        self.taken().evict();
+    /// Has the connection leave that has done nothing for longest; whether there is one. None leaves that answers a request.
+    pub(super) fn evict(&self) -> bool {
+        let taken = self.taken();
+        loop {
+            let idle = taken.by_number.values().filter_map(|activity| {
+                let current = *activity.borrow();
+                current.can_be_evicted().then_some((current.since, activity))
+            });
+            let Some((_, longest)) = idle.min_by_key(|(since, _)| *since) else { return false };
+            // A request may have come meanwhile.
+            let evicted = longest.send_if_modified(|activity| {
+                let can_be_evicted = activity.can_be_evicted();
+                activity.is_evicted |= can_be_evicted;
+                can_be_evicted
+            });
+            if evicted {
+                return true;
+            }
+        }
     }
 
     fn taken(&self) -> MutexGuard<'_, Taken> {
@@ -91,18 +112,13 @@ impl Places {
     }
 }
 
-impl Taken {
-    /// Whether one could go.
-    fn evict(&mut self) -> bool {
-        let idle = self.by_number.iter().filter_map(|(number, activity)| {
-            let Activity { phase, since } = *activity.borrow();
-            matches!(phase, Phase::Idle | Phase::Head).then_some((since, *number))
-        });
-        let Some((_, longest)) = idle.min() else { return false };
-        if let Some(activity) = self.by_number.remove(&longest) {
-            turn(&activity, Phase::Evicted);
-        }
-        true
+impl Activity {
+    fn can_be_evicted(&self) -> bool {
+        !self.is_evicted && !matches!(self.phase, Phase::Busy(_))
+    }
+
+    fn turn(&mut self, phase: Phase) {
+        (self.phase, self.since) = (phase, Instant::now());
     }
 }
 
@@ -111,22 +127,38 @@ impl Place {
     pub(super) fn begin(&self) -> Busy {
         self.activity.send_modify(|activity| match &mut activity.phase {
             Phase::Busy(requests) => *requests += 1,
-            _ => *activity = Activity { phase: Phase::Busy(1), since: Instant::now() },
+            _ => activity.turn(Phase::Busy(1)),
         });
         Busy { activity: self.activity.clone() }
     }
 
     /// Notes that bytes have come in, which begin a request's head if nothing else goes on.
     pub(super) fn received(&self) {
-        if self.activity.borrow().phase == Phase::Idle {
-            turn(&self.activity, Phase::Head);
-        }
+        self.activity.send_if_modified(|activity| {
+            let begins = activity.phase == Phase::Idle;
+            if begins {
+                activity.turn(Phase::Head);
+            }
+            begins
+        });
     }
 
     /// Begins anew to do nothing, unless a request is being answered.
     pub(super) fn rest(&self) {
-        if !matches!(self.activity.borrow().phase, Phase::Busy(_)) {
-            turn(&self.activity, Phase::Idle);
+        self.activity.send_if_modified(|activity| {
+            let rests = !matches!(activity.phase, Phase::Busy(_));
+            if rests {
+                activity.turn(Phase::Idle);
+            }
+            rests
+        });
+    }
+
+    /// Waits until another connection needs the place.
+    pub(super) async fn evicted(&self) {
+        let mut activity = self.activity.subscribe();
+        if activity.wait_for(|activity| activity.is_evicted).await.is_err() {
+            std::future::pending::<()>().await;
         }
     }
 
@@ -134,12 +166,11 @@ impl Place {
     pub(super) async fn overstayed(&self, stay: Stay) -> Phase {
         let mut activity = self.activity.subscribe();
         loop {
-            let Activity { phase, since } = *activity.borrow_and_update();
+            let Activity { phase, since, .. } = *activity.borrow_and_update();
             let limit = match phase {
                 Phase::Idle => Some(stay.idle),
                 Phase::Head => Some(stay.head),
                 Phase::Busy(_) => stay.busy,
-                Phase::Evicted => return phase,
             };
             let over = async {
                 match limit {
@@ -165,13 +196,9 @@ impl Drop for Busy {
     fn drop(&mut self) {
         self.activity.send_modify(|activity| match &mut activity.phase {
             Phase::Busy(requests) if *requests > 1 => *requests -= 1,
-            _ => *activity = Activity { phase: Phase::Idle, since: Instant::now() },
+            _ => activity.turn(Phase::Idle),
         });
     }
-}
-
-fn turn(activity: &watch::Sender<Activity>, phase: Phase) {
-    activity.send_replace(Activity { phase, since: Instant::now() });
 }
 
 #[cfg(test)]
@@ -183,27 +210,35 @@ mod tests {
         head: Duration::from_millis(10),
         busy: Some(Duration::from_millis(20)),
     };
-    const FOREVER: Stay =
-        Stay { idle: Duration::from_secs(3600), head: Duration::from_secs(3600), busy: None };
 
     #[tokio::test]
-    async fn the_connection_that_has_done_nothing_for_longest_makes_room() {
+    async fn the_connection_that_has_done_nothing_for_longest_makes_room_once_it_is_closed() {
         let places = Places::new(2);
-        let (busy, idle) = (places.take().expect("room"), places.take().expect("room"));
+        let (busy, idle) = (places.take().await.expect("room"), places.take().await.expect("room"));
         let _request = busy.begin();
-        let new = places.take().expect("the idle one makes room");
-        assert_eq!(idle.overstayed(FOREVER).await, Phase::Evicted);
+        let mut taking = std::pin::pin!(places.take());
+        tokio::select! {
+            biased;
+            _ = &mut taking => panic!("there are two"),
+            () = idle.evicted() => {}
+        }
+        assert!(places.take().await.is_none(), "one is busy, and one leaves already");
         drop(idle);
+        let new = taking.await.expect("the idle one has made room");
         let request = new.begin();
-        assert!(places.take().is_none(), "none is idle");
+        assert!(places.take().await.is_none(), "none is idle");
         drop(request);
-        assert!(places.take().is_some());
+        let (taken, ()) = tokio::join!(places.take(), async {
+            new.evicted().await;
+            drop(new);
+        });
+        assert!(taken.is_some());
     }
 
     #[tokio::test]
     async fn each_phase_has_its_own_time() {
         let places = Places::new(1);
-        let place = places.take().expect("room");
+        let place = places.take().await.expect("room");
         let start = Instant::now();
         assert_eq!(place.overstayed(STAY).await, Phase::Idle);
         assert!(start.elapsed() >= Duration::from_millis(30));

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 use testkit::adapter::AdapterProcess;
 use testkit::api_client::Credentials;
+use testkit::member::Fault;
 use testkit::pki::Identity;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
@@ -308,26 +309,52 @@ async fn flood(adapter: &AdapterProcess, most: u32, mut burst: impl FnMut(u32) -
     most
 }
 
+/// A request and its reset, for each of so many streams.
+fn resets(head: &[u8], streams: std::ops::Range<u32>) -> Vec<u8> {
+    let pair = |number: u32| {
+        let stream = 2 * number + 1;
+        let reset = frame(RESET, 0, stream, &8_u32.to_be_bytes());
+        [frame(HEADERS, END_HEADERS | END_STREAM, stream, head), reset].concat()
+    };
+    streams.flat_map(pair).collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn rapid_resets_end_their_connection() {
     let stage = Stage::start(members(1, 1).await, &[]).await;
     let head = block("GET", "/healthz", &[]);
     beside(&stage, async {
         for _ in 0..8 {
-            let took = flood(&stage.adapter, 100_000, |burst| {
-                let pair = |stream: u32| {
-                    [
-                        frame(HEADERS, END_HEADERS | END_STREAM, stream, &head),
-                        frame(RESET, 0, stream, &8_u32.to_be_bytes()),
-                    ]
-                    .concat()
-                };
-                (0..100).flat_map(|number| pair(2 * (burst * 100 + number) + 1)).collect()
-            });
-            assert!(took.await < 100_000, "the connection is closed");
+            let took = flood(&stage.adapter, 1000, |burst| resets(&head, burst * 2000..(burst + 1) * 2000));
+            assert!(took.await < 1000, "the connection is closed");
         }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_of_a_shared_connection_that_leave_at_once_end_nobody_elses_query() {
+    let stage = Stage::start(members(1, 1).await, &[]).await;
+    stage.member(0).fault(Fault::Delay(Duration::from_millis(20)));
+    let mut raw = Raw::http2(&stage.adapter, Some(&identity(&stage)), &[]).await.expect("a connection");
+    let mut stream = 0;
+    // 4,000 a second, 100 of them within the same moment.
+    for round in 0..80_u32 {
+        let leaving = block("GET", &format!("{PODS}?labelSelector=a%21%3D{round}"), &MASTER);
+        raw.send(&resets(&leaving, stream..stream + 100)).await.expect("it is open");
+        stream += 100;
+        let steady = block("GET", PODS, &MASTER);
+        raw.send(&frame(HEADERS, END_HEADERS | END_STREAM, 2 * stream + 1, &steady))
+            .await
+            .expect("it is open");
+        let answer = raw.frame_like(|frame| {
+            assert_ne!(frame.kind, GOAWAY, "round {round}");
+            frame.kind == HEADERS && frame.stream == 2 * stream + 1
+        });
+        let answer = tokio::time::timeout(GENEROUS, answer).await.expect("in time").expect("it is open");
+        assert_eq!(answer.payload[0], 0x88, "HPACK of a status of 200");
+        stream += 1;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

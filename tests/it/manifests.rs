@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::StatusCode;
+use karmada_metrics_adapter::cli::{Cli, Task};
+use karmada_metrics_adapter::server::listener::DRAIN;
 use serde_json::{Value, json};
 use testkit::adapter::{AdapterProcess, Invocation};
 use testkit::api_client::Credentials;
@@ -117,6 +119,28 @@ async fn the_deployment_starts_and_answers_its_probes() {
     assert_eq!(probe("livenessProbe"), "/livez");
     assert_eq!(probe("readinessProbe"), "/readyz");
     assert_serves(&stage, &["livenessProbe", "readinessProbe"].map(probe)).await;
+}
+
+#[tokio::test]
+async fn pods_have_the_time_to_end_properly() {
+    let Some(objects) = built(&repository().join("deploy/host")).await else { return };
+    let host = &only(&objects, "Deployment")["spec"]["template"]["spec"];
+    let pods =
+        std::iter::once((&host["terminationGracePeriodSeconds"], texts(&host["containers"][0]["args"])));
+    // The installers say nothing of it, and their arguments stay.
+    let variants = Variant::all();
+    let nothing = Value::Null;
+    let installed = variants.iter().map(|variant| (&nothing, variant.command[1..].to_vec()));
+    for (seconds, arguments) in pods.chain(installed) {
+        let grace = Duration::from_secs(seconds.as_u64().unwrap_or(30));
+        let arguments = arguments.into_iter().map(|argument| argument.replace("$(POD_IP)", "10.0.0.1"));
+        let command = ["karmada-metrics-adapter".to_owned()].into_iter().chain(arguments);
+        let Ok(Task::Serve(config, _)) = Cli::read(command).expect("known flags").task() else {
+            panic!("it serves")
+        };
+        let needed = config.serving.shutdown_delay + DRAIN;
+        assert!(needed < grace, "{needed:?} of {grace:?}");
+    }
 }
 
 #[tokio::test]

@@ -1,7 +1,6 @@
 //! The process: how it starts, what it says of itself, and how it ends.
 
 use std::process::Stdio;
-use std::time::Duration;
 
 use http::StatusCode;
 use testkit::fleet::Fleet;
@@ -103,22 +102,6 @@ async fn health_can_be_asked_in_parts() {
         "[+]ping ok\n[+]informer-sync ok\n[+]discovery excluded: ok\n[+]shutdown ok\n\
          warn: some health checks cannot be excluded: no matches for \"moon\"\nreadyz check passed\n"
     );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_signal_lets_requests_in_flight_end_and_then_ends_it() {
-    let mut stage = Stage::start(members(1, 1).await, &[]).await;
-    stage.member(0).reset_counters();
-    stage.member(0).fault(Fault::Delay(Duration::from_secs(1)));
-    let id = stage.adapter.id().expect("it runs").to_string();
-    let (answer, ()) = tokio::join!(stage.get(PODS), async {
-        stage.member(0).until(|counters| counters.in_flight == 1).await;
-        let killed = Command::new("kill").args(["-TERM", &id]).status().await.expect("kill runs");
-        assert!(killed.success());
-    });
-    assert_eq!(answer.status, StatusCode::OK);
-    let ended = tokio::time::timeout(GENEROUS, stage.adapter.ended()).await.expect("it ends in time");
-    assert_eq!(ended.expect("it ran").code(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -121,6 +121,13 @@ impl Raw {
         Some(bytes)
     }
 
+    /// So many bytes; `None` if the other end closes before.
+    pub async fn take(&mut self, count: usize) -> Option<Vec<u8>> {
+        let mut bytes = vec![0; count];
+        self.stream.read_exact(&mut bytes).await.ok()?;
+        Some(bytes)
+    }
+
     /// The next frame; `None` if the other end has closed.
     pub async fn frame(&mut self) -> Option<Frame> {
         Frame::read(&mut self.stream).await

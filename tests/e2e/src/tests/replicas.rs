@@ -19,15 +19,18 @@ use crate::stage::{self, MEMBERS, Stage, TUTORIAL};
 const CLIENTS: usize = 8;
 /// How long they ask before and after the end of a replica.
 const WHILE: Duration = Duration::from_secs(5);
+/// How long after the signal the endpoint leaves: the two are not in step in a cluster either.
+const ENDPOINT_LEAVES: Duration = Duration::from_secs(1);
 /// How long a replica that is asked to end may take.
 const DRAINED: Duration = Duration::from_secs(90);
 
 pub async fn one_of_two_replicas_ends_and_no_query_fails(stage: &mut Stage) -> anyhow::Result<()> {
     let availability = AvailabilityWatch::start(&stage.plane);
     let (load, mut ending) = two_replicas_under_load(stage).await?;
-    say("its endpoint leaves the Service, and SIGTERM");
-    stage.lead_to_all();
+    say("SIGTERM, and a second later its endpoint leaves the Service");
     kill_process(pid(&ending)?, Signal::TERM)?;
+    sleep(ENDPOINT_LEAVES).await;
+    stage.lead_to_all();
     let status = timeout(DRAINED, ending.ended()).await.context("it does not end")??;
     ensure!(status.success(), "it ended with {status}\n{}", ending.log_tail());
     sleep(WHILE).await;
