@@ -5,9 +5,18 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 use testkit::api_client::Answer;
 use testkit::fleet::PREFERRED;
-use testkit::member::{Fault, Flaw, Member, MemberOptions, Protocols};
+use testkit::member::{Fault, Flaw, Member, Protocols};
 
-use crate::stage::{PODS, Stage, clusters, members, until};
+use crate::stage::{PODS, Stage, clusters, members, members_over, over_both_protocols, until};
+
+over_both_protocols!(
+    each_fault_of_a_member_is_that_members_failure_and_nobody_elses,
+    a_frozen_member_delays_no_answer_past_its_deadline_and_no_discovery_at_all,
+    when_all_members_fail_the_answer_names_each_and_why,
+    a_failure_beside_members_without_the_metric_is_no_404,
+    a_client_that_leaves_takes_its_members_requests_along,
+    a_clients_own_timeout_shortens_the_wait_and_not_the_answer,
+);
 
 /// The longest that an answer waits for a member in these tests.
 const MEMBER_TIMEOUT: &str = "--member-timeout=2s";
@@ -34,25 +43,10 @@ async fn whole(stage: &Stage) {
     assert_eq!(clusters(&answer.json().expect("JSON")), ["member1", "member2", "member3"]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn each_fault_of_a_member_over_http2_is_that_members_failure_and_nobody_elses() {
-    one_by_one(Protocols::Http2, faults()).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn each_fault_of_a_member_over_http1_is_that_members_failure_and_nobody_elses() {
-    one_by_one(Protocols::Http1, faults()).await;
-}
-
-async fn one_by_one(protocols: Protocols, faults: Vec<(Fault, &str)>) {
-    let mut fleet = Vec::new();
-    for name in ["member1", "member2", "member3"] {
-        let options = MemberOptions { protocols, ..MemberOptions::default() };
-        let member = Member::start_with(name, options).await.expect("a member starts");
-        fleet.push(member.with_pods("http_requests", 2));
-    }
-    let stage = Stage::start(fleet, &[MEMBER_TIMEOUT, PARTIAL, "--member-body-bytes=1Mi"]).await;
-    for (fault, words) in faults {
+async fn each_fault_of_a_member_is_that_members_failure_and_nobody_elses(protocols: Protocols) {
+    let flags = [MEMBER_TIMEOUT, PARTIAL, "--member-body-bytes=1Mi"];
+    let stage = Stage::start(members_over(protocols, 3, 2).await, &flags).await;
+    for (fault, words) in faults() {
         // Its API server is well, unless the fault is one of the whole member.
         stage.member(1).fault_on("/apis/custom.metrics.k8s.io", fault);
         let start = Instant::now();
@@ -92,9 +86,8 @@ fn faults() -> Vec<(Fault, &'static str)> {
     ]
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_frozen_member_delays_no_answer_past_its_deadline_and_no_discovery_at_all() {
-    let stage = Stage::start(members(3, 2).await, &[MEMBER_TIMEOUT]).await;
+async fn a_frozen_member_delays_no_answer_past_its_deadline_and_no_discovery_at_all(protocols: Protocols) {
+    let stage = Stage::start(members_over(protocols, 3, 2).await, &[MEMBER_TIMEOUT]).await;
     whole(&stage).await;
     stage.member(1).fault(Fault::Frozen);
     let start = Instant::now();
@@ -122,11 +115,10 @@ async fn median_discovery(stage: &Stage) -> Duration {
     times[5]
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn when_all_members_fail_the_answer_names_each_and_why() {
-    let stage = Stage::start(members(2, 1).await, &[MEMBER_TIMEOUT, PARTIAL]).await;
+async fn when_all_members_fail_the_answer_names_each_and_why(protocols: Protocols) {
+    let stage = Stage::start(members_over(protocols, 2, 1).await, &[MEMBER_TIMEOUT, PARTIAL]).await;
     stage.member(0).fault(Fault::Status(StatusCode::INTERNAL_SERVER_ERROR, "boom".to_owned()));
-    stage.member(1).fault(Fault::Hang);
+    stage.member(1).fault_on("/apis/custom.metrics.k8s.io", Fault::Hang);
     let answer = stage.get(PODS).await;
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(answer.headers.get("retry-after"), None, "client-go would ask again at once");
@@ -142,9 +134,8 @@ async fn when_all_members_fail_the_answer_names_each_and_why() {
     assert_eq!(causes, [("member1", "APIFailing"), ("member2", "Timeout")]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_failure_beside_members_without_the_metric_is_no_404() {
-    let stage = Stage::start(members(2, 1).await, &[MEMBER_TIMEOUT, PARTIAL]).await;
+async fn a_failure_beside_members_without_the_metric_is_no_404(protocols: Protocols) {
+    let stage = Stage::start(members_over(protocols, 2, 1).await, &[MEMBER_TIMEOUT, PARTIAL]).await;
     let path = PODS.replace("http_requests", "unknown");
     assert_eq!(stage.get(&path).await.status, StatusCode::NOT_FOUND);
     stage.member(0).fault(Fault::Refused);
@@ -195,9 +186,10 @@ async fn clusters_join_and_leave_while_it_runs() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_leaves_takes_its_members_requests_along() {
-    let stage = Stage::start(members(2, 1).await, &["--member-timeout=1h", "--request-timeout=1h"]).await;
+async fn a_client_that_leaves_takes_its_members_requests_along(protocols: Protocols) {
+    let stage =
+        Stage::start(members_over(protocols, 2, 1).await, &["--member-timeout=1h", "--request-timeout=1h"])
+            .await;
     for index in [0, 1] {
         stage.member(index).reset_counters();
         stage.member(index).fault(Fault::Hang);
@@ -217,9 +209,10 @@ async fn a_client_that_leaves_takes_its_members_requests_along() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_clients_own_timeout_shortens_the_wait_and_not_the_answer() {
-    let stage = Stage::start(members(3, 1).await, &["--member-timeout=1h", "--request-timeout=1h"]).await;
+async fn a_clients_own_timeout_shortens_the_wait_and_not_the_answer(protocols: Protocols) {
+    let stage =
+        Stage::start(members_over(protocols, 3, 1).await, &["--member-timeout=1h", "--request-timeout=1h"])
+            .await;
     stage.member(1).fault(Fault::Hang);
     let answer = stage.get(&format!("{PODS}?timeout=2s")).await;
     assert_eq!(answer.status, StatusCode::OK, "{:?}", answer.body);

@@ -4,9 +4,19 @@ use std::time::Duration;
 
 use http::StatusCode;
 use testkit::member::wire::PodMetrics;
-use testkit::member::{Fault, Member, Series};
+use testkit::member::{Fault, Protocols, Series};
 
-use crate::stage::{GENEROUS, PODS, Stage, clusters, distinct, members};
+use crate::stage::{
+    GENEROUS, PODS, Stage, clusters, distinct, member_over, members_over, over_both_protocols,
+};
+
+over_both_protocols!(
+    clients_in_a_hurry_skip_nobody,
+    a_metric_that_takes_too_long_does_not_take_the_others_along,
+    a_rate_that_is_used_up_is_no_failure_of_the_member,
+    a_member_that_has_left_is_not_looked_after,
+    pods_whose_metrics_have_no_labels_are_believed_to_be_the_ones_asked_for,
+);
 
 const SHORT: &str = "--member-timeout=1s";
 const SLOW: &str = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/pods/%2A/slow";
@@ -18,9 +28,8 @@ async fn nobody_is_skipped(stage: &Stage) {
     assert_eq!(metrics.lines().find(skipped), None);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn clients_in_a_hurry_skip_nobody() {
-    let stage = Stage::start(members(2, 1).await, &["--discovery-interval=1h"]).await;
+async fn clients_in_a_hurry_skip_nobody(protocols: Protocols) {
+    let stage = Stage::start(members_over(protocols, 2, 1).await, &["--discovery-interval=1h"]).await;
     assert_eq!(stage.get(PODS).await.status, StatusCode::OK);
     for member in &stage.fleet.members {
         member.fault(Fault::Delay(Duration::from_millis(500)));
@@ -35,9 +44,8 @@ async fn clients_in_a_hurry_skip_nobody() {
     nobody_is_skipped(&stage).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_metric_that_takes_too_long_does_not_take_the_others_along() {
-    let member = Member::start("member1").await.expect("a member starts").with_pods("http_requests", 1);
+async fn a_metric_that_takes_too_long_does_not_take_the_others_along(protocols: Protocols) {
+    let member = member_over(protocols, "member1").await.with_pods("http_requests", 1);
     let slow =
         Series::new(testkit::member::Resource::PODS, Some("default"), "sample-app-member1-0001", "slow", "1");
     member.set_metric(slow);
@@ -56,10 +64,9 @@ async fn a_metric_that_takes_too_long_does_not_take_the_others_along() {
     nobody_is_skipped(&stage).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_rate_that_is_used_up_is_no_failure_of_the_member() {
+async fn a_rate_that_is_used_up_is_no_failure_of_the_member(protocols: Protocols) {
     let flags = ["--cluster-api-qps=0.01", "--cluster-api-burst=3", SHORT, "--discovery-interval=1h"];
-    let stage = Stage::start(members(1, 1).await, &flags).await;
+    let stage = Stage::start(members_over(protocols, 1, 1).await, &flags).await;
     // Discovery takes two of the three.
     assert_eq!(stage.get(PODS).await.status, StatusCode::OK);
     for number in 0..4 {
@@ -72,9 +79,8 @@ async fn a_rate_that_is_used_up_is_no_failure_of_the_member() {
     nobody_is_skipped(&stage).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_member_that_has_left_is_not_looked_after() {
-    let stage = Stage::start(members(2, 1).await, &[SHORT, "--discovery-interval=1h"]).await;
+async fn a_member_that_has_left_is_not_looked_after(protocols: Protocols) {
+    let stage = Stage::start(members_over(protocols, 2, 1).await, &[SHORT, "--discovery-interval=1h"]).await;
     assert_eq!(stage.get(PODS).await.status, StatusCode::OK);
     stage.member(1).fault(Fault::Hang);
     let skipped = async {
@@ -90,9 +96,8 @@ async fn a_member_that_has_left_is_not_looked_after() {
     assert!(again.is_err(), "it is still asked");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn pods_whose_metrics_have_no_labels_are_believed_to_be_the_ones_asked_for() {
-    let member = Member::start("old").await.expect("a member starts");
+async fn pods_whose_metrics_have_no_labels_are_believed_to_be_the_ones_asked_for(protocols: Protocols) {
+    let member = member_over(protocols, "old").await;
     let path = "/apis/metrics.k8s.io/v1beta1/namespaces/default/pods";
     let mut pod = serde_json::to_value(PodMetrics::new("default", "web-1", "10m", "5Mi")).expect("JSON");
     pod["metadata"].as_object_mut().expect("an object").remove("labels");

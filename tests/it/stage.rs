@@ -9,7 +9,7 @@ use serde_json::Value;
 use testkit::adapter::{AdapterProcess, Invocation};
 use testkit::api_client::{Answer, ApiClient, Credentials};
 use testkit::fleet::Fleet;
-use testkit::member::Member;
+use testkit::member::{Member, MemberOptions, Protocols};
 
 /// The label by which items say where they come from.
 pub const CLUSTER_LABEL: &str = "resource.karmada.io/query-from-cluster";
@@ -123,6 +123,43 @@ pub async fn members(count: usize, pods: usize) -> Vec<Member> {
     }
     members
 }
+
+/// The same, of members that speak these protocols alone.
+pub async fn members_over(protocols: Protocols, count: usize, pods: usize) -> Vec<Member> {
+    let mut members = Vec::new();
+    for number in 1..=count {
+        members
+            .push(member_over(protocols, &format!("member{number}")).await.with_pods("http_requests", pods));
+    }
+    members
+}
+
+/// An empty member that speaks these protocols alone.
+pub async fn member_over(protocols: Protocols, name: &str) -> Member {
+    let options = MemberOptions { protocols, ..MemberOptions::default() };
+    Member::start_with(name, options).await.expect("a member starts")
+}
+
+/// Makes two tests of each function, of which each member speaks HTTP/2 alone, and HTTP/1.1 alone.
+macro_rules! over_both_protocols {
+    ($($name:ident),+ $(,)?) => {
+        mod over_http2 {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name(testkit::member::Protocols::Http2).await;
+            })+
+        }
+
+        mod over_http1 {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name(testkit::member::Protocols::Http1).await;
+            })+
+        }
+    };
+}
+
+pub(crate) use over_both_protocols;
 
 /// The query of [`PODS`], asked so that no other query of this number shares its answer.
 pub fn distinct(number: usize) -> String {
