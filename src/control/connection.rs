@@ -17,6 +17,7 @@ use tower_http::timeout::TimeoutBody;
 
 use super::ControlError;
 use super::login::{LoginError, Logins};
+use crate::api::duration::GoDuration;
 use crate::kubeconfig::Context;
 use crate::transport::{self, Liveness, Progress, Settings, Transport};
 
@@ -106,7 +107,9 @@ impl ApiServer {
         let share = usize::from(is_watch(&head.uri));
         let request = || Request::from_parts(head.clone(), Full::<Bytes>::new(body.clone()));
         let progress = Progress::default();
-        let response = timeout(self.silence, transport.send(request, share, &progress)).await??;
+        let response = timeout(self.silence, transport.send(request, share, &progress)).await;
+        let late = || format!("no response within {}", GoDuration::from(self.silence));
+        let response = response.map_err(|_| late())??;
         if response.status() == StatusCode::UNAUTHORIZED
             && let Some(logins) = &self.logins
         {

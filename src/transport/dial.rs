@@ -59,27 +59,26 @@ pub struct Dialer {
     tls: Option<(TlsConnector, ServerName<'static>)>,
     /// Whether a CA bundle is given, or the system's authorities decide.
     has_bundle: bool,
-    route: Route,
+    proxy: Option<ProxyHop>,
     /// Bounds how many handshakes go on at a time.
     handshakes: Arc<Semaphore>,
     timeout: Duration,
 }
 
-/// How the first byte gets to the API server.
-enum Route {
-    Direct,
-    /// By HTTP CONNECT, with these headers.
-    Tunnel(Hop, HeaderMap),
-    /// By SOCKS5, with a user and a password if it wants them.
-    Socks(Hop, Option<(String, String)>),
-}
-
-/// The way to a proxy.
-struct Hop {
+/// The proxy on the way.
+struct ProxyHop {
     /// Where it is: `http://host:port`.
     address: Uri,
     /// For one that speaks TLS.
     tls: Option<(TlsConnector, ServerName<'static>)>,
+    protocol: ProxyProtocol,
+}
+
+enum ProxyProtocol {
+    /// HTTP CONNECT, with these headers.
+    Connect(HeaderMap),
+    /// SOCKS5, with a user and a password if it wants them.
+    Socks5(Option<(String, String)>),
 }
 
 impl Dialer {
@@ -108,9 +107,9 @@ impl Dialer {
         } else {
             None
         };
-        let route = credentials.proxy().map_or(Ok(Route::Direct), Route::through)?;
+        let proxy = credentials.proxy().map(ProxyHop::new).transpose()?;
         let has_bundle = matches!(credentials.trust, Trust::Bundle(_));
-        Ok(Self { target, tls, has_bundle, route, handshakes, timeout })
+        Ok(Self { target, tls, has_bundle, proxy, handshakes, timeout })
     }
 
     /// Waits until a handshake may begin.
@@ -139,17 +138,15 @@ impl Dialer {
     async fn connect(&self) -> Result<(Box<dyn Io>, bool), DialError> {
         let until = Instant::now() + self.timeout;
         let target = || address(&self.target);
-        let stream = match &self.route {
-            Route::Direct => {
-                self.tcp(&self.target, until).await.map_err(|error| error.of_api_server(target()))?
-            }
-            Route::Tunnel(hop, _) | Route::Socks(hop, _) => {
-                let stream = self.tcp(&hop.address, until).await;
-                let stream = stream.map_err(|error| error.of_proxy(address(&hop.address)))?;
-                let through = timeout_at(until, self.through_proxy(hop, stream)).await;
+        let stream = match &self.proxy {
+            None => self.tcp(&self.target, until).await.map_err(|error| error.of_api_server(target()))?,
+            Some(proxy) => {
+                let at = || address(&proxy.address);
+                let stream = self.tcp(&proxy.address, until).await.map_err(|error| error.of_proxy(at()))?;
+                let through = timeout_at(until, proxy.connect(stream, &self.target)).await;
                 let late = || format!("no answer within {}", GoDuration::from(self.timeout));
                 let through = through.unwrap_or_else(|_| Err(late()));
-                through.map_err(|reason| DialError::Proxy { address: address(&hop.address), reason })?
+                through.map_err(|reason| DialError::Proxy { address: at(), reason })?
             }
         };
         let Some((tls, name)) = &self.tls else { return Ok((stream, false)) };
@@ -164,32 +161,10 @@ impl Dialer {
         let connected = timeout_at(until, tcp(address.clone())).await;
         connected.map_err(|_| TcpError::timeout(self.timeout))?.map_err(|error| TcpError::of(error.as_ref()))
     }
-
-    /// The stream to the API server by way of the proxy at the other end of `stream`.
-    async fn through_proxy(&self, hop: &Hop, stream: Box<dyn Io>) -> Result<Box<dyn Io>, String> {
-        let stream: Box<dyn Io> = match &hop.tls {
-            Some((tls, name)) => {
-                let encrypted = tls.connect(name.clone(), stream).await;
-                Box::new(
-                    encrypted
-                        .map_err(|error| format!("no TLS connection with it: {}", root_cause(&error)))?,
-                )
-            }
-            None => stream,
-        };
-        let through = match &self.route {
-            Route::Socks(_, login) => {
-                socks(stream, hop.address.clone(), self.target.clone(), login.clone()).await
-            }
-            Route::Tunnel(_, headers) => tunnel(stream, address(&self.target), headers.clone()).await,
-            Route::Direct => Ok(stream),
-        };
-        through.map_err(|error| root_cause(error.as_ref()))
-    }
 }
 
-impl Route {
-    fn through(proxy: &Proxy) -> Result<Self, TrustError> {
+impl ProxyHop {
+    fn new(proxy: &Proxy) -> Result<Self, TrustError> {
         let authority = proxy.url.authority().map_or("", Authority::as_str);
         let (user_info, _) = authority.rsplit_once('@').unwrap_or(("", authority));
         let (user, password) = user_info.split_once(':').unwrap_or((user_info, ""));
@@ -205,9 +180,8 @@ impl Route {
         } else {
             None
         };
-        let hop = Hop { address, tls };
         if scheme.starts_with("socks5") {
-            return Ok(Self::Socks(hop, login));
+            return Ok(Self { address, tls, protocol: ProxyProtocol::Socks5(login) });
         }
         let mut headers = proxy.headers.clone();
         if let Some((user, password)) = login {
@@ -217,7 +191,23 @@ impl Route {
             header.set_sensitive(true);
             headers.insert(PROXY_AUTHORIZATION, header);
         }
-        Ok(Self::Tunnel(hop, headers))
+        Ok(Self { address, tls, protocol: ProxyProtocol::Connect(headers) })
+    }
+
+    /// The stream to `target` by way of the proxy, to which `stream` leads.
+    async fn connect(&self, mut stream: Box<dyn Io>, target: &Uri) -> Result<Box<dyn Io>, String> {
+        if let Some((tls, name)) = &self.tls {
+            let encrypted = tls.connect(name.clone(), stream).await;
+            let failed = |error| format!("no TLS connection with it: {}", root_cause(&error));
+            stream = Box::new(encrypted.map_err(failed)?);
+        }
+        let connected = match &self.protocol {
+            ProxyProtocol::Connect(headers) => tunnel(stream, address(target), headers.clone()).await,
+            ProxyProtocol::Socks5(login) => {
+                socks(stream, self.address.clone(), target.clone(), login.clone()).await
+            }
+        };
+        connected.map_err(|error| root_cause(error.as_ref()))
     }
 }
 
