@@ -1,41 +1,21 @@
 //! `--max-connections` is exact, and no request pays for it.
 
-use std::collections::BTreeSet;
-use std::fs;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use testkit::adapter::AdapterProcess;
 use testkit::member::Fault;
+use testkit::sockets::connections;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::raw::{END_HEADERS, END_STREAM, HEADERS, HTTP1, Raw, block, frame};
 use crate::stage::{GENEROUS, PODS, Stage, distinct, members};
 
-/// The state `ESTABLISHED` of `/proc/net/tcp`.
-const ESTABLISHED: &str = "01";
-
-/// How many connections of an address the process has open. What it has not accepted yet does not count.
+/// How many connections the process has accepted at an address.
 fn open(adapter: &AdapterProcess, address: SocketAddr) -> usize {
-    let process = format!("/proc/{}", adapter.id().expect("it runs"));
-    let files = fs::read_dir(format!("{process}/fd")).expect("its files");
-    let links = files.filter_map(|file| fs::read_link(file.ok()?.path()).ok());
-    let sockets: BTreeSet<String> = links
-        .filter_map(|link| Some(link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
-        .collect();
-    let port = format!(":{:04X}", address.port());
-    let mut count = 0;
-    for family in ["tcp", "tcp6"] {
-        let table = fs::read_to_string(format!("{process}/net/{family}")).expect("its sockets");
-        count += table
-            .lines()
-            .skip(1)
-            .map(|line| line.split_whitespace().collect::<Vec<_>>())
-            .filter(|row| row[1].ends_with(&port) && row[3] == ESTABLISHED && sockets.contains(row[9]))
-            .count();
-    }
-    count
+    let connections = connections(adapter.id().expect("it runs")).expect("its sockets");
+    connections.iter().filter(|connection| connection.local == address.port()).count()
 }
 
 #[tokio::test(flavor = "multi_thread")]

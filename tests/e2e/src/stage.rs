@@ -22,6 +22,8 @@ use crate::tools::Tools;
 
 /// The members.
 pub const MEMBERS: [&str; 2] = ["member1", "member2"];
+/// What the first member's API server is started with: it closes the connection after so many of its responses.
+const GOAWAY: &str = "--goaway-chance=0.02";
 /// The tutorial's query: a metric of all pods.
 pub const TUTORIAL: &str = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/pods/*/http_requests";
 /// How long an adapter may take to start beside all that works here.
@@ -63,11 +65,11 @@ impl Stage {
         say(
             "starting a control plane and two members: etcd, kube-apiserver and kube-controller-manager for each",
         );
-        let member = |name| Member::start(name, &APPLICATIONS, tools, directory.path(), logs);
+        let member = |name, flags| Member::start(name, flags, &APPLICATIONS, tools, directory.path(), logs);
         let (plane, first, second) = tokio::try_join!(
             ControlPlane::start(tools, directory.path(), logs),
-            member(MEMBERS[0]),
-            member(MEMBERS[1]),
+            member(MEMBERS[0], &[GOAWAY]),
+            member(MEMBERS[1], &[]),
         )?;
         let members = vec![first, second];
         say("joining the members: a Cluster and a Secret for each, with a token of ten minutes");

@@ -19,6 +19,7 @@ pub mod kubeconfig;
 mod listener;
 pub mod pki;
 pub mod proxy;
+pub mod sockets;
 
 // A fleet: members with an application, their control plane, an adapter's process.
 pub mod adapter;

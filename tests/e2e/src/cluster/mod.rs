@@ -61,6 +61,7 @@ impl Cluster {
     pub async fn start(
         name: &str,
         controllers: &[&str],
+        api_server: &[&str],
         tools: &Tools,
         directory: &Path,
         logs: &Path,
@@ -90,7 +91,8 @@ impl Cluster {
         let program = |part: &str| format!("{name}-{part}");
         let etcd =
             Process::start(program("etcd"), &tools.etcd, etcd_flags(&directory, clients, peers), logs)?;
-        let flags = api_server_flags(&directory, clients, secure);
+        let mut flags = api_server_flags(&directory, clients, secure);
+        flags.extend(api_server.iter().map(ToString::to_string));
         let mut api_server = Process::start(program("kube-apiserver"), &tools.kube_apiserver, flags, logs)?;
         let credentials = Credentials::Certificate(&admin);
         let client = ApiClient::new(&url, &authority.pem(), credentials)?;

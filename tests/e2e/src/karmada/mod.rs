@@ -47,7 +47,7 @@ impl ControlPlane {
     /// # Errors
     /// If a program cannot be run, or something is refused.
     pub async fn start(tools: &Tools, directory: &Path, logs: &Path) -> anyhow::Result<Self> {
-        let cluster = Cluster::start("karmada", &CONTROLLERS, tools, directory, logs).await?;
+        let cluster = Cluster::start("karmada", &CONTROLLERS, &[], tools, directory, logs).await?;
         let namespace =
             |name: &str| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
         let definition: Value = serde_json::from_str(CLUSTER_DEFINITION)?;

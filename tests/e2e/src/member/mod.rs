@@ -46,18 +46,19 @@ pub struct Member {
 }
 
 impl Member {
-    /// Starts a member whose node runs these applications.
+    /// Starts a member whose API server has these flags beside its own, and whose node runs these applications.
     ///
     /// # Errors
     /// If a program cannot be run or the API server refuses something.
     pub async fn start(
         name: &str,
+        flags_of_api_server: &[&str],
         applications: &[&str],
         tools: &Tools,
         directory: &Path,
         logs: &Path,
     ) -> anyhow::Result<Self> {
-        let cluster = Cluster::start(name, &CONTROLLERS, tools, directory, logs).await?;
+        let cluster = Cluster::start(name, &CONTROLLERS, flags_of_api_server, tools, directory, logs).await?;
         let kubelet = Kubelet::start(&cluster, applications).await?;
         let ports = [free_port()?, free_port()?];
         let (prometheus, adapter) = (ports[0].local_addr()?.port(), ports[1].local_addr()?.port());

@@ -2,8 +2,10 @@
 
 mod certificates;
 mod commands;
+mod connections;
 mod faults;
 mod kubectl;
+mod load;
 mod replicas;
 mod restarts;
 mod scaling;
@@ -38,6 +40,8 @@ tests! {
     faults::a_members_adapter_freezes,
     faults::a_members_prometheus_freezes,
     faults::a_members_adapter_is_killed,
+    connections::an_api_server_that_closes_its_connections_loses_no_query,
+    connections::a_member_behind_a_proxy_that_wants_a_password_is_asked_through_it,
     commands::check_and_query_see_both_members_and_what_breaks_in_one,
     tokens::a_token_expires_and_another_is_requested,
     restarts::the_control_planes_api_server_restarts,

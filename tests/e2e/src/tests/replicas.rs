@@ -1,22 +1,17 @@
 //! Two replicas of the adapter, one of which ends while clients ask.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use testkit::adapter::AdapterProcess;
 use tokio::time::{sleep, timeout};
-use tokio_util::task::AbortOnDropHandle;
 
-use crate::api::Api;
+use super::load::{CLIENTS, Load};
 use crate::karmada::availability::AvailabilityWatch;
 use crate::say;
 use crate::stage::{self, MEMBERS, Stage, TUTORIAL};
 
-/// Clients that ask without a pause.
-const CLIENTS: usize = 8;
 /// How long they ask before and after the end of a replica.
 const WHILE: Duration = Duration::from_secs(5);
 /// How long after the signal the endpoint leaves: the two are not in step in a cluster either.
@@ -61,52 +56,6 @@ pub async fn one_of_two_replicas_is_killed_and_the_other_takes_over(stage: &mut 
     availability.held().await
 }
 
-/// Clients that ask the tutorial's query through the control plane until they are dropped.
-struct Load {
-    seen: Arc<Seen>,
-    _clients: Vec<AbortOnDropHandle<()>>,
-}
-
-#[derive(Default)]
-struct Seen {
-    answered: AtomicUsize,
-    failed: AtomicUsize,
-    last_failure: Mutex<String>,
-}
-
-impl Load {
-    fn start(api: &Api) -> Self {
-        let seen = Arc::new(Seen::default());
-        let client = || AbortOnDropHandle::new(tokio::spawn(ask(api.clone(), seen.clone())));
-        let clients = (0..CLIENTS).map(|_| client()).collect();
-        Self { seen, _clients: clients }
-    }
-
-    /// Queries that were answered with values, and those that were not.
-    fn counts(&self) -> (usize, usize) {
-        (self.seen.answered.load(Ordering::Relaxed), self.seen.failed.load(Ordering::Relaxed))
-    }
-
-    fn last_failure(&self) -> String {
-        self.seen.last_failure.lock().expect("no holder panics").clone()
-    }
-}
-
-async fn ask(api: Api, seen: Arc<Seen>) {
-    loop {
-        let failure = match api.answer(TUTORIAL).await {
-            Ok(answer) if answer.status.is_success() => None,
-            Ok(answer) => Some(format!("{}: {}", answer.status, String::from_utf8_lossy(&answer.body))),
-            Err(error) => Some(format!("{error:#}")),
-        };
-        let counter = if failure.is_none() { &seen.answered } else { &seen.failed };
-        counter.fetch_add(1, Ordering::Relaxed);
-        if let Some(failure) = failure {
-            *seen.last_failure.lock().expect("no holder panics") = failure;
-        }
-    }
-}
-
 /// Two replicas of which the one that the queries come to is returned, to be ended: kube-apiserver has one connection for all of them.
 async fn two_replicas_under_load(stage: &mut Stage) -> anyhow::Result<(Load, AdapterProcess)> {
     stage.steady().await?;
@@ -114,7 +63,7 @@ async fn two_replicas_under_load(stage: &mut Stage) -> anyhow::Result<(Load, Ada
     stage.add_adapter().await?;
     stage.plane.available().await?;
     let before = queries(stage).await?;
-    let load = Load::start(&stage.plane.cluster.api);
+    let load = Load::start(&stage.plane.cluster.api, |_| TUTORIAL.to_owned());
     sleep(WHILE).await;
     ensure!(load.counts().1 == 0, "queries failed before: {}", load.last_failure());
     let after = queries(stage).await?;
