@@ -8,6 +8,7 @@ use futures::future::{BoxFuture, Shared};
 use thiserror::Error;
 
 use crate::kubeconfig::plugin::{Plugin, Said};
+use crate::process::work::result_of;
 use crate::transport::credentials::Credentials;
 use crate::transport::{Settings, Transport};
 
@@ -72,8 +73,8 @@ impl Logins {
     pub(super) fn note_refusal(&self, refused: &Arc<Transport>) {
         let mut last = self.last.lock().expect("no holder panics");
         if let Some(login) = &mut *last
-            && let Some(Ok(Connection { transport, .. })) = login.connected.peek()
-            && Arc::ptr_eq(transport, refused)
+            && let Some(Ok(Connection { transport, .. })) = result_of(&login.connected)
+            && Arc::ptr_eq(&transport, refused)
         {
             login.is_refused = true;
         }
@@ -100,7 +101,7 @@ impl Login {
     /// Whether the plugin has to be run again. It is not run all the time, even if it fails or each of its logins is refused.
     fn is_over(&self) -> bool {
         let ends_soon = |until: SystemTime| until <= SystemTime::now() + AHEAD;
-        let is_useless = match self.connected.peek() {
+        let is_useless = match result_of(&self.connected) {
             None => false,
             Some(Err(_)) => true,
             Some(Ok(Connection { until, .. })) => self.is_refused || until.is_some_and(ends_soon),

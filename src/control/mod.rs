@@ -5,10 +5,10 @@ mod connection;
 mod login;
 pub mod watching;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fs, io};
 
 use kube::Client;
 use kube::config::{Kubeconfig, KubeconfigError};
@@ -159,10 +159,30 @@ fn read(flag: &'static str, path: Option<&Path>) -> Result<Context, ControlError
             .map_err(|error| ControlError::Kubeconfig { flag, reason: without_content(&error) })?,
         None => match Kubeconfig::read() {
             Ok(file) => file,
-            Err(error) => return service_account().map_err(|refused| environment(&error, refused)),
+            Err(error) if is_absent(&error) => {
+                return service_account().map_err(|refused| environment(&error, refused));
+            }
+            Err(error) => {
+                return Err(ControlError::Kubeconfig {
+                    flag: "KUBECONFIG or ~/.kube/config",
+                    reason: without_content(&error),
+                });
+            }
         },
     };
     current_context(&file).map_err(|source| ControlError::Context { flag, source })
+}
+
+/// Whether there is no kubeconfig at all. One that is there and cannot be read is not passed over, as in client-go
+/// (`ClientConfigLoadingRules.Load`): the service account may be that of another cluster.
+fn is_absent(error: &KubeconfigError) -> bool {
+    match error {
+        KubeconfigError::FindPath => true,
+        KubeconfigError::ReadConfig(error, _) => {
+            matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+        }
+        _ => false,
+    }
 }
 
 fn environment(kubeconfig: &KubeconfigError, service_account: ServiceAccountError) -> ControlError {

@@ -112,7 +112,7 @@ impl Health {
                 | Failure::Busy(_)
                 | Failure::Send(SendError::Closed | SendError::Url(_)),
             ) => {}
-            _ => {
+            None | Some(Failure::Status { .. } | Failure::TooLarge(_) | Failure::Malformed(_)) => {
                 self.server.answered(path);
                 api.answered(path);
             }

@@ -20,6 +20,7 @@ use crate::api::discovery::{Catalog, ExternalCatalog};
 use crate::api::group::Group;
 use crate::process::budget::Claim;
 use crate::process::rate::Bucket;
+use crate::process::work::result_of;
 use crate::transport::credentials::Credentials;
 use crate::transport::tls::TrustError;
 use crate::transport::{Progress, SendError, Stage};
@@ -197,7 +198,7 @@ impl Member {
     fn renewal(&self) -> Option<Shared<BoxFuture<'static, ()>>> {
         let mut renewal = self.renewal.lock().expect("no holder panics");
         if let Some(Renewal { begun, ended }) = &*renewal {
-            let in_progress = ended.peek().is_none();
+            let in_progress = result_of(ended).is_none();
             if in_progress || begun.elapsed() < RENEWAL_PAUSE {
                 return in_progress.then(|| ended.clone());
             }

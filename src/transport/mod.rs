@@ -5,6 +5,7 @@ pub mod credentials;
 pub mod dial;
 mod environment;
 pub mod error;
+mod open;
 mod pool;
 mod progress;
 mod share;
@@ -151,7 +152,7 @@ impl Transport {
     /// # Errors
     /// If there is none.
     pub async fn head(&self, path: &str) -> Result<Parts, SendError> {
-        self.pool.head(self.request(self.uri(path)?)).await
+        self.pool.head(self.pool.turn().await, self.request(self.uri(path)?)).await
     }
 
     /// The absolute URI of a path below the endpoint, encoded already.
@@ -186,7 +187,10 @@ impl Transport {
         let (after, within) = self.liveness.probe;
         let silent = async {
             tokio::time::sleep(after).await;
-            match tokio::time::timeout(within, self.head("/livez")).await {
+            // That a turn to shake hands comes late says nothing of the server.
+            let turn = self.pool.turn().await;
+            let probe = async { self.pool.head(turn, self.request(self.uri("/livez")?)).await };
+            match tokio::time::timeout(within, probe).await {
                 Ok(Ok(_)) => std::future::pending().await,
                 Ok(Err(_)) | Err(_) => SendError::NoAnswer(after + within),
             }
@@ -238,34 +242,102 @@ impl hyper::body::Body for Body {
 #[cfg(test)]
 mod tests {
     use credentials::{Endpoint, Login, Trust};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
 
-    #[tokio::test]
-    async fn a_request_that_waits_for_its_turn_to_shake_hands_is_waiting_and_not_connecting() {
+    /// A transport to an endpoint, and the turns to shake hands: there are none yet.
+    fn without_turns(endpoint: &str) -> (Transport, Arc<Semaphore>) {
         let credentials = Credentials {
-            endpoint: Endpoint::parse("https://127.0.0.1:1").unwrap(),
+            endpoint: Endpoint::parse(endpoint).unwrap(),
             login: Login::default(),
             trust: Trust::Anything,
             server_name: None,
             proxy: None,
         };
-        let moment = Duration::from_secs(60);
+        let minute = Duration::from_secs(60);
+        let handshakes = Arc::new(Semaphore::new(0));
         let settings = Settings {
-            connections: 1,
+            connections: 2,
             shares: 1,
-            connect_timeout: moment,
-            liveness: Liveness { ping: (moment, moment), probe: (moment, moment) },
-            handshakes: Arc::new(Semaphore::new(0)),
+            connect_timeout: minute,
+            liveness: Liveness { ping: (minute, minute), probe: (minute, minute) },
+            handshakes: handshakes.clone(),
         };
-        let transport = Transport::new(credentials, &settings).unwrap();
+        (Transport::new(credentials, &settings).unwrap(), handshakes)
+    }
+
+    #[tokio::test]
+    async fn a_failure_that_no_request_has_seen_is_not_the_result_of_a_later_request() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (transport, handshakes) = without_turns(&format!("https://{}", listener.local_addr().unwrap()));
+        let (uri, progress) = (transport.uri("/").unwrap(), Progress::default());
+        let request = || transport.request(uri.clone());
+        let left = tokio::time::timeout(Duration::from_millis(200), transport.send(request, 0, &progress));
+        assert!(left.await.is_err());
+        handshakes.add_permits(1);
+        drop(listener.accept().await.unwrap());
+        // The turn comes back when the connection has failed.
+        drop(handshakes.acquire().await.unwrap());
+        tokio::select! {
+            accepted = listener.accept() => drop(accepted.unwrap()),
+            result = transport.send(request, 0, &progress) => panic!("no connection was tried: {:?}", result.err()),
+        }
+    }
+
+    /// The next connection, once a whole request has come on it.
+    async fn request_on(listener: &TcpListener) -> TcpStream {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        stream
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_failed_beside_a_busy_one_is_tried_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (transport, handshakes) = without_turns(&format!("http://{address}"));
+        handshakes.add_permits(1);
+        let (uri, progress) = (transport.uri("/").unwrap(), Progress::default());
+        let request = || transport.request(uri.clone());
+        let mut first = std::pin::pin!(transport.send(request, 0, &progress));
+        let busy = tokio::select! {
+            busy = request_on(&listener) => busy,
+            _ = &mut first => unreachable!("nothing answers"),
+        };
+        drop(listener);
+        let late = Progress::default();
+        let second = transport.send(request, 0, &late);
+        let serving = async {
+            for stage in [Stage::Connecting, Stage::Waiting] {
+                while late.stage() != stage {
+                    tokio::task::yield_now().await;
+                }
+            }
+            let listener = TcpListener::bind(address).await.unwrap();
+            let mut stream = request_on(&listener).await;
+            stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+        };
+        let both = async { tokio::join!(second, serving).0 };
+        let response = tokio::time::timeout(Duration::from_secs(60), both).await.expect("it is tried again");
+        assert_eq!(response.unwrap().status(), http::StatusCode::NO_CONTENT);
+        drop(busy);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_waits_for_its_turn_to_shake_hands_is_waiting_and_not_connecting() {
+        let (transport, handshakes) = without_turns("https://127.0.0.1:1");
         let (uri, progress) = (transport.uri("/").unwrap(), Progress::default());
         let sending = transport.send(|| transport.request(uri.clone()), 0, &progress);
         let mut sending = std::pin::pin!(sending);
         let short = Duration::from_millis(200);
         assert!(tokio::time::timeout(short, &mut sending).await.is_err());
         assert_eq!(progress.stage(), Stage::Waiting);
-        settings.handshakes.add_permits(1);
+        handshakes.add_permits(1);
         let error = sending.await.err().expect("nothing listens there");
         assert_eq!((error.cause().name(), progress.stage()), ("ConnectionRefused", Stage::Connecting));
     }

@@ -5,7 +5,6 @@
 //! request by itself opens dozens under a burst. hyper-util's pooled client does not tell whether a request waited
 //! for a connection or for a response, nor whether a connection was used before; both are needed here.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -19,14 +18,16 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::task::JoinHandle;
 
 use super::Liveness;
 use super::dial::{Dialer, Turn};
 use super::error::{SendError, root_cause};
+use super::open::{Counted, Http1Connections};
 use super::progress::{Progress, Stage};
 use super::share::{Places, Resend, Resending};
+use crate::process::work::result_of;
 
 /// How many requests one HTTP/2 connection carries at a time; Go's servers allow 250 streams.
 const STREAMS: usize = 200;
@@ -97,17 +98,6 @@ struct Http1 {
     _counted: Option<Counted>,
 }
 
-/// The HTTP/1.1 connections that are open: busy ones, idle ones and those that are being made.
-struct Http1Connections {
-    most: usize,
-    open: AtomicUsize,
-    /// One has become idle or was closed.
-    freed: Notify,
-}
-
-/// One of the open connections.
-struct Counted(Arc<Http1Connections>);
-
 /// A connection for one request, and the right to use it.
 pub(super) struct Lease {
     connection: Connection,
@@ -126,7 +116,7 @@ impl Pool {
         let state = State { protocol: Protocol::Unsettled, made: None };
         // Each share has a place.
         let most = connections.max(shares);
-        let http1 = Arc::new(Http1Connections { most, open: AtomicUsize::new(0), freed: Notify::new() });
+        let http1 = Http1Connections::new(most);
         Self {
             line: Arc::new(Line { dialer, liveness, state: Mutex::new(state), http1 }),
             settling: Mutex::new(None),
@@ -156,10 +146,10 @@ impl Pool {
             if !self.line.is_settled() {
                 self.settle(progress).await?;
             }
+            progress.set(Stage::Waiting);
             if resend.is_none() {
                 self.resending[share].ended().await;
             }
-            progress.set(Stage::Waiting);
             let is_http1 = self.speaks_http1();
             let place = if is_http1 { &self.connections } else { &self.streams }.take(share).await;
             // It may have ended meanwhile.
@@ -179,9 +169,17 @@ impl Pool {
         self.line.speaks_http1()
     }
 
+    /// The right to shake hands for a connection of its own.
+    pub(super) async fn turn(&self) -> Option<Turn<'_>> {
+        self.line.dialer.turn().await
+    }
+
     /// The head of the response to a request on a connection of its own, beside the bounds.
-    pub(super) async fn head(&self, request: Request<Full<Bytes>>) -> Result<Parts, SendError> {
-        let turn = self.line.dialer.turn().await;
+    pub(super) async fn head(
+        &self,
+        turn: Option<Turn<'_>>,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Parts, SendError> {
         let mut connection = self.line.make(turn, None).await?;
         let silence = self.line.liveness.silence();
         let response = connection.send(request).await.map_err(|error| SendError::of(&error, silence))?;
@@ -192,7 +190,7 @@ impl Pool {
     async fn settle(&self, progress: &Progress) -> Result<(), SendError> {
         let Settling { begun, ended } = {
             let mut current = self.settling.lock().expect("no holder panics");
-            match current.take().filter(|settling| settling.ended.peek().is_none()) {
+            match current.take().filter(|settling| result_of(&settling.ended).is_none()) {
                 Some(settling) => current.insert(settling).clone(),
                 None => current.insert(self.line.clone().settle()).clone(),
             }
@@ -221,7 +219,7 @@ impl Line {
 
     /// An HTTP/1.1 connection: an idle one, or a new one; `None` once another protocol is spoken. While one is made it takes
     /// another that becomes idle. If none can be made beside others that are busy it waits for those, since that says
-    /// nothing about them.
+    /// nothing about them, and tries again meanwhile.
     async fn http1(self: &Arc<Self>, progress: &Progress) -> Result<Option<Http1>, SendError> {
         let mut connecting: Option<JoinHandle<Result<(), SendError>>> = None;
         loop {
@@ -244,12 +242,12 @@ impl Line {
             }
             let Some(making) = &mut connecting else {
                 progress.set(Stage::Waiting);
-                self.http1.freed.notified().await;
+                self.http1.change().await;
                 continue;
             };
             progress.set(Stage::Connecting);
             let made = tokio::select! {
-                () = self.http1.freed.notified() => continue,
+                () = self.http1.freed() => continue,
                 made = making => made,
             };
             connecting = None;
@@ -258,7 +256,7 @@ impl Line {
                     return Err(error);
                 }
                 progress.set(Stage::Waiting);
-                self.http1.freed.notified().await;
+                self.http1.change().await;
             }
         }
     }
@@ -279,7 +277,7 @@ impl Line {
                 self.put_idle(connection);
             }
             Err(error) => {
-                if self.http1.open() == 0 {
+                if self.http1.open() == 0 && matches!(state.protocol, Protocol::Http1(_)) {
                     state.protocol = Protocol::Unsettled;
                 }
                 return Err(error);
@@ -354,7 +352,7 @@ impl Line {
         if let Protocol::Http1(idle) = &mut self.state().protocol {
             idle.push((Instant::now(), connection));
         }
-        self.http1.freed.notify_one();
+        self.http1.note_idle();
     }
 
     fn drop_idle(&self) {
@@ -365,26 +363,6 @@ impl Line {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no holder panics")
-    }
-}
-
-impl Http1Connections {
-    /// Counts one more; `None` if there are as many as there may be.
-    fn count(this: &Arc<Self>) -> Option<Counted> {
-        let more = |open| (open < this.most).then_some(open + 1);
-        this.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        Some(Counted(this.clone()))
-    }
-
-    fn open(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
-        self.0.freed.notify_one();
     }
 }
 

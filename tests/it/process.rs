@@ -38,6 +38,23 @@ async fn a_kubeconfig_that_is_not_there_is_one_clear_error() {
     );
 }
 
+#[tokio::test]
+async fn a_kubeconfig_of_the_environment_that_cannot_be_read_is_not_passed_over() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("config");
+    std::fs::write(&path, "clusters: [").expect("it is written");
+    let mut command = Command::new(binary());
+    command.args(["--secure-port=0", "--cert-dir="]).env("KUBECONFIG", &path);
+    // As in a Pod, whose service account would be that of another cluster.
+    command.env("KUBERNETES_SERVICE_HOST", "127.0.0.1");
+    let output = command.stdin(Stdio::null()).kill_on_drop(true).output();
+    let output = tokio::time::timeout(GENEROUS, output).await.expect("it ends").expect("it runs");
+    let err = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(1), "{err}");
+    let last = err.lines().last().expect("a line");
+    assert!(last.starts_with("karmada-metrics-adapter: KUBECONFIG or ~/.kube/config: "), "{err}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn its_metrics_say_what_was_asked_and_what_members_did() {
     let stage = Stage::start(members(2, 1).await, &[]).await;
