@@ -11,8 +11,14 @@ use crate::stage::{GENEROUS, PODS, Stage, binary, members};
 
 /// Runs the binary until it ends: its exit code, stdout and stderr.
 pub async fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
-    let child = Command::new(binary()).args(arguments).stdin(Stdio::null()).kill_on_drop(true).output();
-    let output = tokio::time::timeout(GENEROUS, child).await.expect("it ends").expect("it runs");
+    run_in(&[], arguments).await
+}
+
+/// The same, with more variables in its environment.
+async fn run_in(environment: &[(&str, &str)], arguments: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = Command::new(binary());
+    command.args(arguments).envs(environment.iter().copied()).stdin(Stdio::null()).kill_on_drop(true);
+    let output = tokio::time::timeout(GENEROUS, command.output()).await.expect("it ends").expect("it runs");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
@@ -43,14 +49,11 @@ async fn a_kubeconfig_of_the_environment_that_cannot_be_read_is_not_passed_over(
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("config");
     std::fs::write(&path, "clusters: [").expect("it is written");
-    let mut command = Command::new(binary());
-    command.args(["--secure-port=0", "--cert-dir="]).env("KUBECONFIG", &path);
     // As in a Pod, whose service account would be that of another cluster.
-    command.env("KUBERNETES_SERVICE_HOST", "127.0.0.1");
-    let output = command.stdin(Stdio::null()).kill_on_drop(true).output();
-    let output = tokio::time::timeout(GENEROUS, output).await.expect("it ends").expect("it runs");
-    let err = String::from_utf8(output.stderr).expect("text");
-    assert_eq!(output.status.code(), Some(1), "{err}");
+    let environment =
+        [("KUBECONFIG", path.to_str().expect("text")), ("KUBERNETES_SERVICE_HOST", "127.0.0.1")];
+    let (code, _, err) = run_in(&environment, &["--secure-port=0", "--cert-dir="]).await;
+    assert_eq!(code, Some(1), "{err}");
     let last = err.lines().last().expect("a line");
     assert!(last.starts_with("karmada-metrics-adapter: KUBECONFIG or ~/.kube/config: "), "{err}");
 }
