@@ -3,7 +3,7 @@
 use super::codec::protobuf::Writer;
 use super::codec::{Encode, json};
 use super::meta::ObjectMeta;
-use super::page::resource::{Container, ItemRef, Usage};
+use super::page::resource::{Container, ItemRef};
 use super::time::Timestamp;
 
 /// The API group.
@@ -128,14 +128,14 @@ impl<'a> ObjectMetrics<'a> {
         json::key(out, "timestamp");
         json::time(out, self.item.timestamp());
         json::display(out, format_args!(r#","window":"{}","#, self.item.window()));
-        match self.item.usage() {
-            Usage::Node(usage) => {
+        match self.item.resource() {
+            Resource::Nodes => {
                 out.extend_from_slice(br#""usage":"#);
-                usage.write_json(out);
+                self.item.amounts().write_json(out);
             }
-            Usage::Pod(containers) => {
+            Resource::Pods => {
                 out.extend_from_slice(br#""containers":["#);
-                json::separated(out, containers, |out, Container { name, usage }| {
+                json::separated(out, self.item.containers(), |out, Container { name, usage }| {
                     out.extend_from_slice(br#"{"name":"#);
                     json::string(out, name);
                     out.extend_from_slice(br#","usage":"#);
@@ -152,10 +152,10 @@ impl<'a> ObjectMetrics<'a> {
         out.message(1, |out| self.metadata().write_protobuf(out));
         out.message(2, |out| Timestamp::write_protobuf(self.item.timestamp(), out));
         out.message(3, |out| out.number(1, self.item.window().as_nanos()));
-        match self.item.usage() {
-            Usage::Node(usage) => usage.write_protobuf(out, 4),
-            Usage::Pod(containers) => {
-                for Container { name, usage } in containers {
+        match self.item.resource() {
+            Resource::Nodes => self.item.amounts().write_protobuf(out, 4),
+            Resource::Pods => {
+                for Container { name, usage } in self.item.containers() {
                     out.message(4, |out| {
                         out.text(1, name);
                         usage.write_protobuf(out, 2);

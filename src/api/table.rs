@@ -3,7 +3,7 @@
 use super::codec::negotiate::MetaVersion;
 use super::codec::protobuf::Writer;
 use super::codec::{Encode, json};
-use super::page::resource::{Amounts, Usage};
+use super::page::resource::Amounts;
 use super::quantity::Quantity;
 use super::resource_metrics::{ObjectMetrics, Resource};
 use super::text::Text;
@@ -79,8 +79,8 @@ impl std::str::FromStr for IncludeObject {
 impl Table<'_> {
     /// The JSON; a table has no protobuf form.
     pub fn to_json(&self) -> Vec<u8> {
-        let first = self.items.first().map(|item| item.item.usage());
-        let resources = first.map_or_else(|| USUAL.map(str::to_owned).to_vec(), |usage| names(&usage));
+        let first = self.items.first().map(|item| item.item.amounts());
+        let resources = first.map_or_else(|| USUAL.map(str::to_owned).to_vec(), names);
         let mut out = Vec::with_capacity(512 + self.items.len() * 384);
         let group_version = self.version.group_version();
         json::display(
@@ -100,9 +100,9 @@ impl Table<'_> {
         json::separated(&mut out, &self.items, |out, item| {
             out.extend_from_slice(br#"{"cells":["#);
             json::string(out, item.item.name());
-            let usage = item.item.usage();
+            let amounts = item.item.amounts();
             for resource in &resources {
-                json::display(out, format_args!(",\"{}\"", total(&usage, resource)));
+                json::display(out, format_args!(",\"{}\"", total(amounts, resource)));
             }
             json::display(out, format_args!(r#","{}"],"object":"#, item.item.window()));
             match self.include {
@@ -185,32 +185,19 @@ fn partial(out: &mut Vec<u8>, item: ObjectMetrics<'_>, version: MetaVersion) {
     out.push(b'}');
 }
 
-/// The resources that the containers of the first object have, sorted; they are the columns.
-fn names(usage: &Usage<'_>) -> Vec<String> {
-    let names = amounts(usage).flat_map(Amounts::iter).map(|(name, _)| name.decode().into_owned());
-    let mut names: Vec<String> = names.collect();
+/// The resources that the first object has, sorted; they are the columns.
+fn names(amounts: Amounts<'_>) -> Vec<String> {
+    let mut names: Vec<String> = amounts.iter().map(|(name, _)| name.decode().into_owned()).collect();
     names.sort_unstable();
     names.dedup();
     names.truncate(COLUMNS);
     names
 }
 
-/// What all containers take of a resource together.
-fn total(usage: &Usage<'_>, resource: &str) -> Quantity {
-    let of_resource = |amounts: &Amounts<'_>, total: &mut Quantity| {
-        let found = amounts.iter().find(|(name, _)| *name == Text::Plain(resource));
-        found.into_iter().for_each(|(_, amount)| total.add(amount));
-    };
-    amounts(usage).fold(Quantity::ZERO, |mut total, amounts| {
-        of_resource(amounts, &mut total);
-        total
-    })
-}
-
-fn amounts<'u, 'a>(usage: &'u Usage<'a>) -> impl Iterator<Item = &'u Amounts<'a>> {
-    let (node, containers) = match usage {
-        Usage::Node(amounts) => (Some(amounts), &[][..]),
-        Usage::Pod(containers) => (None, &containers[..]),
-    };
-    node.into_iter().chain(containers.iter().map(|container| &container.usage))
+/// What the object takes of a resource, all containers together.
+fn total(amounts: Amounts<'_>, resource: &str) -> Quantity {
+    let mut total = Quantity::ZERO;
+    let of_resource = amounts.iter().filter(|(name, _)| *name == Text::Plain(resource));
+    of_resource.for_each(|(_, amount)| total.add(amount));
+    total
 }

@@ -113,7 +113,7 @@ pub enum PageError {
 enum Items {
     Custom(Vec<custom::Item>),
     External(Vec<external::Item>),
-    Resource(Vec<resource::Item>),
+    Resource(resource::Objects),
 }
 
 /// A part of the body: strings without their quotes, objects whole; empty where absent.
@@ -136,9 +136,11 @@ impl Page {
             (Expected::MetricValues, Format::Json) => Items::Custom(custom::json::items(&body)?),
             (Expected::MetricValues, Format::Protobuf) => Items::Custom(custom::protobuf::items(&body)?),
             (Expected::ExternalValues, _) => Items::External(external::read(format, &body)?),
-            (Expected::List(resource), _) => Items::Resource(resource::read_list(resource, format, &body)?),
+            (Expected::List(resource), _) => {
+                Items::Resource(resource::Objects::of_list(resource, format, &body)?)
+            }
             (Expected::Object(resource), _) => {
-                Items::Resource(vec![resource::read_object(resource, format, &body)?])
+                Items::Resource(resource::Objects::of_one(resource, format, &body)?)
             }
         };
         Ok(Self { body, format, items })
@@ -149,7 +151,7 @@ impl Page {
         match &self.items {
             Items::Custom(items) => items.len(),
             Items::External(items) => items.len(),
-            Items::Resource(items) => items.len(),
+            Items::Resource(objects) => objects.len(),
         }
     }
 
@@ -168,25 +170,31 @@ impl Page {
         let items = match &self.items {
             Items::Custom(items) => items.capacity() * size_of::<custom::Item>(),
             Items::External(items) => items.capacity() * size_of::<external::Item>(),
-            Items::Resource(items) => items.capacity() * size_of::<resource::Item>(),
+            Items::Resource(objects) => objects.memory(),
         };
         self.body.len() + items
     }
 
     fn text(&self, span: Span) -> Text<'_> {
-        match self.format {
-            Format::Json => Text::from_json(self.raw(span)),
-            Format::Protobuf => Text::Plain(self.raw(span)),
-        }
+        self.format.text(&self.body, span)
     }
 
-    /// A part that is a string or JSON; both were found to be UTF-8.
     fn raw(&self, span: Span) -> &str {
-        str::from_utf8(self.message(span)).unwrap_or_default()
+        span.raw(&self.body)
     }
 
     fn message(&self, span: Span) -> &[u8] {
-        &self.body[span.start as usize..span.end as usize]
+        span.bytes(&self.body)
+    }
+}
+
+impl Format {
+    /// A string that lies in a body of this format.
+    fn text(self, body: &[u8], span: Span) -> Text<'_> {
+        match self {
+            Self::Json => Text::from_json(span.raw(body)),
+            Self::Protobuf => Text::Plain(span.raw(body)),
+        }
     }
 }
 
@@ -226,6 +234,15 @@ impl Span {
             (Ok(start), Ok(end)) if end as usize <= body.len() => Self { start, end },
             _ => Self::default(),
         }
+    }
+
+    fn bytes(self, body: &[u8]) -> &[u8] {
+        &body[self.start as usize..self.end as usize]
+    }
+
+    /// A part that is a string or JSON; both were found to be UTF-8.
+    fn raw(self, body: &[u8]) -> &str {
+        str::from_utf8(self.bytes(body)).unwrap_or_default()
     }
 
     /// Where a string lies; nothing is nowhere.

@@ -196,6 +196,31 @@ fn what_is_no_pod_is_told_apart() {
 }
 
 #[test]
+fn containers_keep_their_order_and_each_has_its_own_amounts_by_name() {
+    let body = r#"{"kind":"PodMetricsList","apiVersion":"metrics.k8s.io/v1beta1","items":[
+        {"metadata":{"name":"none"}},
+        {"metadata":{"name":"two"},"containers":[
+            {"name":"z","usage":{"memory":"2Ki","cpu":"1m"}},{"name":"a","usage":{"cpu":"3m"}}]},
+        {"metadata":{"name":"one"},"containers":[{"name":"only","usage":{"cpu":"5m"}}]}]}"#;
+    let page = Page::read(Expected::List(Resource::Pods), Format::Json, body.into()).expect("a page");
+    let amounts = |amounts: resource::Amounts<'_>| {
+        let amounts = amounts.iter().map(|(name, amount)| format!("{}={amount}", name.decode()));
+        amounts.collect::<Vec<_>>().join(",")
+    };
+    let containers: Vec<Vec<String>> = resource::items(&page)
+        .map(|item| {
+            let container = |container: resource::Container<'_>| {
+                format!("{}:{}", container.name.decode(), amounts(container.usage))
+            };
+            item.containers().map(container).collect()
+        })
+        .collect();
+    assert_eq!(containers, [vec![], vec!["z:cpu=1m,memory=2Ki", "a:cpu=3m"], vec!["only:cpu=5m"]]);
+    let whole: Vec<String> = resource::items(&page).map(|item| amounts(item.amounts())).collect();
+    assert_eq!(whole, ["", "cpu=1m,memory=2Ki,cpu=3m", "cpu=5m"]);
+}
+
+#[test]
 fn an_object_with_more_entries_than_any_has_is_refused_before_they_take_memory() {
     let many = |element: &str| vec![element; crate::api::meta::MOST + 1].join(",");
     let pods = |item: String| {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::api::page::resource::{Amounts, ItemRef, Usage};
+use crate::api::page::resource::ItemRef;
 use crate::api::page::{Page, custom, external};
 use crate::api::quantity::Quantity;
 use crate::api::time::Timestamp;
@@ -80,12 +80,8 @@ fn external_value(item: external::ItemRef<'_>) -> Value {
 
 /// A pod's containers together.
 fn usage(kind: &str, item: ItemRef<'_>) -> Vec<Value> {
-    let amounts = match item.usage() {
-        Usage::Node(amounts) => vec![amounts],
-        Usage::Pod(containers) => containers.into_iter().map(|container| container.usage).collect(),
-    };
     let mut sums: BTreeMap<String, Quantity> = BTreeMap::new();
-    for (name, amount) in amounts.iter().flat_map(Amounts::iter) {
+    for (name, amount) in item.amounts().iter() {
         match sums.get_mut(&*name.decode()) {
             Some(sum) => sum.add(amount),
             None => drop(sums.insert(name.decode().into_owned(), amount.clone())),
