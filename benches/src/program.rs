@@ -27,6 +27,9 @@ const REFERENCE_FLAGS: [&str; 4] = [
     "--kube-api-burst=100000",
 ];
 
+/// The members share the cores with the program, so with 64 clients they are late because of the load itself.
+const ADAPTER_FLAGS: [&str; 1] = ["--member-timeout=30s"];
+
 /// Which program it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -103,7 +106,7 @@ impl Program {
         let log = logs.join(format!("{kind}.log"));
         let process = match kind {
             Kind::Floor => start_floor(path, fleet, &log, documents)?,
-            Kind::Adapter | Kind::Baseline => start_adapter(path, fleet, &log, &[])?,
+            Kind::Adapter | Kind::Baseline => start_adapter(path, fleet, &log, &ADAPTER_FLAGS)?,
             Kind::Reference => start_adapter(path, fleet, &log, &REFERENCE_FLAGS)?,
         };
         Ok(Self { kind, log, front_proxy: fleet.kit.plane.front_proxy_identity(), process })
