@@ -74,7 +74,7 @@ impl Client {
             shares: Group::ALL.len(),
             connect_timeout: timeout * 4 / 5,
             liveness: Liveness {
-                ping: (Duration::from_secs(1).min(timeout / 4), Duration::from_secs(2).min(timeout * 3 / 10)),
+                ping: (Duration::from_secs(1).min(timeout / 4), timeout * 3 / 10),
                 probe: (timeout / 2, timeout / 4),
             },
             handshakes: limits.handshakes.clone(),
