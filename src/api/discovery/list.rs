@@ -4,6 +4,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use crate::api::codec::protobuf::{Envelope, Fields, Malformed};
+use crate::api::meta::Bounded;
 
 /// One entry of a list: a resource, or a metric in the shape of one.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
@@ -30,9 +31,6 @@ pub enum DiscoveryError {
     /// The body is some other object.
     #[error("the body is not an APIResourceList")]
     Kind,
-    /// The body has more entries than any metrics API lists.
-    #[error("the body lists more than {ENTRIES} entries")]
-    TooMany,
 }
 
 /// Reads a list, in Kubernetes protobuf if its media type says so, else in JSON.
@@ -40,22 +38,21 @@ pub enum DiscoveryError {
 /// # Errors
 /// If the body is anything else.
 pub fn entries(media_type: &str, body: &[u8]) -> Result<Vec<Entry>, DiscoveryError> {
-    let entries = match media_type {
+    match media_type {
         "application/vnd.kubernetes.protobuf" => from_protobuf(body),
         _ => from_json(body),
-    }?;
-    if entries.len() > ENTRIES { Err(DiscoveryError::TooMany) } else { Ok(entries) }
+    }
 }
 
 fn from_json(body: &[u8]) -> Result<Vec<Entry>, DiscoveryError> {
     #[derive(Deserialize)]
     struct List {
         kind: String,
-        resources: Option<Vec<Entry>>,
+        resources: Option<Bounded<Entry, ENTRIES>>,
     }
     let list: List = serde_json::from_slice(body)?;
     if list.kind == "APIResourceList" {
-        Ok(list.resources.unwrap_or_default())
+        Ok(list.resources.unwrap_or_default().0)
     } else {
         Err(DiscoveryError::Kind)
     }
@@ -77,6 +74,9 @@ fn from_protobuf(body: &[u8]) -> Result<Vec<Entry>, DiscoveryError> {
                     _ => {}
                 }
             }
+            if entries.len() == ENTRIES {
+                return Err(Malformed::Crowded.into());
+            }
             entries.push(entry);
         }
     }
@@ -86,6 +86,7 @@ fn from_protobuf(body: &[u8]) -> Result<Vec<Entry>, DiscoveryError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::codec::protobuf::Writer;
 
     #[test]
     fn other_kinds_are_no_list() {
@@ -93,5 +94,21 @@ mod tests {
         assert!(matches!(entries("text/html", b"<html>"), Err(DiscoveryError::Json(_))));
         let protobuf = entries("application/vnd.kubernetes.protobuf", b"<html>");
         assert!(matches!(protobuf, Err(DiscoveryError::Protobuf(_))));
+    }
+
+    #[test]
+    fn a_list_with_more_entries_than_allowed_is_given_up() {
+        let json = |count: usize| {
+            let resources = vec![r#"{"name":"pods/m"}"#; count].join(",");
+            format!(r#"{{"kind":"APIResourceList","resources":[{resources}]}}"#)
+        };
+        let read = |count| entries("application/json", json(count).as_bytes());
+        assert_eq!(read(ENTRIES).expect("as many as allowed").len(), ENTRIES);
+        assert!(matches!(read(ENTRIES + 1), Err(DiscoveryError::Json(_))));
+        let protobuf = Writer::object("v1", "APIResourceList", 0, |list| {
+            (0..=ENTRIES).for_each(|_| list.message(2, |resource| resource.string(1, "pods/m")));
+        });
+        let read = entries("application/vnd.kubernetes.protobuf", &protobuf);
+        assert!(matches!(read, Err(DiscoveryError::Protobuf(Malformed::Crowded))));
     }
 }

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Bounded, Entries, add, json_text, read_entry, write_entries};
+use super::{Bounded, Entries, add, json_text, read_entry, too_many, write_entries};
 use crate::api::codec::json;
 use crate::api::codec::protobuf::{Fields, Malformed, Writer};
 use crate::api::text::Text;
@@ -28,12 +28,19 @@ pub struct Expression<'a> {
     pub values: Vec<Text<'a>>,
 }
 
+/// How many bytes a metric's own selector may have: more than any real one, which has hundreds. A few of them may be many
+/// bytes in memory.
+const LONGEST: usize = 256 * 1024;
+
 impl<'a> LabelSelector<'a> {
     /// Reads the JSON form; `null` is no selector.
     ///
     /// # Errors
     /// If it is neither `null` nor a label selector.
     pub fn from_json(raw: &'a str) -> Result<Option<Self>, serde_json::Error> {
+        if raw.len() > LONGEST {
+            return Err(too_many());
+        }
         let Some(raw) = serde_json::from_str::<Option<JsonSelector<'a>>>(raw)? else { return Ok(None) };
         let match_labels = raw.match_labels.unwrap_or_default().texts()?;
         let mut selector = Self { match_labels, match_expressions: Vec::new() };
@@ -58,6 +65,9 @@ impl<'a> LabelSelector<'a> {
     /// # Errors
     /// If the message is malformed.
     pub fn from_protobuf(message: &'a [u8]) -> Result<Self, Malformed> {
+        if message.len() > LONGEST {
+            return Err(Malformed::Crowded);
+        }
         let mut selector = Self::default();
         for field in Fields::of(message) {
             match field? {

@@ -16,9 +16,9 @@ use super::text::Text;
 /// and many in memory.
 pub const MOST: usize = 4096;
 
-/// A JSON array of at most [`MOST`] elements.
+/// A JSON array of at most so many elements.
 #[derive(Debug)]
-pub struct Bounded<T>(pub Vec<T>);
+pub struct Bounded<T, const COUNT: usize = MOST>(pub Vec<T>);
 
 /// A key and its value.
 pub type Entry<'a> = (Text<'a>, Text<'a>);
@@ -56,7 +56,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
                 let mut entries = Vec::new();
                 while let Some(entry) = map.next_entry()? {
                     if entries.len() == MOST {
-                        return Err(serde::de::Error::custom(TOO_MANY));
+                        return Err(too_many());
                     }
                     entries.push(entry);
                 }
@@ -67,19 +67,22 @@ impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
     }
 }
 
-const TOO_MANY: &str = "it has more entries than any object has";
+/// What is said of a JSON object with more entries than are allowed.
+pub fn too_many<E: serde::de::Error>() -> E {
+    E::custom("it has more entries than any object has")
+}
 
-impl<T> Default for Bounded<T> {
+impl<T, const COUNT: usize> Default for Bounded<T, COUNT> {
     fn default() -> Self {
         Self(Vec::new())
     }
 }
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Bounded<T> {
+impl<'de, T: Deserialize<'de>, const COUNT: usize> Deserialize<'de> for Bounded<T, COUNT> {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor<T>(std::marker::PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> serde::de::Visitor<'de> for Visitor<T> {
-            type Value = Bounded<T>;
+        struct Visitor<T, const COUNT: usize>(std::marker::PhantomData<T>);
+        impl<'de, T: Deserialize<'de>, const COUNT: usize> serde::de::Visitor<'de> for Visitor<T, COUNT> {
+            type Value = Bounded<T, COUNT>;
 
             fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 formatter.write_str("an array")
@@ -88,15 +91,15 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Bounded<T> {
             fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
                 let mut elements = Vec::new();
                 while let Some(element) = seq.next_element()? {
-                    if elements.len() == MOST {
-                        return Err(serde::de::Error::custom(TOO_MANY));
+                    if elements.len() == COUNT {
+                        return Err(too_many());
                     }
                     elements.push(element);
                 }
                 Ok(Bounded(elements))
             }
         }
-        deserializer.deserialize_seq(Visitor(std::marker::PhantomData))
+        deserializer.deserialize_seq(Visitor::<T, COUNT>(std::marker::PhantomData))
     }
 }
 
