@@ -71,7 +71,7 @@ pub async fn serve(mut config: Config, shutdown: CancellationToken) -> anyhow::R
     let _warnings = expiry.clone().warn();
     let admission = Admission::register(&mut metrics, config.serving.pressure.requests);
     let inflight = Budget::new(config.members.inflight_bytes);
-    let help = "Bytes of members' answers that are held";
+    let help = "Bytes that queries hold, from a member's first byte to a client's last";
     metrics.register("karmada_metrics_adapter_inflight_bytes", help, inflight.gauge());
     let fleet_metrics = Arc::new(FleetMetrics::register(&mut metrics));
     let gather_metrics = Arc::new(GatherMetrics::register(&mut metrics));
@@ -79,7 +79,7 @@ pub async fn serve(mut config: Config, shutdown: CancellationToken) -> anyhow::R
     let metrics = Arc::new(Metrics::new(metrics));
 
     let (reload, watch) = (config.serving.reload_interval, config.control_plane.watch_timeout);
-    let limits = member_limits(&config.members, inflight);
+    let limits = member_limits(&config.members, inflight.clone());
     let source = Source::begin(&config.members, &config.control_plane, limits, reload, fleet_metrics)?;
     let (fleet, synced) = (source.fleet.clone(), source.synced.clone());
     let Members { discovery_interval, timeout, .. } = config.members;
@@ -101,7 +101,7 @@ pub async fn serve(mut config: Config, shutdown: CancellationToken) -> anyhow::R
         authenticators,
         reviewer: Reviewer::new(reviews, &config.authorization),
         admission,
-        answers: Answers::new(fleet, &config.members, config.merging, gather_metrics),
+        answers: Answers::new(fleet, &config.members, config.merging, inflight, gather_metrics),
         documents: Documents::new(catalog, format!(":{}", address.port())),
         health: Health { synced, discovered, shutdown: shutdown.clone() },
         metrics: metrics.clone(),
@@ -202,7 +202,7 @@ impl Source {
     }
 }
 
-/// How members are asked, within `inflight` for the bodies of all of them.
+/// How members are asked, with memory from `inflight`.
 pub fn member_limits(members: &Members, inflight: Budget) -> member::Limits {
     member::Limits {
         connections: members.connections,

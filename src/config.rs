@@ -178,7 +178,7 @@ pub struct Members {
     pub connections: usize,
     /// Most bytes of one member's body.
     pub body_bytes: usize,
-    /// Most bytes of all members' bodies that are held at a time.
+    /// Most bytes that all queries hold at a time, from members' bodies to the answers that clients have not read yet.
     pub inflight_bytes: usize,
     /// How often each member's metric names are read again.
     pub discovery_interval: Duration,

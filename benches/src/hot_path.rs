@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use karmada_metrics_adapter::api::codec::Encode;
+use karmada_metrics_adapter::api::codec::EncodeList as _;
 use karmada_metrics_adapter::api::custom_metrics::{self, MetricValueList};
 use karmada_metrics_adapter::api::field_selector::FieldSelector;
+use karmada_metrics_adapter::api::memory::{Reserve, Stopped};
 use karmada_metrics_adapter::api::page::{Expected, Format, Page};
 use karmada_metrics_adapter::api::resource_metrics::{ObjectMetricsList, Resource};
 use karmada_metrics_adapter::api::selector::Selector;
 use karmada_metrics_adapter::config::SameNamePods;
 use karmada_metrics_adapter::merge::{Pages, custom, resource};
+use karmada_metrics_adapter::process::budget::{Budget, Held};
 use testkit::member::wire;
 
 use crate::bodies;
@@ -25,7 +26,7 @@ pub struct Query {
     pub api: Api,
     /// The encoding of the members' bodies.
     pub format: Format,
-    bodies: Vec<(Arc<str>, Bytes)>,
+    bodies: Vec<(Arc<str>, Vec<u8>)>,
 }
 
 impl Query {
@@ -43,34 +44,46 @@ impl Query {
             Api::PodMetrics => bodies::pod_metrics(member, pods, wire_format),
             Api::Discovery => panic!("members are not asked for discovery"),
         };
-        let bodies = (0..members).map(|member| (format!("member{member}").into(), body(member).into()));
+        let bodies = (0..members).map(|member| (format!("member{member}").into(), body(member)));
         Self { api, format, bodies: bodies.collect() }
     }
 
     /// The members' bodies.
-    pub fn bodies(&self) -> impl Iterator<Item = &Bytes> {
+    pub fn bodies(&self) -> impl Iterator<Item = &Vec<u8>> {
         self.bodies.iter().map(|(_, body)| body)
     }
 
     /// Reads all bodies.
-    pub fn read(&self) -> Vec<(Arc<str>, Arc<Page>)> {
+    pub fn read(&self) -> Vec<(Arc<str>, Held<Arc<Page>>)> {
         let expected = match self.api {
             Api::PodMetrics => Expected::List(Resource::Pods),
             _ => Expected::MetricValues,
         };
-        let read = |body: &Bytes| Page::read(expected, self.format, body.clone()).expect("a valid body");
-        self.bodies.iter().map(|(cluster, body)| (cluster.clone(), Arc::new(read(body)))).collect()
+        let budget = Budget::new(0);
+        let read = |body: &Vec<u8>| {
+            let mut share = budget.share();
+            let mut reserve = |bytes| share.grow(bytes).map_err(|_| Stopped::NoMemory);
+            let page = Page::read(expected, self.format, body.clone(), &mut reserve).expect("a valid body");
+            Held::new(Arc::new(page), share)
+        };
+        self.bodies.iter().map(|(cluster, body)| (cluster.clone(), read(body))).collect()
     }
 
     /// Merges what was read, and writes it in JSON.
     pub fn answer(&self, pages: &Pages) -> Vec<u8> {
+        let mut share = Budget::new(0).share();
+        let mut reserve = |bytes| share.grow(bytes).map_err(|_| Stopped::NoMemory);
+        self.encoded(pages, &mut reserve).expect("no limit")
+    }
+
+    fn encoded(&self, pages: &Pages, reserve: &mut Reserve<'_>) -> Result<Vec<u8>, Stopped> {
         if self.api == Api::PodMetrics {
             let (labels, fields) = (Selector::default(), FieldSelector::default());
-            let items = resource::merge(pages, &labels, &fields, Some(CLUSTER_LABEL));
-            return ObjectMetricsList { resource: Resource::Pods, items }.to_json();
+            let items = resource::merge(pages, &labels, &fields, Some(CLUSTER_LABEL), reserve)?;
+            return ObjectMetricsList { resource: Resource::Pods, items }.to_json(reserve);
         }
-        let items = custom::merge(pages, SameNamePods::Sum, false);
+        let items = custom::merge(pages, SameNamePods::Sum, false, reserve)?;
         let version = custom_metrics::Version::V1Beta2;
-        MetricValueList { version, items, cluster_label: Some(CLUSTER_LABEL) }.to_json()
+        MetricValueList { version, items, cluster_label: Some(CLUSTER_LABEL) }.to_json(reserve)
     }
 }

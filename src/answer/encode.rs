@@ -1,9 +1,11 @@
 //! Members' pages to the body of an answer.
 
 use super::Form;
+use crate::api::codec::EncodeItem as _;
 use crate::api::codec::negotiate::Representation;
 use crate::api::custom_metrics::MetricValueList;
 use crate::api::external_metrics::ExternalMetricValueList;
+use crate::api::memory::{Reserve, Stopped};
 use crate::api::resource_metrics::{ObjectMetrics, ObjectMetricsList, Single};
 use crate::api::table::{Metadata, MetadataList, Table};
 use crate::config::{ExternalMerge, Merging};
@@ -11,38 +13,56 @@ use crate::gather::query::{Query, Question, ResourceQuery};
 use crate::merge::{Pages, custom, external, resource};
 
 /// The pages as one, in the form that was asked for.
-pub(super) fn body(query: &Query, pages: &Pages, form: Form, merging: &Merging) -> Vec<u8> {
+///
+/// # Errors
+/// If `reserve` stops it.
+pub(super) fn body(
+    query: &Query,
+    pages: &Pages,
+    form: Form,
+    merging: &Merging,
+    reserve: &mut Reserve<'_>,
+) -> Result<Vec<u8>, Stopped> {
     let Form { encoding, version, .. } = form;
     let cluster_label = merging.cluster_label.as_deref();
     match query.question() {
         Question::Custom(query) => {
-            let items = custom::merge(pages, merging.same_name_pods, query.object().is_some());
-            encoding.body(&MetricValueList { version, items, cluster_label })
+            let items = custom::merge(pages, merging.same_name_pods, query.object().is_some(), reserve)?;
+            encoding.list(&MetricValueList { version, items, cluster_label }, reserve)
         }
         Question::External(query) => {
             let rule = merging.external.get(&query.metric).copied().unwrap_or(ExternalMerge::Each);
-            encoding.body(&ExternalMetricValueList { items: external::merge(pages, rule, cluster_label) })
+            let items = external::merge(pages, rule, cluster_label, reserve)?;
+            encoding.list(&ExternalMetricValueList { items }, reserve)
         }
         Question::Resource(query) => {
-            let items = resource::merge(pages, &query.label_selector, &query.field_selector, cluster_label);
-            represented(query, items, form)
+            let (labels, fields) = (&query.label_selector, &query.field_selector);
+            let items = resource::merge(pages, labels, fields, cluster_label, reserve)?;
+            represented(query, items, form, reserve)
         }
     }
 }
 
-fn represented(query: &ResourceQuery, items: Vec<ObjectMetrics<'_>>, form: Form) -> Vec<u8> {
+fn represented(
+    query: &ResourceQuery,
+    items: Vec<ObjectMetrics<'_>>,
+    form: Form,
+    reserve: &mut Reserve<'_>,
+) -> Result<Vec<u8>, Stopped> {
     let Form { encoding, representation, include_object: include, .. } = form;
     let resource = query.resource;
     // The verdict left one object if one was asked for.
     let single = items.first().copied().filter(|_| query.name.is_some());
+    // In JSON, and as YAML or indented.
+    reserve(single.map_or(0, |item| 2 * item.most_bytes()))?;
     match (representation, single) {
         // Negotiation lets nobody have a table in protobuf.
         (Representation::Table(version), _) => {
-            encoding.text(Table { version, resource, items, include }.to_json())
+            encoding.text(Table { version, resource, items, include }.to_json(reserve)?, reserve)
         }
-        (Representation::Whole, Some(item)) => encoding.body(&Single { resource, item }),
-        (Representation::Whole, None) => encoding.body(&ObjectMetricsList { resource, items }),
-        (Representation::Metadata(version), Some(item)) => encoding.body(&Metadata { version, item }),
-        (Representation::Metadata(version), None) => encoding.body(&MetadataList { version, items }),
+        (Representation::Whole, Some(item)) => Ok(encoding.body(&Single { resource, item })),
+        (Representation::Whole, None) => encoding.list(&ObjectMetricsList { resource, items }, reserve),
+        (Representation::Metadata(version), Some(item)) => Ok(encoding.body(&Metadata { version, item })),
+        (Representation::Metadata(version), None) => encoding.list(&MetadataList { version, items }, reserve),
     }
 }

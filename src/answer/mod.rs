@@ -16,16 +16,18 @@ use tokio::sync::watch;
 
 use crate::api::codec::negotiate::{Encoding, Representation};
 use crate::api::custom_metrics::Version;
+use crate::api::memory::Stopped;
 use crate::api::selector::Requirement;
 use crate::api::status::Status;
 use crate::api::table::IncludeObject;
 use crate::config::{Members, Merging, OnMemberFailure};
 use crate::fleet::Fleet;
+use crate::gather::Gather;
 use crate::gather::metrics::GatherMetrics;
 use crate::gather::query::Query;
-use crate::gather::{Gather, Gathered};
+use crate::member::failure::NoRoom;
 use crate::merge::verdict::{self, Verdict};
-use crate::process::budget::Claim;
+use crate::process::budget::{Budget, Held};
 use crate::process::work;
 
 /// What an answer depends on.
@@ -39,8 +41,6 @@ pub struct Key {
     pub form: Form,
     /// How long it waits for each member.
     pub member_timeout: Duration,
-    /// Whether `--inflight-bytes` bounds it. A query that it does not bound never waits for one that it may refuse.
-    pub claim: Claim,
 }
 
 /// How a client wants to see an answer.
@@ -59,7 +59,7 @@ pub struct Form {
 /// An encoded answer.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// The body, in the form that was asked for.
+    /// The body, in the form that was asked for. It counts towards `--inflight-bytes` until its last part is dropped.
     pub body: Bytes,
     /// What the client should know of clusters that are missing; empty if none is.
     pub warning: String,
@@ -87,21 +87,24 @@ struct Kitchen {
     member_timeout: Duration,
     on_failure: OnMemberFailure,
     merging: Arc<Merging>,
+    inflight: Budget,
     metrics: Arc<GatherMetrics>,
 }
 
 impl Answers {
-    /// Answers from the members of `fleet`.
+    /// Answers from the members of `fleet`, with memory from `inflight`.
     pub fn new(
         fleet: watch::Receiver<Arc<Fleet>>,
         members: &Members,
         merging: Merging,
+        inflight: Budget,
         metrics: Arc<GatherMetrics>,
     ) -> Self {
-        let gather = Gather::new(members, metrics.clone());
+        let gather = Gather::new(members, inflight.clone(), metrics.clone());
         let Members { timeout: member_timeout, on_failure, .. } = *members;
         let merging = Arc::new(merging);
-        let kitchen = Arc::new(Kitchen { fleet, gather, member_timeout, on_failure, merging, metrics });
+        let kitchen = Kitchen { fleet, gather, member_timeout, on_failure, merging, inflight, metrics };
+        let kitchen = Arc::new(kitchen);
         Self { kitchen, in_flight: Arc::default(), ticket: AtomicU64::default() }
     }
 
@@ -161,23 +164,29 @@ impl Drop for Leave {
 
 impl Kitchen {
     async fn cook(&self, key: Key) -> Answered {
-        let Key { query, clusters, form, member_timeout, claim } = key;
+        let Key { query, clusters, form, member_timeout } = key;
         let fleet = self.fleet.borrow().clone();
         let chosen =
             |cluster: &str| clusters.iter().all(|requirement| requirement.matches_label(Some(cluster)));
-        let asked = self.gather.ask_all(&fleet, &query, claim, chosen, member_timeout).await;
-        let Gathered { answers, room } =
-            asked.map_err(|error| Status::too_many_requests(error.to_string()))?;
-        let answered = match verdict::judge(&query, answers, self.on_failure) {
-            Verdict::Refused(status) => Err(Arc::new(status)),
-            Verdict::Found { pages, warning } => {
-                let (bytes, merging) =
-                    (pages.iter().map(|(_, page)| page.bytes()).sum(), self.merging.clone());
-                let encoding = move || Bytes::from(encode::body(&query, &pages, form, &merging));
-                Ok(Answer { body: work::run(bytes, encoding).await, warning })
-            }
+        let asked = self.gather.ask_all(&fleet, &query, chosen, member_timeout).await;
+        let answers = asked.map_err(no_room)?;
+        let (pages, warning) = match verdict::judge(&query, answers, self.on_failure) {
+            Verdict::Refused(status) => return Err(Arc::new(status)),
+            Verdict::Found { pages, warning } => (pages, warning),
         };
-        drop(room);
-        answered
+        let bytes = pages.iter().map(|(_, page)| page.bytes()).sum();
+        let (merging, mut share) = (self.merging.clone(), self.inflight.share());
+        let body = work::run(bytes, move |caller| {
+            let mut reserve = |bytes| caller.reserve(&mut share, bytes);
+            let body = encode::body(&query, &pages, form, &merging, &mut reserve)?;
+            drop(pages);
+            Ok::<_, Stopped>(Bytes::from_owner(Held::fitted(body, share)))
+        });
+        Ok(Answer { body: body.await.map_err(|_| no_room(NoRoom))?, warning })
     }
+}
+
+/// Nobody sees the answer to a query whose work was stopped because they left.
+fn no_room(error: NoRoom) -> Arc<Status> {
+    Arc::new(Status::too_many_requests(error.to_string()))
 }

@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 
 use super::codec::protobuf::Writer;
-use super::codec::{Encode, json};
+use super::codec::{EXPANSION, EncodeItem, EncodeList, FRAME, json};
+use super::memory::{Reserve, Stopped};
 use super::meta::{Expression, LabelSelector};
 use super::page::custom::ItemRef;
 use super::quantity::Quantity;
@@ -85,18 +86,28 @@ impl Version {
     }
 }
 
-impl Encode for MetricValueList<'_> {
-    fn to_json(&self) -> Vec<u8> {
+impl EncodeList for MetricValueList<'_> {
+    fn to_json(&self, reserve: &mut Reserve<'_>) -> Result<Vec<u8>, Stopped> {
         // Measured: an item of a pod with its tag has about 300 bytes.
-        json::list(LIST, self.version.group_version(), &self.items, 320, |out, value| {
+        json::list(LIST, self.version.group_version(), &self.items, 320, reserve, |out, value| {
             value.write_json(out, self.version, self.cluster_label);
         })
     }
 
-    fn to_protobuf(&self) -> Vec<u8> {
-        Writer::list(self.version.group_version(), LIST, &self.items, 192, |out, value| {
+    fn to_protobuf(&self, reserve: &mut Reserve<'_>) -> Result<Vec<u8>, Stopped> {
+        Writer::list(self.version.group_version(), LIST, &self.items, 192, reserve, |out, value| {
             value.write_protobuf(out, self.version, self.cluster_label);
         })
+    }
+}
+
+impl EncodeItem for MetricValue<'_> {
+    fn most_bytes(&self) -> usize {
+        let clusters = match &self.clusters {
+            Clusters::One(cluster) => cluster.len(),
+            Clusters::Several(clusters) => clusters.iter().map(|cluster| cluster.len() + 1).sum(),
+        };
+        EXPANSION * (self.item.bytes() + self.value.heap_bytes() + clusters) + FRAME
     }
 }
 

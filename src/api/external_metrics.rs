@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 
 use super::codec::protobuf::Writer;
-use super::codec::{Encode, json};
+use super::codec::{EXPANSION, EncodeItem, EncodeList, FRAME, json};
+use super::memory::{Reserve, Stopped};
 use super::meta::{Entry, write_entries};
 use super::page::external::ItemRef;
 use super::quantity::Quantity;
@@ -40,13 +41,20 @@ pub struct ExternalMetricValue<'a> {
     pub window_seconds: Option<i64>,
 }
 
-impl Encode for ExternalMetricValueList<'_> {
-    fn to_json(&self) -> Vec<u8> {
-        json::list(LIST, GROUP_VERSION, &self.items, 256, |out, value| value.write_json(out))
+impl EncodeList for ExternalMetricValueList<'_> {
+    fn to_json(&self, reserve: &mut Reserve<'_>) -> Result<Vec<u8>, Stopped> {
+        json::list(LIST, GROUP_VERSION, &self.items, 256, reserve, |out, value| value.write_json(out))
     }
 
-    fn to_protobuf(&self) -> Vec<u8> {
-        Writer::list(GROUP_VERSION, LIST, &self.items, 160, |out, value| value.write_protobuf(out))
+    fn to_protobuf(&self, reserve: &mut Reserve<'_>) -> Result<Vec<u8>, Stopped> {
+        Writer::list(GROUP_VERSION, LIST, &self.items, 160, reserve, |out, value| value.write_protobuf(out))
+    }
+}
+
+impl EncodeItem for ExternalMetricValue<'_> {
+    fn most_bytes(&self) -> usize {
+        let labels: usize = self.labels.iter().map(|(_, value)| value.len()).sum();
+        EXPANSION * (self.item.bytes() + self.value.heap_bytes() + labels) + FRAME
     }
 }
 

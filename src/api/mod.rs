@@ -8,6 +8,7 @@ pub mod duration;
 pub mod external_metrics;
 pub mod field_selector;
 pub mod group;
+pub mod memory;
 pub mod meta;
 pub mod openapi;
 pub mod page;

@@ -93,6 +93,18 @@ impl Quantity {
         self.amount.is_zero()
     }
 
+    /// How many bytes of memory it takes beside its own size: none for nearly all real values.
+    #[must_use]
+    pub fn heap_bytes(&self) -> usize {
+        let decimal = match &self.amount {
+            Amount::Small { .. } => 0,
+            Amount::Big(decimal) => {
+                size_of::<Decimal>() + usize::try_from(decimal.unscaled.bits() / 8).unwrap_or(usize::MAX) + 8
+            }
+        };
+        decimal + self.text.as_ref().map_or(0, |text| text.len())
+    }
+
     /// Adds `other`, exactly.
     ///
     /// The value of a sum does not depend on the order of its summands. The format is that of the first

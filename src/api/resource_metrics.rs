@@ -1,7 +1,8 @@
 //! `metrics.k8s.io`: CPU and memory of pods and nodes, as this server answers with them.
 
 use super::codec::protobuf::Writer;
-use super::codec::{Encode, json};
+use super::codec::{EXPANSION, Encode, EncodeItem, EncodeList, FRAME, json};
+use super::memory::{Reserve, Stopped};
 use super::meta::ObjectMeta;
 use super::page::resource::{Container, ItemRef};
 use super::time::Timestamp;
@@ -76,19 +77,28 @@ impl Resource {
     }
 }
 
-impl Encode for ObjectMetricsList<'_> {
-    fn to_json(&self) -> Vec<u8> {
+impl EncodeList for ObjectMetricsList<'_> {
+    fn to_json(&self, reserve: &mut Reserve<'_>) -> Result<Vec<u8>, Stopped> {
         // Measured: a pod of one container has about 350 bytes.
-        json::list(self.resource.list_kind(), GROUP_VERSION, &self.items, 384, |out, item| {
+        json::list(self.resource.list_kind(), GROUP_VERSION, &self.items, 384, reserve, |out, item| {
             out.push(b'{');
             item.write_json(out);
         })
     }
 
-    fn to_protobuf(&self) -> Vec<u8> {
-        Writer::list(GROUP_VERSION, self.resource.list_kind(), &self.items, 256, |out, item| {
+    fn to_protobuf(&self, reserve: &mut Reserve<'_>) -> Result<Vec<u8>, Stopped> {
+        Writer::list(GROUP_VERSION, self.resource.list_kind(), &self.items, 256, reserve, |out, item| {
             item.write_protobuf(out);
         })
+    }
+}
+
+impl EncodeItem for ObjectMetrics<'_> {
+    fn most_bytes(&self) -> usize {
+        // Names of fields and a number, of a container or an amount.
+        const PART: usize = 64;
+        let (bytes, parts) = self.item.bytes();
+        EXPANSION * (bytes + self.cluster.map_or(0, |(_, cluster)| cluster.len())) + PART * parts + FRAME
     }
 }
 

@@ -2,7 +2,8 @@
 
 use super::codec::negotiate::MetaVersion;
 use super::codec::protobuf::Writer;
-use super::codec::{Encode, json};
+use super::codec::{Encode, EncodeItem, EncodeList, json};
+use super::memory::{Reserve, Stopped, make_room};
 use super::page::resource::Amounts;
 use super::quantity::Quantity;
 use super::resource_metrics::{ObjectMetrics, Resource};
@@ -78,10 +79,15 @@ impl std::str::FromStr for IncludeObject {
 
 impl Table<'_> {
     /// The JSON; a table has no protobuf form.
-    pub fn to_json(&self) -> Vec<u8> {
+    ///
+    /// # Errors
+    /// If `reserve` stops it.
+    pub fn to_json(&self, reserve: &mut Reserve<'_>) -> Result<Vec<u8>, Stopped> {
         let first = self.items.first().map(|item| item.item.amounts());
         let resources = first.map_or_else(|| USUAL.map(str::to_owned).to_vec(), names);
-        let mut out = Vec::with_capacity(512 + self.items.len() * 384);
+        let mut out = Vec::new();
+        let columns = self.items.first().map_or(0, EncodeItem::most_bytes);
+        make_room(&mut out, 4096 + columns + self.items.len() * 384, reserve)?;
         let group_version = self.version.group_version();
         json::display(
             &mut out,
@@ -97,57 +103,56 @@ impl Table<'_> {
         out.push(b',');
         column(&mut out, "Window", "duration", "");
         out.extend_from_slice(br#"],"rows":["#);
-        json::separated(&mut out, &self.items, |out, item| {
-            out.extend_from_slice(br#"{"cells":["#);
-            json::string(out, item.item.name());
-            let amounts = item.item.amounts();
-            for resource in &resources {
-                json::display(out, format_args!(",\"{}\"", total(amounts, resource)));
-            }
-            json::display(out, format_args!(r#","{}"],"object":"#, item.item.window()));
-            match self.include {
-                IncludeObject::None => out.extend_from_slice(b"null"),
-                IncludeObject::Metadata => partial(out, *item, self.version),
-                IncludeObject::Object => item.write_whole(self.resource, out),
-            }
-            out.push(b'}');
-        });
-        out.extend_from_slice(b"]}\n");
-        out
+        json::list_items(&mut out, &self.items, reserve, |out, item| self.write_row(out, &resources, *item))?;
+        Ok(out)
+    }
+
+    fn write_row(&self, out: &mut Vec<u8>, resources: &[String], item: ObjectMetrics<'_>) {
+        out.extend_from_slice(br#"{"cells":["#);
+        json::string(out, item.item.name());
+        let amounts = item.item.amounts();
+        for resource in resources {
+            json::display(out, format_args!(",\"{}\"", total(amounts, resource)));
+        }
+        json::display(out, format_args!(r#","{}"],"object":"#, item.item.window()));
+        match self.include {
+            IncludeObject::None => out.extend_from_slice(b"null"),
+            IncludeObject::Metadata => partial(out, item, self.version),
+            IncludeObject::Object => item.write_whole(self.resource, out),
+        }
+        out.push(b'}');
     }
 }
 
-impl Encode for MetadataList<'_> {
-    fn to_json(&self) -> Vec<u8> {
+impl EncodeList for MetadataList<'_> {
+    fn to_json(&self, reserve: &mut Reserve<'_>) -> Result<Vec<u8>, Stopped> {
         let group_version = self.version.group_version();
-        json::list(METADATA_LIST, group_version, &self.items, 256, |out, item| {
+        json::list(METADATA_LIST, group_version, &self.items, 256, reserve, |out, item| {
             partial(out, *item, self.version);
         })
     }
 
-    fn to_protobuf(&self) -> Vec<u8> {
+    fn to_protobuf(&self, reserve: &mut Reserve<'_>) -> Result<Vec<u8>, Stopped> {
         let (group_version, capacity) = (self.version.group_version(), 128 + self.items.len() * 192);
+        reserve(capacity)?;
         // Before it had a stable version it was laid out the other way round.
         let (metadata, items) = match self.version {
             MetaVersion::V1 => (1, 2),
             MetaVersion::V1Beta1 => (2, 1),
         };
-        Writer::object(group_version, METADATA_LIST, capacity, |list| {
-            let write_items = |list: &mut Writer| {
-                for item in &self.items {
-                    list.message(items, |object| {
-                        object.message(1, |out| item.metadata().write_protobuf(out));
-                    });
-                }
-            };
+        let mut result = Ok(());
+        let out = Writer::object(group_version, METADATA_LIST, capacity, |list| {
             if metadata < items {
                 list.list_meta(metadata);
-                write_items(list);
-            } else {
-                write_items(list);
+            }
+            result = list.list_items(items, &self.items, reserve, |object, item| {
+                object.message(1, |out| item.metadata().write_protobuf(out));
+            });
+            if metadata > items {
                 list.list_meta(metadata);
             }
-        })
+        });
+        result.map(|()| out)
     }
 }
 

@@ -182,7 +182,7 @@ pub struct Members {
     /// Longest body that one member may send; it has failed when it sends more
     #[arg(long, value_name = "BYTES", default_value = "64Mi", value_parser = values::bytes)]
     member_body_bytes: usize,
-    /// Most bytes of all members' bodies at a time, beyond which a query is answered 429
+    /// Most memory that all queries take at a time, from members' bodies to the answers that clients have not read yet; beyond it a query is answered 429
     #[arg(long, value_name = "BYTES", default_value = "256Mi", value_parser = values::bytes)]
     inflight_bytes: usize,
     /// How often each member's metric names are read again, for discovery; a new metric can be queried at once

@@ -15,7 +15,6 @@ use crate::api::discovery::{Catalogs, Entry, entries};
 use crate::api::group::Group;
 use crate::api::text::shortened;
 use crate::member::{Discovered, Failure, Member};
-use crate::process::budget::Claim;
 use crate::transport::Progress;
 
 /// How long the first discovery of each member may hold up readiness.
@@ -232,7 +231,7 @@ async fn resources(
     progress: &Progress,
 ) -> Result<Option<Vec<Entry>>, Failure> {
     member.token().await;
-    let reply = member.get(group, &format!("/apis/{group_version}"), Claim::Exempt, progress).await?;
+    let reply = member.get(group, &format!("/apis/{group_version}"), progress).await?;
     match reply.status {
         StatusCode::OK => {
             let listed = entries(&reply.content_type, &reply.body);

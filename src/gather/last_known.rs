@@ -23,6 +23,8 @@ pub(super) struct LastKnown {
 
 /// Most late replies that are waited for, of one member and of all: each keeps a request and what has come of its reply.
 const LATE: (usize, usize) = (8, 512);
+/// From how many bytes on a reply is large.
+const LARGE: usize = 64 * 1024;
 
 /// A reply and when it came.
 #[derive(Clone)]
@@ -54,7 +56,14 @@ impl LastKnown {
     pub(super) fn take(&self, member: u64, query: &Arc<Query>, outcome: &Outcome) {
         let key = (member, query.clone());
         match outcome {
-            Outcome::Page(page) => self.pages.insert(key, Kept { page: page.clone(), at: Instant::now() }),
+            Outcome::Page(page) => {
+                let is_large = page.memory() > LARGE;
+                self.pages.insert(key, Kept { page: Arc::clone(page), at: Instant::now() });
+                // The cache drops what is too much at its next task, for which 64 pages may wait.
+                if is_large {
+                    self.pages.run_pending_tasks();
+                }
+            }
             Outcome::NotFound => self.pages.invalidate(&key),
             Outcome::StoodIn { .. } | Outcome::Failure(_) => {}
         }

@@ -3,18 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::StatusCode;
 
 use crate::api::cause::Cause;
 use crate::api::custom_metrics::Version;
 use crate::api::discovery::Catalog;
-use crate::api::page::{Format, Page};
+use crate::api::page::{Format, Page, PageError};
 use crate::api::status::MemberStatus;
 use crate::api::text::shortened;
 use crate::member::client::Reply;
+use crate::member::failure::NoRoom;
 use crate::member::{Failure, Member};
-use crate::process::budget::{Claim, Share};
+use crate::process::budget::Held;
 use crate::process::work;
 use crate::transport::Progress;
 
@@ -24,11 +24,11 @@ use super::query::{CustomQuery, Query, Question};
 #[derive(Debug)]
 pub enum Outcome {
     /// It has what was asked for.
-    Page(Arc<Page>),
+    Page(Held<Arc<Page>>),
     /// Its metrics API failed, and its last reply to the same query stands in.
     StoodIn {
         /// The last reply.
-        page: Arc<Page>,
+        page: Held<Arc<Page>>,
         /// How old that is.
         age: Duration,
         /// Why it has to stand in.
@@ -64,17 +64,9 @@ impl Outcome {
     }
 }
 
-/// An outcome, and what its page takes of the room for members' answers.
-pub(super) type Asked = (Outcome, Option<Share>);
-
 /// Asks a member, in the version that it has. `progress` says how far that has come.
-pub(super) async fn ask(
-    member: Arc<Member>,
-    query: Arc<Query>,
-    claim: Claim,
-    progress: Arc<Progress>,
-) -> Asked {
-    let get = async |version| member.get(query.group(), query.path(version), claim, &progress).await;
+pub(super) async fn ask(member: Arc<Member>, query: Arc<Query>, progress: Arc<Progress>) -> Outcome {
+    let get = async |version| member.get(query.group(), query.path(version), &progress).await;
     let undiscovered = matches!(query.question(), Question::Custom(_)) && member.discovered().is_none();
     // Where discovery found no such API it may have come since: a query is not gated on discovery.
     let reply = match get(member.version()).await {
@@ -82,8 +74,8 @@ pub(super) async fn ask(
         other => other,
     };
     match reply {
-        Ok(reply) => (judge(&member, &query, &reply).await, Some(reply.room)),
-        Err(failure) => (Outcome::Failure(failure), None),
+        Ok(reply) => judge(&member, &query, reply).await,
+        Err(failure) => Outcome::Failure(failure),
     }
 }
 
@@ -92,27 +84,35 @@ fn lacks_version(reply: &Reply) -> bool {
     reply.status == StatusCode::NOT_FOUND && read_status(reply).is_none()
 }
 
-async fn judge(member: &Member, query: &Query, reply: &Reply) -> Outcome {
+async fn judge(member: &Member, query: &Query, reply: Reply) -> Outcome {
     match reply.status {
-        StatusCode::OK => read_page(query, &reply.content_type, reply.body.clone()).await,
+        StatusCode::OK => read_page(query, &reply.content_type, reply.body).await,
         StatusCode::NOT_FOUND => Outcome::NotFound,
         status if status.is_server_error() && knows_others_only(member, query) => Outcome::NotFound,
         status => {
-            let message = read_status(reply).map_or_else(|| plain_text(reply), |status| status.message);
+            let message = read_status(&reply).map_or_else(|| plain_text(&reply), |status| status.message);
             Outcome::Failure(Failure::Status { status, message: shortened(&message) })
         }
     }
 }
 
-async fn read_page(query: &Query, content_type: &str, body: Bytes) -> Outcome {
+async fn read_page(query: &Query, content_type: &str, body: Held<Vec<u8>>) -> Outcome {
     let format = match content_type {
         "application/vnd.kubernetes.protobuf" => Format::Protobuf,
         _ => Format::Json,
     };
     let expected = query.expected();
-    match work::run(body.len(), move || Page::read(expected, format, body)).await {
+    let reading = work::run(body.len(), move |caller| {
+        let (body, mut share) = body.into_parts();
+        let page = Page::read(expected, format, body, &mut |bytes| caller.reserve(&mut share, bytes))?;
+        share.shrink_to(page.memory());
+        Ok(Held::new(Arc::new(page), share))
+    });
+    match reading.await {
         Ok(page) if page.is_empty() => Outcome::NotFound,
-        Ok(page) => Outcome::Page(Arc::new(page)),
+        Ok(page) => Outcome::Page(page),
+        // Nobody sees the outcome of work that was stopped because they left.
+        Err(PageError::Stopped(_)) => Outcome::Failure(NoRoom.into()),
         Err(error) => Outcome::Failure(Failure::malformed(&error)),
     }
 }

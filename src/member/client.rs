@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
 use http::response::Parts;
 use http::{HeaderValue, Response, StatusCode};
@@ -12,8 +11,9 @@ use tokio::sync::Semaphore;
 
 use super::failure::{Failure, NoRoom};
 use crate::api::group::Group;
+use crate::api::memory::{Stopped, make_room};
 use crate::config::Rate;
-use crate::process::budget::{Budget, Claim, Share};
+use crate::process::budget::{Budget, Held};
 use crate::transport::credentials::Credentials;
 use crate::transport::tls::TrustError;
 use crate::transport::{Body, Liveness, Progress, Settings, Transport};
@@ -33,7 +33,7 @@ pub struct Limits {
     pub timeout: Duration,
     /// How long one answer's body may be, in bytes.
     pub body_bytes: usize,
-    /// How many bytes of all members' bodies are held at a time.
+    /// How many bytes all queries hold at a time.
     pub inflight: Budget,
     /// Members that shake hands at a time.
     pub handshakes: Arc<Semaphore>,
@@ -55,10 +55,8 @@ pub struct Reply {
     pub status: StatusCode,
     /// The media type, without parameters, in lower case.
     pub content_type: String,
-    /// The whole body.
-    pub body: Bytes,
-    /// What the body takes of `--inflight-bytes`, to be kept as long as the body is.
-    pub room: Share,
+    /// The whole body, and what it takes of `--inflight-bytes`.
+    pub body: Held<Vec<u8>>,
 }
 
 impl Client {
@@ -99,7 +97,6 @@ impl Client {
         group: Group,
         path: &str,
         accept: &'static str,
-        claim: Claim,
         progress: &Progress,
     ) -> Result<Reply, Failure> {
         let uri = self.transport.uri(path)?;
@@ -109,7 +106,7 @@ impl Client {
             request
         };
         let response = self.transport.send(request, group as usize, progress).await?;
-        self.transport.unless_silent(self.read(response, claim)).await?
+        self.transport.unless_silent(self.read(response)).await?
     }
 
     /// Whether anybody answers at all, on a connection of its own: any HTTP answer will do.
@@ -129,7 +126,7 @@ impl Client {
     }
 
     /// Reads the body within its limit. What explains a failure is cut off where nobody would read on.
-    async fn read(&self, response: Response<Body>, claim: Claim) -> Result<Reply, Failure> {
+    async fn read(&self, response: Response<Body>) -> Result<Reply, Failure> {
         let (head, mut body) = response.into_parts();
         let explains = head.status != StatusCode::OK;
         let limit = if explains { EXPLANATION } else { self.body_bytes };
@@ -137,8 +134,9 @@ impl Client {
         if !explains && declared.is_some_and(|length: usize| length > limit) {
             return Err(Failure::TooLarge(limit));
         }
-        let mut room = self.inflight.share(claim);
-        let mut bytes = BytesMut::with_capacity(declared.unwrap_or(0).min(EXPECTED));
+        let (mut bytes, mut share) = (Vec::new(), self.inflight.share());
+        let mut reserve = |bytes| share.grow(bytes).map_err(|_| Stopped::NoMemory);
+        make_room(&mut bytes, declared.unwrap_or(0).min(EXPECTED), &mut reserve).map_err(|_| NoRoom)?;
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame?.into_data() else { continue };
             if bytes.len() + data.len() > limit {
@@ -147,14 +145,11 @@ impl Client {
                 }
                 return Err(Failure::TooLarge(limit));
             }
-            room.grow(data.len()).map_err(|_| NoRoom)?;
+            make_room(&mut bytes, data.len(), &mut reserve).map_err(|_| NoRoom)?;
             bytes.extend_from_slice(&data);
         }
         let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
         let media_type = content_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
-        // It may be kept for long, and only what it holds is counted.
-        let spare = bytes.capacity() - bytes.len();
-        let body = if spare > bytes.len() / 8 { Bytes::copy_from_slice(&bytes) } else { bytes.freeze() };
-        Ok(Reply { status: head.status, content_type: media_type, body, room })
+        Ok(Reply { status: head.status, content_type: media_type, body: Held::fitted(bytes, share) })
     }
 }

@@ -49,7 +49,7 @@ pub enum Failure {
     /// The answer is longer than allowed.
     #[error("the answer has more than {0} bytes (--member-body-bytes)")]
     TooLarge(usize),
-    /// Other answers take all the room that there is.
+    /// Other queries take all the memory that there is.
     #[error(transparent)]
     NoRoom(#[from] NoRoom),
     /// The answer is not what was asked for.
@@ -68,11 +68,9 @@ pub struct Skip {
     pub message: String,
 }
 
-/// Members' answers take all the room that there is for them. That is this server's trouble and no member's.
+/// Queries take all the memory that there is for them. That is this server's trouble and no member's.
 #[derive(Clone, Copy, Debug, ThisError)]
-#[error(
-    "members' answers take more memory than they may at a time, please try again later (--inflight-bytes)"
-)]
+#[error("queries take more memory than they may at a time, please try again later (--inflight-bytes)")]
 pub struct NoRoom;
 
 impl Failure {

@@ -18,7 +18,6 @@ use tokio::time::timeout;
 use crate::api::custom_metrics::Version;
 use crate::api::discovery::{Catalog, ExternalCatalog};
 use crate::api::group::Group;
-use crate::process::budget::Claim;
 use crate::process::rate::Bucket;
 use crate::process::work::result_of;
 use crate::transport::credentials::Credentials;
@@ -155,20 +154,14 @@ impl Member {
         }
     }
 
-    /// Asks an API for a path, encoded already. `claim` says whether the room for answers bounds it. If the credentials have
-    /// been replaced by the time that they fail, it asks once more with the new ones.
+    /// Asks an API for a path, encoded already. If the credentials have been replaced by the time that they fail, it asks
+    /// once more with the new ones.
     ///
     /// # Errors
     /// If no whole answer came.
-    pub async fn get(
-        &self,
-        group: Group,
-        path: &str,
-        claim: Claim,
-        progress: &Progress,
-    ) -> Result<Reply, Failure> {
+    pub async fn get(&self, group: Group, path: &str, progress: &Progress) -> Result<Reply, Failure> {
         let client = self.client();
-        let result = client.get(group, path, ACCEPT, claim, progress).await;
+        let result = client.get(group, path, ACCEPT, progress).await;
         let renewed = match &result {
             Ok(reply) if reply.status == StatusCode::UNAUTHORIZED => {
                 progress.set(Stage::Refused);
@@ -178,7 +171,7 @@ impl Member {
             _ => None,
         };
         match renewed {
-            Some(client) => client.get(group, path, ACCEPT, claim, progress).await,
+            Some(client) => client.get(group, path, ACCEPT, progress).await,
             None => result,
         }
     }
@@ -254,9 +247,11 @@ impl Probe for MemberProbe {
             let asking = async {
                 match &target {
                     Target::Server => client.probe().await.is_ok(),
-                    Target::Api(group, path) => {
-                        client.get(*group, path, ACCEPT, Claim::Bounded, &progress).await.is_ok()
-                    }
+                    // One that there is no memory for has begun to answer.
+                    Target::Api(group, path) => matches!(
+                        client.get(*group, path, ACCEPT, &progress).await,
+                        Ok(_) | Err(Failure::NoRoom(_))
+                    ),
                 }
             };
             timeout(limit, asking).await.unwrap_or(false)

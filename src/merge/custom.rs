@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
-use std::sync::Arc;
 
+use super::Pages;
 use crate::api::custom_metrics::{Clusters, MetricValue};
-use crate::api::page::Page;
+use crate::api::memory::{Reserve, Stopped, make_room, push};
 use crate::api::page::custom::{ItemRef, items};
 use crate::api::text::Text;
 use crate::config::SameNamePods;
@@ -22,36 +22,52 @@ struct Tagged<'a> {
 /// The items of all pages, ordered by namespace, name and cluster. Objects that several clusters share are one
 /// item: their values are summed, the timestamp is the oldest and the window the longest; for pods `same_name`
 /// may say otherwise. A query `by_name` always yields one item, since clients insist on it.
+///
+/// # Errors
+/// If `reserve` stops it.
 pub fn merge<'a>(
-    pages: &'a [(Arc<str>, Arc<Page>)],
+    pages: &'a Pages,
     same_name: SameNamePods,
     by_name: bool,
-) -> Vec<MetricValue<'a>> {
-    let mut tagged: Vec<Tagged<'a>> = Vec::with_capacity(pages.iter().map(|(_, page)| page.len()).sum());
+    reserve: &mut Reserve<'_>,
+) -> Result<Vec<MetricValue<'a>>, Stopped> {
+    let count = pages.iter().map(|(_, page)| page.len()).sum();
+    let mut tagged: Vec<Tagged<'a>> = Vec::new();
+    make_room(&mut tagged, count, reserve)?;
     for (cluster, page) in pages {
-        tagged.extend(items(page).map(|item| Tagged {
-            cluster,
-            item,
-            namespace: item.namespace(),
-            name: item.name(),
-        }));
+        for item in items(page) {
+            let item = Tagged { cluster, item, namespace: item.namespace(), name: item.name() };
+            push(&mut tagged, item, reserve)?;
+        }
     }
     if by_name {
-        return tagged.split_first().map(|_| sum(&tagged)).into_iter().collect();
+        return if tagged.is_empty() { Ok(Vec::new()) } else { Ok(vec![sum(&tagged, reserve)?]) };
     }
+    // A stable sort takes as much again.
+    reserve(count * size_of::<Tagged<'_>>())?;
     tagged.sort_by(|one, two| one.object(two).then_with(|| one.cluster.cmp(two.cluster)));
-    let mut values = Vec::with_capacity(tagged.len());
+    let mut values = Vec::new();
+    make_room(&mut values, count, reserve)?;
     for shared in tagged.chunk_by(|one, two| one.object(two).is_eq()) {
         let pods = shared.len() > 1 && shared[0].item.kind() == Text::Plain("Pod");
         match same_name {
             SameNamePods::Separate if pods => {
-                values.extend(shared.chunk_by(|one, two| one.cluster == two.cluster).map(sum));
+                for of_cluster in shared.chunk_by(|one, two| one.cluster == two.cluster) {
+                    let value = sum(of_cluster, reserve)?;
+                    push(&mut values, value, reserve)?;
+                }
             }
-            SameNamePods::Average if pods => values.push(average(shared)),
-            _ => values.push(sum(shared)),
+            SameNamePods::Average if pods => {
+                let value = average(shared, reserve)?;
+                push(&mut values, value, reserve)?;
+            }
+            _ => {
+                let value = sum(shared, reserve)?;
+                push(&mut values, value, reserve)?;
+            }
         }
     }
-    values
+    Ok(values)
 }
 
 impl Tagged<'_> {
@@ -66,7 +82,7 @@ impl Tagged<'_> {
 }
 
 /// The items as one; `shared` is never empty and sorted by cluster.
-fn sum<'a>(shared: &[Tagged<'a>]) -> MetricValue<'a> {
+fn sum<'a>(shared: &[Tagged<'a>], reserve: &mut Reserve<'_>) -> Result<MetricValue<'a>, Stopped> {
     let [first, others @ ..] = shared else { unreachable!("chunks are never empty") };
     let mut value = MetricValue {
         item: first.item,
@@ -76,28 +92,31 @@ fn sum<'a>(shared: &[Tagged<'a>]) -> MetricValue<'a> {
         clusters: Clusters::One(first.cluster),
     };
     if others.is_empty() {
-        return value;
+        return Ok(value);
     }
-    let mut clusters = vec![first.cluster];
+    let mut clusters = Vec::new();
+    push(&mut clusters, first.cluster, reserve)?;
     for other in others {
         value.value.to_mut().add(other.item.value());
         value.timestamp = [value.timestamp, other.item.timestamp()].into_iter().flatten().min();
         value.window_seconds = value.window_seconds.max(other.item.window_seconds());
         if clusters.last() != Some(&other.cluster) {
-            clusters.push(other.cluster);
+            push(&mut clusters, other.cluster, reserve)?;
         }
     }
+    reserve(value.value.heap_bytes())?;
     if clusters.len() > 1 {
         value.clusters = Clusters::Several(clusters);
     }
-    value
+    Ok(value)
 }
 
-fn average<'a>(shared: &[Tagged<'a>]) -> MetricValue<'a> {
-    let mut value = sum(shared);
+fn average<'a>(shared: &[Tagged<'a>], reserve: &mut Reserve<'_>) -> Result<MetricValue<'a>, Stopped> {
+    let mut value = sum(shared, reserve)?;
     let count = u32::try_from(shared.len()).unwrap_or(u32::MAX);
     value.value = Cow::Owned(value.value.divided_by(count));
-    value
+    reserve(value.value.heap_bytes())?;
+    Ok(value)
 }
 
 /// The group in an object's `apiVersion`; the core group is also written `/v1`.

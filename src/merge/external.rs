@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use super::Pages;
 use crate::api::external_metrics::ExternalMetricValue;
+use crate::api::memory::{Reserve, Stopped, push};
+use crate::api::meta::Entry;
 use crate::api::page::external::{ItemRef, items};
 use crate::api::quantity::Quantity;
 use crate::api::text::Text;
@@ -14,30 +16,44 @@ struct Seen<'a> {
     cluster: &'a str,
     item: ItemRef<'a>,
     /// In the order of their keys, without the cluster.
-    labels: Vec<(Text<'a>, Text<'a>)>,
+    labels: Vec<Entry<'a>>,
 }
 
 /// The series of all pages, ordered by metric, labels and cluster. Each stays by itself unless `rule` says that those of
 /// the same labels are one series that several clusters see. `cluster_label` is the label that names the clusters: of
 /// several, all their names with commas between.
+///
+/// # Errors
+/// If `reserve` stops it.
 pub fn merge<'a>(
     pages: &'a Pages,
     rule: ExternalMerge,
     cluster_label: Option<&'a str>,
-) -> Vec<ExternalMetricValue<'a>> {
-    let mut seen: Vec<Seen<'a>> = Vec::with_capacity(pages.iter().map(|(_, page)| page.len()).sum());
+    reserve: &mut Reserve<'_>,
+) -> Result<Vec<ExternalMetricValue<'a>>, Stopped> {
+    let mut seen: Vec<Seen<'a>> = Vec::new();
     for (cluster, page) in pages {
-        seen.extend(items(page).map(|item| Seen { cluster, item, labels: labels(item, cluster_label) }));
+        for item in items(page) {
+            let item = Seen { cluster, item, labels: labels(item, cluster_label) };
+            reserve(item.labels.capacity() * size_of::<Entry<'_>>())?;
+            push(&mut seen, item, reserve)?;
+        }
     }
-    // Pages come in the order of their clusters, and a stable sort keeps it.
+    // Pages come in the order of their clusters, and a stable sort keeps it. It takes as much again.
+    reserve(seen.len() * size_of::<Seen<'_>>())?;
     seen.sort_by(|one, other| one.series().cmp(&other.series()));
     let alike =
         |one: &Seen<'a>, other: &Seen<'a>| rule != ExternalMerge::Each && one.series() == other.series();
-    seen.chunk_by(alike).map(|group| one(group, rule, cluster_label)).collect()
+    let mut values = Vec::new();
+    for group in seen.chunk_by(alike) {
+        let value = one(group, rule, cluster_label, reserve)?;
+        push(&mut values, value, reserve)?;
+    }
+    Ok(values)
 }
 
 /// What the item's series is called, without a tag of ours that the member may have given it itself.
-fn labels<'a>(item: ItemRef<'a>, cluster_label: Option<&str>) -> Vec<(Text<'a>, Text<'a>)> {
+fn labels<'a>(item: ItemRef<'a>, cluster_label: Option<&str>) -> Vec<Entry<'a>> {
     let mut labels = item.labels();
     labels.retain(|(key, _)| cluster_label.is_none_or(|label| *key != Text::Plain(label)));
     labels.sort_unstable();
@@ -45,7 +61,7 @@ fn labels<'a>(item: ItemRef<'a>, cluster_label: Option<&str>) -> Vec<(Text<'a>, 
 }
 
 impl<'a> Seen<'a> {
-    fn series(&self) -> (Text<'a>, &[(Text<'a>, Text<'a>)]) {
+    fn series(&self) -> (Text<'a>, &[Entry<'a>]) {
         (self.item.metric(), &self.labels)
     }
 }
@@ -55,7 +71,8 @@ fn one<'a>(
     group: &[Seen<'a>],
     rule: ExternalMerge,
     cluster_label: Option<&'a str>,
-) -> ExternalMetricValue<'a> {
+    reserve: &mut Reserve<'_>,
+) -> Result<ExternalMetricValue<'a>, Stopped> {
     let first = &group[0];
     let values = || group.iter().map(|seen| seen.item.value());
     let value = match rule {
@@ -68,20 +85,27 @@ fn one<'a>(
             Cow::Owned(sum(values()).divided_by(count))
         }
     };
-    let mut labels: Vec<(Text<'a>, Cow<'a, str>)> =
-        first.labels.iter().map(|(key, value)| (*key, value.decode())).collect();
+    let clusters = clusters(group);
+    reserve(
+        value.heap_bytes()
+            + (first.labels.len() + 1) * size_of::<(Text<'_>, Cow<'_, str>)>()
+            + first.item.bytes()
+            + clusters.len(),
+    )?;
+    let mut labels = Vec::with_capacity(first.labels.len() + 1);
+    labels.extend(first.labels.iter().map(|(key, value)| (*key, value.decode())));
     if let Some(label) = cluster_label {
         let label = Text::Plain(label);
         let at = labels.partition_point(|(key, _)| *key < label);
-        labels.insert(at, (label, clusters(group)));
+        labels.insert(at, (label, clusters));
     }
-    ExternalMetricValue {
+    Ok(ExternalMetricValue {
         item: first.item,
         labels,
         value,
         timestamp: group.iter().filter_map(|seen| seen.item.timestamp()).min(),
         window_seconds: group.iter().filter_map(|seen| seen.item.window_seconds()).max(),
-    }
+    })
 }
 
 fn sum<'a>(values: impl Iterator<Item = &'a Quantity>) -> Quantity {

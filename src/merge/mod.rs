@@ -1,4 +1,4 @@
-//! Outcomes to an answer: pure, and it cannot fail.
+//! Outcomes to an answer: pure. It stops only where there is no memory left for the answer, or nobody waits for it.
 
 pub mod custom;
 pub mod external;
@@ -8,6 +8,7 @@ pub mod verdict;
 use std::sync::Arc;
 
 use crate::api::page::Page;
+use crate::process::budget::Held;
 
 /// The pages of an answer by cluster, in the order of the clusters' names.
-pub type Pages = [(Arc<str>, Arc<Page>)];
+pub type Pages = [(Arc<str>, Held<Arc<Page>>)];

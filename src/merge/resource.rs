@@ -2,37 +2,46 @@
 
 use super::Pages;
 use crate::api::field_selector::FieldSelector;
+use crate::api::memory::{Reserve, Stopped, push};
 use crate::api::page::resource::{ItemRef, items};
 use crate::api::resource_metrics::ObjectMetrics;
 use crate::api::selector::Selector;
+use crate::api::text::Text;
 
 /// The objects of all pages that both selectors accept, ordered by namespace, name and cluster; `cluster_label` is the
 /// annotation that names each one's cluster. Members are sent the selectors too, and may pass over those for fields.
 /// An object without labels is believed to have been chosen by its member: old versions of metrics-server choose by the
 /// labels of the pod and leave them out of its metrics.
+///
+/// # Errors
+/// If `reserve` stops it.
 pub fn merge<'a>(
     pages: &'a Pages,
     labels: &Selector,
     fields: &FieldSelector,
     cluster_label: Option<&'a str>,
-) -> Vec<ObjectMetrics<'a>> {
-    let mut objects = Vec::with_capacity(pages.iter().map(|(_, page)| page.len()).sum());
+    reserve: &mut Reserve<'_>,
+) -> Result<Vec<ObjectMetrics<'a>>, Stopped> {
+    let mut objects = Vec::new();
     for (cluster, page) in pages {
-        let chosen = items(page).filter(|item| is_chosen(*item, labels, fields));
-        objects.extend(chosen.map(|item| (item.namespace(), item.name(), &**cluster, item)));
+        for item in items(page) {
+            reserve(0)?;
+            if is_chosen(item, labels, fields) {
+                let cluster = cluster_label.map(|label| (label, &**cluster));
+                let object = ObjectMetrics { item, cluster };
+                push(&mut objects, (item.namespace(), item.name(), object), reserve)?;
+            }
+        }
     }
-    // Pages come in the order of their clusters, and a stable sort keeps it.
+    // Pages come in the order of their clusters, and a stable sort keeps it. It takes as much again.
+    reserve(objects.len() * size_of::<(Text<'_>, Text<'_>, ObjectMetrics<'_>)>())?;
     objects.sort_by(|one, other| (one.0, one.1).cmp(&(other.0, other.1)));
-    objects
-        .into_iter()
-        .map(|(_, _, cluster, item)| ObjectMetrics {
-            item,
-            cluster: cluster_label.map(|label| (label, cluster)),
-        })
-        .collect()
+    reserve(objects.len() * size_of::<ObjectMetrics<'_>>())?;
+    Ok(objects.into_iter().map(|(_, _, object)| object).collect())
 }
 
-fn is_chosen(item: ItemRef<'_>, labels: &Selector, fields: &FieldSelector) -> bool {
+/// Whether both selectors accept an object.
+pub fn is_chosen(item: ItemRef<'_>, labels: &Selector, fields: &FieldSelector) -> bool {
     if !fields.is_empty() && !fields.matches(&item.name().decode(), &item.namespace().decode()) {
         return false;
     }

@@ -11,6 +11,7 @@ use crate::config::OnMemberFailure;
 use crate::gather::query::{CustomQuery, ExternalQuery, Query, Question, ResourceQuery};
 use crate::gather::{Answered, Outcome};
 use crate::member::Failure;
+use crate::process::budget::Held;
 
 /// How many clusters a warning or a message names before it counts the rest.
 const NAMED: usize = 10;
@@ -21,7 +22,7 @@ pub enum Verdict {
     /// Some member has it, or it is a list that may be empty.
     Found {
         /// The pages by cluster, in the order of the clusters' names.
-        pages: Vec<(Arc<str>, Arc<Page>)>,
+        pages: Vec<(Arc<str>, Held<Arc<Page>>)>,
         /// What a client should know of the clusters that are missing or stood in for; empty if none is.
         warning: String,
     },

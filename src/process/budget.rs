@@ -1,5 +1,6 @@
 //! An amount of something that may be in use at a time: bytes, requests. The gauge that shows it is the account itself.
 
+use std::ops::Deref;
 use std::sync::atomic::AtomicI64;
 
 use prometheus_client::metrics::gauge::Gauge;
@@ -12,21 +13,19 @@ pub struct Budget {
     used: Gauge<i64, AtomicI64>,
 }
 
-/// Whether the limit holds for somebody.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Claim {
-    /// It does.
-    Bounded,
-    /// What is taken counts, and is never refused.
-    Exempt,
-}
-
 /// A part of a budget, given back when dropped.
 #[derive(Debug)]
 pub struct Share {
     budget: Budget,
-    claim: Claim,
     amount: i64,
+}
+
+/// A value together with the share of the memory budget that it takes.
+#[derive(Debug)]
+pub struct Held<T> {
+    // Dropped before its share is given back.
+    value: T,
+    share: Share,
 }
 
 /// There is not enough left.
@@ -47,8 +46,8 @@ impl Budget {
     }
 
     /// A share of nothing, which may grow.
-    pub fn share(&self, claim: Claim) -> Share {
-        Share { budget: self.clone(), claim, amount: 0 }
+    pub fn share(&self) -> Share {
+        Share { budget: self.clone(), amount: 0 }
     }
 }
 
@@ -58,14 +57,26 @@ impl Share {
     /// # Errors
     /// If that is more than there is; the share stays as it was.
     pub fn grow(&mut self, amount: usize) -> Result<(), Exhausted> {
+        if amount == 0 {
+            return Ok(());
+        }
         let amount = whole(amount);
         let used = self.budget.used.inc_by(amount).saturating_add(amount);
-        if self.claim == Claim::Bounded && used > self.budget.limit {
+        if used > self.budget.limit {
             self.budget.used.dec_by(amount);
             return Err(Exhausted);
         }
         self.amount += amount;
         Ok(())
+    }
+
+    /// Gives back all but `amount`; nothing if it has no more than that.
+    pub fn shrink_to(&mut self, amount: usize) {
+        let surplus = self.amount - whole(amount);
+        if surplus > 0 {
+            self.budget.used.dec_by(surplus);
+            self.amount -= surplus;
+        }
     }
 }
 
@@ -75,21 +86,61 @@ impl Drop for Share {
     }
 }
 
+impl<T> Held<T> {
+    /// A value and its share.
+    pub fn new(value: T, share: Share) -> Self {
+        Self { value, share }
+    }
+
+    /// The two apart.
+    pub fn into_parts(self) -> (T, Share) {
+        (self.value, self.share)
+    }
+}
+
+impl Held<Vec<u8>> {
+    /// Bytes without spare memory; of `share` stays what they take.
+    pub fn fitted(mut bytes: Vec<u8>, mut share: Share) -> Self {
+        bytes.shrink_to_fit();
+        share.shrink_to(bytes.capacity());
+        Self { value: bytes, share }
+    }
+}
+
+impl<T> Deref for Held<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl AsRef<[u8]> for Held<Vec<u8>> {
+    fn as_ref(&self) -> &[u8] {
+        &self.value
+    }
+}
+
 fn whole(amount: usize) -> i64 {
     i64::try_from(amount).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     #[test]
     fn shares_together_stay_within_the_limit_and_are_given_back() {
         let budget = Budget::new(10);
-        let (mut one, mut other) = (budget.share(Claim::Bounded), budget.share(Claim::Bounded));
+        let (mut one, mut other) = (budget.share(), budget.share());
         assert_eq!(one.grow(6), Ok(()));
         assert_eq!(other.grow(5), Err(Exhausted));
         assert_eq!(other.grow(4), Ok(()));
+        one.shrink_to(7);
+        one.shrink_to(2);
+        assert_eq!(budget.gauge().get(), 6);
         drop(one);
         assert_eq!(other.grow(6), Ok(()));
         assert_eq!(budget.gauge().get(), 10);
@@ -98,15 +149,22 @@ mod tests {
     }
 
     #[test]
-    fn what_is_exempt_counts_and_is_never_refused() {
-        let budget = Budget::new(10);
-        let mut exempt = budget.share(Claim::Exempt);
-        assert_eq!(exempt.grow(20), Ok(()));
-        assert_eq!(budget.share(Claim::Bounded).grow(1), Err(Exhausted));
+    fn bytes_give_their_share_back_with_their_last_part() {
+        let budget = Budget::new(1000);
+        let (mut body, mut share) = (Vec::with_capacity(600), budget.share());
+        assert_eq!(share.grow(600), Ok(()));
+        body.extend_from_slice(&[7; 100]);
+        let mut body = Bytes::from_owner(Held::fitted(body, share));
+        assert_eq!(budget.gauge().get(), 100);
+        let part = body.split_to(10);
+        drop(body);
+        assert_eq!(budget.gauge().get(), 100);
+        drop(part);
+        assert_eq!(budget.gauge().get(), 0);
     }
 
     #[test]
     fn zero_is_no_limit() {
-        assert_eq!(Budget::new(0).share(Claim::Bounded).grow(usize::MAX), Ok(()));
+        assert_eq!(Budget::new(0).share().grow(usize::MAX), Ok(()));
     }
 }

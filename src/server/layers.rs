@@ -102,7 +102,6 @@ async fn authorize(State(serving): State<Arc<Serving>>, request: Request, next: 
 async fn admitted(serving: &Serving, head: &mut Parts) -> Result<Option<Share>, Error> {
     let (user, info) = identified(serving, head).await?;
     let share = serving.admission.admit(&user, &info)?;
-    head.extensions.insert(pressure::claim(&user));
     review(serving, user, info).await?;
     Ok(share)
 }

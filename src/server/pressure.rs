@@ -9,7 +9,7 @@ use super::error::Error;
 use super::outgoing::Outgoing;
 use super::request_info::RequestInfo;
 use crate::access::user::User;
-use crate::process::budget::{Budget, Claim, Share};
+use crate::process::budget::{Budget, Share};
 
 /// Most bytes of a URL's path and query. A selector over a hundred names has a tenth of that.
 const URL: usize = 16 * 1024;
@@ -38,18 +38,13 @@ impl Admission {
     /// # Errors
     /// If there are too many.
     pub(super) fn admit(&self, user: &User, info: &RequestInfo) -> Result<Option<Share>, Error> {
-        if claim(user) == Claim::Exempt || is_light(info) {
+        if user.is_master() || is_light(info) {
             return Ok(None);
         }
-        let mut share = self.requests.share(Claim::Bounded);
+        let mut share = self.requests.share();
         share.grow(1).map_err(|_| Error::TooManyRequests)?;
         Ok(Some(share))
     }
-}
-
-/// Whether limits hold for a user.
-pub(super) fn claim(user: &User) -> Claim {
-    if user.is_master() { Claim::Exempt } else { Claim::Bounded }
 }
 
 /// Refuses a URL that is too long.

@@ -3,8 +3,15 @@
 use std::fmt::Display;
 use std::io::Write as _;
 
+use super::{EncodeItem, FRAME};
+use crate::api::memory::{Reserve, Stopped, make_room};
 use crate::api::text::Text;
 use crate::api::time::Timestamp;
+
+/// For how many bytes of JSON at a time there is room made to indent them.
+const INDENTED: usize = 1024;
+/// How many bytes one of them may become: itself and a line feed with the spaces of fifteen levels.
+const INDENTED_EXPANSION: usize = 32;
 
 /// Writes a string with its quotes.
 pub fn string(out: &mut Vec<u8>, text: Text<'_>) {
@@ -45,19 +52,45 @@ pub fn separated<T>(
 }
 
 /// A list of items, each by `write`, with metadata that says nothing. `bytes` is how long an item is, about.
-pub fn list<T>(
+///
+/// # Errors
+/// If `reserve` stops it.
+pub fn list<T: EncodeItem>(
     kind: &str,
     api_version: &str,
     items: &[T],
     bytes: usize,
+    reserve: &mut Reserve<'_>,
     write: impl FnMut(&mut Vec<u8>, &T),
-) -> Vec<u8> {
-    let mut out = Vec::with_capacity(128 + items.len() * bytes);
+) -> Result<Vec<u8>, Stopped> {
+    let mut out = Vec::new();
+    make_room(&mut out, FRAME + items.len() * bytes, reserve)?;
     let head = format_args!(r#"{{"kind":"{kind}","apiVersion":"{api_version}","metadata":{{}},"items":["#);
     display(&mut out, head);
-    separated(&mut out, items, write);
+    list_items(&mut out, items, reserve, write)?;
+    Ok(out)
+}
+
+/// Writes the items of a list, each by `write`, and the end of the list.
+///
+/// # Errors
+/// If `reserve` stops it.
+pub fn list_items<T: EncodeItem>(
+    out: &mut Vec<u8>,
+    items: &[T],
+    reserve: &mut Reserve<'_>,
+    mut write: impl FnMut(&mut Vec<u8>, &T),
+) -> Result<(), Stopped> {
+    for (index, item) in items.iter().enumerate() {
+        make_room(out, item.most_bytes(), reserve)?;
+        if index > 0 {
+            out.push(b',');
+        }
+        write(out, item);
+    }
+    make_room(out, 8, reserve)?;
     out.extend_from_slice(b"]}\n");
-    out
+    Ok(())
 }
 
 /// Writes a key and its colon, with a comma before it unless it is the object's first.
@@ -89,16 +122,22 @@ pub fn texts<'a>(out: &mut Vec<u8>, entries: impl IntoIterator<Item = (Text<'a>,
     out.push(b'}');
 }
 
-/// The same JSON for people to read, as `json.MarshalIndent` of Go with two spaces. `json` is well-formed and has no
-/// white space but a line feed at its end.
-pub fn indented(json: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(json.len() * 2);
+/// The same JSON for people to read, as `json.MarshalIndent` of Go with two spaces. `json` is well-formed, has no
+/// white space but a line feed at its end, and is nested no deeper than what this server answers with.
+///
+/// # Errors
+/// If `reserve` stops it.
+pub fn indented(json: &[u8], reserve: &mut Reserve<'_>) -> Result<Vec<u8>, Stopped> {
+    let mut out = Vec::new();
     let (mut depth, mut quoted, mut escaped) = (0, false, false);
     let line = |out: &mut Vec<u8>, depth: usize| {
         out.push(b'\n');
         out.resize(out.len() + 2 * depth, b' ');
     };
     for (at, &byte) in json.trim_ascii_end().iter().enumerate() {
+        if at % INDENTED == 0 {
+            make_room(&mut out, INDENTED * INDENTED_EXPANSION, reserve)?;
+        }
         if quoted {
             quoted = escaped || byte != b'"';
             escaped = byte == b'\\' && !escaped;
@@ -126,7 +165,7 @@ pub fn indented(json: &[u8]) -> Vec<u8> {
             _ => {}
         }
     }
-    out
+    Ok(out)
 }
 
 fn escape(out: &mut Vec<u8>, text: &str) {
@@ -155,7 +194,8 @@ mod tests {
         let object = serde_json::json!({
             "a": [], "b": {}, "c": [1, {"x": null}], "d": "{\"[,:]\\", "e": {"f": {"g": [[], [{}]]}}, "h": "\\",
         });
-        let indented = String::from_utf8(indented(format!("{object}\n").as_bytes())).expect("UTF-8");
+        let indented = indented(format!("{object}\n").as_bytes(), &mut |_| Ok(())).expect("no limit");
+        let indented = String::from_utf8(indented).expect("UTF-8");
         assert_eq!(indented, serde_json::to_string_pretty(&object).expect("JSON"));
     }
 

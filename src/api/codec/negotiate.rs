@@ -4,7 +4,8 @@
 //! for metadata of the wrong kind (of a list for one object) is passed over, where Go refuses the request.
 
 use super::accept::{self, Clause};
-use super::{Encode, json, yaml};
+use super::{Encode, EncodeList, json, yaml};
+use crate::api::memory::{Reserve, Stopped};
 
 /// How an answer is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -119,16 +120,30 @@ impl Encoding {
     pub fn body(self, object: &impl Encode) -> Vec<u8> {
         match self {
             Self::Protobuf => object.to_protobuf(),
-            _ => self.text(object.to_json()),
+            _ => self.text(object.to_json(), &mut |_| Ok(())).expect("nothing stops it"),
+        }
+    }
+
+    /// The body of a list.
+    ///
+    /// # Errors
+    /// If `reserve` stops it.
+    pub fn list(self, list: &impl EncodeList, reserve: &mut Reserve<'_>) -> Result<Vec<u8>, Stopped> {
+        match self {
+            Self::Protobuf => list.to_protobuf(reserve),
+            _ => self.text(list.to_json(reserve)?, reserve),
         }
     }
 
     /// What is JSON, in this encoding; JSON for protobuf, which is not made of it.
-    pub fn text(self, json: Vec<u8>) -> Vec<u8> {
+    ///
+    /// # Errors
+    /// If `reserve` stops it.
+    pub fn text(self, json: Vec<u8>, reserve: &mut Reserve<'_>) -> Result<Vec<u8>, Stopped> {
         match self {
-            Self::Json | Self::Protobuf => json,
-            Self::PrettyJson => json::indented(&json),
-            Self::Yaml => yaml::from_json(&json),
+            Self::Json | Self::Protobuf => Ok(json),
+            Self::PrettyJson => json::indented(&json, reserve),
+            Self::Yaml => yaml::from_json(&json, reserve),
         }
     }
 }

@@ -7,6 +7,8 @@ use std::io::Write as _;
 
 use thiserror::Error;
 
+use super::{EncodeItem, FRAME};
+use crate::api::memory::{Reserve, Stopped, make_room};
 use crate::api::quantity::Quantity;
 use crate::api::text::Text;
 
@@ -115,17 +117,44 @@ impl Writer {
     }
 
     /// A list of items, each by `write`, with metadata that says nothing. `bytes` is how long an item is, about.
-    pub fn list<T>(
+    ///
+    /// # Errors
+    /// If `reserve` stops it.
+    pub fn list<T: EncodeItem>(
         api_version: &str,
         kind: &str,
         items: &[T],
         bytes: usize,
-        mut write: impl FnMut(&mut Self, &T),
-    ) -> Vec<u8> {
-        Self::object(api_version, kind, 128 + items.len() * bytes, |list| {
+        reserve: &mut Reserve<'_>,
+        write: impl FnMut(&mut Self, &T),
+    ) -> Result<Vec<u8>, Stopped> {
+        let capacity = FRAME + items.len() * bytes;
+        reserve(capacity)?;
+        let mut result = Ok(());
+        let out = Self::object(api_version, kind, capacity, |list| {
             list.list_meta(1);
-            items.iter().for_each(|item| list.message(2, |out| write(out, item)));
-        })
+            result = list.list_items(2, items, reserve, write);
+        });
+        result.map(|()| out)
+    }
+
+    /// The items of a list, each by `write`.
+    ///
+    /// # Errors
+    /// If `reserve` stops it.
+    pub fn list_items<T: EncodeItem>(
+        &mut self,
+        field: u64,
+        items: &[T],
+        reserve: &mut Reserve<'_>,
+        mut write: impl FnMut(&mut Self, &T),
+    ) -> Result<(), Stopped> {
+        for item in items {
+            make_room(&mut self.out, item.most_bytes(), reserve)?;
+            self.message(field, |out| write(out, item));
+        }
+        // For the lengths and the end of what the items are in.
+        make_room(&mut self.out, 64, reserve)
     }
 
     /// A message by itself, without an envelope.

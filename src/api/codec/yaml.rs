@@ -6,24 +6,30 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::api::memory::{Reserve, Stopped, make_room};
+
 /// The same object in YAML; `json` is one that this server wrote. The elements of a list are turned one by one, since a
 /// tree of all of them would take ten times the memory of their text.
-pub fn from_json(json: &[u8]) -> Vec<u8> {
+///
+/// # Errors
+/// If `reserve` stops it.
+pub fn from_json(json: &[u8], reserve: &mut Reserve<'_>) -> Result<Vec<u8>, Stopped> {
     let fields: BTreeMap<&str, &RawValue> = serde_json::from_slice(json).expect(JSON);
-    let mut out = Vec::with_capacity(json.len());
+    let mut out = Vec::new();
+    // The references to the elements; each has more bytes of JSON than that.
+    reserve(json.len())?;
     for (key, raw) in fields {
         match serde_json::from_str::<Vec<&RawValue>>(raw.get()) {
             Ok(elements) if !elements.is_empty() => {
-                out.extend_from_slice(key.as_bytes());
-                out.extend_from_slice(b":\n");
+                append(&mut out, &format!("{key}:\n"), reserve)?;
                 for element in elements {
-                    write(&mut out, &[tree(element)]);
+                    append(&mut out, &yaml(&[tree(element)]), reserve)?;
                 }
             }
-            _ => write(&mut out, &BTreeMap::from([(key, tree(raw))])),
+            _ => append(&mut out, &yaml(&BTreeMap::from([(key, tree(raw))])), reserve)?,
         }
     }
-    out
+    Ok(out)
 }
 
 const JSON: &str = "what this server writes is JSON, and its keys have no escapes";
@@ -33,10 +39,15 @@ fn tree(raw: &RawValue) -> Value {
     serde_json::from_str(raw.get()).expect(JSON)
 }
 
-fn write(out: &mut Vec<u8>, object: &impl Serialize) {
+fn yaml(object: &impl Serialize) -> String {
     let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
-    let yaml = serde_saphyr::to_string_with_options(object, options);
-    out.extend_from_slice(yaml.expect("every JSON value has a YAML form").as_bytes());
+    serde_saphyr::to_string_with_options(object, options).expect("every JSON value has a YAML form")
+}
+
+fn append(out: &mut Vec<u8>, text: &str, reserve: &mut Reserve<'_>) -> Result<(), Stopped> {
+    make_room(out, text.len(), reserve)?;
+    out.extend_from_slice(text.as_bytes());
+    Ok(())
 }
 
 #[cfg(test)]
@@ -48,8 +59,7 @@ mod tests {
         let object = serde_json::json!({
             "kind": "List", "items": [{"b": {"c": ["x", "on"]}, "a": "1"}, {"a": []}], "empty": [], "metadata": {},
         });
-        let mut whole = Vec::new();
-        write(&mut whole, &object);
-        assert_eq!(String::from_utf8(from_json(object.to_string().as_bytes())), String::from_utf8(whole));
+        let in_parts = from_json(object.to_string().as_bytes(), &mut |_| Ok(())).expect("no limit");
+        assert_eq!(String::from_utf8(in_parts).expect("UTF-8"), yaml(&object));
     }
 }

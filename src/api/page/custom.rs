@@ -33,6 +33,13 @@ pub(super) struct Item {
     value: Quantity,
 }
 
+impl Item {
+    /// What it takes beside its own size.
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.value.heap_bytes()
+    }
+}
+
 /// The custom metrics of a page, in the member's order.
 pub fn items(page: &Page) -> impl ExactSizeIterator<Item = ItemRef<'_>> {
     let items: &[Item] = if let Items::Custom(items) = &page.items { items } else { &[] };
@@ -100,6 +107,24 @@ impl<'a> ItemRef<'a> {
     /// Over how many seconds the value was taken.
     pub fn window_seconds(self) -> Option<i64> {
         self.item.window_seconds
+    }
+
+    /// How many bytes of the page it is made of, about.
+    pub fn bytes(self) -> usize {
+        let Item {
+            kind,
+            namespace,
+            name,
+            uid,
+            api_version,
+            resource_version,
+            field_path,
+            metric,
+            selector,
+            ..
+        } = self.item;
+        let texts = [kind, namespace, name, uid, api_version, resource_version, field_path, metric, selector];
+        texts.into_iter().map(|text| text.len()).sum::<usize>() + self.item.heap_bytes()
     }
 
     /// The value.

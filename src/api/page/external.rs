@@ -5,6 +5,7 @@ use serde_json::value::RawValue;
 
 use super::{Expected, Format, Items, Page, PageError, Span, list};
 use crate::api::codec::protobuf::{Fields, Malformed};
+use crate::api::memory::Reserve;
 use crate::api::meta::{Entries, Entry, add, json_text, read_entry};
 use crate::api::quantity::Quantity;
 use crate::api::text::Text;
@@ -49,14 +50,25 @@ pub fn items(page: &Page) -> impl ExactSizeIterator<Item = ItemRef<'_>> {
 }
 
 /// Where the parts of each item lie in `body`.
-pub(super) fn read(format: Format, body: &[u8]) -> Result<Vec<Item>, PageError> {
+pub(super) fn read(format: Format, body: &[u8], reserve: &mut Reserve<'_>) -> Result<Vec<Item>, PageError> {
+    let (expected, mut items) = (Expected::ExternalValues, Vec::new());
     match format {
-        Format::Json => {
-            list::json(Expected::ExternalValues, body, |index, value| from_json(body, index, &value))
-        }
-        Format::Protobuf => list::protobuf(Expected::ExternalValues, body, |index, _, message| {
-            from_protobuf(body, index, message)
+        Format::Json => list::json(expected, body, |value| {
+            let item = from_json(body, items.len(), &value, reserve)?;
+            list::push(&mut items, item, body, reserve)
         }),
+        Format::Protobuf => list::protobuf(expected, body, |_, message| {
+            let item = from_protobuf(body, items.len(), message, reserve)?;
+            list::push(&mut items, item, body, reserve)
+        }),
+    }?;
+    Ok(items)
+}
+
+impl Item {
+    /// What it takes beside its own size.
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.value.heap_bytes()
     }
 }
 
@@ -85,13 +97,23 @@ impl<'a> ItemRef<'a> {
         self.item.window_seconds
     }
 
+    /// How many bytes of the page it is made of, about.
+    pub fn bytes(self) -> usize {
+        self.item.metric.len() + self.item.labels.len() + self.item.heap_bytes()
+    }
+
     /// The value.
     pub fn value(self) -> &'a Quantity {
         &self.item.value
     }
 }
 
-fn from_json(body: &[u8], index: usize, value: &ExternalMetricValue<'_>) -> Result<Item, PageError> {
+fn from_json(
+    body: &[u8],
+    index: usize,
+    value: &ExternalMetricValue<'_>,
+    reserve: &mut Reserve<'_>,
+) -> Result<Item, PageError> {
     let labels = value.metric_labels.map_or("", RawValue::get);
     json_labels(labels)?;
     Ok(Item {
@@ -99,7 +121,7 @@ fn from_json(body: &[u8], index: usize, value: &ExternalMetricValue<'_>) -> Resu
         labels: Span::of(body, labels.as_bytes()),
         timestamp: list::timestamp(index, value.timestamp)?,
         window_seconds: value.window,
-        value: list::json_quantity(index, value.value)?,
+        value: list::json_quantity(index, value.value, reserve)?,
     })
 }
 
@@ -120,7 +142,12 @@ fn protobuf_labels(item: &[u8]) -> Result<Vec<Entry<'_>>, Malformed> {
     Ok(labels)
 }
 
-fn from_protobuf(body: &[u8], index: usize, message: &[u8]) -> Result<Item, PageError> {
+fn from_protobuf(
+    body: &[u8],
+    index: usize,
+    message: &[u8],
+    reserve: &mut Reserve<'_>,
+) -> Result<Item, PageError> {
     protobuf_labels(message)?;
     let mut item = Item { labels: Span::of(body, message), ..Item::default() };
     for field in Fields::of(message) {
@@ -128,7 +155,7 @@ fn from_protobuf(body: &[u8], index: usize, message: &[u8]) -> Result<Item, Page
             (1, name) => item.metric = Span::of(body, name.text()?.as_bytes()),
             (3, time) => item.timestamp = list::protobuf_timestamp(index, time.bytes())?,
             (4, seconds) => item.window_seconds = Some(seconds.number()),
-            (5, value) => item.value = list::protobuf_quantity(index, value.bytes())?,
+            (5, value) => item.value = list::protobuf_quantity(index, value.bytes(), reserve)?,
             _ => {}
         }
     }

@@ -1,6 +1,5 @@
 //! Lists, whatever is in them: read item by item in one pass, so that they take no more memory than what is kept.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -8,8 +7,9 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{Expected, PageError, quantity};
+use super::{Expected, PageError};
 use crate::api::codec::protobuf::{Envelope, Fields};
+use crate::api::memory::{self, Reserve};
 use crate::api::meta::json_text;
 use crate::api::quantity::Quantity;
 use crate::api::time::Timestamp;
@@ -19,49 +19,65 @@ const HANDFUL: usize = 64;
 /// How many bytes the smallest real item has; one of a pod has 80 in protobuf.
 const SMALLEST: usize = 32;
 
-/// Where items go as they are read.
-struct Kept<'b, I, F> {
-    body: &'b [u8],
-    items: Vec<I>,
-    /// Reads an item of this index.
+/// What is done with each element as it is read.
+struct Reading<F> {
     read: F,
-    /// What is wrong with an item, where serde's own words would say less.
+    /// What is wrong with an element, where serde's own words would say less.
     wrong: Option<PageError>,
 }
 
-/// Reads a list in JSON, each item with `read`.
-pub(super) fn json<'a, T: Deserialize<'a>, I>(
+/// Reads a list in JSON, and each of its items with `read`.
+pub(super) fn json<'a, T: Deserialize<'a>>(
     expected: Expected,
     body: &'a [u8],
-    read: impl FnMut(usize, T) -> Result<I, PageError>,
-) -> Result<Vec<I>, PageError> {
+    read: impl FnMut(T) -> Result<(), PageError>,
+) -> Result<(), PageError> {
     let text = str::from_utf8(body).map_err(|_| PageError::Utf8)?;
-    let mut kept = Kept { body, items: Vec::new(), read, wrong: None };
+    let mut reading = Reading { read, wrong: None };
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let list = List { expected, kept: &mut kept, item: PhantomData };
-    let read = list.deserialize(&mut deserializer).and_then(|()| deserializer.end());
-    match kept.wrong {
-        Some(wrong) => Err(wrong),
-        None => Ok(read.map(|()| kept.items)?),
-    }
+    let list = List { expected, reading: &mut reading, element: PhantomData };
+    let end = list.deserialize(&mut deserializer).and_then(|()| deserializer.end());
+    reading.end(end)
 }
 
-/// Reads a list in protobuf, each item with `read`.
-pub(super) fn protobuf<'a, I>(
+/// Reads a JSON array, and each of its elements with `read`.
+pub(super) fn json_array<'a, T: Deserialize<'a>>(
+    array: &'a str,
+    read: impl FnMut(T) -> Result<(), PageError>,
+) -> Result<(), PageError> {
+    let mut reading = Reading { read, wrong: None };
+    let elements = Elements { reading: &mut reading, element: PhantomData };
+    let end = elements.deserialize(&mut serde_json::Deserializer::from_str(array));
+    reading.end(end)
+}
+
+/// Reads a list in protobuf, and each of its items with `read`.
+pub(super) fn protobuf<'a>(
     expected: Expected,
     body: &'a [u8],
-    mut read: impl FnMut(usize, Envelope<'a>, &'a [u8]) -> Result<I, PageError>,
-) -> Result<Vec<I>, PageError> {
+    mut read: impl FnMut(Envelope<'a>, &'a [u8]) -> Result<(), PageError>,
+) -> Result<(), PageError> {
     let envelope = Envelope::read(body)?;
     expected.check(envelope.kind, envelope.api_version)?;
-    let mut items = Vec::new();
     for field in Fields::of(envelope.raw) {
         if let (2, value) = field? {
-            let item = read(items.len(), envelope, value.bytes())?;
-            push(&mut items, item, body)?;
+            read(envelope, value.bytes())?;
         }
     }
-    Ok(items)
+    Ok(())
+}
+
+/// Adds an item to those of `body`, as long as that many can be real.
+pub(super) fn push<I>(
+    items: &mut Vec<I>,
+    item: I,
+    body: &[u8],
+    reserve: &mut Reserve<'_>,
+) -> Result<(), PageError> {
+    if items.len() >= HANDFUL && items.len() * SMALLEST > body.len() {
+        return Err(PageError::Crowded(body.len()));
+    }
+    Ok(memory::push(items, item, reserve)?)
 }
 
 /// The timestamp of item `index`.
@@ -75,46 +91,55 @@ pub(super) fn protobuf_timestamp(index: usize, message: &[u8]) -> Result<Option<
 }
 
 /// The quantity of item `index`: a string or, as Go accepts it, a bare number.
-pub(super) fn json_quantity(index: usize, raw: Option<&RawValue>) -> Result<Quantity, PageError> {
+pub(super) fn json_quantity(
+    index: usize,
+    raw: Option<&RawValue>,
+    reserve: &mut Reserve<'_>,
+) -> Result<Quantity, PageError> {
     match raw.map(RawValue::get) {
         Some(number) if number.starts_with(|first: char| first == '-' || first.is_ascii_digit()) => {
-            quantity(index, number)
+            quantity(index, number, reserve)
         }
-        _ => quantity(index, &json_text(raw)?.decode()),
+        _ => quantity(index, &json_text(raw)?.decode(), reserve),
     }
 }
 
 /// The same in protobuf.
-pub(super) fn protobuf_quantity(index: usize, message: &[u8]) -> Result<Quantity, PageError> {
+pub(super) fn protobuf_quantity(
+    index: usize,
+    message: &[u8],
+    reserve: &mut Reserve<'_>,
+) -> Result<Quantity, PageError> {
     let mut text = "";
     for field in Fields::of(message) {
         if let (1, value) = field? {
             text = value.text()?;
         }
     }
-    quantity(index, text)
+    quantity(index, text, reserve)
 }
 
-/// Adds an item to those of `body`, as long as that many can be real.
-fn push<I>(items: &mut Vec<I>, item: I, body: &[u8]) -> Result<(), PageError> {
-    if items.len() >= HANDFUL && items.len() * SMALLEST > body.len() {
-        return Err(PageError::Crowded(body.len()));
+/// The quantity of item `index`; nothing is zero, as in Go.
+fn quantity(index: usize, text: &str, reserve: &mut Reserve<'_>) -> Result<Quantity, PageError> {
+    if text.is_empty() {
+        return Ok(Quantity::default());
     }
-    items.push(item);
-    Ok(())
+    let quantity: Quantity = text.parse().map_err(|source| PageError::Quantity { index, source })?;
+    reserve(quantity.heap_bytes())?;
+    Ok(quantity)
 }
 
 /// A list's object.
-struct List<'k, 'b, T, I, F> {
+struct List<'r, T, F> {
     expected: Expected,
-    kept: &'k mut Kept<'b, I, F>,
-    item: PhantomData<T>,
+    reading: &'r mut Reading<F>,
+    element: PhantomData<T>,
 }
 
-/// Its items.
-struct Items<'k, 'b, T, I, F> {
-    kept: &'k mut Kept<'b, I, F>,
-    item: PhantomData<T>,
+/// The elements of an array.
+struct Elements<'r, T, F> {
+    reading: &'r mut Reading<F>,
+    element: PhantomData<T>,
 }
 
 #[derive(Deserialize)]
@@ -127,9 +152,16 @@ enum Field {
     Other,
 }
 
-impl<'de, T: Deserialize<'de>, I, F: FnMut(usize, T) -> Result<I, PageError>> DeserializeSeed<'de>
-    for List<'_, '_, T, I, F>
-{
+impl<F> Reading<F> {
+    fn end(self, end: Result<(), serde_json::Error>) -> Result<(), PageError> {
+        match self.wrong {
+            Some(wrong) => Err(wrong),
+            None => Ok(end?),
+        }
+    }
+}
+
+impl<'de, T: Deserialize<'de>, F: FnMut(T) -> Result<(), PageError>> DeserializeSeed<'de> for List<'_, T, F> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -137,9 +169,7 @@ impl<'de, T: Deserialize<'de>, I, F: FnMut(usize, T) -> Result<I, PageError>> De
     }
 }
 
-impl<'de, T: Deserialize<'de>, I, F: FnMut(usize, T) -> Result<I, PageError>> Visitor<'de>
-    for List<'_, '_, T, I, F>
-{
+impl<'de, T: Deserialize<'de>, F: FnMut(T) -> Result<(), PageError>> Visitor<'de> for List<'_, T, F> {
     type Value = ();
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -147,37 +177,42 @@ impl<'de, T: Deserialize<'de>, I, F: FnMut(usize, T) -> Result<I, PageError>> Vi
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
-        let (mut kind, mut api_version) = (None::<Cow<'de, str>>, None::<Cow<'de, str>>);
+        let (mut kind, mut api_version) = (None, None);
         while let Some(field) = map.next_key()? {
             match field {
-                Field::Kind => kind = map.next_value()?,
-                Field::ApiVersion => api_version = map.next_value()?,
+                Field::Kind => kind = map.next_value::<Option<&'de RawValue>>()?,
+                Field::ApiVersion => api_version = map.next_value::<Option<&'de RawValue>>()?,
                 Field::Items => {
                     // What stands before the items is enough to tell another list from a malformed one.
-                    if let (Some(kind), Some(api_version)) = (&kind, &api_version) {
-                        self.check::<A::Error>(kind, api_version)?;
+                    if kind.is_some() && api_version.is_some() {
+                        self.check(kind, api_version)?;
                     }
-                    map.next_value_seed(Items { kept: &mut *self.kept, item: PhantomData })?;
+                    map.next_value_seed(Elements { reading: &mut *self.reading, element: PhantomData })?;
                 }
                 Field::Other => drop(map.next_value::<IgnoredAny>()?),
             }
         }
-        let (kind, api_version) = (kind.unwrap_or_default(), api_version.unwrap_or_default());
-        self.check(&kind, &api_version)
+        self.check(kind, api_version)
     }
 }
 
-impl<T, I, F> List<'_, '_, T, I, F> {
-    fn check<E: serde::de::Error>(&mut self, kind: &str, api_version: &str) -> Result<(), E> {
-        self.expected.check(kind, api_version).map_err(|error| {
-            self.kept.wrong = Some(error);
+impl<T, F> List<'_, T, F> {
+    fn check<E: serde::de::Error>(
+        &mut self,
+        kind: Option<&RawValue>,
+        api_version: Option<&RawValue>,
+    ) -> Result<(), E> {
+        let (kind, api_version) =
+            (json_text(kind).map_err(E::custom)?, json_text(api_version).map_err(E::custom)?);
+        self.expected.check(&kind.decode(), &api_version.decode()).map_err(|error| {
+            self.reading.wrong = Some(error);
             E::custom("it is another list")
         })
     }
 }
 
-impl<'de, T: Deserialize<'de>, I, F: FnMut(usize, T) -> Result<I, PageError>> DeserializeSeed<'de>
-    for Items<'_, '_, T, I, F>
+impl<'de, T: Deserialize<'de>, F: FnMut(T) -> Result<(), PageError>> DeserializeSeed<'de>
+    for Elements<'_, T, F>
 {
     type Value = ();
 
@@ -186,13 +221,11 @@ impl<'de, T: Deserialize<'de>, I, F: FnMut(usize, T) -> Result<I, PageError>> De
     }
 }
 
-impl<'de, T: Deserialize<'de>, I, F: FnMut(usize, T) -> Result<I, PageError>> Visitor<'de>
-    for Items<'_, '_, T, I, F>
-{
+impl<'de, T: Deserialize<'de>, F: FnMut(T) -> Result<(), PageError>> Visitor<'de> for Elements<'_, T, F> {
     type Value = ();
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a list of items")
+        formatter.write_str("an array")
     }
 
     /// `null`, as Go writes a list that nobody has made.
@@ -201,9 +234,9 @@ impl<'de, T: Deserialize<'de>, I, F: FnMut(usize, T) -> Result<I, PageError>> Vi
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<(), A::Error> {
-        let Kept { body, items, read, wrong } = self.kept;
-        while let Some(item) = sequence.next_element()? {
-            if let Err(error) = read(items.len(), item).and_then(|item| push(items, item, body)) {
+        let Reading { read, wrong } = self.reading;
+        while let Some(element) = sequence.next_element()? {
+            if let Err(error) = read(element) {
                 *wrong = Some(error);
                 return Err(A::Error::custom("an item is malformed"));
             }

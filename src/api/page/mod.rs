@@ -8,20 +8,20 @@ pub mod external;
 mod list;
 pub mod resource;
 
-use bytes::Bytes;
 use thiserror::Error;
 
 use super::codec::protobuf::Malformed;
 use super::duration::DurationError;
+use super::memory::{Reserve, Stopped};
 use super::meta::ObjectMetaError;
-use super::quantity::{Quantity, QuantityError};
+use super::quantity::QuantityError;
 use super::resource_metrics::Resource;
 use super::text::Text;
 
 /// A checked answer of one member.
 #[derive(Clone, Debug)]
 pub struct Page {
-    body: Bytes,
+    body: Vec<u8>,
     format: Format,
     items: Items,
 }
@@ -106,7 +106,14 @@ pub enum PageError {
     /// The body is longer than offsets reach.
     #[error("the body has more than 4 GiB")]
     TooLong,
+    /// It was not read to its end.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
 }
+
+/// A JSON string with escapes is decoded to be checked or compared, in a buffer that doubles as it grows: memory that one
+/// string as long as the body takes, in lengths of the body.
+const UNESCAPED: usize = 3;
 
 /// Where the items' parts lie.
 #[derive(Clone, Debug)]
@@ -124,23 +131,34 @@ struct Span {
 }
 
 impl Page {
-    /// Reads and checks `body`.
+    /// Reads and checks `body`. Memory for what is read beside it, [`Page::memory`] says how much that is at last, is
+    /// reserved before it is allocated.
     ///
     /// # Errors
-    /// If anything in it is not as the format and what is expected demand.
-    pub fn read(expected: Expected, format: Format, body: Bytes) -> Result<Self, PageError> {
+    /// If anything in it is not as the format and what is expected demand, or `reserve` stops it.
+    pub fn read(
+        expected: Expected,
+        format: Format,
+        body: Vec<u8>,
+        reserve: &mut Reserve<'_>,
+    ) -> Result<Self, PageError> {
         if u32::try_from(body.len()).is_err() {
             return Err(PageError::TooLong);
         }
+        if format == Format::Json && body.contains(&b'\\') {
+            reserve(body.len() * UNESCAPED)?;
+        }
         let items = match (expected, format) {
-            (Expected::MetricValues, Format::Json) => Items::Custom(custom::json::items(&body)?),
-            (Expected::MetricValues, Format::Protobuf) => Items::Custom(custom::protobuf::items(&body)?),
-            (Expected::ExternalValues, _) => Items::External(external::read(format, &body)?),
+            (Expected::MetricValues, Format::Json) => Items::Custom(custom::json::items(&body, reserve)?),
+            (Expected::MetricValues, Format::Protobuf) => {
+                Items::Custom(custom::protobuf::items(&body, reserve)?)
+            }
+            (Expected::ExternalValues, _) => Items::External(external::read(format, &body, reserve)?),
             (Expected::List(resource), _) => {
-                Items::Resource(resource::Objects::of_list(resource, format, &body)?)
+                Items::Resource(resource::Objects::of_list(resource, format, &body, reserve)?)
             }
             (Expected::Object(resource), _) => {
-                Items::Resource(resource::Objects::of_one(resource, format, &body)?)
+                Items::Resource(resource::Objects::of_one(resource, format, &body, reserve)?)
             }
         };
         Ok(Self { body, format, items })
@@ -165,14 +183,20 @@ impl Page {
         self.body.len()
     }
 
-    /// How many bytes of memory it takes, about.
+    /// How many bytes of memory it takes.
     pub fn memory(&self) -> usize {
         let items = match &self.items {
-            Items::Custom(items) => items.capacity() * size_of::<custom::Item>(),
-            Items::External(items) => items.capacity() * size_of::<external::Item>(),
+            Items::Custom(items) => {
+                let values: usize = items.iter().map(custom::Item::heap_bytes).sum();
+                items.capacity() * size_of::<custom::Item>() + values
+            }
+            Items::External(items) => {
+                let values: usize = items.iter().map(external::Item::heap_bytes).sum();
+                items.capacity() * size_of::<external::Item>() + values
+            }
             Items::Resource(objects) => objects.memory(),
         };
-        self.body.len() + items
+        size_of::<Self>() + self.body.capacity() + items
     }
 
     fn text(&self, span: Span) -> Text<'_> {
@@ -236,6 +260,10 @@ impl Span {
         }
     }
 
+    fn len(self) -> usize {
+        (self.end - self.start) as usize
+    }
+
     fn bytes(self, body: &[u8]) -> &[u8] {
         &body[self.start as usize..self.end as usize]
     }
@@ -250,14 +278,6 @@ impl Span {
         let (Text::Plain(text) | Text::Escaped(text)) = text;
         if text.is_empty() { Self::default() } else { Self::of(body, text.as_bytes()) }
     }
-}
-
-/// The quantity of item `index`; nothing is zero, as in Go.
-fn quantity(index: usize, text: &str) -> Result<Quantity, PageError> {
-    if text.is_empty() {
-        return Ok(Quantity::default());
-    }
-    text.parse().map_err(|source| PageError::Quantity { index, source })
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! `PodMetrics`, `NodeMetrics` and lists of them, of `metrics.k8s.io`.
 
+mod usage;
+
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -8,13 +10,15 @@ use serde_json::value::RawValue;
 
 use super::{Expected, Format, Items, Page, PageError, Span, list};
 use crate::api::codec::json;
-use crate::api::codec::protobuf::{Envelope, Fields, Malformed, Value, Writer};
+use crate::api::codec::protobuf::{Envelope, Fields, Value, Writer};
 use crate::api::duration::GoDuration;
-use crate::api::meta::{Bounded, Entries, MOST, ObjectMeta, json_text};
+use crate::api::memory::Reserve;
+use crate::api::meta::{ObjectMeta, json_text};
 use crate::api::quantity::Quantity;
 use crate::api::resource_metrics::Resource;
 use crate::api::text::Text;
 use crate::api::time::Timestamp;
+use usage::{Amount, ContainerUsage, Usage};
 
 /// A reference to one item of a page.
 #[derive(Clone, Copy, Debug)]
@@ -60,27 +64,6 @@ struct Item {
     containers: Range<u32>,
 }
 
-/// What all objects of a page take, one after the other.
-#[derive(Clone, Debug, Default)]
-struct Usage {
-    containers: Vec<ContainerUsage>,
-    amounts: Vec<Amount>,
-}
-
-#[derive(Clone, Debug)]
-struct ContainerUsage {
-    name: Span,
-    /// Which of all amounts are its own.
-    amounts: Range<u32>,
-}
-
-/// How much of one resource.
-#[derive(Clone, Debug)]
-struct Amount {
-    resource: Span,
-    quantity: Quantity,
-}
-
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ObjectMetrics<'a> {
@@ -100,14 +83,6 @@ struct ObjectMetrics<'a> {
     usage: Option<&'a RawValue>,
 }
 
-#[derive(Deserialize)]
-struct ContainerMetrics<'a> {
-    #[serde(borrow)]
-    name: Option<&'a RawValue>,
-    #[serde(borrow)]
-    usage: Option<Entries<'a>>,
-}
-
 /// The pods or nodes of a page, in the member's order.
 pub fn items(page: &Page) -> impl Iterator<Item = ItemRef<'_>> {
     let objects = if let Items::Resource(objects) = &page.items { Some(objects) } else { None };
@@ -118,33 +93,45 @@ pub fn items(page: &Page) -> impl Iterator<Item = ItemRef<'_>> {
 
 impl Objects {
     /// Where the parts of each item of a list lie in `body`.
-    pub(super) fn of_list(resource: Resource, format: Format, body: &[u8]) -> Result<Self, PageError> {
-        let (expected, mut usage) = (Expected::List(resource), Usage::default());
-        let items = match format {
-            Format::Json => list::json(expected, body, |index, object| {
-                from_json(resource, body, index, &object, &mut usage)
+    pub(super) fn of_list(
+        resource: Resource,
+        format: Format,
+        body: &[u8],
+        reserve: &mut Reserve<'_>,
+    ) -> Result<Self, PageError> {
+        let (expected, mut items, mut usage) = (Expected::List(resource), Vec::new(), Usage::default());
+        match format {
+            Format::Json => list::json(expected, body, |object| {
+                let item = from_json(resource, body, items.len(), &object, &mut usage, reserve)?;
+                list::push(&mut items, item, body, reserve)
             }),
-            Format::Protobuf => list::protobuf(expected, body, |index, _, message| {
-                from_protobuf(resource, body, index, message, &mut usage)
+            Format::Protobuf => list::protobuf(expected, body, |_, message| {
+                let item = from_protobuf(resource, body, items.len(), message, &mut usage, reserve)?;
+                list::push(&mut items, item, body, reserve)
             }),
         }?;
         Ok(Self { resource, items, usage })
     }
 
     /// Where the parts of a single object lie in `body`.
-    pub(super) fn of_one(resource: Resource, format: Format, body: &[u8]) -> Result<Self, PageError> {
+    pub(super) fn of_one(
+        resource: Resource,
+        format: Format,
+        body: &[u8],
+        reserve: &mut Reserve<'_>,
+    ) -> Result<Self, PageError> {
         let (expected, mut usage) = (Expected::Object(resource), Usage::default());
         let item = match format {
             Format::Json => {
                 let text = str::from_utf8(body).map_err(|_| PageError::Utf8)?;
                 let object: ObjectMetrics<'_> = serde_json::from_str(text)?;
                 expected.check(&object.kind, &object.api_version)?;
-                from_json(resource, body, 0, &object, &mut usage)
+                from_json(resource, body, 0, &object, &mut usage, reserve)
             }
             Format::Protobuf => {
                 let Envelope { kind, api_version, raw } = Envelope::read(body)?;
                 expected.check(kind, api_version)?;
-                from_protobuf(resource, body, 0, raw, &mut usage)
+                from_protobuf(resource, body, 0, raw, &mut usage, reserve)
             }
         }?;
         Ok(Self { resource, items: vec![item], usage })
@@ -155,11 +142,9 @@ impl Objects {
         self.items.len()
     }
 
-    /// How many bytes of memory they take beside the body, about.
+    /// How many bytes of memory they take beside the body.
     pub(super) fn memory(&self) -> usize {
-        self.items.capacity() * size_of::<Item>()
-            + self.usage.containers.capacity() * size_of::<ContainerUsage>()
-            + self.usage.amounts.capacity() * size_of::<Amount>()
+        self.items.capacity() * size_of::<Item>() + self.usage.memory()
     }
 }
 
@@ -216,12 +201,24 @@ impl<'a> ItemRef<'a> {
         }
     }
 
+    /// How many bytes of the page it is made of, about, and how many containers and amounts that has.
+    pub fn bytes(self) -> (usize, usize) {
+        let (mut bytes, mut parts) = (self.item.metadata.len(), 0);
+        for container in self.usage() {
+            let amounts = self.amounts_of(container.amounts.clone()).amounts;
+            let amount = |amount: &Amount| amount.resource.len() + amount.quantity.heap_bytes();
+            bytes += container.name.len() + amounts.iter().map(amount).sum::<usize>();
+            parts += 1 + amounts.len();
+        }
+        (bytes, parts)
+    }
+
     fn usage(self) -> &'a [ContainerUsage] {
-        part(&self.objects.usage.containers, &self.item.containers)
+        self.objects.usage.containers(&self.item.containers)
     }
 
     fn amounts_of(self, range: Range<u32>) -> Amounts<'a> {
-        Amounts { page: self.page, amounts: part(&self.objects.usage.amounts, &range) }
+        Amounts { page: self.page, amounts: self.objects.usage.amounts(&range) }
     }
 }
 
@@ -252,145 +249,17 @@ impl<'a> Amounts<'a> {
     }
 }
 
-impl Usage {
-    /// Adds what an object takes: its `containers`, or its `usage` if it is a node.
-    fn add_json(
-        &mut self,
-        resource: Resource,
-        body: &[u8],
-        index: usize,
-        object: &ObjectMetrics<'_>,
-    ) -> Result<Range<u32>, PageError> {
-        let first = self.containers.len();
-        match resource {
-            Resource::Nodes => {
-                let usage: Option<Entries<'_>> = json_value(object.usage)?;
-                self.add_json_container(body, index, ContainerMetrics { name: None, usage })?;
-            }
-            Resource::Pods => {
-                let containers: Option<Bounded<ContainerMetrics<'_>>> = json_value(object.containers)?;
-                for container in containers.unwrap_or_default().0 {
-                    self.add_json_container(body, index, container)?;
-                }
-            }
-        }
-        range(first, self.containers.len())
-    }
-
-    fn add_json_container(
-        &mut self,
-        body: &[u8],
-        index: usize,
-        container: ContainerMetrics<'_>,
-    ) -> Result<(), PageError> {
-        let (first, name) = (self.amounts.len(), json_text(container.name)?);
-        for (resource, amount) in container.usage.unwrap_or_default().iter() {
-            let resource = Span::of_text(body, json_text(Some(resource))?);
-            self.amounts.push(Amount { resource, quantity: list::json_quantity(index, Some(amount))? });
-        }
-        self.end_container(Format::Json, body, name, first)
-    }
-
-    /// Adds what an object takes: its containers, or its amounts if it is a node.
-    fn add_protobuf(
-        &mut self,
-        resource: Resource,
-        body: &[u8],
-        index: usize,
-        message: &[u8],
-    ) -> Result<Range<u32>, PageError> {
-        let first = self.containers.len();
-        match resource {
-            Resource::Nodes => self.add_protobuf_container(body, index, "", message, 4)?,
-            Resource::Pods => {
-                for field in Fields::of(message) {
-                    let (4, container) = field? else { continue };
-                    if self.containers.len() - first == MOST {
-                        return Err(Malformed::Crowded.into());
-                    }
-                    let mut name = "";
-                    for field in Fields::of(container.bytes()) {
-                        if let (1, text) = field? {
-                            name = text.text()?;
-                        }
-                    }
-                    self.add_protobuf_container(body, index, name, container.bytes(), 2)?;
-                }
-            }
-        }
-        range(first, self.containers.len())
-    }
-
-    /// Adds the entries of the map that is this field of the message.
-    fn add_protobuf_container(
-        &mut self,
-        body: &[u8],
-        index: usize,
-        name: &str,
-        message: &[u8],
-        map: u64,
-    ) -> Result<(), PageError> {
-        let first = self.amounts.len();
-        for field in Fields::of(message) {
-            let (number, entry) = field?;
-            if number != map {
-                continue;
-            }
-            if self.amounts.len() - first == MOST {
-                return Err(Malformed::Crowded.into());
-            }
-            let (mut resource, mut quantity) = ("", Quantity::default());
-            for field in Fields::of(entry.bytes()) {
-                match field? {
-                    (1, text) => resource = text.text()?,
-                    (2, value) => quantity = list::protobuf_quantity(index, value.bytes())?,
-                    _ => {}
-                }
-            }
-            self.amounts.push(Amount { resource: Span::of_text(body, Text::Plain(resource)), quantity });
-        }
-        self.end_container(Format::Protobuf, body, Text::Plain(name), first)
-    }
-
-    /// Makes the amounts from `first` on those of a container.
-    fn end_container(
-        &mut self,
-        format: Format,
-        body: &[u8],
-        name: Text<'_>,
-        first: usize,
-    ) -> Result<(), PageError> {
-        self.amounts[first..].sort_by_key(|amount| format.text(body, amount.resource));
-        let amounts = range(first, self.amounts.len())?;
-        self.containers.push(ContainerUsage { name: Span::of_text(body, name), amounts });
-        Ok(())
-    }
-}
-
-fn range(start: usize, end: usize) -> Result<Range<u32>, PageError> {
-    let index = |index| u32::try_from(index).map_err(|_| PageError::TooLong);
-    Ok(index(start)?..index(end)?)
-}
-
-fn part<'a, T>(all: &'a [T], range: &Range<u32>) -> &'a [T] {
-    &all[range.start as usize..range.end as usize]
-}
-
-/// A value that may be absent.
-fn json_value<'a, T: Deserialize<'a>>(raw: Option<&'a RawValue>) -> Result<Option<T>, serde_json::Error> {
-    raw.map_or(Ok(None), |raw| serde_json::from_str(raw.get()))
-}
-
 fn from_json(
     resource: Resource,
     body: &[u8],
     index: usize,
     object: &ObjectMetrics<'_>,
     usage: &mut Usage,
+    reserve: &mut Reserve<'_>,
 ) -> Result<Item, PageError> {
     let metadata = object.metadata.map_or("null", RawValue::get);
     let read = ObjectMeta::from_json(metadata).map_err(|source| PageError::Metadata { index, source })?;
-    let containers = usage.add_json(resource, body, index, object)?;
+    let containers = usage.add_json(resource, body, index, object, reserve)?;
     let window = json_text(object.window)?.decode();
     let window = if window.is_empty() { Ok(GoDuration::default()) } else { window.parse() };
     Ok(Item {
@@ -409,6 +278,7 @@ fn from_protobuf(
     index: usize,
     message: &[u8],
     usage: &mut Usage,
+    reserve: &mut Reserve<'_>,
 ) -> Result<Item, PageError> {
     let mut item = Item {
         namespace: Span::default(),
@@ -416,7 +286,7 @@ fn from_protobuf(
         metadata: Span::default(),
         timestamp: None,
         window: GoDuration::default(),
-        containers: usage.add_protobuf(resource, body, index, message)?,
+        containers: usage.add_protobuf(resource, body, index, message, reserve)?,
     };
     for field in Fields::of(message) {
         match field? {

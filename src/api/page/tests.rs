@@ -3,8 +3,8 @@ use std::borrow::Cow;
 use serde_json::Value;
 
 use super::*;
-use crate::api::codec::Encode;
 use crate::api::codec::protobuf::{Envelope, Fields};
+use crate::api::codec::{Encode, EncodeList};
 use crate::api::custom_metrics::{Clusters, MetricValue, MetricValueList, Version};
 use crate::api::external_metrics::{ExternalMetricValue, ExternalMetricValueList};
 use crate::api::resource_metrics::{ObjectMetrics, ObjectMetricsList, Single};
@@ -15,6 +15,16 @@ type Written = (Value, Vec<u8>);
 
 fn written(object: &impl Encode) -> Written {
     (serde_json::from_slice(&object.to_json()).expect("valid JSON"), object.to_protobuf())
+}
+
+fn written_list(list: &impl EncodeList) -> Written {
+    let json = list.to_json(&mut |_| Ok(())).expect("no limit");
+    let protobuf = list.to_protobuf(&mut |_| Ok(())).expect("no limit");
+    (serde_json::from_slice(&json).expect("valid JSON"), protobuf)
+}
+
+fn read(expected: Expected, format: Format, body: impl Into<Vec<u8>>) -> Result<Page, PageError> {
+    Page::read(expected, format, body.into(), &mut |_| Ok(()))
 }
 
 /// A page as this server writes it, without cluster tags.
@@ -29,7 +39,7 @@ fn rewritten(page: &Page, expected: Expected, version: Version) -> Written {
                 window_seconds: item.window_seconds(),
                 clusters: Clusters::One("member1"),
             });
-            written(&MetricValueList { version, items: items.collect(), cluster_label: None })
+            written_list(&MetricValueList { version, items: items.collect(), cluster_label: None })
         }
         Expected::ExternalValues => {
             let items = external::items(page).map(|item| ExternalMetricValue {
@@ -39,9 +49,9 @@ fn rewritten(page: &Page, expected: Expected, version: Version) -> Written {
                 timestamp: item.timestamp(),
                 window_seconds: item.window_seconds(),
             });
-            written(&ExternalMetricValueList { items: items.collect() })
+            written_list(&ExternalMetricValueList { items: items.collect() })
         }
-        Expected::List(resource) => written(&ObjectMetricsList { resource, items: objects().collect() }),
+        Expected::List(resource) => written_list(&ObjectMetricsList { resource, items: objects().collect() }),
         Expected::Object(resource) => {
             written(&Single { resource, item: objects().next().expect("one object") })
         }
@@ -90,8 +100,8 @@ fn every_protobuf_vector_reads_as_its_json_twin_and_is_written_byte_for_byte() {
         kinds.insert(expected.kind());
         let of = |version: &Version| object["apiVersion"] == version.group_version();
         let version = Version::ALL.into_iter().find(of).unwrap_or(Version::V1Beta2);
-        let page = Page::read(expected, Format::Protobuf, bytes.clone().into()).expect("a page");
-        let twin = Page::read(expected, Format::Json, object.to_string().into()).expect("a page");
+        let page = read(expected, Format::Protobuf, bytes.clone()).expect("a page");
+        let twin = read(expected, Format::Json, object.to_string()).expect("a page");
         let foreign = matches!(&object["metadata"], Value::Object(fields) if fields.contains_key("selfLink"));
         for page in [page, twin] {
             let (json, protobuf) = rewritten(&page, expected, version);
@@ -124,7 +134,7 @@ fn strings_with_escapes_come_out_as_they_went_in() {
     let body = r#"{"kind":"MetricValueList","apiVersion":"custom.metrics.k8s.io/v1beta2","items":[{
         "describedObject":{"kind":"Pod","namespace":"default","name":"caf\u00e9\n\"x\"","apiVersion":"/v1"},
         "metric":{"name":"m","selector":{"matchLabels":{"a\\b":"\u2603"}}},"timestamp":null,"value":"1"}]}"#;
-    let page = Page::read(Expected::MetricValues, Format::Json, body.into()).expect("a page");
+    let page = read(Expected::MetricValues, Format::Json, body).expect("a page");
     let (written, _) = rewritten(&page, Expected::MetricValues, Version::V1Beta2);
     assert_eq!(written["items"][0]["describedObject"]["name"], "café\n\"x\"");
     assert_eq!(written["items"][0]["metric"]["selector"]["matchLabels"]["a\\b"], "☃");
@@ -135,7 +145,7 @@ fn a_number_and_null_are_quantities_too() {
     let body = r#"{"kind":"MetricValueList","apiVersion":"custom.metrics.k8s.io/v1beta1",
         "items":[{"describedObject":{"name":"a"},"metricName":"m","value":1.5},
         {"describedObject":{"name":"b"},"metricName":"m","value":null},{"describedObject":{"name":"c"},"metricName":"m"}]}"#;
-    let page = Page::read(Expected::MetricValues, Format::Json, body.into()).expect("a page");
+    let page = read(Expected::MetricValues, Format::Json, body).expect("a page");
     let values: Vec<String> = custom::items(&page).map(|item| item.value().to_string()).collect();
     assert_eq!(values, ["1500m", "0", "0"]);
 }
@@ -146,7 +156,7 @@ fn what_is_no_page_is_told_apart() {
         let body = format!(
             r#"{{"kind":"MetricValueList","apiVersion":"custom.metrics.k8s.io/v1beta2","items":{items}}}"#
         );
-        Page::read(Expected::MetricValues, Format::Json, body.into())
+        read(Expected::MetricValues, Format::Json, body)
     };
     assert!(matches!(list(r#"[{"value":"many"}]"#), Err(PageError::Quantity { index: 0, .. })));
     let one = r#"{"describedObject":{"name":"a"},"metric":{"name":"m"}}"#;
@@ -159,8 +169,7 @@ fn what_is_no_page_is_told_apart() {
     assert!(matches!(list(r#"[{"describedObject":{"name":"\ud800"}}]"#), Err(PageError::Json(_))));
     assert!(matches!(list("{}"), Err(PageError::Json(_))));
     assert!(list("null").is_ok_and(|page| page.is_empty()));
-    let of =
-        |format, body: &'static [u8]| Page::read(Expected::MetricValues, format, Bytes::from_static(body));
+    let of = |format, body: &[u8]| read(Expected::MetricValues, format, body);
     assert!(matches!(
         of(Format::Json, br#"{"kind":"PodList","apiVersion":"v1","items":[]}"#),
         Err(PageError::Kind { .. })
@@ -178,7 +187,7 @@ fn what_is_no_pod_is_told_apart() {
     let list = |item: &str| {
         let body =
             format!(r#"{{"kind":"PodMetricsList","apiVersion":"metrics.k8s.io/v1beta1","items":[{item}]}}"#);
-        Page::read(Expected::List(Resource::Pods), Format::Json, body.into())
+        read(Expected::List(Resource::Pods), Format::Json, body)
     };
     assert!(list(r#"{"metadata":null,"timestamp":null,"window":"","containers":null}"#).is_ok());
     assert!(matches!(list(r#"{"metadata":[]}"#), Err(PageError::Metadata { index: 0, .. })));
@@ -190,7 +199,7 @@ fn what_is_no_pod_is_told_apart() {
     assert!(matches!(list(usage), Err(PageError::Quantity { index: 0, .. })));
     assert!(matches!(list(r#"{"containers":{}}"#), Err(PageError::Json(_))));
     let body = r#"{"kind":"NodeMetricsList","apiVersion":"metrics.k8s.io/v1beta1","items":[]}"#;
-    let nodes = Page::read(Expected::List(Resource::Pods), Format::Json, body.into());
+    let nodes = read(Expected::List(Resource::Pods), Format::Json, body);
     let error = nodes.expect_err("nodes are no pods").to_string();
     assert!(error.contains("NodeMetricsList") && error.contains("PodMetricsList"), "{error}");
 }
@@ -202,7 +211,7 @@ fn containers_keep_their_order_and_each_has_its_own_amounts_by_name() {
         {"metadata":{"name":"two"},"containers":[
             {"name":"z","usage":{"memory":"2Ki","cpu":"1m"}},{"name":"a","usage":{"cpu":"3m"}}]},
         {"metadata":{"name":"one"},"containers":[{"name":"only","usage":{"cpu":"5m"}}]}]}"#;
-    let page = Page::read(Expected::List(Resource::Pods), Format::Json, body.into()).expect("a page");
+    let page = read(Expected::List(Resource::Pods), Format::Json, body).expect("a page");
     let amounts = |amounts: resource::Amounts<'_>| {
         let amounts = amounts.iter().map(|(name, amount)| format!("{}={amount}", name.decode()));
         amounts.collect::<Vec<_>>().join(",")
@@ -226,7 +235,7 @@ fn an_object_with_more_entries_than_any_has_is_refused_before_they_take_memory()
     let pods = |item: String| {
         let body =
             format!(r#"{{"kind":"PodMetricsList","apiVersion":"metrics.k8s.io/v1beta1","items":[{item}]}}"#);
-        Page::read(Expected::List(Resource::Pods), Format::Json, body.into())
+        read(Expected::List(Resource::Pods), Format::Json, body)
     };
     assert!(matches!(pods(format!(r#"{{"containers":[{}]}}"#, many("{}"))), Err(PageError::Json(_))));
     let labels = format!(r#"{{"metadata":{{"labels":{{{}}}}}}}"#, many(r#""a":"""#));
@@ -235,7 +244,7 @@ fn an_object_with_more_entries_than_any_has_is_refused_before_they_take_memory()
         let body = crate::api::codec::protobuf::Writer::object(api_version, expected.kind(), 0, |list| {
             list.message(2, |out| out.append(&item));
         });
-        let read = Page::read(expected, Format::Protobuf, body.into());
+        let read = read(expected, Format::Protobuf, body);
         assert!(matches!(read, Err(PageError::Protobuf(Malformed::Crowded))), "{expected:?}: {read:?}");
     };
     let empty = |tag: u8| [tag, 0].repeat(crate::api::meta::MOST + 1);
@@ -249,7 +258,7 @@ proptest::proptest! {
     fn no_body_makes_the_reader_panic(body: Vec<u8>) {
         let objects = Resource::ALL.map(|resource| [Expected::Object(resource), Expected::List(resource)]);
         for expected in [Expected::MetricValues, Expected::ExternalValues].into_iter().chain(objects.into_iter().flatten()) {
-            let _ = Page::read(expected, Format::Json, body.clone().into());
+            let _ = read(expected, Format::Json, body.clone());
             let mut api_version = "custom.metrics.k8s.io/v1beta2";
             if expected != Expected::MetricValues {
                 api_version = match expected {
@@ -261,7 +270,7 @@ proptest::proptest! {
                 list.message(2, |item| item.append(&body));
                 list.append(&body);
             });
-            if let Ok(page) = Page::read(expected, Format::Protobuf, enveloped.into()) {
+            if let Ok(page) = read(expected, Format::Protobuf, enveloped) {
                 rewritten(&page, expected, Version::V1Beta2);
             }
         }

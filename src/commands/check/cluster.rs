@@ -18,7 +18,6 @@ use crate::api::text::shortened;
 use crate::gather::query::SEGMENT;
 use crate::member::Failure;
 use crate::member::client::{Client, Limits};
-use crate::process::budget::Claim;
 use crate::transport::{Progress, SendError};
 
 /// From how much on clocks differ too much: values are a minute old or less.
@@ -176,7 +175,7 @@ impl Patient<'_> {
         let begun = Instant::now();
         let (progress, limit) = (Progress::default(), self.limits.timeout);
         // One request at a time: whose share it takes does not matter.
-        let asking = self.client.get(Group::Custom, path, "application/json", Claim::Exempt, &progress);
+        let asking = self.client.get(Group::Custom, path, "application/json", &progress);
         let reply = timeout(limit, asking).await;
         let reply = reply.unwrap_or_else(|_| Err(Failure::late(&progress, limit)))?;
         let body = serde_json::from_slice(&reply.body)

@@ -27,7 +27,7 @@ use crate::fleet::karmada::cluster_api;
 use crate::fleet::metrics::FleetMetrics;
 use crate::gather::metrics::GatherMetrics;
 use crate::gather::{Answered, Gather, Outcome};
-use crate::process::budget::{Budget, Claim};
+use crate::process::budget::Budget;
 
 /// How long the control plane may take to show its clusters.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -108,8 +108,9 @@ impl Asking {
             see_clusters(&control_plane).await?;
         }
         let mut metrics = Registry::default();
-        let gather = Gather::new(&members, Arc::new(GatherMetrics::register(&mut metrics)));
-        let limits = member_limits(&members, Budget::new(members.inflight_bytes));
+        let inflight = Budget::new(members.inflight_bytes);
+        let gather = Gather::new(&members, inflight.clone(), Arc::new(GatherMetrics::register(&mut metrics)));
+        let limits = member_limits(&members, inflight);
         let fleet_metrics = Arc::new(FleetMetrics::register(&mut metrics));
         let source = Source::begin(&members, &control_plane, limits, MINUTE, fleet_metrics)?;
         let (discovery, _catalogs, mut discovered) =
@@ -129,15 +130,13 @@ impl Asking {
             outside.map(|Outside { cluster, lack }| Cluster::outside(cluster, lack)).collect();
         let chosen = fleet.entries().filter(|entry| question.chooses(entry.cluster())).count();
         let (query, chooses) = (&question.query, |cluster: &str| question.chooses(cluster));
-        let asking = self.gather.ask_each(&fleet, query, Claim::Exempt, chooses, self.timeout);
+        let asking = self.gather.ask_each(&fleet, query, chooses, self.timeout);
         let mut asking = std::pin::pin!(asking.enumerate());
         progress(&format!("asking {chosen} clusters"));
-        while let Some((before, (Answered { cluster, outcome, elapsed }, _room))) = asking.next().await {
+        while let Some((before, Answered { cluster, outcome, elapsed })) = asking.next().await {
             progress(&format!("{} of {chosen} clusters", before + 1));
             let values = match &outcome {
-                Outcome::Page(page) | Outcome::StoodIn { page, .. } => {
-                    values::of(query.question(), &cluster, page)
-                }
+                Outcome::Page(page) | Outcome::StoodIn { page, .. } => values::of(query.question(), page),
                 Outcome::NotFound | Outcome::Failure(_) => Vec::new(),
             };
             clusters.push(Cluster::answered(&cluster, &outcome, elapsed, values));

@@ -1,16 +1,15 @@
 //! One member's values, whatever their API.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use serde::Serialize;
 
 use crate::api::page::resource::ItemRef;
-use crate::api::page::{Page, custom, external};
+use crate::api::page::{Page, custom, external, resource};
 use crate::api::quantity::Quantity;
 use crate::api::time::Timestamp;
 use crate::gather::query::Question;
-use crate::merge::resource;
+use crate::merge;
 use crate::process::expiry::now;
 
 /// One value.
@@ -44,15 +43,18 @@ pub(super) struct Object {
 }
 
 /// What a member's page says.
-pub(super) fn of(question: &Question, cluster: &Arc<str>, page: &Arc<Page>) -> Vec<Value> {
+pub(super) fn of(question: &Question, page: &Page) -> Vec<Value> {
     match question {
         Question::Custom(_) => custom::items(page).map(custom_value).collect(),
         Question::External(_) => external::items(page).map(external_value).collect(),
         Question::Resource(query) => {
-            let pages = [(cluster.clone(), page.clone())];
-            let objects = resource::merge(&pages, &query.label_selector, &query.field_selector, None);
+            let chosen = |item: &ItemRef<'_>| {
+                merge::resource::is_chosen(*item, &query.label_selector, &query.field_selector)
+            };
             let kind = query.resource.kind().trim_end_matches("Metrics");
-            objects.into_iter().flat_map(|object| usage(kind, object.item)).collect()
+            let mut chosen: Vec<_> = resource::items(page).filter(chosen).collect();
+            chosen.sort_by_key(|item| (item.namespace(), item.name()));
+            chosen.into_iter().flat_map(|item| usage(kind, item)).collect()
         }
     }
 }

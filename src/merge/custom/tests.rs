@@ -1,9 +1,12 @@
 use serde_json::{Value, json};
 
+use std::sync::Arc;
+
 use super::*;
-use crate::api::codec::Encode as _;
+use crate::api::codec::EncodeList as _;
 use crate::api::custom_metrics::{MetricValueList, Version};
-use crate::api::page::{Expected, Format};
+use crate::api::page::{Expected, Format, Page};
+use crate::process::budget::{Budget, Held};
 
 const LABEL: &str = "resource.karmada.io/query-from-cluster";
 
@@ -15,20 +18,19 @@ fn item(kind: &str, name: &str, value: &str, timestamp: &str, window: u64) -> Va
     })
 }
 
-fn page(cluster: &str, items: &[Value]) -> (Arc<str>, Arc<Page>) {
+fn page(cluster: &str, items: &[Value]) -> (Arc<str>, Held<Arc<Page>>) {
     let body = json!({
         "kind": "MetricValueList", "apiVersion": "custom.metrics.k8s.io/v1beta2", "items": items,
     });
-    (
-        cluster.into(),
-        Arc::new(Page::read(Expected::MetricValues, Format::Json, body.to_string().into()).expect("a page")),
-    )
+    let page = Page::read(Expected::MetricValues, Format::Json, body.to_string().into(), &mut |_| Ok(()));
+    (cluster.into(), Held::new(Arc::new(page.expect("a page")), Budget::new(0).share()))
 }
 
-fn merged(pages: &[(Arc<str>, Arc<Page>)], rule: SameNamePods, by_name: bool) -> Vec<Value> {
-    let items = merge(pages, rule, by_name);
+fn merged(pages: &Pages, rule: SameNamePods, by_name: bool) -> Vec<Value> {
+    let items = merge(pages, rule, by_name, &mut |_| Ok(())).expect("no limit");
     let list = MetricValueList { version: Version::V1Beta2, items, cluster_label: Some(LABEL) };
-    let list: Value = serde_json::from_slice(&list.to_json()).expect("valid JSON");
+    let list: Value =
+        serde_json::from_slice(&list.to_json(&mut |_| Ok(())).expect("no limit")).expect("valid JSON");
     list["items"].as_array().expect("items").clone()
 }
 
@@ -46,7 +48,7 @@ fn values(items: &[Value]) -> Vec<(&str, &str)> {
         .collect()
 }
 
-fn two_clusters() -> [(Arc<str>, Arc<Page>); 2] {
+fn two_clusters() -> [(Arc<str>, Held<Arc<Page>>); 2] {
     [
         page(
             "a",

@@ -21,7 +21,6 @@ use crate::api::custom_metrics::Version;
 use crate::api::selector::{Requirement, Selector};
 use crate::api::table::IncludeObject;
 use crate::gather::query::Question;
-use crate::process::budget::Claim;
 
 /// A request for metrics.
 pub(super) struct Asking<'a> {
@@ -31,7 +30,6 @@ pub(super) struct Asking<'a> {
     method: &'a Method,
     /// How long the request may take.
     allowed: Duration,
-    claim: Claim,
 }
 
 /// What is asked, and of which clusters.
@@ -55,7 +53,6 @@ impl<'a> Asking<'a> {
             headers: request.headers(),
             method: request.method(),
             allowed: extensions.get::<Allowed>().map_or(Duration::MAX, |allowed| allowed.0),
-            claim: extensions.get().copied().unwrap_or(Claim::Bounded),
         }
     }
 
@@ -76,7 +73,7 @@ impl<'a> Asking<'a> {
         let form = Form { encoding, representation, include_object, version };
         // What is left after that is for merging and for the way back, so that late members cost only their own values.
         let member_timeout = self.serving.answers.member_timeout().min(self.allowed / 10 * 9);
-        let key = Key { query: Arc::new(question.into()), clusters, form, member_timeout, claim: self.claim };
+        let key = Key { query: Arc::new(question.into()), clusters, form, member_timeout };
         let Answer { body, warning } = self
             .serving
             .answers

@@ -4,6 +4,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::Item;
+use crate::api::memory::Reserve;
 use crate::api::meta::{LabelSelector, json_text};
 use crate::api::page::{Expected, PageError, Span, list};
 
@@ -56,11 +57,21 @@ struct MetricIdentifier<'a> {
 }
 
 /// Where the parts of each item lie in `body`.
-pub(in crate::api::page) fn items(body: &[u8]) -> Result<Vec<Item>, PageError> {
-    list::json(Expected::MetricValues, body, |index, value| item(body, index, &value))
+pub(in crate::api::page) fn items(body: &[u8], reserve: &mut Reserve<'_>) -> Result<Vec<Item>, PageError> {
+    let mut items = Vec::new();
+    list::json(Expected::MetricValues, body, |value| {
+        let item = item(body, items.len(), &value, reserve)?;
+        list::push(&mut items, item, body, reserve)
+    })?;
+    Ok(items)
 }
 
-fn item(body: &[u8], index: usize, value: &MetricValue<'_>) -> Result<Item, PageError> {
+fn item(
+    body: &[u8],
+    index: usize,
+    value: &MetricValue<'_>,
+    reserve: &mut Reserve<'_>,
+) -> Result<Item, PageError> {
     let object = &value.described_object;
     let (name, selector) = match &value.metric {
         Some(metric) => (metric.name, metric.selector),
@@ -83,6 +94,6 @@ fn item(body: &[u8], index: usize, value: &MetricValue<'_>) -> Result<Item, Page
         selector: Span::of(body, selector.as_bytes()),
         timestamp: list::timestamp(index, value.timestamp)?,
         window_seconds: value.window_seconds.or(value.window),
-        value: list::json_quantity(index, value.value)?,
+        value: list::json_quantity(index, value.value, reserve)?,
     })
 }

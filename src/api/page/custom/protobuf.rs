@@ -2,23 +2,33 @@
 
 use super::Item;
 use crate::api::codec::protobuf::{Fields, Malformed};
+use crate::api::memory::Reserve;
 use crate::api::meta::LabelSelector;
 use crate::api::page::{Expected, PageError, Span, list};
 
 /// Where the parts of each item lie in `body`.
-pub(in crate::api::page) fn items(body: &[u8]) -> Result<Vec<Item>, PageError> {
-    list::protobuf(Expected::MetricValues, body, |index, envelope, message| {
-        let mut item = Item::default();
-        read(body, message, envelope.api_version.ends_with("/v1beta1"), index, &mut item)?;
-        Ok(item)
-    })
+pub(in crate::api::page) fn items(body: &[u8], reserve: &mut Reserve<'_>) -> Result<Vec<Item>, PageError> {
+    let mut items = Vec::new();
+    list::protobuf(Expected::MetricValues, body, |envelope, message| {
+        let v1beta1 = envelope.api_version.ends_with("/v1beta1");
+        let item = item(body, items.len(), message, v1beta1, reserve)?;
+        list::push(&mut items, item, body, reserve)
+    })?;
+    Ok(items)
 }
 
-fn read(body: &[u8], message: &[u8], v1beta1: bool, index: usize, item: &mut Item) -> Result<(), PageError> {
+fn item(
+    body: &[u8],
+    index: usize,
+    message: &[u8],
+    v1beta1: bool,
+    reserve: &mut Reserve<'_>,
+) -> Result<Item, PageError> {
+    let mut item = Item::default();
     let string = |value: &str| Span::of(body, value.as_bytes());
     for field in Fields::of(message) {
         match field? {
-            (1, object) => read_object(body, object.bytes(), item)?,
+            (1, object) => read_object(body, object.bytes(), &mut item)?,
             (2, name) if v1beta1 => item.metric = string(name.text()?),
             (2, metric) => {
                 for field in Fields::of(metric.bytes()) {
@@ -31,12 +41,12 @@ fn read(body: &[u8], message: &[u8], v1beta1: bool, index: usize, item: &mut Ite
             }
             (3, time) => item.timestamp = list::protobuf_timestamp(index, time.bytes())?,
             (4, seconds) => item.window_seconds = Some(seconds.number()),
-            (5, value) => item.value = list::protobuf_quantity(index, value.bytes())?,
+            (5, value) => item.value = list::protobuf_quantity(index, value.bytes(), reserve)?,
             (6, selector) if v1beta1 => item.selector = checked_selector(body, selector.bytes())?,
             _ => {}
         }
     }
-    Ok(())
+    Ok(item)
 }
 
 fn read_object(body: &[u8], message: &[u8], item: &mut Item) -> Result<(), Malformed> {

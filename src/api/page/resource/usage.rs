@@ -1,0 +1,195 @@
+//! What containers and nodes take, read once when a page is checked.
+
+use std::ops::Range;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::ObjectMetrics;
+use crate::api::codec::protobuf::{Fields, Malformed};
+use crate::api::memory::{self, Reserve};
+use crate::api::meta::{Entries, MOST, json_text, too_many};
+use crate::api::page::{Format, PageError, Span, list};
+use crate::api::quantity::Quantity;
+use crate::api::resource_metrics::Resource;
+use crate::api::text::Text;
+
+/// What all objects of a page take, one after the other.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Usage {
+    containers: Vec<ContainerUsage>,
+    amounts: Vec<Amount>,
+}
+
+/// What one container takes.
+#[derive(Clone, Debug)]
+pub(super) struct ContainerUsage {
+    pub(super) name: Span,
+    /// Which of all amounts are its own.
+    pub(super) amounts: Range<u32>,
+}
+
+/// How much of one resource.
+#[derive(Clone, Debug)]
+pub(super) struct Amount {
+    pub(super) resource: Span,
+    pub(super) quantity: Quantity,
+}
+
+#[derive(Deserialize)]
+struct ContainerMetrics<'a> {
+    #[serde(borrow)]
+    name: Option<&'a RawValue>,
+    #[serde(borrow)]
+    usage: Option<Entries<'a>>,
+}
+
+impl Usage {
+    /// The containers of this range of all.
+    pub(super) fn containers(&self, range: &Range<u32>) -> &[ContainerUsage] {
+        part(&self.containers, range)
+    }
+
+    /// The amounts of this range of all.
+    pub(super) fn amounts(&self, range: &Range<u32>) -> &[Amount] {
+        part(&self.amounts, range)
+    }
+
+    /// How many bytes of memory all take.
+    pub(super) fn memory(&self) -> usize {
+        self.containers.capacity() * size_of::<ContainerUsage>()
+            + self.amounts.capacity() * size_of::<Amount>()
+            + self.amounts.iter().map(|amount| amount.quantity.heap_bytes()).sum::<usize>()
+    }
+
+    /// Adds what an object takes: its `containers`, or its `usage` if it is a node.
+    pub(super) fn add_json(
+        &mut self,
+        resource: Resource,
+        body: &[u8],
+        index: usize,
+        object: &ObjectMetrics<'_>,
+        reserve: &mut Reserve<'_>,
+    ) -> Result<Range<u32>, PageError> {
+        let first = self.containers.len();
+        match resource {
+            Resource::Nodes => {
+                let usage = object.usage.map_or(Ok(None), |raw| serde_json::from_str(raw.get()))?;
+                self.add_json_container(body, index, ContainerMetrics { name: None, usage }, reserve)?;
+            }
+            Resource::Pods => {
+                let containers = object.containers.map_or("null", RawValue::get);
+                list::json_array(containers, |container| {
+                    if self.containers.len() - first == MOST {
+                        return Err(PageError::Json(too_many()));
+                    }
+                    self.add_json_container(body, index, container, reserve)
+                })?;
+            }
+        }
+        range(first, self.containers.len())
+    }
+
+    fn add_json_container(
+        &mut self,
+        body: &[u8],
+        index: usize,
+        container: ContainerMetrics<'_>,
+        reserve: &mut Reserve<'_>,
+    ) -> Result<(), PageError> {
+        let (first, name) = (self.amounts.len(), json_text(container.name)?);
+        for (resource, amount) in container.usage.unwrap_or_default().iter() {
+            let resource = Span::of_text(body, json_text(Some(resource))?);
+            let quantity = list::json_quantity(index, Some(amount), reserve)?;
+            memory::push(&mut self.amounts, Amount { resource, quantity }, reserve)?;
+        }
+        self.end_container(Format::Json, body, name, first, reserve)
+    }
+
+    /// Adds what an object takes: its containers, or its amounts if it is a node.
+    pub(super) fn add_protobuf(
+        &mut self,
+        resource: Resource,
+        body: &[u8],
+        index: usize,
+        message: &[u8],
+        reserve: &mut Reserve<'_>,
+    ) -> Result<Range<u32>, PageError> {
+        let first = self.containers.len();
+        match resource {
+            Resource::Nodes => self.add_protobuf_container(body, index, "", (4, message), reserve)?,
+            Resource::Pods => {
+                for field in Fields::of(message) {
+                    let (4, container) = field? else { continue };
+                    if self.containers.len() - first == MOST {
+                        return Err(Malformed::Crowded.into());
+                    }
+                    let mut name = "";
+                    for field in Fields::of(container.bytes()) {
+                        if let (1, text) = field? {
+                            name = text.text()?;
+                        }
+                    }
+                    self.add_protobuf_container(body, index, name, (2, container.bytes()), reserve)?;
+                }
+            }
+        }
+        range(first, self.containers.len())
+    }
+
+    /// Adds the entries of a map, given by its field and the message that has it.
+    fn add_protobuf_container(
+        &mut self,
+        body: &[u8],
+        index: usize,
+        name: &str,
+        (map, message): (u64, &[u8]),
+        reserve: &mut Reserve<'_>,
+    ) -> Result<(), PageError> {
+        let first = self.amounts.len();
+        for field in Fields::of(message) {
+            let (number, entry) = field?;
+            if number != map {
+                continue;
+            }
+            if self.amounts.len() - first == MOST {
+                return Err(Malformed::Crowded.into());
+            }
+            let (mut resource, mut quantity) = ("", Quantity::default());
+            for field in Fields::of(entry.bytes()) {
+                match field? {
+                    (1, text) => resource = text.text()?,
+                    (2, value) => quantity = list::protobuf_quantity(index, value.bytes(), reserve)?,
+                    _ => {}
+                }
+            }
+            let resource = Span::of_text(body, Text::Plain(resource));
+            memory::push(&mut self.amounts, Amount { resource, quantity }, reserve)?;
+        }
+        self.end_container(Format::Protobuf, body, Text::Plain(name), first, reserve)
+    }
+
+    /// Makes the amounts from `first` on those of a container.
+    fn end_container(
+        &mut self,
+        format: Format,
+        body: &[u8],
+        name: Text<'_>,
+        first: usize,
+        reserve: &mut Reserve<'_>,
+    ) -> Result<(), PageError> {
+        self.amounts[first..].sort_by_key(|amount| format.text(body, amount.resource));
+        let amounts = range(first, self.amounts.len())?;
+        let container = ContainerUsage { name: Span::of_text(body, name), amounts };
+        Ok(memory::push(&mut self.containers, container, reserve)?)
+    }
+}
+
+fn range(start: usize, end: usize) -> Result<Range<u32>, PageError> {
+    let index = |index| u32::try_from(index).map_err(|_| PageError::TooLong);
+    Ok(index(start)?..index(end)?)
+}
+
+fn part<'a, T>(all: &'a [T], range: &Range<u32>) -> &'a [T] {
+    &all[range.start as usize..range.end as usize]
+}
