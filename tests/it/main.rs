@@ -26,6 +26,7 @@ mod layers;
 mod manifests;
 mod members;
 mod membership;
+mod memory;
 mod monitoring;
 mod openapi;
 mod outcomes;

@@ -200,9 +200,21 @@ impl AdapterProcess {
     /// # Errors
     /// If it has ended, or the system does not say.
     pub fn resident_bytes(&self) -> anyhow::Result<usize> {
+        self.memory("VmRSS:")
+    }
+
+    /// The most memory that it has had so far, in bytes.
+    ///
+    /// # Errors
+    /// If it has ended, or the system does not say.
+    pub fn peak_bytes(&self) -> anyhow::Result<usize> {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, name: &str) -> anyhow::Result<usize> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id().context("it has ended")?))?;
-        let kibibytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.strip_suffix("kB"));
-        Ok(kibibytes.context("no VmRSS")?.trim().parse::<usize>()? * 1024)
+        let kibibytes = status.lines().find_map(|line| line.strip_prefix(name)?.strip_suffix("kB"));
+        Ok(kibibytes.context("the system does not say")?.trim().parse::<usize>()? * 1024)
     }
 
     /// Waits until its output has a line with these words, and returns the line.

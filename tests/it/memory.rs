@@ -1,0 +1,262 @@
+//! The most memory that the adapter takes, against the formula of docs/operations.md ("Memory").
+//!
+//! `STATIC_ADAPTER` names the binary of the image; without it the one under test stands in, which is not optimized.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures::future::join_all;
+use http::{Method, Request, StatusCode};
+use testkit::adapter::AdapterProcess;
+use testkit::api_client::ApiClient;
+use testkit::fleet::Fleet;
+use testkit::member::{Fault, Formats, Member, MemberOptions, ScriptedAnswer};
+use testkit::pki::Identity;
+use tokio::task::JoinSet;
+
+use crate::raw::{END_HEADERS, END_STREAM, HEADERS, HTTP1, Raw, block, frame};
+use crate::stage::{GENEROUS, PODS, Stage, binary, front, members};
+
+const MIB: usize = 1 << 20;
+
+/// The terms of the formula, as docs/operations.md has them.
+const INFLIGHT: usize = 256 * MIB;
+const LAST_KNOWN: usize = 16 * MIB;
+const WINDOW: usize = 4 * MIB;
+const REQUEST: usize = 16 << 10;
+const CONNECTION: usize = 256 << 10;
+const BASE: usize = 48 * MIB;
+
+const ALICE: [(&str, &str); 1] = [("x-remote-user", "alice")];
+/// Whom no number of requests is too many.
+const MASTER: [(&str, &str); 2] = [("x-remote-user", "admin"), ("x-remote-group", "system:masters")];
+
+/// How many of each there are at most.
+#[derive(Clone, Copy)]
+struct Load {
+    members: usize,
+    requests: usize,
+    connections: usize,
+}
+
+impl Load {
+    /// The most memory that it may take, with the defaults of all flags.
+    fn bound(self) -> usize {
+        let Self { members, requests, connections } = self;
+        INFLIGHT
+            + LAST_KNOWN
+            + members * WINDOW
+            + requests * members * REQUEST
+            + connections * CONNECTION
+            + BASE
+    }
+
+    fn assert_holds(self, adapter: &AdapterProcess) {
+        let (peak, bound) = (adapter.peak_bytes().expect("it runs"), self.bound());
+        println!("{} MiB at most, {} MiB by the formula", peak / MIB, bound / MIB);
+        assert!(peak <= bound, "{} MiB, and not the {} MiB of the formula", peak / MIB, bound / MIB);
+    }
+}
+
+/// A stage with the binary of the image, for `alice`, who may read all metrics and is no master.
+async fn stage(members: Vec<Member>, flags: &[&str]) -> Stage {
+    let binary = std::env::var_os("STATIC_ADAPTER").map_or_else(|| binary().to_owned(), PathBuf::from);
+    let fleet = Fleet::start(members).await.expect("the fleet starts");
+    let flags: Vec<String> = flags.iter().map(ToString::to_string).collect();
+    let adapter = fleet.start_adapter(&binary, &flags, None).await.expect("the adapter starts");
+    fleet.plane.allow("alice", &["get"], "custom.metrics.k8s.io", &["*"]);
+    Stage::of(fleet, adapter)
+}
+
+/// Members that answer `queries` distinct queries with the same JSON, each of them.
+async fn senders(count: usize, queries: usize, json: &Bytes) -> Vec<Member> {
+    let mut senders = Vec::new();
+    for number in 0..count {
+        let options = MemberOptions { formats: Formats::Json, ..MemberOptions::default() };
+        let member = Member::start_with(&format!("member{number}"), options).await.expect("a member starts");
+        for query in 0..queries {
+            let (status, content_type) = (StatusCode::OK, "application/json".to_owned());
+            member.answer(&path(query), ScriptedAnswer { status, content_type, body: json.clone() });
+        }
+        senders.push(member);
+    }
+    senders
+}
+
+fn path(query: usize) -> String {
+    format!("{PODS}?labelSelector=a%21%3D{query}")
+}
+
+/// A list that is at least so long, of the same item again and again.
+fn list(bytes: usize, item: &str) -> Bytes {
+    const HEAD: &str = r#"{"kind":"MetricValueList","apiVersion":"custom.metrics.k8s.io/v1beta2","items":["#;
+    let items = vec![item; bytes / (item.len() + 1) + 1].join(",");
+    format!("{HEAD}{items}]}}").into()
+}
+
+const POD: &str = r#"{"describedObject":{"kind":"Pod","namespace":"default","name":"sample-app-6b8c5d9f7d-00001","apiVersion":"/v1"},"metric":{"name":"http_requests","selector":null},"timestamp":"2026-01-01T00:00:00Z","value":"600m"}"#;
+/// The smallest item of which a body may be full.
+const SMALLEST: &str = r#"{"describedObject":{"name":"a"}}"#;
+
+async fn status(client: &ApiClient, query: usize) -> StatusCode {
+    let mut request = Request::builder().method(Method::GET).uri(path(query));
+    for (name, value) in ALICE {
+        request = request.header(name, value);
+    }
+    client.send(request.body(Bytes::new()).expect("a request")).await.expect("an answer").status
+}
+
+/// Waits until no query holds anything.
+async fn released(stage: &Stage) {
+    let deadline = Instant::now() + GENEROUS;
+    let released =
+        |metrics: &str| metrics.lines().any(|line| line == "karmada_metrics_adapter_inflight_bytes 0");
+    while !released(&stage.metrics().await) {
+        assert!(Instant::now() < deadline, "it is given back: {}", stage.metrics().await);
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
+
+/// Whether an answer of a length has begun to come over HTTP/1.1; the rest is not read.
+async fn begun_over_http1(adapter: &AdapterProcess, identity: &Identity, query: usize) -> (Raw, bool) {
+    let mut raw = Raw::connect(adapter, HTTP1, Some(identity)).await.expect("a connection");
+    let request = format!("GET {} HTTP/1.1\r\nHost: localhost\r\nX-Remote-User: alice\r\n\r\n", path(query));
+    raw.send(request.as_bytes()).await.expect("it is open");
+    let head = raw.until(b"\r\n\r\n").await.expect("an answer");
+    let head = String::from_utf8(head).expect("text");
+    assert!(head.starts_with("HTTP/1.1 200 ") || head.starts_with("HTTP/1.1 429 "), "{head}");
+    (raw, head.starts_with("HTTP/1.1 200 "))
+}
+
+/// The same over HTTP/2: HPACK has a status of 200 in one byte.
+async fn begun_over_http2(adapter: &AdapterProcess, identity: &Identity, query: usize) -> (Raw, bool) {
+    let mut raw = Raw::http2(adapter, Some(identity), &[]).await.expect("a connection");
+    let head = frame(HEADERS, END_HEADERS | END_STREAM, 1, &block("GET", &path(query), &ALICE));
+    raw.send(&head).await.expect("it is open");
+    let head = raw.frame_like(|frame| frame.kind == HEADERS && frame.stream == 1).await.expect("an answer");
+    let is_ok = head.payload[0] == 0x88;
+    (raw, is_ok)
+}
+
+/// Asks for 34 MB thirty times, and reads nothing of it.
+async fn slow_readers(begun: impl AsyncFn(&AdapterProcess, &Identity, usize) -> (Raw, bool)) {
+    const READERS: usize = 30;
+    let stage = stage(senders(2, READERS, &list(17 * MIB, POD)).await, &["--member-timeout=25s"]).await;
+    let identity = stage.fleet.plane.front_proxy_identity();
+    let readers = join_all((0..READERS).map(|query| begun(&stage.adapter, &identity, query))).await;
+    let served = readers.iter().filter(|(_, begun)| *begun).count();
+    assert!((1..READERS).contains(&served), "{served} are served, and the others refused");
+    Load { members: 2, requests: READERS, connections: READERS }.assert_holds(&stage.adapter);
+    drop(readers);
+    released(&stage).await;
+    let client = front(&stage.fleet, &stage.adapter);
+    assert_eq!(status(&client, 0).await, StatusCode::OK, "there is memory again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_nobody_reads_stay_within_the_formula_over_http1() {
+    slow_readers(begun_over_http1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_nobody_reads_stay_within_the_formula_over_http2() {
+    slow_readers(begun_over_http2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_that_send_the_smallest_items_stay_within_the_formula() {
+    const MEMBERS: usize = 4;
+    let stage = stage(senders(MEMBERS, 2, &list(58 * MIB, SMALLEST)).await, &["--member-timeout=25s"]).await;
+    let client = front(&stage.fleet, &stage.adapter);
+    let answers = join_all((0..2).map(|query| status(&client, query))).await;
+    assert_eq!(answers, [StatusCode::TOO_MANY_REQUESTS; 2]);
+    Load { members: MEMBERS, requests: 2, connections: 1 }.assert_holds(&stage.adapter);
+    released(&stage).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_members_that_answer_much_stay_within_the_formula() {
+    const MEMBERS: usize = 100;
+    let stage = stage(senders(MEMBERS, 4, &list(4 * MIB, POD)).await, &["--member-timeout=25s"]).await;
+    let client = front(&stage.fleet, &stage.adapter);
+    let answers = join_all((0..4).map(|query| status(&client, query))).await;
+    assert_eq!(answers, [StatusCode::TOO_MANY_REQUESTS; 4]);
+    Load { members: MEMBERS, requests: 4, connections: 1 }.assert_holds(&stage.adapter);
+    released(&stage).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queries_that_are_left_at_once_stay_within_the_formula() {
+    const CONNECTIONS: usize = 100;
+    const STREAMS: usize = 100;
+    let stage = stage(senders(2, STREAMS, &list(4 * MIB, POD)).await, &["--member-timeout=25s"]).await;
+    let identity = stage.fleet.plane.front_proxy_identity();
+    let mut leaving = JoinSet::new();
+    for connection in 0..CONNECTIONS {
+        let mut raw = Raw::http2(&stage.adapter, Some(&identity), &[]).await.expect("a connection");
+        leaving.spawn(async move {
+            for number in 0..STREAMS {
+                let path = path((connection + number) % STREAMS);
+                let stream = u32::try_from(2 * number + 1).expect("a small number");
+                let head = frame(HEADERS, END_HEADERS | END_STREAM, stream, &block("GET", &path, &MASTER));
+                raw.send(&head).await.expect("it is open");
+            }
+            // One answer, and the connection is closed with all others open.
+            raw.frame_like(|frame| frame.kind == HEADERS).await.expect("an answer");
+        });
+    }
+    leaving.join_all().await;
+    let requests = CONNECTIONS * STREAMS;
+    Load { members: 2, requests, connections: CONNECTIONS }.assert_holds(&stage.adapter);
+    released(&stage).await;
+    let client = front(&stage.fleet, &stage.adapter);
+    assert_eq!(status(&client, 0).await, StatusCode::OK, "there is memory again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_to_a_member_and_a_connection_take_no_more_than_the_formula_says() {
+    const MEMBERS: usize = 20;
+    const REQUESTS: usize = 100;
+    const CONNECTIONS: usize = 200;
+    let flags = ["--member-timeout=1h", "--request-timeout=1h", "--max-requests-inflight=0"];
+    let stage = stage(members(MEMBERS, 1).await, &flags).await;
+    let base = stage.adapter.peak_bytes().expect("it runs");
+    println!("base: {} KiB", base >> 10);
+    assert!(base <= BASE, "{base} bytes");
+
+    let identity = stage.fleet.plane.front_proxy_identity();
+    let mut connections = Vec::new();
+    for query in 0..CONNECTIONS {
+        let begun = if query % 2 == 0 {
+            begun_over_http1(&stage.adapter, &identity, query).await
+        } else {
+            begun_over_http2(&stage.adapter, &identity, query).await
+        };
+        assert!(begun.1);
+        connections.push(begun.0);
+    }
+    let before = stage.adapter.peak_bytes().expect("it runs");
+    let connection = (before - base) / CONNECTIONS;
+    println!("a connection: {} KiB", connection >> 10);
+    assert!(connection <= CONNECTION, "{connection} bytes");
+
+    for member in &stage.fleet.members {
+        member.reset_counters();
+        member.fault(Fault::Hang);
+    }
+    let client = front(&stage.fleet, &stage.adapter);
+    let mut asking = JoinSet::new();
+    for query in 0..REQUESTS {
+        let client = client.clone();
+        asking.spawn(async move { status(&client, query).await });
+    }
+    for member in &stage.fleet.members {
+        let all = member.until(|counters| counters.in_flight == REQUESTS);
+        tokio::time::timeout(GENEROUS, all).await.expect("all are asked");
+    }
+    let grown = stage.adapter.peak_bytes().expect("it runs") - before;
+    let request = grown / (REQUESTS * MEMBERS);
+    println!("a request to a member: {request} bytes");
+    assert!(request <= REQUEST, "{request} bytes");
+}
