@@ -9,6 +9,7 @@ mod open;
 mod pool;
 mod progress;
 mod share;
+mod timer;
 pub mod tls;
 
 use std::pin::Pin;

@@ -17,7 +17,7 @@ use http::{HeaderValue, Request, Response, Uri};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::task::JoinHandle;
 
@@ -27,6 +27,7 @@ use super::error::{SendError, root_cause};
 use super::open::{Counted, Http1Connections};
 use super::progress::{Progress, Stage};
 use super::share::{Places, Resend, Resending};
+use super::timer::GraceTimer;
 use crate::process::work::result_of;
 
 /// How many requests one HTTP/2 connection carries at a time; Go's servers allow 250 streams.
@@ -247,6 +248,7 @@ impl Line {
             };
             progress.set(Stage::Connecting);
             let made = tokio::select! {
+                biased;
                 () = self.http1.freed() => continue,
                 made = making => made,
             };
@@ -291,7 +293,7 @@ impl Line {
         let failed = |error: hyper::Error| SendError::Lost(root_cause(&error));
         if is_http2 {
             let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-                .timer(TokioTimer::new())
+                .timer(GraceTimer)
                 .keep_alive_interval(self.liveness.ping.0)
                 .keep_alive_timeout(self.liveness.ping.1)
                 .keep_alive_while_idle(false)

@@ -6,6 +6,7 @@ use http::StatusCode;
 use testkit::api_client::Answer;
 use testkit::fleet::PREFERRED;
 use testkit::member::{Fault, Flaw, Member, Protocols};
+use tokio::process::Command;
 
 use crate::stage::{PODS, Stage, clusters, members, members_over, over_both_protocols, until};
 
@@ -222,4 +223,29 @@ async fn a_clients_own_timeout_shortens_the_wait_and_not_the_answer(protocols: P
         "{:?}",
         answer.warnings()
     );
+}
+
+/// Stops the adapter's process, or lets it go on.
+async fn signal(stage: &Stage, signal: &str) {
+    let id = stage.adapter.id().expect("it runs").to_string();
+    assert!(Command::new("kill").args([signal, &id]).status().await.expect("kill runs").success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ping_that_was_answered_while_this_process_had_no_cpu_makes_nobody_unreachable() {
+    // A ping goes out after 1 s and has 6 s.
+    let stage = Stage::start(members_over(Protocols::Http2, 1, 1).await, &["--member-timeout=20s"]).await;
+    stage.get(PODS).await;
+    stage.member(0).fault(Fault::Frozen);
+    let answer = async { stage.get(PODS).await };
+    let pause = async {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        signal(&stage, "-STOP").await;
+        stage.member(0).heal();
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        signal(&stage, "-CONT").await;
+    };
+    let (answer, ()) = tokio::join!(answer, pause);
+    assert!(answer.warnings().is_empty(), "{:?}", answer.warnings());
+    assert_eq!(clusters(&answer.json().expect("JSON")), ["member1"]);
 }
