@@ -95,7 +95,7 @@ impl EncodeList for MetricValueList<'_> {
     }
 
     fn to_protobuf(&self, reserve: &mut Reserve<'_>) -> Result<Vec<u8>, Stopped> {
-        Writer::list(self.version.group_version(), LIST, &self.items, 192, reserve, |out, value| {
+        Writer::list(self.version.group_version(), LIST, (1, 2), &self.items, 192, reserve, |out, value| {
             value.write_protobuf(out, self.version, self.cluster_label);
         })
     }

@@ -47,7 +47,9 @@ impl EncodeList for ExternalMetricValueList<'_> {
     }
 
     fn to_protobuf(&self, reserve: &mut Reserve<'_>) -> Result<Vec<u8>, Stopped> {
-        Writer::list(GROUP_VERSION, LIST, &self.items, 160, reserve, |out, value| value.write_protobuf(out))
+        Writer::list(GROUP_VERSION, LIST, (1, 2), &self.items, 160, reserve, |out, value| {
+            value.write_protobuf(out);
+        })
     }
 }
 

@@ -87,7 +87,8 @@ impl EncodeList for ObjectMetricsList<'_> {
     }
 
     fn to_protobuf(&self, reserve: &mut Reserve<'_>) -> Result<Vec<u8>, Stopped> {
-        Writer::list(GROUP_VERSION, self.resource.list_kind(), &self.items, 256, reserve, |out, item| {
+        let kind = self.resource.list_kind();
+        Writer::list(GROUP_VERSION, kind, (1, 2), &self.items, 256, reserve, |out, item| {
             item.write_protobuf(out);
         })
     }

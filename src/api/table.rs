@@ -2,7 +2,7 @@
 
 use super::codec::negotiate::MetaVersion;
 use super::codec::protobuf::Writer;
-use super::codec::{Encode, EncodeItem, EncodeList, json};
+use super::codec::{Encode, EncodeItem, EncodeList, FRAME, json};
 use super::memory::{Reserve, Stopped, make_room};
 use super::page::resource::Amounts;
 use super::quantity::Quantity;
@@ -87,7 +87,7 @@ impl Table<'_> {
         let resources = first.map_or_else(|| USUAL.map(str::to_owned).to_vec(), names);
         let mut out = Vec::new();
         let columns = self.items.first().map_or(0, EncodeItem::most_bytes);
-        make_room(&mut out, 4096 + columns + self.items.len() * 384, reserve)?;
+        make_room(&mut out, FRAME + columns + self.items.len() * 384, reserve)?;
         let group_version = self.version.group_version();
         json::display(
             &mut out,
@@ -133,26 +133,15 @@ impl EncodeList for MetadataList<'_> {
     }
 
     fn to_protobuf(&self, reserve: &mut Reserve<'_>) -> Result<Vec<u8>, Stopped> {
-        let (group_version, capacity) = (self.version.group_version(), 128 + self.items.len() * 192);
-        reserve(capacity)?;
         // Before it had a stable version it was laid out the other way round.
-        let (metadata, items) = match self.version {
+        let fields = match self.version {
             MetaVersion::V1 => (1, 2),
             MetaVersion::V1Beta1 => (2, 1),
         };
-        let mut result = Ok(());
-        let out = Writer::object(group_version, METADATA_LIST, capacity, |list| {
-            if metadata < items {
-                list.list_meta(metadata);
-            }
-            result = list.list_items(items, &self.items, reserve, |object, item| {
-                object.message(1, |out| item.metadata().write_protobuf(out));
-            });
-            if metadata > items {
-                list.list_meta(metadata);
-            }
-        });
-        result.map(|()| out)
+        let group_version = self.version.group_version();
+        Writer::list(group_version, METADATA_LIST, fields, &self.items, 192, reserve, |object, item| {
+            object.message(1, |out| item.metadata().write_protobuf(out));
+        })
     }
 }
 

@@ -50,22 +50,16 @@ pub fn merge<'a>(
     make_room(&mut values, count, reserve)?;
     for shared in tagged.chunk_by(|one, two| one.object(two).is_eq()) {
         let pods = shared.len() > 1 && shared[0].item.kind() == Text::Plain("Pod");
-        match same_name {
-            SameNamePods::Separate if pods => {
-                for of_cluster in shared.chunk_by(|one, two| one.cluster == two.cluster) {
-                    let value = sum(of_cluster, reserve)?;
-                    push(&mut values, value, reserve)?;
-                }
-            }
-            SameNamePods::Average if pods => {
-                let value = average(shared, reserve)?;
+        if pods && same_name == SameNamePods::Separate {
+            for of_cluster in shared.chunk_by(|one, two| one.cluster == two.cluster) {
+                let value = sum(of_cluster, reserve)?;
                 push(&mut values, value, reserve)?;
             }
-            _ => {
-                let value = sum(shared, reserve)?;
-                push(&mut values, value, reserve)?;
-            }
+            continue;
         }
+        let is_averaged = pods && same_name == SameNamePods::Average;
+        let value = if is_averaged { average(shared, reserve) } else { sum(shared, reserve) }?;
+        push(&mut values, value, reserve)?;
     }
     Ok(values)
 }

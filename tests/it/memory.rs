@@ -164,26 +164,24 @@ async fn answers_that_nobody_reads_stay_within_the_formula_over_http2() {
     slow_readers(begun_over_http2).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn members_that_send_the_smallest_items_stay_within_the_formula() {
-    const MEMBERS: usize = 4;
-    let stage = stage(senders(MEMBERS, 2, &list(58 * MIB, SMALLEST)).await, &["--member-timeout=25s"]).await;
+/// Asks members, each of which sends this list, so many queries at a time: all are refused.
+async fn too_much(members: usize, requests: usize, json: &Bytes) {
+    let stage = stage(senders(members, requests, json).await, &["--member-timeout=25s"]).await;
     let client = front(&stage.fleet, &stage.adapter);
-    let answers = join_all((0..2).map(|query| status(&client, query))).await;
-    assert_eq!(answers, [StatusCode::TOO_MANY_REQUESTS; 2]);
-    Load { members: MEMBERS, requests: 2, connections: 1 }.assert_holds(&stage.adapter);
+    let answers = join_all((0..requests).map(|query| status(&client, query))).await;
+    assert_eq!(answers, vec![StatusCode::TOO_MANY_REQUESTS; requests]);
+    Load { members, requests, connections: 1 }.assert_holds(&stage.adapter);
     released(&stage).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn members_that_send_the_smallest_items_stay_within_the_formula() {
+    too_much(4, 2, &list(58 * MIB, SMALLEST)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn many_members_that_answer_much_stay_within_the_formula() {
-    const MEMBERS: usize = 100;
-    let stage = stage(senders(MEMBERS, 4, &list(4 * MIB, POD)).await, &["--member-timeout=25s"]).await;
-    let client = front(&stage.fleet, &stage.adapter);
-    let answers = join_all((0..4).map(|query| status(&client, query))).await;
-    assert_eq!(answers, [StatusCode::TOO_MANY_REQUESTS; 4]);
-    Load { members: MEMBERS, requests: 4, connections: 1 }.assert_holds(&stage.adapter);
-    released(&stage).await;
+    too_much(100, 4, &list(4 * MIB, POD)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

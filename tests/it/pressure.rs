@@ -1,4 +1,4 @@
-//! Bounds on what is worked on at a time: queries, and bytes of members' answers.
+//! Bounds on what is worked on at a time: queries, and the memory that they take.
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};

@@ -116,13 +116,15 @@ impl Writer {
         writer.out
     }
 
-    /// A list of items, each by `write`, with metadata that says nothing. `bytes` is how long an item is, about.
+    /// A list of items, each by `write`, with metadata that says nothing, in these fields, the lower one first. `bytes` is how
+    /// long an item is, about.
     ///
     /// # Errors
     /// If `reserve` stops it.
     pub fn list<T: EncodeItem>(
         api_version: &str,
         kind: &str,
+        (metadata_field, items_field): (u64, u64),
         items: &[T],
         bytes: usize,
         reserve: &mut Reserve<'_>,
@@ -132,17 +134,18 @@ impl Writer {
         reserve(capacity)?;
         let mut result = Ok(());
         let out = Self::object(api_version, kind, capacity, |list| {
-            list.list_meta(1);
-            result = list.list_items(2, items, reserve, write);
+            if metadata_field < items_field {
+                list.list_meta(metadata_field);
+            }
+            result = list.list_items(items_field, items, reserve, write);
+            if metadata_field > items_field {
+                list.list_meta(metadata_field);
+            }
         });
         result.map(|()| out)
     }
 
-    /// The items of a list, each by `write`.
-    ///
-    /// # Errors
-    /// If `reserve` stops it.
-    pub fn list_items<T: EncodeItem>(
+    fn list_items<T: EncodeItem>(
         &mut self,
         field: u64,
         items: &[T],

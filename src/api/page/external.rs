@@ -51,18 +51,15 @@ pub fn items(page: &Page) -> impl ExactSizeIterator<Item = ItemRef<'_>> {
 
 /// Where the parts of each item lie in `body`.
 pub(super) fn read(format: Format, body: &[u8], reserve: &mut Reserve<'_>) -> Result<Vec<Item>, PageError> {
-    let (expected, mut items) = (Expected::ExternalValues, Vec::new());
+    let expected = Expected::ExternalValues;
     match format {
-        Format::Json => list::json(expected, body, |value| {
-            let item = from_json(body, items.len(), &value, reserve)?;
-            list::push(&mut items, item, body, reserve)
+        Format::Json => list::json(expected, body, reserve, |index, value, reserve| {
+            from_json(body, index, &value, reserve)
         }),
-        Format::Protobuf => list::protobuf(expected, body, |_, message| {
-            let item = from_protobuf(body, items.len(), message, reserve)?;
-            list::push(&mut items, item, body, reserve)
+        Format::Protobuf => list::protobuf(expected, body, reserve, |index, _, message, reserve| {
+            from_protobuf(body, index, message, reserve)
         }),
-    }?;
-    Ok(items)
+    }
 }
 
 impl Item {

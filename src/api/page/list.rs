@@ -26,18 +26,25 @@ struct Reading<F> {
     wrong: Option<PageError>,
 }
 
-/// Reads a list in JSON, and each of its items with `read`.
-pub(super) fn json<'a, T: Deserialize<'a>>(
+/// Reads a list in JSON, each item with `read`.
+pub(super) fn json<'a, T: Deserialize<'a>, I>(
     expected: Expected,
     body: &'a [u8],
-    read: impl FnMut(T) -> Result<(), PageError>,
-) -> Result<(), PageError> {
+    reserve: &mut Reserve<'_>,
+    mut read: impl FnMut(usize, T, &mut Reserve<'_>) -> Result<I, PageError>,
+) -> Result<Vec<I>, PageError> {
     let text = str::from_utf8(body).map_err(|_| PageError::Utf8)?;
+    let mut items = Vec::new();
+    let read = |value: T| {
+        let item = read(items.len(), value, reserve)?;
+        push(&mut items, item, body, reserve)
+    };
     let mut reading = Reading { read, wrong: None };
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let list = List { expected, reading: &mut reading, element: PhantomData };
     let end = list.deserialize(&mut deserializer).and_then(|()| deserializer.end());
-    reading.end(end)
+    reading.end(end)?;
+    Ok(items)
 }
 
 /// Reads a JSON array, and each of its elements with `read`.
@@ -51,29 +58,27 @@ pub(super) fn json_array<'a, T: Deserialize<'a>>(
     reading.end(end)
 }
 
-/// Reads a list in protobuf, and each of its items with `read`.
-pub(super) fn protobuf<'a>(
+/// Reads a list in protobuf, each item with `read`.
+pub(super) fn protobuf<'a, I>(
     expected: Expected,
     body: &'a [u8],
-    mut read: impl FnMut(Envelope<'a>, &'a [u8]) -> Result<(), PageError>,
-) -> Result<(), PageError> {
+    reserve: &mut Reserve<'_>,
+    mut read: impl FnMut(usize, Envelope<'a>, &'a [u8], &mut Reserve<'_>) -> Result<I, PageError>,
+) -> Result<Vec<I>, PageError> {
     let envelope = Envelope::read(body)?;
     expected.check(envelope.kind, envelope.api_version)?;
+    let mut items = Vec::new();
     for field in Fields::of(envelope.raw) {
         if let (2, value) = field? {
-            read(envelope, value.bytes())?;
+            let item = read(items.len(), envelope, value.bytes(), reserve)?;
+            push(&mut items, item, body, reserve)?;
         }
     }
-    Ok(())
+    Ok(items)
 }
 
 /// Adds an item to those of `body`, as long as that many can be real.
-pub(super) fn push<I>(
-    items: &mut Vec<I>,
-    item: I,
-    body: &[u8],
-    reserve: &mut Reserve<'_>,
-) -> Result<(), PageError> {
+fn push<I>(items: &mut Vec<I>, item: I, body: &[u8], reserve: &mut Reserve<'_>) -> Result<(), PageError> {
     if items.len() >= HANDFUL && items.len() * SMALLEST > body.len() {
         return Err(PageError::Crowded(body.len()));
     }

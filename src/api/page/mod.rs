@@ -24,6 +24,8 @@ pub struct Page {
     body: Vec<u8>,
     format: Format,
     items: Items,
+    /// In bytes, with all of the above.
+    memory: usize,
 }
 
 /// How a member encoded its body.
@@ -161,7 +163,8 @@ impl Page {
                 Items::Resource(resource::Objects::of_one(resource, format, &body, reserve)?)
             }
         };
-        Ok(Self { body, format, items })
+        let memory = size_of::<Self>() + body.capacity() + items.memory();
+        Ok(Self { body, format, items, memory })
     }
 
     /// How many items there are.
@@ -185,18 +188,7 @@ impl Page {
 
     /// How many bytes of memory it takes.
     pub fn memory(&self) -> usize {
-        let items = match &self.items {
-            Items::Custom(items) => {
-                let values: usize = items.iter().map(custom::Item::heap_bytes).sum();
-                items.capacity() * size_of::<custom::Item>() + values
-            }
-            Items::External(items) => {
-                let values: usize = items.iter().map(external::Item::heap_bytes).sum();
-                items.capacity() * size_of::<external::Item>() + values
-            }
-            Items::Resource(objects) => objects.memory(),
-        };
-        size_of::<Self>() + self.body.capacity() + items
+        self.memory
     }
 
     fn text(&self, span: Span) -> Text<'_> {
@@ -210,6 +202,21 @@ impl Page {
     fn message(&self, span: Span) -> &[u8] {
         span.bytes(&self.body)
     }
+}
+
+impl Items {
+    fn memory(&self) -> usize {
+        match self {
+            Self::Custom(items) => memory_of(items, custom::Item::heap_bytes),
+            Self::External(items) => memory_of(items, external::Item::heap_bytes),
+            Self::Resource(objects) => objects.memory(),
+        }
+    }
+}
+
+/// How many bytes of memory a vector takes whose elements take so many beside their own size.
+fn memory_of<T>(elements: &Vec<T>, heap_bytes: impl Fn(&T) -> usize) -> usize {
+    elements.capacity() * size_of::<T>() + elements.iter().map(heap_bytes).sum::<usize>()
 }
 
 impl Format {

@@ -8,7 +8,7 @@ use std::ops::Range;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Expected, Format, Items, Page, PageError, Span, list};
+use super::{Expected, Format, Items, Page, PageError, Span, list, memory_of};
 use crate::api::codec::json;
 use crate::api::codec::protobuf::{Envelope, Fields, Value, Writer};
 use crate::api::duration::GoDuration;
@@ -99,15 +99,13 @@ impl Objects {
         body: &[u8],
         reserve: &mut Reserve<'_>,
     ) -> Result<Self, PageError> {
-        let (expected, mut items, mut usage) = (Expected::List(resource), Vec::new(), Usage::default());
-        match format {
-            Format::Json => list::json(expected, body, |object| {
-                let item = from_json(resource, body, items.len(), &object, &mut usage, reserve)?;
-                list::push(&mut items, item, body, reserve)
+        let (expected, mut usage) = (Expected::List(resource), Usage::default());
+        let items = match format {
+            Format::Json => list::json(expected, body, reserve, |index, object, reserve| {
+                from_json(resource, body, index, &object, &mut usage, reserve)
             }),
-            Format::Protobuf => list::protobuf(expected, body, |_, message| {
-                let item = from_protobuf(resource, body, items.len(), message, &mut usage, reserve)?;
-                list::push(&mut items, item, body, reserve)
+            Format::Protobuf => list::protobuf(expected, body, reserve, |index, _, message, reserve| {
+                from_protobuf(resource, body, index, message, &mut usage, reserve)
             }),
         }?;
         Ok(Self { resource, items, usage })
@@ -144,7 +142,7 @@ impl Objects {
 
     /// How many bytes of memory they take beside the body.
     pub(super) fn memory(&self) -> usize {
-        self.items.capacity() * size_of::<Item>() + self.usage.memory()
+        memory_of(&self.items, |_| 0) + self.usage.memory()
     }
 }
 

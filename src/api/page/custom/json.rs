@@ -58,12 +58,9 @@ struct MetricIdentifier<'a> {
 
 /// Where the parts of each item lie in `body`.
 pub(in crate::api::page) fn items(body: &[u8], reserve: &mut Reserve<'_>) -> Result<Vec<Item>, PageError> {
-    let mut items = Vec::new();
-    list::json(Expected::MetricValues, body, |value| {
-        let item = item(body, items.len(), &value, reserve)?;
-        list::push(&mut items, item, body, reserve)
-    })?;
-    Ok(items)
+    list::json(Expected::MetricValues, body, reserve, |index, value, reserve| {
+        item(body, index, &value, reserve)
+    })
 }
 
 fn item(

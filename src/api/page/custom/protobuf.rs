@@ -8,13 +8,9 @@ use crate::api::page::{Expected, PageError, Span, list};
 
 /// Where the parts of each item lie in `body`.
 pub(in crate::api::page) fn items(body: &[u8], reserve: &mut Reserve<'_>) -> Result<Vec<Item>, PageError> {
-    let mut items = Vec::new();
-    list::protobuf(Expected::MetricValues, body, |envelope, message| {
-        let v1beta1 = envelope.api_version.ends_with("/v1beta1");
-        let item = item(body, items.len(), message, v1beta1, reserve)?;
-        list::push(&mut items, item, body, reserve)
-    })?;
-    Ok(items)
+    list::protobuf(Expected::MetricValues, body, reserve, |index, envelope, message, reserve| {
+        item(body, index, message, envelope.api_version.ends_with("/v1beta1"), reserve)
+    })
 }
 
 fn item(

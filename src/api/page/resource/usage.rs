@@ -9,7 +9,7 @@ use super::ObjectMetrics;
 use crate::api::codec::protobuf::{Fields, Malformed};
 use crate::api::memory::{self, Reserve};
 use crate::api::meta::{Entries, MOST, json_text, too_many};
-use crate::api::page::{Format, PageError, Span, list};
+use crate::api::page::{Format, PageError, Span, list, memory_of};
 use crate::api::quantity::Quantity;
 use crate::api::resource_metrics::Resource;
 use crate::api::text::Text;
@@ -57,9 +57,7 @@ impl Usage {
 
     /// How many bytes of memory all take.
     pub(super) fn memory(&self) -> usize {
-        self.containers.capacity() * size_of::<ContainerUsage>()
-            + self.amounts.capacity() * size_of::<Amount>()
-            + self.amounts.iter().map(|amount| amount.quantity.heap_bytes()).sum::<usize>()
+        memory_of(&self.containers, |_| 0) + memory_of(&self.amounts, |amount| amount.quantity.heap_bytes())
     }
 
     /// Adds what an object takes: its `containers`, or its `usage` if it is a node.
