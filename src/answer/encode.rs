@@ -54,15 +54,21 @@ fn represented(
     // The verdict left one object if one was asked for.
     let single = items.first().copied().filter(|_| query.name.is_some());
     // In JSON, and as YAML or indented.
-    reserve(single.map_or(0, |item| 2 * item.most_bytes()))?;
+    let mut reserve_both = |item: ObjectMetrics<'_>| reserve(2 * item.most_bytes());
     match (representation, single) {
         // Negotiation lets nobody have a table in protobuf.
         (Representation::Table(version), _) => {
             encoding.text(Table { version, resource, items, include }.to_json(reserve)?, reserve)
         }
-        (Representation::Whole, Some(item)) => Ok(encoding.body(&Single { resource, item })),
+        (Representation::Whole, Some(item)) => {
+            reserve_both(item)?;
+            Ok(encoding.body(&Single { resource, item }))
+        }
         (Representation::Whole, None) => encoding.list(&ObjectMetricsList { resource, items }, reserve),
-        (Representation::Metadata(version), Some(item)) => Ok(encoding.body(&Metadata { version, item })),
+        (Representation::Metadata(version), Some(item)) => {
+            reserve_both(item)?;
+            Ok(encoding.body(&Metadata { version, item }))
+        }
         (Representation::Metadata(version), None) => encoding.list(&MetadataList { version, items }, reserve),
     }
 }

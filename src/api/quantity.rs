@@ -4,9 +4,10 @@
 //! comes out. Nearly all real values are small integers with a suffix: they are read, added and printed
 //! without touching the heap. Anything else takes big integers and stays as exact as Go's `inf.Dec`.
 //!
-//! Three things are done otherwise, none of which a real metric meets:
+//! Four things are done otherwise, none of which a real metric meets:
 //! - a value of 1e1024 or more is refused. Go reads `1e2000000000` and then writes out its zeros as soon as
 //!   it is added to something; a member must not be able to make us do that;
+//! - a text of more than 4096 bytes is refused: Go reads a fraction of any length;
 //! - an exponent outside 32 bits is taken for what it says, where Go keeps its lowest 32 bits;
 //! - a canonical text that has no suffix left (above `E` or `Ei`) keeps its exponent (`1e21`, `1024Ei`),
 //!   where older versions of Go's package print a bare, wrong `1`.
@@ -59,6 +60,9 @@ pub enum QuantityError {
     /// A value that only a broken or hostile sender writes; see the module's documentation.
     #[error("quantities must be smaller than 1e1024")]
     TooLarge,
+    /// A text that only a broken or hostile sender writes.
+    #[error("quantities must have at most 4096 characters")]
+    TooLong,
 }
 
 /// A number as Go holds it. Which of the two it is shows in [`Quantity::milli`] only.

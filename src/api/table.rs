@@ -1,5 +1,7 @@
 //! `meta.k8s.io`: objects as a table or as mere metadata, for people and for clients that need no more.
 
+use std::collections::BTreeSet;
+
 use super::codec::negotiate::MetaVersion;
 use super::codec::protobuf::Writer;
 use super::codec::{Encode, EncodeItem, EncodeList, FRAME, json};
@@ -179,13 +181,16 @@ fn partial(out: &mut Vec<u8>, item: ObjectMetrics<'_>, version: MetaVersion) {
     out.push(b'}');
 }
 
-/// The resources that the first object has, sorted; they are the columns.
+/// The first resources in the order of their names that the first object has; they are the columns.
 fn names(amounts: Amounts<'_>) -> Vec<String> {
-    let mut names: Vec<String> = amounts.iter().map(|(name, _)| name.decode().into_owned()).collect();
-    names.sort_unstable();
-    names.dedup();
-    names.truncate(COLUMNS);
-    names
+    let mut names: BTreeSet<String> = BTreeSet::new();
+    for (name, _) in amounts.iter() {
+        names.insert(name.decode().into_owned());
+        if names.len() > COLUMNS {
+            names.pop_last();
+        }
+    }
+    names.into_iter().collect()
 }
 
 /// What the object takes of a resource, all containers together.

@@ -136,7 +136,8 @@ impl Client {
         }
         let (mut bytes, mut share) = (Vec::new(), self.inflight.share());
         let mut reserve = |bytes| share.grow(bytes).map_err(|_| Stopped::NoMemory);
-        make_room(&mut bytes, declared.unwrap_or(0).min(EXPECTED), &mut reserve).map_err(|_| NoRoom)?;
+        make_room(&mut bytes, declared.unwrap_or(0).min(EXPECTED).min(limit), &mut reserve)
+            .map_err(|_| NoRoom)?;
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame?.into_data() else { continue };
             if bytes.len() + data.len() > limit {

@@ -247,11 +247,8 @@ impl Probe for MemberProbe {
             let asking = async {
                 match &target {
                     Target::Server => client.probe().await.is_ok(),
-                    // One that there is no memory for has begun to answer.
-                    Target::Api(group, path) => matches!(
-                        client.get(*group, path, ACCEPT, &progress).await,
-                        Ok(_) | Err(Failure::NoRoom(_))
-                    ),
+                    // Whether one that there is no memory for is well again remains unknown.
+                    Target::Api(group, path) => client.get(*group, path, ACCEPT, &progress).await.is_ok(),
                 }
             };
             timeout(limit, asking).await.unwrap_or(false)

@@ -85,7 +85,7 @@ fn one<'a>(
             Cow::Owned(sum(values()).divided_by(count))
         }
     };
-    let clusters = clusters(group);
+    let clusters = clusters(group, reserve)?;
     reserve(
         value.heap_bytes()
             + (first.labels.len() + 1) * size_of::<(Text<'_>, Cow<'_, str>)>()
@@ -115,11 +115,15 @@ fn sum<'a>(values: impl Iterator<Item = &'a Quantity>) -> Quantity {
     })
 }
 
-fn clusters<'a>(group: &[Seen<'a>]) -> Cow<'a, str> {
-    let mut names: Vec<&'a str> = group.iter().map(|seen| seen.cluster).collect();
-    names.dedup();
-    match names[..] {
+fn clusters<'a>(group: &[Seen<'a>], reserve: &mut Reserve<'_>) -> Result<Cow<'a, str>, Stopped> {
+    let mut names: Vec<&'a str> = Vec::new();
+    for seen in group {
+        if names.last() != Some(&seen.cluster) {
+            push(&mut names, seen.cluster, reserve)?;
+        }
+    }
+    Ok(match names[..] {
         [name] => Cow::Borrowed(name),
         _ => Cow::Owned(names.join(",")),
-    }
+    })
 }

@@ -25,6 +25,7 @@ pub fn merge<'a>(
     let mut objects = Vec::new();
     for (cluster, page) in pages {
         for item in items(page) {
+            // Also where none is chosen, so that work for nobody stops.
             reserve(0)?;
             if is_chosen(item, labels, fields) {
                 let cluster = cluster_label.map(|label| (label, &**cluster));

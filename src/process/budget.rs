@@ -2,6 +2,7 @@
 
 use std::ops::Deref;
 use std::sync::atomic::AtomicI64;
+use std::sync::atomic::Ordering::Relaxed;
 
 use prometheus_client::metrics::gauge::Gauge;
 use thiserror::Error;
@@ -36,7 +37,7 @@ pub struct Exhausted;
 impl Budget {
     /// A budget of so much; 0 means no limit.
     pub fn new(limit: usize) -> Self {
-        let limit = if limit == 0 { i64::MAX } else { whole(limit) };
+        let limit = if limit == 0 { i64::MAX } else { clamped(limit) };
         Self { limit, used: Gauge::default() }
     }
 
@@ -60,19 +61,17 @@ impl Share {
         if amount == 0 {
             return Ok(());
         }
-        let amount = whole(amount);
-        let used = self.budget.used.inc_by(amount).saturating_add(amount);
-        if used > self.budget.limit {
-            self.budget.used.dec_by(amount);
-            return Err(Exhausted);
-        }
+        let (amount, limit) = (clamped(amount), self.budget.limit);
+        // In one step: a share that asks for too much does not make others fail meanwhile.
+        let more = |used: i64| used.checked_add(amount).filter(|used| *used <= limit);
+        self.budget.used.inner().fetch_update(Relaxed, Relaxed, more).map_err(|_| Exhausted)?;
         self.amount += amount;
         Ok(())
     }
 
     /// Gives back all but `amount`; nothing if it has no more than that.
     pub fn shrink_to(&mut self, amount: usize) {
-        let surplus = self.amount - whole(amount);
+        let surplus = self.amount - clamped(amount);
         if surplus > 0 {
             self.budget.used.dec_by(surplus);
             self.amount -= surplus;
@@ -121,7 +120,7 @@ impl AsRef<[u8]> for Held<Vec<u8>> {
     }
 }
 
-fn whole(amount: usize) -> i64 {
+fn clamped(amount: usize) -> i64 {
     i64::try_from(amount).unwrap_or(i64::MAX)
 }
 

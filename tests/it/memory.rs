@@ -2,6 +2,7 @@
 //!
 //! `STATIC_ADAPTER` names the binary of the image; without it the one under test stands in, which is not optimized.
 
+use std::iter;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -142,9 +143,16 @@ async fn begun_over_http2(adapter: &AdapterProcess, identity: &Identity, query: 
 /// Asks for 34 MB thirty times, and reads nothing of it.
 async fn slow_readers(begun: impl AsyncFn(&AdapterProcess, &Identity, usize) -> (Raw, bool)) {
     const READERS: usize = 30;
-    let stage = stage(senders(2, READERS, &list(17 * MIB, POD)).await, &["--member-timeout=25s"]).await;
+    let stage = stage(
+        senders(2, READERS, &list(17 * MIB, POD)).await,
+        &["--member-timeout=5m", "--request-timeout=10m"],
+    )
+    .await;
     let identity = stage.fleet.plane.front_proxy_identity();
-    let readers = join_all((0..READERS).map(|query| begun(&stage.adapter, &identity, query))).await;
+    // One before the others: if all ask at the same moment, each may be refused.
+    let first = begun(&stage.adapter, &identity, 0).await;
+    let others = join_all((1..READERS).map(|query| begun(&stage.adapter, &identity, query))).await;
+    let readers: Vec<_> = iter::once(first).chain(others).collect();
     let served = readers.iter().filter(|(_, begun)| *begun).count();
     assert!((1..READERS).contains(&served), "{served} are served, and the others refused");
     Load { members: 2, requests: READERS, connections: READERS }.assert_holds(&stage.adapter);
@@ -166,7 +174,9 @@ async fn answers_that_nobody_reads_stay_within_the_formula_over_http2() {
 
 /// Asks members, each of which sends this list, so many queries at a time: all are refused.
 async fn too_much(members: usize, requests: usize, json: &Bytes) {
-    let stage = stage(senders(members, requests, json).await, &["--member-timeout=25s"]).await;
+    let stage =
+        stage(senders(members, requests, json).await, &["--member-timeout=5m", "--request-timeout=10m"])
+            .await;
     let client = front(&stage.fleet, &stage.adapter);
     let answers = join_all((0..requests).map(|query| status(&client, query))).await;
     assert_eq!(answers, vec![StatusCode::TOO_MANY_REQUESTS; requests]);
@@ -184,11 +194,60 @@ async fn many_members_that_answer_much_stay_within_the_formula() {
     too_much(100, 4, &list(4 * MIB, POD)).await;
 }
 
+/// A list with one item that ends or goes on so.
+fn item(text: &str) -> String {
+    format!(r#"{{"kind":"MetricValueList","apiVersion":"custom.metrics.k8s.io/v1beta2","items":[{text}"#)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_that_no_member_means_to_send_stay_within_the_formula() {
+    const MEMBERS: usize = 2;
+    const REQUESTS: usize = 2;
+    const LONG: usize = 58 * MIB;
+    let much = |text: &str| text.repeat(LONG / text.len());
+    let many = |text: &str| item(&vec![text; LONG / (text.len() + 1)].join(",")) + "]}";
+    let hostile = [
+        (
+            "a string where another type is needed",
+            item(&format!(r#"{{"value":1,"metric":"{}"}}]}}"#, much("a"))),
+        ),
+        ("the same with escapes", item(&format!(r#"{{"value":1,"metric":"{}"}}]}}"#, much("\\\"")))),
+        ("a long kind", format!(r#"{{"kind":"{}"}}"#, much("a"))),
+        ("arrays in arrays", item(&much("["))),
+        ("arrays in arrays between strings", item(&format!(r#"{{"x":{}"#, much(r#"["","#)))),
+        ("the same in a part that is kept", item(&format!(r#"{{"value":{}"#, much(r#"["","#)))),
+        ("a value of many digits", item(&format!(r#"{{"value":"0.{}"}}]}}"#, much("1")))),
+        ("a number of many digits", item(&format!(r#"{{"value":0.{}}}]}}"#, much("1")))),
+        ("white space", item(&much(" "))),
+        (
+            "values of many digits",
+            many(&format!(r#"{{"value":"{}.{}"}}"#, "9".repeat(1000), "9".repeat(1000))),
+        ),
+        (
+            "names that are all escapes",
+            many(&format!(r#"{{"describedObject":{{"name":"{}"}},"value":"1"}}"#, "\\u0061".repeat(3_000))),
+        ),
+    ];
+    for (name, json) in hostile {
+        let members = senders(MEMBERS, REQUESTS, &json.into()).await;
+        let stage = stage(members, &["--member-timeout=5m", "--request-timeout=10m"]).await;
+        let client = front(&stage.fleet, &stage.adapter);
+        let answers = join_all((0..REQUESTS).map(|query| status(&client, query))).await;
+        println!("{name}: {answers:?}");
+        Load { members: MEMBERS, requests: REQUESTS, connections: 1 }.assert_holds(&stage.adapter);
+        released(&stage).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn queries_that_are_left_at_once_stay_within_the_formula() {
     const CONNECTIONS: usize = 100;
     const STREAMS: usize = 100;
-    let stage = stage(senders(2, STREAMS, &list(4 * MIB, POD)).await, &["--member-timeout=25s"]).await;
+    let stage = stage(
+        senders(2, STREAMS, &list(4 * MIB, POD)).await,
+        &["--member-timeout=5m", "--request-timeout=10m"],
+    )
+    .await;
     let identity = stage.fleet.plane.front_proxy_identity();
     let mut leaving = JoinSet::new();
     for connection in 0..CONNECTIONS {

@@ -5,6 +5,7 @@ use thiserror::Error;
 
 use crate::api::codec::protobuf::{Envelope, Fields, Malformed};
 use crate::api::meta::Bounded;
+use crate::api::page::check_strings;
 
 /// One entry of a list: a resource, or a metric in the shape of one.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub struct Entry {
 
 /// How many metrics one member may list: what it lists is kept, and shown in several documents.
 const ENTRIES: usize = 50_000;
+/// How many bytes the name of one may have. A Prometheus metric's name has a hundred at most, as a rule.
+const NAME: usize = 512;
 
 /// Why a member's body is no discovery document.
 #[derive(Debug, Error)]
@@ -31,6 +34,9 @@ pub enum DiscoveryError {
     /// The body is some other object.
     #[error("the body is not an APIResourceList")]
     Kind,
+    /// A name is longer than any real one.
+    #[error("the body has a metric whose name is longer than {NAME} bytes")]
+    LongName,
 }
 
 /// Reads a list, in Kubernetes protobuf if its media type says so, else in JSON.
@@ -38,10 +44,14 @@ pub enum DiscoveryError {
 /// # Errors
 /// If the body is anything else.
 pub fn entries(media_type: &str, body: &[u8]) -> Result<Vec<Entry>, DiscoveryError> {
-    match media_type {
+    let entries = match media_type {
         "application/vnd.kubernetes.protobuf" => from_protobuf(body),
         _ => from_json(body),
+    }?;
+    if entries.iter().any(|entry| entry.name.len() > NAME) {
+        return Err(DiscoveryError::LongName);
     }
+    Ok(entries)
 }
 
 fn from_json(body: &[u8]) -> Result<Vec<Entry>, DiscoveryError> {
@@ -50,6 +60,7 @@ fn from_json(body: &[u8]) -> Result<Vec<Entry>, DiscoveryError> {
         kind: String,
         resources: Option<Bounded<Entry, ENTRIES>>,
     }
+    check_strings(body).map_err(|_| DiscoveryError::LongName)?;
     let list: List = serde_json::from_slice(body)?;
     if list.kind == "APIResourceList" {
         Ok(list.resources.unwrap_or_default().0)
@@ -94,6 +105,18 @@ mod tests {
         assert!(matches!(entries("text/html", b"<html>"), Err(DiscoveryError::Json(_))));
         let protobuf = entries("application/vnd.kubernetes.protobuf", b"<html>");
         assert!(matches!(protobuf, Err(DiscoveryError::Protobuf(_))));
+    }
+
+    #[test]
+    fn a_list_with_a_name_that_is_too_long_is_given_up() {
+        let json = |length: usize| {
+            let name = "m".repeat(length);
+            format!(r#"{{"kind":"APIResourceList","resources":[{{"name":"{name}"}}]}}"#)
+        };
+        let read = |length| entries("application/json", json(length).as_bytes());
+        assert_eq!(read(NAME).expect("as long as allowed").len(), 1);
+        assert!(matches!(read(NAME + 1), Err(DiscoveryError::LongName)));
+        assert!(matches!(read(1 << 20), Err(DiscoveryError::LongName)));
     }
 
     #[test]

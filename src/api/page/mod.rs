@@ -105,6 +105,9 @@ pub enum PageError {
     /// The body has more items than real ones would fit into it; they would take many times its own size.
     #[error("the body has more items than fit into {0} bytes")]
     Crowded(usize),
+    /// The body has a string, a number or white space of a length that no real one has.
+    #[error("the body has {BLOCK} bytes in which no string begins or ends")]
+    LongString,
     /// The body is longer than offsets reach.
     #[error("the body has more than 4 GiB")]
     TooLong,
@@ -113,9 +116,9 @@ pub enum PageError {
     Stopped(#[from] Stopped),
 }
 
-/// A JSON string with escapes is decoded to be checked or compared, in a buffer that doubles as it grows: memory that one
-/// string as long as the body takes, in lengths of the body.
-const UNESCAPED: usize = 3;
+/// In how many bytes of JSON at least one string begins or ends: longer strings, numbers and white space are in no real
+/// body. What copies a string, to decode its escapes or to quote it in an error, takes little memory then.
+const BLOCK: usize = 32 * 1024;
 
 /// Where the items' parts lie.
 #[derive(Clone, Debug)]
@@ -147,8 +150,11 @@ impl Page {
         if u32::try_from(body.len()).is_err() {
             return Err(PageError::TooLong);
         }
-        if format == Format::Json && body.contains(&b'\\') {
-            reserve(body.len() * UNESCAPED)?;
+        if format == Format::Json {
+            check_strings(&body)?;
+            // The parser takes a byte for each level of nesting, in a buffer that doubles as it grows; a level has four bytes at
+            // least where strings are as frequent as they have to be.
+            reserve(body.len() / 2)?;
         }
         let items = match (expected, format) {
             (Expected::MetricValues, Format::Json) => Items::Custom(custom::json::items(&body, reserve)?),
@@ -212,6 +218,12 @@ impl Items {
             Self::Resource(objects) => objects.memory(),
         }
     }
+}
+
+/// Refuses JSON with strings that are longer than two blocks. A quote that has no backslash before it is not escaped.
+pub fn check_strings(json: &[u8]) -> Result<(), PageError> {
+    let has_quote = |block: &[u8]| block.windows(2).any(|pair| pair[1] == b'"' && pair[0] != b'\\');
+    if json.chunks_exact(BLOCK).all(has_quote) { Ok(()) } else { Err(PageError::LongString) }
 }
 
 /// How many bytes of memory a vector takes whose elements take so many beside their own size.

@@ -6,6 +6,8 @@ use num_bigint::{BigInt, Sign};
 
 use super::{Amount, Decimal, Format, Quantity, QuantityError, power_of_ten};
 
+/// Bytes of a text that are still read: more than the digits below, and than any real quantity has.
+const LONGEST: usize = 4096;
 /// Digits before the point that are still read.
 const MAX_WHOLE_DIGITS: i64 = 1024;
 /// Digits that Go trusts to fit its 64 bit mantissa.
@@ -42,6 +44,9 @@ impl FromStr for Quantity {
     type Err = QuantityError;
 
     fn from_str(text: &str) -> Result<Self, QuantityError> {
+        if text.len() > LONGEST {
+            return Err(QuantityError::TooLong);
+        }
         let parts = Parts::cut(text.as_bytes())?;
         let unit = Unit::of(parts.suffix).ok_or(QuantityError::Suffix)?;
         if let Some(small) = parts.small(unit)? {
