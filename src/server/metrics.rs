@@ -10,6 +10,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
 use super::request_info::RequestInfo;
+use crate::api::group::Group;
 use crate::process::metrics::{Seconds, seconds};
 
 /// Counts requests and their time.
@@ -51,7 +52,8 @@ impl RequestMetrics {
         metrics
     }
 
-    /// Counts a request. What a client may make up at will is counted by name only if it was answered with 200.
+    /// Counts a request. What a client may make up at will is counted by name only if it was answered with 200; of others
+    /// the metrics API is named.
     pub fn observe(&self, info: Option<&RequestInfo>, status: StatusCode, elapsed: Duration) {
         let mut labels = Labels {
             verb: String::new(),
@@ -63,10 +65,13 @@ impl RequestMetrics {
             component: "karmada-metrics-adapter",
             dry_run: "",
         };
+        let group = info.and_then(|info| info.resource.as_ref()).map_or("", |resource| &resource.group);
+        if Group::ALL.iter().any(|known| known.name() == group) {
+            group.clone_into(&mut labels.group);
+        }
         if let Some(info) = info.filter(|_| status.is_success()) {
             labels.verb = info.verb.to_ascii_uppercase();
             if let Some(resource) = &info.resource {
-                labels.group.clone_from(&resource.group);
                 labels.version.clone_from(&resource.version);
                 labels.resource.clone_from(&resource.resource);
                 labels.subresource.clone_from(&resource.subresource);
