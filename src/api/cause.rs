@@ -122,7 +122,7 @@ causes! {
     /// The member's metrics API does not answer in time.
     Timeout: "look at the log of what serves the API in the member, and at the load of its Prometheus",
     /// An answer is longer than it may be.
-    TooLarge: "ask for less by a selector, or raise --member-body-bytes",
+    TooLarge: "ask for less by a selector, or raise the limit that the error names",
     /// An answer is not what was asked for.
     Malformed: "see what answers in the member: the message says where it is no list of metrics",
     /// The member lists no such metric.

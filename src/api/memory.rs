@@ -12,6 +12,9 @@ pub enum Stopped {
     /// There is no memory left for it.
     #[error("there is no memory left for it")]
     NoMemory,
+    /// It would take more memory than it may, whatever is left.
+    #[error("it takes more memory than it may")]
+    TooMuch,
     /// Nobody waits for its result any more.
     #[error("nobody waits for it any more")]
     CallerLeft,

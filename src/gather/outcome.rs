@@ -12,7 +12,6 @@ use crate::api::page::{Format, Page, PageError};
 use crate::api::status::MemberStatus;
 use crate::api::text::shortened;
 use crate::member::client::Reply;
-use crate::member::failure::NoRoom;
 use crate::member::{Failure, Member};
 use crate::process::budget::Held;
 use crate::process::work;
@@ -111,8 +110,7 @@ async fn read_page(query: &Query, content_type: &str, body: Held<Vec<u8>>) -> Ou
     match reading.await {
         Ok(page) if page.is_empty() => Outcome::NotFound,
         Ok(page) => Outcome::Page(page),
-        // Nobody sees the outcome of work that was stopped because they left.
-        Err(PageError::Stopped(_)) => Outcome::Failure(NoRoom.into()),
+        Err(PageError::Stopped(stopped)) => Outcome::Failure(stopped.into()),
         Err(error) => Outcome::Failure(Failure::malformed(&error)),
     }
 }

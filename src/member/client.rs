@@ -9,9 +9,9 @@ use http::{HeaderValue, Response, StatusCode};
 use http_body_util::BodyExt;
 use tokio::sync::Semaphore;
 
-use super::failure::{Failure, NoRoom};
+use super::failure::Failure;
 use crate::api::group::Group;
-use crate::api::memory::{Stopped, make_room};
+use crate::api::memory::make_room;
 use crate::config::Rate;
 use crate::process::budget::{Budget, Held};
 use crate::transport::credentials::Credentials;
@@ -134,10 +134,9 @@ impl Client {
         if !explains && declared.is_some_and(|length: usize| length > limit) {
             return Err(Failure::TooLarge(limit));
         }
-        let (mut bytes, mut share) = (Vec::new(), self.inflight.share());
-        let mut reserve = |bytes| share.grow(bytes).map_err(|_| Stopped::NoMemory);
-        make_room(&mut bytes, declared.unwrap_or(0).min(EXPECTED).min(limit), &mut reserve)
-            .map_err(|_| NoRoom)?;
+        let (mut share, mut bytes) = (self.inflight.share_of_half(), Vec::new());
+        let mut reserve = |bytes| Ok(share.grow(bytes)?);
+        make_room(&mut bytes, declared.unwrap_or(0).min(EXPECTED).min(limit), &mut reserve)?;
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame?.into_data() else { continue };
             if bytes.len() + data.len() > limit {
@@ -146,7 +145,7 @@ impl Client {
                 }
                 return Err(Failure::TooLarge(limit));
             }
-            make_room(&mut bytes, data.len(), &mut reserve).map_err(|_| NoRoom)?;
+            make_room(&mut bytes, data.len(), &mut reserve)?;
             bytes.extend_from_slice(&data);
         }
         let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");

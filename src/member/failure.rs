@@ -7,6 +7,7 @@ use thiserror::Error as ThisError;
 
 use crate::api::cause::Cause;
 use crate::api::duration::GoDuration;
+use crate::api::memory::Stopped;
 use crate::api::page::PageError;
 use crate::api::text::shortened;
 use crate::transport::{Progress, SendError, Stage};
@@ -49,6 +50,9 @@ pub enum Failure {
     /// The answer is longer than allowed.
     #[error("the answer has more than {0} bytes (--member-body-bytes)")]
     TooLarge(usize),
+    /// What is read of the answer takes more memory than one member's may.
+    #[error("the answer takes more than half of the memory for all queries (--inflight-bytes)")]
+    TooMuchMemory,
     /// Other queries take all the memory that there is.
     #[error(transparent)]
     NoRoom(#[from] NoRoom),
@@ -70,8 +74,20 @@ pub struct Skip {
 
 /// Queries take all the memory that there is for them. That is this server's trouble and no member's.
 #[derive(Clone, Copy, Debug, ThisError)]
-#[error("queries take more memory than they may at a time, please try again later (--inflight-bytes)")]
+#[error(
+    "queries take more memory than they may at a time (--inflight-bytes), please try again later, or ask for less by a selector"
+)]
 pub struct NoRoom;
+
+/// Why the answer was not read to its end; nobody sees the failure of work that stopped because they left.
+impl From<Stopped> for Failure {
+    fn from(stopped: Stopped) -> Self {
+        match stopped {
+            Stopped::TooMuch => Self::TooMuchMemory,
+            Stopped::NoMemory | Stopped::CallerLeft => NoRoom.into(),
+        }
+    }
+}
 
 impl Failure {
     /// What is wrong with a page.
@@ -126,7 +142,7 @@ impl Failure {
             Self::Status { status: StatusCode::SERVICE_UNAVAILABLE, .. } => Cause::APIUnavailable,
             Self::Status { status, .. } if status.is_redirection() => Cause::NotAPIServer,
             Self::Status { .. } => Cause::APIFailing,
-            Self::TooLarge(_) => Cause::TooLarge,
+            Self::TooLarge(_) | Self::TooMuchMemory => Cause::TooLarge,
             Self::NoRoom(_) => Cause::NoRoom,
             Self::Malformed(_) => Cause::Malformed,
         }

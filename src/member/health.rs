@@ -112,7 +112,13 @@ impl Health {
                 | Failure::Busy(_)
                 | Failure::Send(SendError::Closed | SendError::Url(_)),
             ) => {}
-            None | Some(Failure::Status { .. } | Failure::TooLarge(_) | Failure::Malformed(_)) => {
+            None
+            | Some(
+                Failure::Status { .. }
+                | Failure::TooLarge(_)
+                | Failure::TooMuchMemory
+                | Failure::Malformed(_),
+            ) => {
                 self.server.answered(path);
                 api.answered(path);
             }

@@ -7,6 +7,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use prometheus_client::metrics::gauge::Gauge;
 use thiserror::Error;
 
+use crate::api::memory::Stopped;
+
 /// What may be in use at a time. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Budget {
@@ -19,6 +21,8 @@ pub struct Budget {
 pub struct Share {
     budget: Budget,
     amount: i64,
+    /// How much it may grow to.
+    most: i64,
 }
 
 /// A value together with the share of the memory budget that it takes.
@@ -29,10 +33,16 @@ pub struct Held<T> {
     share: Share,
 }
 
-/// There is not enough left.
+/// Why a share cannot grow.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-#[error("the limit is reached")]
-pub struct Exhausted;
+pub enum Exhausted {
+    /// There is not enough left in the budget.
+    #[error("the limit is reached")]
+    Budget,
+    /// This share may not have more, whatever is left.
+    #[error("one share may not have that much")]
+    Share,
+}
 
 impl Budget {
     /// A budget of so much; 0 means no limit.
@@ -48,7 +58,12 @@ impl Budget {
 
     /// A share of nothing, which may grow.
     pub fn share(&self) -> Share {
-        Share { budget: self.clone(), amount: 0 }
+        Share { budget: self.clone(), amount: 0, most: i64::MAX }
+    }
+
+    /// A share of nothing, which may grow to half of the budget.
+    pub fn share_of_half(&self) -> Share {
+        Share { budget: self.clone(), amount: 0, most: self.limit / 2 }
     }
 }
 
@@ -56,15 +71,18 @@ impl Share {
     /// Takes more.
     ///
     /// # Errors
-    /// If that is more than there is; the share stays as it was.
+    /// If that is more than there is, or than it may have; the share stays as it was.
     pub fn grow(&mut self, amount: usize) -> Result<(), Exhausted> {
         if amount == 0 {
             return Ok(());
         }
         let (amount, limit) = (clamped(amount), self.budget.limit);
+        if self.amount.checked_add(amount).is_none_or(|amount| amount > self.most) {
+            return Err(Exhausted::Share);
+        }
         // In one step: a share that asks for too much does not make others fail meanwhile.
         let more = |used: i64| used.checked_add(amount).filter(|used| *used <= limit);
-        self.budget.used.inner().fetch_update(Relaxed, Relaxed, more).map_err(|_| Exhausted)?;
+        self.budget.used.inner().fetch_update(Relaxed, Relaxed, more).map_err(|_| Exhausted::Budget)?;
         self.amount += amount;
         Ok(())
     }
@@ -120,6 +138,15 @@ impl AsRef<[u8]> for Held<Vec<u8>> {
     }
 }
 
+impl From<Exhausted> for Stopped {
+    fn from(exhausted: Exhausted) -> Self {
+        match exhausted {
+            Exhausted::Budget => Self::NoMemory,
+            Exhausted::Share => Self::TooMuch,
+        }
+    }
+}
+
 fn clamped(amount: usize) -> i64 {
     i64::try_from(amount).unwrap_or(i64::MAX)
 }
@@ -135,7 +162,7 @@ mod tests {
         let budget = Budget::new(10);
         let (mut one, mut other) = (budget.share(), budget.share());
         assert_eq!(one.grow(6), Ok(()));
-        assert_eq!(other.grow(5), Err(Exhausted));
+        assert_eq!(other.grow(5), Err(Exhausted::Budget));
         assert_eq!(other.grow(4), Ok(()));
         one.shrink_to(7);
         one.shrink_to(2);
@@ -160,6 +187,15 @@ mod tests {
         assert_eq!(budget.gauge().get(), 100);
         drop(part);
         assert_eq!(budget.gauge().get(), 0);
+    }
+
+    #[test]
+    fn a_share_of_half_leaves_the_other_half() {
+        let budget = Budget::new(10);
+        let mut share = budget.share_of_half();
+        assert_eq!(share.grow(6), Err(Exhausted::Share));
+        assert_eq!((share.grow(5), share.grow(1)), (Ok(()), Err(Exhausted::Share)));
+        assert_eq!(budget.share().grow(5), Ok(()));
     }
 
     #[test]

@@ -24,12 +24,12 @@ impl Caller {
     /// Takes so many bytes more for the work.
     ///
     /// # Errors
-    /// If there is no memory left, or the caller does not wait any more.
+    /// If there is no memory left for it, or the caller does not wait any more.
     pub fn reserve(&self, share: &mut Share, bytes: usize) -> Result<(), Stopped> {
         if self.0.strong_count() == 0 {
             return Err(Stopped::CallerLeft);
         }
-        share.grow(bytes).map_err(|_| Stopped::NoMemory)
+        Ok(share.grow(bytes)?)
     }
 }
 

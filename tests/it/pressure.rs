@@ -86,7 +86,7 @@ async fn more_queries_than_allowed_are_sent_away_and_probes_discovery_and_master
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_query_for_which_there_is_no_memory_is_sent_away_whoever_asks() {
-    let stage = stage(200, &["--inflight-bytes=32Ki"]).await;
+    let stage = stage(200, &["--inflight-bytes=192Ki"]).await;
     for _ in 0..3 {
         is_refused(&stage.get_with(PODS, &ALICE).await, "--inflight-bytes");
         is_refused(&stage.get(PODS).await, "--inflight-bytes");
@@ -116,7 +116,10 @@ async fn members_that_send_without_end_at_the_same_time_take_no_more_than_the_ro
         async move { ask(&client, &path, &ALICE).await }
     });
     for answer in futures::future::join_all(asked).await {
-        is_refused(&answer, "--inflight-bytes");
+        // 503 where each of them was stopped at its half of the room.
+        let refused = [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE];
+        assert!(refused.contains(&answer.status), "{}", answer.status);
+        assert!(String::from_utf8_lossy(&answer.body).contains("--inflight-bytes"), "{:?}", answer.body);
     }
     let grown = stage.adapter.resident_bytes().expect("it runs").saturating_sub(before);
     assert!(grown < 64 << 20, "it has grown by {grown} bytes");

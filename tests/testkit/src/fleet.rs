@@ -93,7 +93,8 @@ impl Fleet {
             client_ca_pem: self.plane.client_ca_pem(),
             flags: flags.to_vec(),
             log: None,
-            environment: Vec::new(),
+            // With glibc, which the image does not have, freed memory would stay with the process more and more.
+            environment: vec![("MALLOC_MMAP_THRESHOLD_".to_owned(), "65536".to_owned())],
         })
     }
 }
