@@ -91,6 +91,13 @@ impl Authenticators {
     }
 }
 
+impl Unauthenticated {
+    /// Whether too many requests wait to be identified; it may be identified later.
+    pub fn is_too_early(&self) -> bool {
+        self.0.iter().any(|failure| matches!(failure, Failure::Token(TokenError::TooMany)))
+    }
+}
+
 impl Display for Unauthenticated {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, failure) in self.0.iter().enumerate() {

@@ -13,6 +13,7 @@ use kube::Api;
 use kube::api::PostParams;
 use moka::future::Cache;
 use thiserror::Error;
+use tokio::sync::Semaphore;
 
 use super::user::User;
 use crate::control::Clients;
@@ -21,12 +22,17 @@ use crate::control::Clients;
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// How many verdicts are kept.
 const VERDICTS: u64 = 10_000;
+/// Most requests that wait for a verdict at a time: nothing is known yet of who sent them, and each takes memory.
+const WAITING: usize = 100;
+/// Most bytes of a token. Real ones have one or two thousand, with many groups ten.
+const LONGEST: usize = 16 * 1024;
 
 /// Asks the control plane whose a token is, once for the same token at a time.
 pub struct TokenReviewer {
     clients: Clients,
     /// By the token's SHA-256, so that no token stays in memory; `None` for nobody's.
     verdicts: Cache<[u8; 32], Option<Arc<User>>>,
+    waiting: Semaphore,
     failing: AtomicBool,
 }
 
@@ -42,6 +48,14 @@ pub enum TokenError {
     /// The control plane did not answer. It is not kept, and identifies nobody.
     #[error("the control plane gave no verdict on a bearer token within {TIMEOUT:?}")]
     Timeout,
+    /// It is longer than any real one.
+    #[error("the bearer token has more than {LONGEST} bytes")]
+    TooLong,
+    /// Too many requests wait for a verdict.
+    #[error(
+        "{WAITING} requests with bearer tokens wait for the control plane already, please try again later"
+    )]
+    TooMany,
 }
 
 impl TokenReviewer {
@@ -50,6 +64,7 @@ impl TokenReviewer {
         Self {
             clients,
             verdicts: Cache::builder().max_capacity(VERDICTS).time_to_live(kept).build(),
+            waiting: Semaphore::new(WAITING),
             failing: AtomicBool::new(false),
         }
     }
@@ -57,12 +72,21 @@ impl TokenReviewer {
     /// Whose token it is.
     ///
     /// # Errors
-    /// If it is nobody's or the control plane gives no verdict.
+    /// If it is nobody's, or the control plane gives no verdict, or too many wait for one.
     pub async fn review(&self, token: &str) -> Result<User, TokenError> {
+        if token.len() > LONGEST {
+            return Err(TokenError::TooLong);
+        }
         let digest = digest::digest(&digest::SHA256, token.as_bytes());
         let key = digest.as_ref().try_into().expect("a SHA-256 has 32 bytes");
-        let verdict = self.verdicts.try_get_with(key, self.ask(token)).await;
-        let user = verdict.map_err(|error: Arc<TokenError>| (*error).clone())?;
+        let user = match self.verdicts.get(&key).await {
+            Some(user) => user,
+            None => {
+                let _waiting = self.waiting.try_acquire().map_err(|_| TokenError::TooMany)?;
+                let verdict = self.verdicts.try_get_with(key, self.ask(token)).await;
+                verdict.map_err(|error: Arc<TokenError>| (*error).clone())?
+            }
+        };
         user.map(|user| (*user).clone()).ok_or(TokenError::Unknown)
     }
 

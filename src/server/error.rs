@@ -113,6 +113,9 @@ impl Error {
                 let details = Details { group: group.to_owned(), kind, ..Details::default() };
                 Status::failure(405, Reason::MethodNotAllowed, text).with_details(details)
             }
+            Self::Unauthenticated(error) if error.is_too_early() => {
+                Status::too_many_requests("too many requests wait to be identified, please try again later")
+            }
             Self::Unauthenticated(_) => Status::failure(401, Reason::Unauthorized, "Unauthorized"),
             Self::Forbidden(refusal) => forbidden(&refusal),
             Self::Review(_) => {

@@ -232,6 +232,37 @@ async fn a_tokens_verdict_is_kept_as_long_as_told_for_and_against() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_tokens_is_refused_and_those_that_are_known_are_not() {
+    const TOKENS: usize = 150;
+    let stage = Stage::start(members(1, 1).await, &[]).await;
+    let plane = &stage.fleet.plane;
+    plane.add_token("known", "bob", &[]);
+    let known = bearer(&stage, "known");
+    assert_eq!(name(&stage, &known, &[]).await.as_deref(), Some("bob"));
+
+    plane.delay_reviews(Duration::from_secs(3));
+    let client = client(&stage.adapter, Credentials::None);
+    let tokens: Vec<_> = (0..TOKENS).map(|token| format!("Bearer {token}")).collect();
+    let headers: Vec<_> = tokens.iter().map(|token| [("authorization", token.as_str())]).collect();
+    let asking = headers.iter().map(|headers| send(&client, "GET", PODS, headers, ""));
+    let (answers, of_known) =
+        futures::future::join(futures::future::join_all(asking), send(&known, "GET", PODS, &[], "")).await;
+    assert_eq!(of_known.status, StatusCode::FORBIDDEN, "it is known who asks");
+    let refused: Vec<_> =
+        answers.iter().filter(|answer| answer.status == StatusCode::TOO_MANY_REQUESTS).collect();
+    assert!((1..=TOKENS - 100).contains(&refused.len()), "{} are refused", refused.len());
+    assert!(refused.iter().all(|answer| answer.headers["retry-after"] == "1"));
+    let unknown = answers.iter().filter(|answer| answer.status == StatusCode::UNAUTHORIZED).count();
+    assert_eq!(refused.len() + unknown, TOKENS);
+
+    plane.delay_reviews(Duration::ZERO);
+    assert_eq!(name(&stage, &bearer(&stage, &"a".repeat(16 << 10)), &[]).await, None);
+    let reviews = token_reviews(&stage);
+    assert_eq!(name(&stage, &bearer(&stage, &"a".repeat((16 << 10) + 1)), &[]).await, None);
+    assert_eq!(token_reviews(&stage), reviews, "a longer token is no question");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_token_review_that_fails_identifies_nobody_and_is_not_kept() {
     let directory = tempfile::tempdir().expect("a directory");
     let log = directory.path().join("adapter.log");
