@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use http::header::ACCEPT;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
 use super::super::Serving;
 use super::document::{Document, JSON, UNCACHED};
@@ -15,17 +15,23 @@ use super::only_get;
 use crate::api::codec::accept::{self, Clause};
 use crate::api::discovery::{self, Aggregated, Catalogs};
 use crate::api::group::Group;
+use crate::process::work;
 use crate::server::error::Error;
 
 /// The encoded documents of the members' metrics as last known.
 pub struct Documents {
     catalogs: watch::Receiver<Arc<Catalogs>>,
-    address: String,
+    address: Arc<str>,
     encoded: ArcSwap<Encoded>,
+    /// One request encodes at a time; others wait for it.
+    encoding: Mutex<()>,
 }
 
+/// How many bytes of documents a metric takes, about.
+const METRIC: usize = 512;
+
 /// One generation of documents.
-struct Encoded {
+pub(super) struct Encoded {
     of: Arc<Catalogs>,
     groups: Document,
     aggregated: [Document; 2],
@@ -37,19 +43,30 @@ impl Documents {
     /// Documents that follow the catalogs. `address` is where this server listens, such as `:443`.
     pub fn new(catalogs: watch::Receiver<Arc<Catalogs>>, address: String) -> Self {
         let encoded = Encoded::new(catalogs.borrow().clone(), &address);
-        Self { encoded: ArcSwap::from_pointee(encoded), catalogs, address }
+        let encoded = ArcSwap::from_pointee(encoded);
+        Self { catalogs, address: address.into(), encoded, encoding: Mutex::default() }
     }
 
-    /// The newest generation, encoded by the first request after a change.
-    fn current(&self) -> Arc<Encoded> {
-        let catalogs = self.catalogs.borrow().clone();
-        let encoded = self.encoded.load_full();
-        if Arc::ptr_eq(&encoded.of, &catalogs) {
+    /// The newest generation, encoded for the first request after a change, where it blocks no other request.
+    pub(super) async fn current(&self) -> Arc<Encoded> {
+        if let Some(encoded) = self.newest() {
             return encoded;
         }
-        let encoded = Arc::new(Encoded::new(catalogs, &self.address));
+        let _encoding = self.encoding.lock().await;
+        if let Some(encoded) = self.newest() {
+            return encoded;
+        }
+        let (catalogs, address) = (self.catalogs.borrow().clone(), self.address.clone());
+        let bytes = (catalogs.custom.len() + catalogs.external.len()) * METRIC;
+        let encoded = Arc::new(work::run(bytes, move |_| Encoded::new(catalogs, &address)).await);
         self.encoded.store(encoded.clone());
         encoded
+    }
+
+    /// The newest generation, if it is encoded.
+    fn newest(&self) -> Option<Arc<Encoded>> {
+        let encoded = self.encoded.load_full();
+        Arc::ptr_eq(&encoded.of, &self.catalogs.borrow()).then_some(encoded)
     }
 }
 
@@ -72,11 +89,17 @@ impl Encoded {
             of: catalogs,
         }
     }
+
+    /// `/apis/<group>`, where the version is empty, and `/apis/<group>/<version>`.
+    pub(super) fn below(&self, request: &Request, group: &str, version: &str) -> Result<Response, Error> {
+        let document = self.below.get(&(group, version)).ok_or(Error::NotFound)?;
+        only_get(request, || document.response(request.headers()))
+    }
 }
 
 /// `/apis`, plain or aggregated.
 pub(super) async fn groups(State(serving): State<Arc<Serving>>, request: Request) -> Response {
-    let encoded = serving.documents.current();
+    let encoded = serving.documents.current().await;
     let accept = request.headers().get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let clauses = accept::clauses(accept).unwrap_or_default();
     let wanted = clauses.iter().find_map(Wanted::of).unwrap_or(Wanted::Plain);
@@ -86,18 +109,6 @@ pub(super) async fn groups(State(serving): State<Arc<Serving>>, request: Request
         Wanted::Aggregated(Aggregated::V2Beta1) => &encoded.aggregated[1],
     };
     document.response(request.headers())
-}
-
-/// `/apis/<group>`, where the version is empty, and `/apis/<group>/<version>`.
-pub(super) fn below(
-    serving: &Serving,
-    request: &Request,
-    group: &str,
-    version: &str,
-) -> Result<Response, Error> {
-    let encoded = serving.documents.current();
-    let document = encoded.below.get(&(group, version)).ok_or(Error::NotFound)?;
-    only_get(request, || document.response(request.headers()))
 }
 
 /// The form of `/apis` that one clause of an Accept header asks for.

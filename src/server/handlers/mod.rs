@@ -64,8 +64,8 @@ async fn dispatch(State(serving): State<Arc<Serving>>, request: Request) -> Resu
     let info = request.extensions().get::<Arc<RequestInfo>>().ok_or(Error::NotFound)?;
     let segments: Vec<&str> = info.segments.iter().map(String::as_str).collect();
     match segments[..] {
-        ["apis", group] => discovery::below(&serving, &request, group, ""),
-        ["apis", group, version] => discovery::below(&serving, &request, group, version),
+        ["apis", group] => serving.documents.current().await.below(&request, group, ""),
+        ["apis", group, version] => serving.documents.current().await.below(&request, group, version),
         ["openapi", "v3", "apis", group, version] => openapi::group_version(&request, info, group, version),
         ref segments => {
             let (subject, asking) = (Subject::read(segments)?, Asking::of(&serving, &request, info));
