@@ -21,6 +21,9 @@ use std::cmp::Ordering;
 
 use num_bigint::{BigInt, Sign};
 
+/// Bytes of a text that are still read: more than the digits that are, and than any real quantity has.
+const LONGEST: usize = 4096;
+
 /// An exact decimal number that remembers which family of suffixes it was written with.
 ///
 /// Equality and order are by value: `1`, `1000m` and `1e0` are equal. [`Display`](std::fmt::Display) gives the text that
@@ -61,7 +64,7 @@ pub enum QuantityError {
     #[error("quantities must be smaller than 1e1024")]
     TooLarge,
     /// A text that only a broken or hostile sender writes.
-    #[error("quantities must have at most 4096 characters")]
+    #[error("quantities must have at most {LONGEST} characters")]
     TooLong,
 }
 

@@ -4,8 +4,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use crate::api::codec::protobuf::{Envelope, Fields, Malformed};
-use crate::api::meta::Bounded;
-use crate::api::page::check_strings;
+use crate::api::meta::{Bounded, has_long_string};
 
 /// One entry of a list: a resource, or a metric in the shape of one.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
@@ -60,7 +59,9 @@ fn from_json(body: &[u8]) -> Result<Vec<Entry>, DiscoveryError> {
         kind: String,
         resources: Option<Bounded<Entry, ENTRIES>>,
     }
-    check_strings(body).map_err(|_| DiscoveryError::LongName)?;
+    if has_long_string(body) {
+        return Err(DiscoveryError::LongName);
+    }
     let list: List = serde_json::from_slice(body)?;
     if list.kind == "APIResourceList" {
         Ok(list.resources.unwrap_or_default().0)

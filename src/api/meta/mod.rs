@@ -16,6 +16,10 @@ use super::text::Text;
 /// and many in memory.
 pub const MOST: usize = 4096;
 
+/// In how many bytes of JSON at least one string begins or ends: longer strings, numbers and white space are in no real
+/// body. What copies a string, to decode its escapes or to quote it in an error, takes little memory then.
+pub const STRINGS_WITHIN: usize = 32 * 1024;
+
 /// A JSON array of at most so many elements.
 #[derive(Debug)]
 pub struct Bounded<T, const COUNT: usize = MOST>(pub Vec<T>);
@@ -113,6 +117,13 @@ pub fn add<T>(elements: &mut Vec<T>, element: T) -> Result<(), Malformed> {
     }
     elements.push(element);
     Ok(())
+}
+
+/// Whether JSON may have a string that is longer than twice [`STRINGS_WITHIN`]. A quote that has no backslash before it is not
+/// escaped.
+pub fn has_long_string(json: &[u8]) -> bool {
+    let has_quote = |block: &[u8]| block.windows(2).any(|pair| pair[1] == b'"' && pair[0] != b'\\');
+    !json.chunks_exact(STRINGS_WITHIN).all(has_quote)
 }
 
 /// A JSON string as text; an absent one or `null` is empty, as Go reads it.

@@ -13,7 +13,7 @@ use thiserror::Error;
 use super::codec::protobuf::Malformed;
 use super::duration::DurationError;
 use super::memory::{Reserve, Stopped};
-use super::meta::ObjectMetaError;
+use super::meta::{ObjectMetaError, STRINGS_WITHIN, has_long_string};
 use super::quantity::QuantityError;
 use super::resource_metrics::Resource;
 use super::text::Text;
@@ -106,7 +106,7 @@ pub enum PageError {
     #[error("the body has more items than fit into {0} bytes")]
     Crowded(usize),
     /// The body has a string, a number or white space of a length that no real one has.
-    #[error("the body has {BLOCK} bytes in which no string begins or ends")]
+    #[error("the body has {STRINGS_WITHIN} bytes in which no string begins or ends")]
     LongString,
     /// The body is longer than offsets reach.
     #[error("the body has more than 4 GiB")]
@@ -115,10 +115,6 @@ pub enum PageError {
     #[error(transparent)]
     Stopped(#[from] Stopped),
 }
-
-/// In how many bytes of JSON at least one string begins or ends: longer strings, numbers and white space are in no real
-/// body. What copies a string, to decode its escapes or to quote it in an error, takes little memory then.
-const BLOCK: usize = 32 * 1024;
 
 /// Where the items' parts lie.
 #[derive(Clone, Debug)]
@@ -151,7 +147,9 @@ impl Page {
             return Err(PageError::TooLong);
         }
         if format == Format::Json {
-            check_strings(&body)?;
+            if has_long_string(&body) {
+                return Err(PageError::LongString);
+            }
             // The parser takes a byte for each level of nesting, in a buffer that doubles as it grows; a level has four bytes at
             // least where strings are as frequent as they have to be.
             reserve(body.len() / 2)?;
@@ -218,12 +216,6 @@ impl Items {
             Self::Resource(objects) => objects.memory(),
         }
     }
-}
-
-/// Refuses JSON with strings that are longer than two blocks. A quote that has no backslash before it is not escaped.
-pub fn check_strings(json: &[u8]) -> Result<(), PageError> {
-    let has_quote = |block: &[u8]| block.windows(2).any(|pair| pair[1] == b'"' && pair[0] != b'\\');
-    if json.chunks_exact(BLOCK).all(has_quote) { Ok(()) } else { Err(PageError::LongString) }
 }
 
 /// How many bytes of memory a vector takes whose elements take so many beside their own size.

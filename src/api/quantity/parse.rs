@@ -4,10 +4,8 @@ use std::str::FromStr;
 
 use num_bigint::{BigInt, Sign};
 
-use super::{Amount, Decimal, Format, Quantity, QuantityError, power_of_ten};
+use super::{Amount, Decimal, Format, LONGEST, Quantity, QuantityError, power_of_ten};
 
-/// Bytes of a text that are still read: more than the digits below, and than any real quantity has.
-const LONGEST: usize = 4096;
 /// Digits before the point that are still read.
 const MAX_WHOLE_DIGITS: i64 = 1024;
 /// Digits that Go trusts to fit its 64 bit mantissa.
