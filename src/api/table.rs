@@ -63,6 +63,8 @@ pub struct Metadata<'a> {
 const METADATA_LIST: &str = "PartialObjectMetadataList";
 /// More resources than these are not shown.
 const COLUMNS: usize = 16;
+/// How many bytes a cell has at most: the sum of `1e1023` and `1n` has 1,033 digits.
+const TOTAL: usize = 1100;
 /// The columns of resources where no object says which there are.
 const USUAL: [&str; 2] = ["cpu", "memory"];
 
@@ -105,7 +107,10 @@ impl Table<'_> {
         out.push(b',');
         column(&mut out, "Window", "duration", "");
         out.extend_from_slice(br#"],"rows":["#);
-        json::list_items(&mut out, &self.items, reserve, |out, item| self.write_row(out, &resources, *item))?;
+        let most = |item: &ObjectMetrics<'_>| item.most_bytes() + resources.len() * TOTAL;
+        json::list_items(&mut out, &self.items, most, reserve, |out, item| {
+            self.write_row(out, &resources, *item);
+        })?;
         Ok(out)
     }
 

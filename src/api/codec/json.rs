@@ -67,26 +67,29 @@ pub fn list<T: EncodeItem>(
     make_room(&mut out, FRAME + items.len() * bytes, reserve)?;
     let head = format_args!(r#"{{"kind":"{kind}","apiVersion":"{api_version}","metadata":{{}},"items":["#);
     display(&mut out, head);
-    list_items(&mut out, items, reserve, write)?;
+    list_items(&mut out, items, EncodeItem::most_bytes, reserve, write)?;
     Ok(out)
 }
 
-/// Writes the items of a list, each by `write`, and the end of the list.
+/// Writes the items of a list, each by `write` and of so many bytes at `most`, and the end of the list.
 ///
 /// # Errors
 /// If `reserve` stops it.
-pub fn list_items<T: EncodeItem>(
+pub fn list_items<T>(
     out: &mut Vec<u8>,
     items: &[T],
+    most: impl Fn(&T) -> usize,
     reserve: &mut Reserve<'_>,
     mut write: impl FnMut(&mut Vec<u8>, &T),
 ) -> Result<(), Stopped> {
     for (index, item) in items.iter().enumerate() {
-        make_room(out, item.most_bytes(), reserve)?;
+        make_room(out, most(item), reserve)?;
+        let room = out.capacity();
         if index > 0 {
             out.push(b',');
         }
         write(out, item);
+        debug_assert_eq!(out.capacity(), room, "an item has more bytes than it says");
     }
     make_room(out, 8, reserve)?;
     out.extend_from_slice(b"]}\n");

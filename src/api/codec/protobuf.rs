@@ -154,7 +154,9 @@ impl Writer {
     ) -> Result<(), Stopped> {
         for item in items {
             make_room(&mut self.out, item.most_bytes(), reserve)?;
+            let room = self.out.capacity();
             self.message(field, |out| write(out, item));
+            debug_assert_eq!(self.out.capacity(), room, "an item has more bytes than it says");
         }
         // For the lengths and the end of what the items are in.
         make_room(&mut self.out, 64, reserve)

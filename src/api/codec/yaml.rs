@@ -18,15 +18,23 @@ pub fn from_json(json: &[u8], reserve: &mut Reserve<'_>) -> Result<Vec<u8>, Stop
     let mut out = Vec::new();
     // The references to the elements; each has more bytes of JSON than that.
     reserve(json.len())?;
+    let mut trees = 0;
+    // One tree at a time is there.
+    let mut make_tree = |raw: &RawValue, reserve: &mut Reserve<'_>| {
+        let tree = TREE * raw.get().len();
+        reserve(tree.saturating_sub(trees))?;
+        trees = trees.max(tree);
+        Ok::<Value, Stopped>(serde_json::from_str(raw.get()).expect(JSON))
+    };
     for (key, raw) in fields {
         match serde_json::from_str::<Vec<&RawValue>>(raw.get()) {
             Ok(elements) if !elements.is_empty() => {
                 append(&mut out, &format!("{key}:\n"), reserve)?;
                 for element in elements {
-                    append(&mut out, &yaml(&[tree(element)]), reserve)?;
+                    append(&mut out, &yaml(&[make_tree(element, reserve)?]), reserve)?;
                 }
             }
-            _ => append(&mut out, &yaml(&BTreeMap::from([(key, tree(raw))])), reserve)?,
+            _ => append(&mut out, &yaml(&BTreeMap::from([(key, make_tree(raw, reserve)?)])), reserve)?,
         }
     }
     Ok(out)
@@ -34,10 +42,8 @@ pub fn from_json(json: &[u8], reserve: &mut Reserve<'_>) -> Result<Vec<u8>, Stop
 
 const JSON: &str = "what this server writes is JSON, and its keys have no escapes";
 
-/// `Value` keeps its keys sorted.
-fn tree(raw: &RawValue) -> Value {
-    serde_json::from_str(raw.get()).expect(JSON)
-}
+/// How many times the bytes of an element's JSON its tree, whose keys are sorted, and its YAML take at most.
+const TREE: usize = 64;
 
 fn yaml(object: &impl Serialize) -> String {
     let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
