@@ -11,6 +11,7 @@ use kube::api::PostParams;
 use moka::Expiry;
 use moka::future::Cache;
 use thiserror::Error;
+use tokio::sync::Semaphore;
 
 use super::user::User;
 use crate::config::Authorization;
@@ -20,6 +21,9 @@ use crate::control::Clients;
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// How much memory verdicts may take, in bytes: whoever asks chooses how long a path is.
 const VERDICTS: u64 = 8 * 1024 * 1024;
+/// Most anonymous requests that wait for a verdict at a time: each takes memory. Those of known users are never refused here:
+/// queries are counted before, and kube-apiserver takes the whole API for unavailable after one 429.
+const WAITING: usize = 100;
 
 /// What somebody wants to do.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -68,6 +72,11 @@ pub enum ReviewError {
     /// The control plane did not answer.
     #[error("the control plane gave no verdict on access within {TIMEOUT:?}")]
     Timeout,
+    /// Too many anonymous requests wait for a verdict.
+    #[error(
+        "{WAITING} anonymous requests wait for the control plane's verdict already, please try again later"
+    )]
+    TooMany,
 }
 
 /// Asks the control plane, once for identical questions at a time.
@@ -75,6 +84,7 @@ pub struct Reviewer {
     clients: Clients,
     always_allow_paths: Vec<String>,
     verdicts: Cache<(User, Action), Decision>,
+    anonymous: Semaphore,
 }
 
 /// Allowed and denied have times of their own.
@@ -91,18 +101,26 @@ impl Reviewer {
             clients,
             always_allow_paths: config.always_allow_paths.clone(),
             verdicts: Cache::builder().weigher(weigh).max_capacity(VERDICTS).expire_after(kept).build(),
+            anonymous: Semaphore::new(WAITING),
         }
     }
 
     /// Whether `user` may do `action`. `system:masters` may do everything, and some paths are open to all.
     ///
     /// # Errors
-    /// If the control plane gives no verdict.
+    /// If the control plane gives no verdict, or too many wait for one.
     pub async fn review(&self, user: &User, action: Action) -> Result<Decision, ReviewError> {
         if user.is_master() || self.is_open(&action) {
             return Ok(Decision { allowed: true, reason: String::new() });
         }
         let key = (user.clone(), action);
+        if let Some(decision) = self.verdicts.get(&key).await {
+            return Ok(decision);
+        }
+        let _waiting = match user.is_anonymous() {
+            true => Some(self.anonymous.try_acquire().map_err(|_| ReviewError::TooMany)?),
+            false => None,
+        };
         let asking = self.ask(key.clone());
         self.verdicts.try_get_with(key, asking).await.map_err(|error: Arc<ReviewError>| (*error).clone())
     }

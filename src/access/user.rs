@@ -36,6 +36,11 @@ impl User {
         self
     }
 
+    /// Whether it is nobody in particular.
+    pub fn is_anonymous(&self) -> bool {
+        self.name == ANONYMOUS
+    }
+
     /// Whether everything is allowed without asking.
     pub fn is_master(&self) -> bool {
         self.groups.iter().any(|group| group == MASTERS)

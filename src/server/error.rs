@@ -118,6 +118,7 @@ impl Error {
             }
             Self::Unauthenticated(_) => Status::failure(401, Reason::Unauthorized, "Unauthorized"),
             Self::Forbidden(refusal) => forbidden(&refusal),
+            Self::TooManyRequests | Self::Review(ReviewError::TooMany) => Status::too_many_requests(text),
             Self::Review(_) => {
                 Status::failure(500, Reason::InternalError, format!("Internal error occurred: {text}"))
             }
@@ -126,7 +127,6 @@ impl Error {
                 Status::failure(405, Reason::MethodNotAllowed, text).with_details(empty())
             }
             Self::UrlTooLong(_) => Status::failure(414, Reason::BadRequest, text),
-            Self::TooManyRequests => Status::too_many_requests(text),
             Self::Timeout => Status::failure(504, Reason::Timeout, text).with_details(empty()),
             Self::Status(status) => *status,
         }

@@ -1,5 +1,8 @@
 //! Who is believed, and who may do what.
 
+use std::time::Duration;
+
+use futures::future::{join, join_all};
 use http::StatusCode;
 use serde_json::json;
 use testkit::api_client::{Answer, ApiClient, Credentials};
@@ -133,6 +136,27 @@ async fn a_review_that_fails_allows_nothing_and_is_not_kept() {
     assert_eq!(master.status, StatusCode::OK, "system:masters needs no review");
     plane.fail_reviews(None);
     assert_eq!(stage.get_with(PODS, &carol).await.status, StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_anonymous_requests_is_refused_and_known_users_are_not() {
+    const REQUESTS: usize = 150;
+    let stage = Stage::start(members(1, 1).await, &[]).await;
+    stage.fleet.plane.delay_reviews(Duration::from_secs(2));
+    let nobody = client(&stage.adapter, Credentials::None);
+    let paths: Vec<_> = (0..REQUESTS).map(|number| format!("{VERSION}/{number}")).collect();
+    let asking = paths.iter().map(|path| get(&nobody, path, &[]));
+    let alice = [("X-Remote-User", "alice")];
+    let (answers, of_known) = join(join_all(asking), stage.get_with(VERSION, &alice)).await;
+    assert_eq!(of_known.status, StatusCode::OK, "her verdict was waited for");
+    let refused: Vec<_> =
+        answers.iter().filter(|answer| answer.status == StatusCode::TOO_MANY_REQUESTS).collect();
+    assert!((1..=REQUESTS - 100).contains(&refused.len()), "{} are refused", refused.len());
+    assert!(refused.iter().all(|answer| answer.headers["retry-after"] == "1"));
+    // 500 where the control plane takes more than five seconds for the verdict.
+    let judged = [StatusCode::FORBIDDEN, StatusCode::INTERNAL_SERVER_ERROR];
+    let judged = answers.iter().filter(|answer| judged.contains(&answer.status)).count();
+    assert_eq!(refused.len() + judged, REQUESTS);
 }
 
 #[tokio::test(flavor = "multi_thread")]
