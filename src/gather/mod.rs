@@ -167,7 +167,8 @@ impl Gather {
         }
     }
 
-    /// Goes on waiting for a reply that is too late for its answer, so that the next answer has it.
+    /// Goes on waiting for a reply that is too late for its answer, so that the next answer has it, as long as there is memory
+    /// for answers.
     fn await_late(
         &self,
         member: &Member,
@@ -176,12 +177,15 @@ impl Gather {
     ) {
         let Some(last_known) = &self.last_known else { return };
         let Some(right) = last_known.late(member.id(), query) else { return };
-        let (last_known, query) = (last_known.clone(), query.clone());
+        let (last_known, inflight, query) = (last_known.clone(), self.inflight.clone(), query.clone());
         let (id, rest) = (member.id(), self.late);
         tokio::spawn(async move {
             let _right = right;
-            if let Ok(outcome) = tokio::time::timeout(rest, asking).await {
-                last_known.take(id, &query, &outcome);
+            tokio::select! {
+                outcome = asking => last_known.take(id, &query, &outcome),
+                () = tokio::time::sleep(rest) => {}
+                // Answers need the memory more.
+                () = inflight.is_short() => {}
             }
         });
     }

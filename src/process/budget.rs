@@ -1,11 +1,13 @@
 //! An amount of something that may be in use at a time: bytes, requests. The gauge that shows it is the account itself.
 
 use std::ops::Deref;
+use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering::Relaxed;
 
 use prometheus_client::metrics::gauge::Gauge;
 use thiserror::Error;
+use tokio::sync::Notify;
 
 use crate::api::memory::Stopped;
 
@@ -14,6 +16,7 @@ use crate::api::memory::Stopped;
 pub struct Budget {
     limit: i64,
     used: Gauge<i64, AtomicI64>,
+    short: Arc<Notify>,
 }
 
 /// A part of a budget, given back when dropped.
@@ -48,12 +51,17 @@ impl Budget {
     /// A budget of so much; 0 means no limit.
     pub fn new(limit: usize) -> Self {
         let limit = if limit == 0 { i64::MAX } else { clamped(limit) };
-        Self { limit, used: Gauge::default() }
+        Self { limit, used: Gauge::default(), short: Arc::default() }
     }
 
     /// What is in use.
     pub fn gauge(&self) -> Gauge {
         self.used.clone()
+    }
+
+    /// Waits until somebody takes more while more than half is in use: who can do without it should give it back.
+    pub async fn is_short(&self) {
+        self.short.notified().await;
     }
 
     /// A share of nothing, which may grow.
@@ -82,7 +90,11 @@ impl Share {
         }
         // In one step: a share that asks for too much does not make others fail meanwhile.
         let more = |used: i64| used.checked_add(amount).filter(|used| *used <= limit);
-        self.budget.used.inner().fetch_update(Relaxed, Relaxed, more).map_err(|_| Exhausted::Budget)?;
+        let used = self.budget.used.inner().fetch_update(Relaxed, Relaxed, more);
+        if used.ok().is_none_or(|before| before > limit / 2) {
+            self.budget.short.notify_waiters();
+        }
+        used.map_err(|_| Exhausted::Budget)?;
         self.amount += amount;
         Ok(())
     }
@@ -124,6 +136,14 @@ impl Held<Vec<u8>> {
     }
 }
 
+impl<T: PartialEq> PartialEq for Held<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.value == other.value
+    }
+}
+
+impl<T: Eq> Eq for Held<T> {}
+
 impl<T> Deref for Held<T> {
     type Target = T;
 
@@ -153,6 +173,9 @@ fn clamped(amount: usize) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+    use std::task::Poll;
+
     use bytes::Bytes;
 
     use super::*;
@@ -196,6 +219,19 @@ mod tests {
         assert_eq!(share.grow(6), Err(Exhausted::Share));
         assert_eq!((share.grow(5), share.grow(1)), (Ok(()), Err(Exhausted::Share)));
         assert_eq!(budget.share().grow(5), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn whoever_can_do_without_is_told_when_more_than_half_is_in_use() {
+        let budget = Budget::new(10);
+        let mut share = budget.share();
+        let mut short = pin!(budget.is_short());
+        assert_eq!((share.grow(5), futures::poll!(&mut short)), (Ok(()), Poll::Pending));
+        assert_eq!((share.grow(1), futures::poll!(&mut short)), (Ok(()), Poll::Pending));
+        assert_eq!((share.grow(1), futures::poll!(&mut short)), (Ok(()), Poll::Ready(())));
+        let mut short = pin!(budget.is_short());
+        assert_eq!(futures::poll!(&mut short), Poll::Pending);
+        assert_eq!((share.grow(9), futures::poll!(&mut short)), (Err(Exhausted::Budget), Poll::Ready(())));
     }
 
     #[test]

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use futures::future::join_all;
 use http::StatusCode;
-use serde_json::Value;
-use testkit::member::{Fault, Protocols, Resource};
+use serde_json::{Value, json};
+use testkit::member::{Fault, Protocols, Resource, ScriptedAnswer};
 
 use crate::stage::{GENEROUS, PODS, Stage, clusters, members_over, over_both_protocols, until};
 
@@ -16,6 +17,7 @@ over_both_protocols!(
     a_metric_that_a_member_has_no_more_does_not_come_back,
     a_reply_that_comes_too_late_is_there_for_the_next_answer,
     one_late_reply_is_waited_for_at_a_time,
+    late_replies_leave_their_memory_to_answers_that_need_it,
     a_member_that_fails_again_and_again_costs_no_time_and_is_taken_back_soon,
 );
 
@@ -143,6 +145,51 @@ async fn one_late_reply_is_waited_for_at_a_time(protocols: Protocols) {
     let second_given_up =
         stage.member(0).until(|counters| counters.in_flight == 1 && counters.cancelled == 1);
     tokio::time::timeout(GENEROUS, second_given_up).await.expect("only the first goes on");
+}
+
+async fn late_replies_leave_their_memory_to_answers_that_need_it(protocols: Protocols) {
+    /// As many as are waited for of one member.
+    const LATE: usize = 8;
+    const MIB: usize = 1 << 20;
+    let flags = [SHORT, "--discovery-interval=1h", "--last-known-late=1h", "--inflight-bytes=16Mi"];
+    let stage = Stage::start(members_over(protocols, 2, 1).await, &flags).await;
+    let list = |bytes: usize| {
+        let pod = |number: usize| {
+            json!({
+                "describedObject": {"kind": "Pod", "namespace": "default", "name": number.to_string(), "apiVersion": "/v1"},
+                "metric": {"name": "http_requests"}, "timestamp": "2026-01-01T00:00:00Z", "value": "1",
+                "unknown": "x".repeat(400),
+            })
+        };
+        let pods: Vec<_> = (0..bytes / 600).map(pod).collect();
+        let list = json!({
+            "kind": "MetricValueList", "apiVersion": "custom.metrics.k8s.io/v1beta2", "metadata": {}, "items": pods,
+        });
+        ScriptedAnswer::json(StatusCode::OK, &list)
+    };
+    let late: Vec<_> = (0..LATE).map(|query| format!("{PODS}?labelSelector=a%21%3D{query}")).collect();
+    late.iter().for_each(|path| stage.member(1).answer(path, list(MIB)));
+    stage.member(1).fault_on(METRICS, Fault::Stalled);
+    let answers = join_all(late.iter().map(|path| stage.get(path))).await;
+    assert!(answers.iter().all(|answer| answer.status == StatusCode::OK));
+    let kept = inflight(&stage).await;
+    assert!(kept > LATE * MIB * 2 / 5, "{kept} bytes");
+
+    // What its answer takes is more than they leave, and less than there is.
+    stage.member(0).answer(PODS, list(4 * MIB));
+    let deadline = Instant::now() + GENEROUS;
+    while stage.get(PODS).await.status != StatusCode::OK {
+        assert!(Instant::now() < deadline, "{} bytes are kept", inflight(&stage).await);
+    }
+    let left = inflight(&stage).await;
+    assert!(left < kept / 2, "{left} of {kept} bytes");
+}
+
+/// How many bytes queries hold.
+async fn inflight(stage: &Stage) -> usize {
+    let metrics = stage.metrics().await;
+    let line = metrics.lines().find_map(|line| line.strip_prefix("karmada_metrics_adapter_inflight_bytes "));
+    line.expect("the metric").parse().expect("a number")
 }
 
 async fn a_member_that_fails_again_and_again_costs_no_time_and_is_taken_back_soon(protocols: Protocols) {

@@ -31,6 +31,8 @@ pub enum Fault {
     Reset,
     /// The body ends before its `Content-Length`.
     Truncated,
+    /// Half of the body comes, and nothing after it; the connection is alive.
+    Stalled,
     /// The list never ends.
     Endless,
     /// A 200 whose body is neither JSON nor protobuf.
@@ -150,6 +152,7 @@ impl Fault {
             self,
             Self::Reset
                 | Self::Truncated
+                | Self::Stalled
                 | Self::SlowDrip(_)
                 | Self::Headers { .. }
                 | Self::Pieces(_)
@@ -175,6 +178,7 @@ impl Fault {
                 head.headers.insert(CONTENT_LENGTH, body.len().into());
                 streamed(stream::iter([Ok(half)]))
             }
+            Self::Stalled => streamed(stream::iter([Ok(half)]).chain(stream::pending())),
             Self::SlowDrip(interval) => {
                 let interval = *interval;
                 let bytes = stream::iter(0..body.len()).then(move |place| {
