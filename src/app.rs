@@ -26,6 +26,7 @@ use crate::fleet::discovery::Discovery;
 use crate::fleet::karmada::KarmadaSource;
 use crate::fleet::kubeconfig::KubeconfigSource;
 use crate::fleet::metrics::FleetMetrics;
+use crate::fleet::names::Names;
 use crate::fleet::registry::Registry;
 use crate::fleet::roster::Roster;
 use crate::gather::metrics::GatherMetrics;
@@ -73,6 +74,9 @@ pub async fn serve(mut config: Config, shutdown: CancellationToken) -> anyhow::R
     let inflight = Budget::new(config.members.inflight_bytes);
     let help = "Bytes that queries hold, from a member's first byte to a client's last";
     metrics.register("karmada_metrics_adapter_inflight_bytes", help, inflight.gauge());
+    let names = Names::new(config.members.discovery_bytes);
+    let help = "Bytes that are counted for what members list";
+    metrics.register("karmada_metrics_adapter_discovery_bytes", help, names.gauge());
     let fleet_metrics = Arc::new(FleetMetrics::register(&mut metrics));
     let gather_metrics = Arc::new(GatherMetrics::register(&mut metrics));
     let requests = RequestMetrics::register(&mut metrics);
@@ -83,7 +87,7 @@ pub async fn serve(mut config: Config, shutdown: CancellationToken) -> anyhow::R
     let source = Source::begin(&config.members, &config.control_plane, limits, reload, fleet_metrics)?;
     let (fleet, synced) = (source.fleet.clone(), source.synced.clone());
     let Members { discovery_interval, timeout, .. } = config.members;
-    let (discovery, catalog, discovered) = Discovery::new(fleet.clone(), discovery_interval, timeout);
+    let (discovery, catalog, discovered) = Discovery::new(fleet.clone(), discovery_interval, timeout, names);
     let forgetting = gather_metrics.clone().forget_leavers(fleet.clone());
     let _forgetting = AbortOnDropHandle::new(tokio::spawn(forgetting));
     let _discovery = AbortOnDropHandle::new(tokio::spawn(discovery.run(synced.clone())));

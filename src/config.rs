@@ -182,6 +182,8 @@ pub struct Members {
     pub inflight_bytes: usize,
     /// How often each member's metric names are read again.
     pub discovery_interval: Duration,
+    /// Most bytes that are counted for what members list; above zero.
+    pub discovery_bytes: usize,
     /// What becomes of an answer when a member fails.
     pub on_failure: OnMemberFailure,
     /// What is kept to stand in.

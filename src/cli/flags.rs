@@ -188,6 +188,10 @@ pub struct Members {
     /// How often each member's metric names are read again, for discovery; a new metric can be queried at once
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = values::time_span)]
     discovery_interval: Duration,
+    /// Most memory for the metrics that all members list, for discovery; a list for which there is none left is not read, and
+    /// its metrics can be queried all the same
+    #[arg(long, value_name = "BYTES", default_value = "64Mi", value_parser = values::bytes)]
+    discovery_bytes: usize,
     /// What becomes of an answer when a member fails: last-known (its last values stand in if only its metrics API
     /// fails), partial (it lacks that member's values) or fail (503); a warning names the member
     #[arg(long, value_name = "POLICY", default_value = "last-known", hide_possible_values = true)]
@@ -339,6 +343,7 @@ impl From<Members> for config::Members {
             body_bytes: flags.member_body_bytes,
             inflight_bytes: flags.inflight_bytes,
             discovery_interval: flags.discovery_interval,
+            discovery_bytes: flags.discovery_bytes,
             on_failure: flags.on_member_failure,
             last_known: config::LastKnown {
                 max_age: flags.last_known_max_age,

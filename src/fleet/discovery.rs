@@ -5,26 +5,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
-use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Fleet;
+use super::names::Names;
 use crate::api::custom_metrics::Version;
-use crate::api::discovery::{Catalogs, Entry, entries};
+use crate::api::discovery::{Catalog, Catalogs, Entry, entries};
 use crate::api::group::Group;
 use crate::api::text::shortened;
 use crate::member::{Discovered, Failure, Member};
-use crate::transport::Progress;
+use crate::process::budget::Held;
+use crate::process::work;
+use crate::transport::{Progress, Stage};
 
 /// How long the first discovery of each member may hold up readiness.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// One list is read at a time: until its names are known, they take up to 30 MiB.
+static READING: Semaphore = Semaphore::const_new(1);
 
 /// Learns the members' metrics and unites them.
 pub struct Discovery {
     fleet: watch::Receiver<Arc<Fleet>>,
     interval: Duration,
     member_timeout: Duration,
+    names: Arc<Names>,
     catalogs: watch::Sender<Arc<Catalogs>>,
     settled: watch::Sender<bool>,
 }
@@ -41,6 +47,13 @@ struct Asking {
     _task: AbortOnDropHandle<()>,
 }
 
+/// What one member lists for one API.
+struct List {
+    member: Arc<Member>,
+    api: Api,
+    names: Arc<Names>,
+}
+
 /// An API that lists metrics.
 #[derive(Clone, Copy, Debug)]
 enum Api {
@@ -49,16 +62,18 @@ enum Api {
 }
 
 impl Discovery {
-    /// A discovery that has not started. The first receiver has the metrics of all members; the second says when
-    /// each member's first discovery has ended, or its time was up.
+    /// A discovery that has not started, which keeps what members list in `names`. The first receiver has the metrics of all
+    /// members; the second says when each member's first discovery has ended, or its time was up.
     pub fn new(
         fleet: watch::Receiver<Arc<Fleet>>,
         interval: Duration,
         member_timeout: Duration,
+        names: Names,
     ) -> (Self, watch::Receiver<Arc<Catalogs>>, watch::Receiver<bool>) {
         let (catalogs, known) = watch::channel(Arc::default());
         let (settled, is_settled) = watch::channel(false);
-        (Self { fleet, interval, member_timeout, catalogs, settled }, known, is_settled)
+        let names = Arc::new(names);
+        (Self { fleet, interval, member_timeout, names, catalogs, settled }, known, is_settled)
     }
 
     /// Runs until it is dropped. `fleet_known` says when the members of the first moment are all there.
@@ -96,8 +111,8 @@ impl Discovery {
             if !followed.contains_key(name) {
                 let asking = [Api::Custom, Api::External].map(|api| {
                     let (first, ended) = watch::channel(false);
-                    let (interval, timeout) = (self.interval, self.member_timeout);
-                    let asking = ask_forever(member.clone(), api, interval, timeout, first, news.clone());
+                    let list = List { member: member.clone(), api, names: self.names.clone() };
+                    let asking = list.follow(self.interval, self.member_timeout, first, news.clone());
                     Asking { first: ended, _task: AbortOnDropHandle::new(tokio::spawn(asking)) }
                 });
                 let entry = Followed { member: member.clone(), asking };
@@ -123,64 +138,111 @@ impl Discovery {
     }
 
     fn unite(&self, fleet: &Fleet) {
-        let mut union = Catalogs::default();
-        for entry in fleet.entries() {
-            if let Some(discovered) = entry.member().discovered() {
-                union.custom.merge(&discovered.catalog);
-            }
-            if let Some(external) = entry.member().external() {
-                union.external.merge(&external);
-            }
-        }
+        let members = || fleet.entries().map(super::Entry::member);
+        let custom: Vec<_> = members().filter_map(|member| member.discovered()).collect();
+        let external: Vec<_> = members().filter_map(|member| member.external()).collect();
+        let union = Catalogs {
+            custom: Catalog::union(custom.iter().map(|discovered| &*discovered.catalog)),
+            external: Catalog::union(external.iter().map(|catalog| &***catalog)),
+        };
         if **self.catalogs.borrow() != union {
             tracing::info!(custom = union.custom.len(), external = union.external.len(), "discovery changed");
             self.catalogs.send_replace(Arc::new(union));
         }
+        self.names.forget_unused();
     }
 }
 
-/// Asks one member at once and then every `interval`; what was last known stays while it fails.
-async fn ask_forever(
-    member: Arc<Member>,
-    api: Api,
-    interval: Duration,
-    member_timeout: Duration,
-    first: watch::Sender<bool>,
-    news: Arc<Notify>,
-) {
-    let mut failing = false;
-    loop {
-        let progress = Progress::default();
-        let asked = timeout(member_timeout, api.ask(&member, &progress)).await;
-        match asked.unwrap_or_else(|_| Err(Failure::late(&progress, member_timeout))) {
-            Ok(changed) => {
-                if failing {
-                    tracing::info!(
-                        cluster = member.name(),
-                        group = api.group().name(),
-                        "discovery works again"
-                    );
+impl List {
+    /// Asks for it at once and then every `interval`; what was last known stays while that fails.
+    async fn follow(
+        self,
+        interval: Duration,
+        timeout: Duration,
+        first: watch::Sender<bool>,
+        news: Arc<Notify>,
+    ) {
+        let (cluster, group) = (self.member.name(), self.api.group().name());
+        let mut failing = false;
+        loop {
+            let progress = Progress::default();
+            let asked = tokio::time::timeout(timeout, self.ask(&progress)).await;
+            match asked.unwrap_or_else(|_| Err(Failure::late(&progress, timeout))) {
+                Ok(changed) => {
+                    if failing {
+                        tracing::info!(cluster, group, "discovery works again");
+                    }
+                    failing = false;
+                    if changed {
+                        news.notify_one();
+                    }
                 }
-                failing = false;
-                if changed {
-                    news.notify_one();
+                Err(failure) => {
+                    if !failing {
+                        let cause = failure.cause().name();
+                        tracing::warn!(
+                            cluster, group, cause, error = %failure,
+                            "discovery failed; the last known stays"
+                        );
+                    }
+                    failing = true;
                 }
             }
-            Err(failure) => {
-                if !failing {
-                    tracing::warn!(
-                        cluster = member.name(),
-                        group = api.group().name(),
-                        cause = failure.cause().name(),
-                        error = %failure,
-                        "discovery failed; the last known stays"
-                    );
+            first.send_replace(true);
+            sleep(interval).await;
+        }
+    }
+
+    /// Asks for it and notes what it says; tells whether that is news.
+    async fn ask(&self, progress: &Progress) -> Result<bool, Failure> {
+        match self.api {
+            Api::Custom => {
+                let discovered = self.custom(progress).await?;
+                let is_absent = discovered.version.is_none();
+                let news = self.member.learn(discovered);
+                if news && is_absent {
+                    tracing::warn!(cluster = self.member.name(), "cluster has no custom metrics API");
                 }
-                failing = true;
+                Ok(news)
+            }
+            Api::External => {
+                // Few clusters have this API, so that its absence is no news.
+                let listed = self.get(&format!("{}/v1beta1", Group::External), progress).await?;
+                let catalog = listed.map_or_else(|| self.api.catalog(&self.names, Vec::new()), Ok)?;
+                Ok(self.member.learn_external(catalog))
             }
         }
-        first.send_replace(true);
-        sleep(interval).await;
+    }
+
+    async fn custom(&self, progress: &Progress) -> Result<Discovered, Failure> {
+        for version in Version::ALL {
+            if let Some(catalog) = self.get(version.group_version(), progress).await? {
+                return Ok(Discovered { version: Some(version), catalog });
+            }
+        }
+        Ok(Discovered { version: None, catalog: self.api.catalog(&self.names, Vec::new())? })
+    }
+
+    /// What the member lists for a group version; `None` if it does not have that.
+    async fn get(&self, group_version: &str, progress: &Progress) -> Result<Option<Held<Catalog>>, Failure> {
+        self.member.token().await;
+        let (api, names) = (self.api, self.names.clone());
+        let reply = self.member.get(api.group(), &format!("/apis/{group_version}"), progress).await?;
+        match reply.status {
+            StatusCode::OK => {
+                progress.set(Stage::Received);
+                let reading = READING.acquire().await.expect("the semaphore is never closed");
+                let read = work::run(reply.body.len(), move |_| {
+                    let _reading = reading;
+                    let entries = entries(&reply.content_type, &reply.body)
+                        .map_err(|error| Failure::Malformed(shortened(&error.to_string())))?;
+                    api.catalog(&names, entries)
+                });
+                read.await.map(Some)
+            }
+            StatusCode::NOT_FOUND => Ok(None),
+            status => Err(Failure::Status { status, message: String::new() }),
+        }
     }
 }
 
@@ -192,52 +254,12 @@ impl Api {
         }
     }
 
-    /// Asks a member and notes what it says; tells whether that is news.
-    async fn ask(self, member: &Member, progress: &Progress) -> Result<bool, Failure> {
-        match self {
-            Self::Custom => {
-                let discovered = custom_metrics(member, progress).await?;
-                let absent = discovered.version.is_none();
-                let news = member.learn(discovered);
-                if news && absent {
-                    tracing::warn!(cluster = member.name(), "cluster has no custom metrics API");
-                }
-                Ok(news)
-            }
-            Self::External => {
-                // Few clusters have this API, so that its absence is no news.
-                let group_version = format!("{}/v1beta1", self.group());
-                let entries = resources(member, Group::External, &group_version, progress).await?;
-                Ok(member.learn_external(entries.unwrap_or_default().into_iter().collect()))
-            }
-        }
-    }
-}
-
-async fn custom_metrics(member: &Member, progress: &Progress) -> Result<Discovered, Failure> {
-    for version in Version::ALL {
-        if let Some(entries) = resources(member, Group::Custom, version.group_version(), progress).await? {
-            return Ok(Discovered { version: Some(version), catalog: entries.into_iter().collect() });
-        }
-    }
-    Ok(Discovered::default())
-}
-
-/// What a member lists for a group version; `None` if it does not have that.
-async fn resources(
-    member: &Member,
-    group: Group,
-    group_version: &str,
-    progress: &Progress,
-) -> Result<Option<Vec<Entry>>, Failure> {
-    member.token().await;
-    let reply = member.get(group, &format!("/apis/{group_version}"), progress).await?;
-    match reply.status {
-        StatusCode::OK => {
-            let listed = entries(&reply.content_type, &reply.body);
-            listed.map(Some).map_err(|error| Failure::Malformed(shortened(&error.to_string())))
-        }
-        StatusCode::NOT_FOUND => Ok(None),
-        status => Err(Failure::Status { status, message: String::new() }),
+    /// The metrics among the entries of a list.
+    fn catalog(self, names: &Names, entries: Vec<Entry>) -> Result<Held<Catalog>, Failure> {
+        let is_metric = match self {
+            Self::Custom => Entry::is_custom,
+            Self::External => Entry::is_external,
+        };
+        names.catalog(entries.into_iter().filter(is_metric)).map_err(|_| Failure::TooManyMetrics)
     }
 }

@@ -15,7 +15,7 @@ use crate::member::client::Reply;
 use crate::member::{Failure, Member};
 use crate::process::budget::Held;
 use crate::process::work;
-use crate::transport::Progress;
+use crate::transport::{Progress, Stage};
 
 use super::query::{CustomQuery, Query, Question};
 
@@ -73,7 +73,11 @@ pub(super) async fn ask(member: Arc<Member>, query: Arc<Query>, progress: Arc<Pr
         other => other,
     };
     match reply {
-        Ok(reply) => judge(&member, &query, reply).await,
+        Ok(reply) => {
+            // What takes time from here on is no matter of the member's.
+            progress.set(Stage::Received);
+            judge(&member, &query, reply).await
+        }
         Err(failure) => Outcome::Failure(failure),
     }
 }

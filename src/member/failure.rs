@@ -30,6 +30,9 @@ pub enum Failure {
         GoDuration::from(*.0)
     )]
     Busy(Duration),
+    /// The answer came, and the processors were too busy to read it in time.
+    #[error("the answer was not read within {}, since other answers take all processors", GoDuration::from(*.0))]
+    Unread(Duration),
     /// The API server is there, and no answer came in time from what is behind it.
     #[error("no answer from the metrics API within {}", GoDuration::from(*.0))]
     Timeout(Duration),
@@ -53,6 +56,9 @@ pub enum Failure {
     /// What is read of the answer takes more memory than one member's may.
     #[error("the answer takes more than half of the memory for all queries (--inflight-bytes)")]
     TooMuchMemory,
+    /// What it lists takes more memory than is left for the lists of all members.
+    #[error("its metrics take more memory than is left for what all members list (--discovery-bytes)")]
+    TooManyMetrics,
     /// Other queries take all the memory that there is.
     #[error(transparent)]
     NoRoom(#[from] NoRoom),
@@ -103,6 +109,7 @@ impl Failure {
             Stage::Waiting => Self::Busy(timeout),
             Stage::Connecting => Self::NotConnected(timeout),
             Stage::Sent | Stage::Reading => Self::Timeout(timeout),
+            Stage::Received => Self::Unread(timeout),
             Stage::Refused => Self::Status {
                 status: StatusCode::UNAUTHORIZED,
                 message: "no newer credentials have come in time".to_owned(),
@@ -132,7 +139,7 @@ impl Failure {
             Self::NotReady => Cause::NotReady,
             Self::Send(error) => error.cause(),
             Self::NotConnected(_) => Cause::NoConnection,
-            Self::Busy(_) => Cause::Busy,
+            Self::Busy(_) | Self::Unread(_) => Cause::Busy,
             Self::Timeout(_) => Cause::Timeout,
             Self::Skipped(_) => Cause::Skipped,
             Self::Throttled => Cause::Throttled,
@@ -142,7 +149,7 @@ impl Failure {
             Self::Status { status: StatusCode::SERVICE_UNAVAILABLE, .. } => Cause::APIUnavailable,
             Self::Status { status, .. } if status.is_redirection() => Cause::NotAPIServer,
             Self::Status { .. } => Cause::APIFailing,
-            Self::TooLarge(_) | Self::TooMuchMemory => Cause::TooLarge,
+            Self::TooLarge(_) | Self::TooMuchMemory | Self::TooManyMetrics => Cause::TooLarge,
             Self::NoRoom(_) => Cause::NoRoom,
             Self::Malformed(_) => Cause::Malformed,
         }

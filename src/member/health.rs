@@ -110,6 +110,7 @@ impl Health {
                 | Failure::Throttled
                 | Failure::NoRoom(_)
                 | Failure::Busy(_)
+                | Failure::Unread(_)
                 | Failure::Send(SendError::Closed | SendError::Url(_)),
             ) => {}
             None
@@ -117,6 +118,7 @@ impl Health {
                 Failure::Status { .. }
                 | Failure::TooLarge(_)
                 | Failure::TooMuchMemory
+                | Failure::TooManyMetrics
                 | Failure::Malformed(_),
             ) => {
                 self.server.answered(path);

@@ -16,8 +16,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::api::custom_metrics::Version;
-use crate::api::discovery::{Catalog, ExternalCatalog};
+use crate::api::discovery::Catalog;
 use crate::api::group::Group;
+use crate::process::budget::Held;
 use crate::process::rate::Bucket;
 use crate::process::work::result_of;
 use crate::transport::credentials::Credentials;
@@ -46,7 +47,7 @@ pub struct Member {
     health: Health,
     client: ArcSwap<Client>,
     discovered: ArcSwapOption<Discovered>,
-    external: ArcSwapOption<ExternalCatalog>,
+    external: ArcSwapOption<Held<Catalog>>,
     refusals: mpsc::Sender<Refused>,
     renewal: Mutex<Option<Renewal>>,
 }
@@ -72,12 +73,12 @@ pub struct Refused {
 }
 
 /// What a member's discovery of custom metrics said.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Discovered {
     /// The version to ask it in; `None` if it has no custom metrics API.
     pub version: Option<Version>,
     /// Its metrics.
-    pub catalog: Catalog,
+    pub catalog: Held<Catalog>,
 }
 
 impl Member {
@@ -219,7 +220,7 @@ impl Member {
     }
 
     /// What discovery of external metrics last said; `None` until it has.
-    pub fn external(&self) -> Option<Arc<ExternalCatalog>> {
+    pub fn external(&self) -> Option<Arc<Held<Catalog>>> {
         self.external.load_full()
     }
 
@@ -229,7 +230,7 @@ impl Member {
     }
 
     /// Notes what discovery of external metrics said; tells whether that is news.
-    pub fn learn_external(&self, external: ExternalCatalog) -> bool {
+    pub fn learn_external(&self, external: Held<Catalog>) -> bool {
         learn(&self.external, external)
     }
 }

@@ -19,6 +19,8 @@ pub enum Stage {
     Sent,
     /// The response has begun.
     Reading,
+    /// The response is there; whoever asked reads what it says.
+    Received,
     /// The server has refused its credentials, and it waits for newer ones.
     Refused,
 }

@@ -8,12 +8,13 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use futures::future::join_all;
-use http::{Method, Request, StatusCode};
+use http::{HeaderName, Method, Request, StatusCode};
 use testkit::adapter::AdapterProcess;
 use testkit::api_client::ApiClient;
 use testkit::fleet::Fleet;
 use testkit::member::{Fault, Formats, Member, MemberOptions, ScriptedAnswer};
 use testkit::pki::Identity;
+use testkit::protobuf::Message;
 use tokio::task::JoinSet;
 
 use crate::raw::{END_HEADERS, END_STREAM, HEADERS, HTTP1, Raw, block, frame};
@@ -21,14 +22,19 @@ use crate::stage::{GENEROUS, PODS, Stage, binary, front, members};
 
 const MIB: usize = 1 << 20;
 
+const DISCOVERY: &str = "/apis/custom.metrics.k8s.io/v1beta2";
+
 /// Nothing ends early on a busy machine.
 const PATIENT: [&str; 2] = ["--member-timeout=5m", "--request-timeout=10m"];
 
 /// The terms of the formula, as docs/operations.md has them.
 const INFLIGHT: usize = 256 * MIB;
 const LAST_KNOWN: usize = 16 * MIB;
+const DISCOVERED: usize = 64 * MIB;
 const WINDOW: usize = 4 * MIB;
+const CLIENT_REQUEST: usize = 256 << 10;
 const REQUEST: usize = 16 << 10;
+const LONG_REQUEST: usize = 64 << 10;
 const CONNECTION: usize = 256 << 10;
 const BASE: usize = 48 * MIB;
 
@@ -50,8 +56,9 @@ impl Load {
         let Self { members, requests, connections } = self;
         INFLIGHT
             + LAST_KNOWN
+            + DISCOVERED
             + members * WINDOW
-            + requests * members * REQUEST
+            + requests * (CLIENT_REQUEST + members * REQUEST)
             + connections * CONNECTION
             + BASE
     }
@@ -250,6 +257,86 @@ async fn bodies_that_no_member_means_to_send_stay_within_the_formula() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn protobuf_that_no_member_means_to_send_stays_within_the_formula() {
+    const MEMBERS: usize = 2;
+    const REQUESTS: usize = 2;
+    const LONG: usize = 58 * MIB;
+    let text = "a".repeat(LONG);
+    let number = format!("0.{}", "1".repeat(LONG));
+    let item = Message::new;
+    let hostile = [
+        ("empty items", vec![item(); LONG / 2]),
+        ("a long name", vec![item().message(1, &Message::new().string(3, &text))]),
+        ("a value of many digits", vec![item().message(5, &Message::new().string(1, &number))]),
+        ("a selector of nothing", vec![item().message(2, &Message::new().message(2, &requirements(LONG)))]),
+    ];
+    for (name, items) in hostile {
+        let list = Message::new().message(1, &Message::new()).repeated(2, items);
+        let body: Bytes = list.into_envelope("custom.metrics.k8s.io/v1beta2", "MetricValueList").into();
+        let mut senders = Vec::new();
+        for number in 0..MEMBERS {
+            let member = Member::start(&format!("member{number}")).await.expect("a member starts");
+            for query in 0..REQUESTS {
+                let content_type = "application/vnd.kubernetes.protobuf".to_owned();
+                let answer = ScriptedAnswer { status: StatusCode::OK, content_type, body: body.clone() };
+                member.answer(&path(query), answer);
+            }
+            senders.push(member);
+        }
+        let stage = stage(senders, &PATIENT).await;
+        let client = front(&stage.fleet, &stage.adapter);
+        let answers = join_all((0..REQUESTS).map(|query| status(&client, query))).await;
+        println!("{name}: {answers:?}");
+        Load { members: MEMBERS, requests: REQUESTS, connections: 1 }.assert_holds(&stage.adapter);
+        released(&stage).await;
+    }
+}
+
+/// A label selector with as many requirements of nothing as have so many bytes.
+fn requirements(bytes: usize) -> Message {
+    Message::new().repeated(2, vec![Message::new(); bytes / 2])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_of_metrics_that_no_member_means_to_send_stay_within_the_formula() {
+    const MEMBERS: usize = 10;
+    const NAMES: usize = 40_000;
+    let list = |names: &mut dyn Iterator<Item = String>| {
+        let entries: Vec<_> = names.map(|name| format!(r#"{{"name":"pods/{name}"}}"#)).collect();
+        let head = r#"{"kind":"APIResourceList","apiVersion":"v1","resources":["#;
+        Bytes::from(format!("{head}{}]}}", entries.join(",")))
+    };
+    let mut senders = members(1, 1).await;
+    for number in 0..MEMBERS {
+        let member = Member::start_with(
+            &format!("sender{number}"),
+            MemberOptions { formats: Formats::Json, ..MemberOptions::default() },
+        )
+        .await
+        .expect("a member starts");
+        let body = if number % 2 == 0 {
+            list(&mut (0..NAMES).map(|name| format!("{number}-{name}-{}", "m".repeat(480))))
+        } else {
+            list(&mut iter::repeat_n("a".to_owned(), 1_000_000))
+        };
+        let (status, content_type) = (StatusCode::OK, "application/json".to_owned());
+        member.answer(DISCOVERY, ScriptedAnswer { status, content_type, body });
+        senders.push(member);
+    }
+    let stage = stage(senders, &["--discovery-interval=100ms", PATIENT[0], PATIENT[1]]).await;
+    stage.logged("discovery failed; the last known stays", MEMBERS).await;
+    for member in &stage.fleet.members {
+        let asked = member.requests_to(DISCOVERY).len();
+        let again = member.until(|_| member.requests_to(DISCOVERY).len() > asked);
+        tokio::time::timeout(GENEROUS, again).await.expect("it is asked again and again");
+    }
+    let listed = stage.get(DISCOVERY).await.json().expect("JSON");
+    assert_eq!(listed["resources"][0]["name"], "pods/http_requests");
+    Load { members: MEMBERS + 1, requests: 1, connections: 2 }.assert_holds(&stage.adapter);
+    assert_eq!(stage.get(PODS).await.status, StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn queries_that_are_left_at_once_stay_within_the_formula() {
     const CONNECTIONS: usize = 100;
     const STREAMS: usize = 100;
@@ -304,22 +391,52 @@ async fn a_request_to_a_member_and_a_connection_take_no_more_than_the_formula_sa
     println!("a connection: {} KiB", connection >> 10);
     assert!(connection <= CONNECTION, "{connection} bytes");
 
+    let grown = grown_by(&stage, (0..REQUESTS).map(path), &ALICE).await;
+    let request = grown / (REQUESTS * MEMBERS);
+    println!("a request to a member: {request} bytes");
+    assert!(request <= REQUEST, "{request} bytes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_with_the_longest_head_takes_no_more_than_the_formula_says() {
+    const MEMBERS: usize = 10;
+    const REQUESTS: usize = 100;
+    let flags = ["--member-timeout=1h", "--request-timeout=1h", "--max-requests-inflight=0"];
+    let stage = stage(members(MEMBERS, 1).await, &flags).await;
+    let value = "a".repeat(63);
+    // 15 KiB of URL and 45 KiB of headers.
+    let values = vec![value.as_str(); 235].join(",");
+    let paths = (0..REQUESTS).map(|query| format!("{}%2Cb+notin+({values})", path(query)));
+    let groups = [("x-remote-group", value.as_str()); 450];
+    let headers: Vec<_> = ALICE.into_iter().chain(groups).collect();
+    let grown = grown_by(&stage, paths, &headers).await;
+    println!("a request with a long head: {} KiB", (grown / REQUESTS) >> 10);
+    let bound = CLIENT_REQUEST + MEMBERS * LONG_REQUEST;
+    assert!(grown / REQUESTS <= bound, "{} bytes, and not {bound}", grown / REQUESTS);
+}
+
+/// How much more memory is taken while members hang, with these requests in progress.
+async fn grown_by(stage: &Stage, paths: impl Iterator<Item = String>, headers: &[(&str, &str)]) -> usize {
     for member in &stage.fleet.members {
         member.reset_counters();
         member.fault(Fault::Hang);
     }
+    let before = stage.adapter.peak_bytes().expect("it runs");
     let client = front(&stage.fleet, &stage.adapter);
     let mut asking = JoinSet::new();
-    for query in 0..REQUESTS {
+    for path in paths {
+        let mut request = Request::get(path).body(Bytes::new()).expect("a request");
+        for (name, value) in headers {
+            let name: HeaderName = name.parse().expect("a name");
+            request.headers_mut().append(name, value.parse().expect("a value"));
+        }
         let client = client.clone();
-        asking.spawn(async move { status(&client, query).await });
+        asking.spawn(async move { client.send(request).await });
     }
+    let requests = asking.len();
     for member in &stage.fleet.members {
-        let all = member.until(|counters| counters.in_flight == REQUESTS);
+        let all = member.until(|counters| counters.in_flight == requests);
         tokio::time::timeout(GENEROUS, all).await.expect("all are asked");
     }
-    let grown = stage.adapter.peak_bytes().expect("it runs") - before;
-    let request = grown / (REQUESTS * MEMBERS);
-    println!("a request to a member: {request} bytes");
-    assert!(request <= REQUEST, "{request} bytes");
+    stage.adapter.peak_bytes().expect("it runs") - before
 }

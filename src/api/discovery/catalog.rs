@@ -1,19 +1,14 @@
 //! Which metrics there are.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::iter;
+use std::sync::Arc;
 
 use super::list::Entry;
 
-/// The custom metrics of one member, or of all: for each resource its scope and its metrics.
+/// The metrics of one member, or of all, sorted by name and each once. Members that list the same entry share it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Catalog {
-    resources: BTreeMap<String, Resource>,
-}
-
-/// The external metrics of one member, or of all, by name. Where KEDA serves them its placeholder is one of them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ExternalCatalog {
-    metrics: BTreeSet<String>,
+    entries: Box<[Arc<Entry>]>,
 }
 
 /// What is known of all members.
@@ -21,102 +16,47 @@ pub struct ExternalCatalog {
 pub struct Catalogs {
     /// Their custom metrics.
     pub custom: Catalog,
-    /// Their external metrics.
-    pub external: ExternalCatalog,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Resource {
-    namespaced: bool,
-    metrics: BTreeSet<String>,
+    /// Their external metrics. Where KEDA serves them its placeholder is one of them.
+    pub external: Catalog,
 }
 
 impl Catalog {
-    /// Adds all of another catalog. A resource that is namespaced in one is namespaced: two scopes under one
-    /// parent make kube-apiserver drop the whole version.
-    pub fn merge(&mut self, other: &Self) {
-        for (name, resource) in &other.resources {
-            match self.resources.get_mut(name) {
-                Some(own) => {
-                    own.namespaced |= resource.namespaced;
-                    own.metrics.extend(resource.metrics.iter().cloned());
-                }
-                None => {
-                    self.resources.insert(name.clone(), resource.clone());
-                }
-            }
-        }
+    /// These entries. One that is listed as namespaced and not is namespaced.
+    pub fn new(mut entries: Vec<Arc<Entry>>) -> Self {
+        entries.sort_unstable_by(|one, other| {
+            one.name.cmp(&other.name).then(other.namespaced.cmp(&one.namespaced))
+        });
+        entries.dedup_by(|one, other| one.name == other.name);
+        Self { entries: entries.into() }
     }
 
-    /// Whether the resource (with its group, such as `jobs.batch`) has the metric.
+    /// All that several have.
+    pub fn union<'a>(catalogs: impl Iterator<Item = &'a Self>) -> Self {
+        let mut entries: Vec<&Arc<Entry>> = catalogs.flat_map(|catalog| &*catalog.entries).collect();
+        // Most members list the same, which is faster to see by its address than by its name.
+        entries.sort_unstable_by_key(|entry| Arc::as_ptr(entry));
+        entries.dedup_by_key(|entry| Arc::as_ptr(entry));
+        Self::new(entries.into_iter().cloned().collect())
+    }
+
+    /// Whether the resource (with its group, such as `jobs.batch`) has the custom metric.
     pub fn contains(&self, resource: &str, metric: &str) -> bool {
-        self.resources.get(resource).is_some_and(|resource| resource.metrics.contains(metric))
+        let name = || resource.bytes().chain(iter::once(b'/')).chain(metric.bytes());
+        self.entries.binary_search_by(|entry| entry.name.bytes().cmp(name())).is_ok()
     }
 
-    /// How many metrics there are, each counted once for a resource.
+    /// How many metrics there are; custom ones are counted once for a resource.
     pub fn len(&self) -> usize {
-        self.resources.values().map(|resource| resource.metrics.len()).sum()
+        self.entries.len()
     }
 
     /// Whether no metric is known.
     pub fn is_empty(&self) -> bool {
-        self.resources.is_empty()
+        self.entries.is_empty()
     }
 
-    /// Each metric with its resource and whether that is namespaced, sorted.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str, bool)> {
-        self.resources.iter().flat_map(|(name, resource)| {
-            let metrics = resource.metrics.iter();
-            metrics.map(move |metric| (name.as_str(), metric.as_str(), resource.namespaced))
-        })
-    }
-}
-
-/// Entries that are no subresource are no metrics.
-impl FromIterator<Entry> for Catalog {
-    fn from_iter<T: IntoIterator<Item = Entry>>(entries: T) -> Self {
-        let mut resources = BTreeMap::new();
-        for Entry { name, namespaced } in entries {
-            let Some((parent, metric)) = name.split_once('/') else { continue };
-            if parent.is_empty() || metric.is_empty() {
-                continue;
-            }
-            let resource = resources
-                .entry(parent.to_owned())
-                .or_insert_with(|| Resource { namespaced, metrics: BTreeSet::new() });
-            resource.namespaced |= namespaced;
-            resource.metrics.insert(metric.to_owned());
-        }
-        Self { resources }
-    }
-}
-
-impl ExternalCatalog {
-    /// Adds all of another catalog.
-    pub fn merge(&mut self, other: &Self) {
-        self.metrics.extend(other.metrics.iter().cloned());
-    }
-
-    /// How many metrics there are.
-    pub fn len(&self) -> usize {
-        self.metrics.len()
-    }
-
-    /// Whether no metric is known.
-    pub fn is_empty(&self) -> bool {
-        self.metrics.is_empty()
-    }
-
-    /// Each metric, sorted.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &str> {
-        self.metrics.iter().map(String::as_str)
-    }
-}
-
-/// Subresources are no metrics: a member that serves what we serve lists a placeholder in that shape.
-impl FromIterator<Entry> for ExternalCatalog {
-    fn from_iter<T: IntoIterator<Item = Entry>>(entries: T) -> Self {
-        let names = entries.into_iter().map(|entry| entry.name);
-        Self { metrics: names.filter(|name| !name.is_empty() && !name.contains('/')).collect() }
+    /// Each metric.
+    pub(super) fn entries(&self) -> &[Arc<Entry>] {
+        &self.entries
     }
 }

@@ -7,13 +7,31 @@ use crate::api::codec::protobuf::{Envelope, Fields, Malformed};
 use crate::api::meta::{Bounded, has_long_string};
 
 /// One entry of a list: a resource, or a metric in the shape of one.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Hash)]
 pub struct Entry {
     /// Its name; that of a subresource has a slash in it.
-    pub name: String,
+    pub name: Box<str>,
     /// Whether its objects are in namespaces.
     #[serde(default)]
     pub namespaced: bool,
+}
+
+impl Entry {
+    /// The resource, without its subresource.
+    pub(super) fn resource(&self) -> &str {
+        self.name.split_once('/').map_or(&*self.name, |(resource, _)| resource)
+    }
+
+    /// Whether this is a custom metric, which is a subresource.
+    pub fn is_custom(&self) -> bool {
+        self.name.split_once('/').is_some_and(|(resource, metric)| !resource.is_empty() && !metric.is_empty())
+    }
+
+    /// Whether this is an external metric. Subresources are none: a member that serves what we serve lists a placeholder in
+    /// that shape.
+    pub fn is_external(&self) -> bool {
+        !self.name.is_empty() && !self.name.contains('/')
+    }
 }
 
 /// How many metrics one member may list: what it lists is kept, and shown in several documents.
@@ -33,9 +51,11 @@ pub enum DiscoveryError {
     /// The body is some other object.
     #[error("the body is not an APIResourceList")]
     Kind,
-    /// A name is longer than any real one.
-    #[error("the body has a metric whose name is longer than {NAME} bytes")]
-    LongName,
+    /// A name is longer than any real one, or has characters that no real one has.
+    #[error(
+        "the body has a metric whose name is longer than {NAME} bytes, or has control characters, quotes or backslashes"
+    )]
+    Name,
 }
 
 /// Reads a list, in Kubernetes protobuf if its media type says so, else in JSON.
@@ -47,8 +67,10 @@ pub fn entries(media_type: &str, body: &[u8]) -> Result<Vec<Entry>, DiscoveryErr
         "application/vnd.kubernetes.protobuf" => from_protobuf(body),
         _ => from_json(body),
     }?;
-    if entries.iter().any(|entry| entry.name.len() > NAME) {
-        return Err(DiscoveryError::LongName);
+    let is_odd =
+        |name: &str| name.len() > NAME || name.contains(|one: char| one.is_control() || "\"\\".contains(one));
+    if entries.iter().any(|entry| is_odd(&entry.name)) {
+        return Err(DiscoveryError::Name);
     }
     Ok(entries)
 }
@@ -60,7 +82,7 @@ fn from_json(body: &[u8]) -> Result<Vec<Entry>, DiscoveryError> {
         resources: Option<Bounded<Entry, ENTRIES>>,
     }
     if has_long_string(body) {
-        return Err(DiscoveryError::LongName);
+        return Err(DiscoveryError::Name);
     }
     let list: List = serde_json::from_slice(body)?;
     if list.kind == "APIResourceList" {
@@ -81,7 +103,7 @@ fn from_protobuf(body: &[u8]) -> Result<Vec<Entry>, DiscoveryError> {
             let mut entry = Entry::default();
             for field in Fields::of(resource.bytes()) {
                 match field? {
-                    (1, text) => text.text()?.clone_into(&mut entry.name),
+                    (1, text) => entry.name = text.text()?.into(),
                     (2, flag) => entry.namespaced = flag.number() != 0,
                     _ => {}
                 }
@@ -109,15 +131,13 @@ mod tests {
     }
 
     #[test]
-    fn a_list_with_a_name_that_is_too_long_is_given_up() {
-        let json = |length: usize| {
-            let name = "m".repeat(length);
-            format!(r#"{{"kind":"APIResourceList","resources":[{{"name":"{name}"}}]}}"#)
-        };
-        let read = |length| entries("application/json", json(length).as_bytes());
-        assert_eq!(read(NAME).expect("as long as allowed").len(), 1);
-        assert!(matches!(read(NAME + 1), Err(DiscoveryError::LongName)));
-        assert!(matches!(read(1 << 20), Err(DiscoveryError::LongName)));
+    fn a_list_with_a_name_that_no_metric_has_is_given_up() {
+        let json = |name: &str| format!(r#"{{"kind":"APIResourceList","resources":[{{"name":"{name}"}}]}}"#);
+        let read = |name: &str| entries("application/json", json(name).as_bytes());
+        assert_eq!(read(&"m".repeat(NAME)).expect("as long as allowed").len(), 1);
+        for name in [&*"m".repeat(NAME + 1), &*"m".repeat(1 << 20), r"a\u0000", r#"a\""#, r"a\\"] {
+            assert!(matches!(read(name), Err(DiscoveryError::Name)), "{:?}", &name[..2]);
+        }
     }
 
     #[test]

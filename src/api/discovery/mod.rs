@@ -3,15 +3,16 @@
 mod catalog;
 mod list;
 
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::group::Group;
-pub use catalog::{Catalog, Catalogs, ExternalCatalog};
+pub use catalog::{Catalog, Catalogs};
 pub use list::{DiscoveryError, Entry, entries};
 
 /// What is listed while no metric is known: clients take an empty list for an error, and a subresource for nothing
 /// that they could ask for.
-const PLACEHOLDER: (&str, &str) = ("metrics", "none-discovered-yet");
+const PLACEHOLDER: &str = "metrics/none-discovered-yet";
 
 /// Which version of `apidiscovery.k8s.io` an aggregated document is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,13 +23,46 @@ pub enum Aggregated {
     V2Beta1,
 }
 
-/// A resource or a subresource, as both forms of discovery list it.
+/// `metav1.APIResource`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Listed<'a> {
-    resource: &'a str,
-    subresource: Option<&'a str>,
+    /// The resource, and its subresource behind a slash.
+    name: &'a str,
+    singular_name: &'static str,
     namespaced: bool,
     kind: &'static str,
     verbs: &'static [&'static str],
+}
+
+/// `apidiscovery.APIResourceDiscovery`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Discovered<'a> {
+    resource: &'a str,
+    response_kind: Kind,
+    scope: &'static str,
+    singular_resource: &'static str,
+    verbs: &'static [&'static str],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    subresources: Vec<Subresource<'a>>,
+}
+
+/// `apidiscovery.APISubresourceDiscovery`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Subresource<'a> {
+    subresource: &'a str,
+    response_kind: Kind,
+    verbs: &'static [&'static str],
+}
+
+/// A kind without group and version has those of the list.
+#[derive(Serialize)]
+struct Kind {
+    group: &'static str,
+    version: &'static str,
+    kind: &'static str,
 }
 
 impl Group {
@@ -50,54 +84,81 @@ impl Group {
 
 impl Catalogs {
     /// `/apis/<group>/<version>`.
-    pub fn resource_list(&self, group: Group, version: &str) -> Value {
-        let resources: Vec<Value> = self.listed(group).iter().map(Listed::plain).collect();
-        json!({
-            "kind": "APIResourceList", "apiVersion": "v1",
-            "groupVersion": format!("{}/{version}", group.name()), "resources": resources,
-        })
+    pub fn resource_list(&self, group: Group, version: &str) -> impl Serialize {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct APIResourceList<'a> {
+            kind: &'static str,
+            api_version: &'static str,
+            group_version: String,
+            resources: Vec<Listed<'a>>,
+        }
+        APIResourceList {
+            kind: "APIResourceList",
+            api_version: "v1",
+            group_version: format!("{}/{version}", group.name()),
+            resources: self.listed(group),
+        }
     }
 
     /// `/apis` as `APIGroupDiscoveryList`.
-    pub fn aggregated(&self, format: Aggregated) -> Value {
-        let group = |group: Group| {
-            let listed = self.listed(group);
-            let resources: Vec<Value> =
-                listed.chunk_by(|one, other| one.resource == other.resource).map(aggregated).collect();
-            let version =
-                |version| json!({"version": version, "resources": resources, "freshness": "Current"});
-            let versions: Vec<Value> = group.versions().iter().map(version).collect();
-            json!({"metadata": {"name": group.name()}, "versions": versions})
+    pub fn aggregated(&self, format: Aggregated) -> impl Serialize {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct APIGroupDiscoveryList<'a> {
+            kind: &'static str,
+            api_version: &'static str,
+            metadata: Value,
+            items: [APIGroupDiscovery<'a>; Group::ALL.len()],
+        }
+        #[derive(Serialize)]
+        struct APIGroupDiscovery<'a> {
+            metadata: Value,
+            versions: Vec<APIVersionDiscovery<'a>>,
+        }
+        #[derive(Serialize)]
+        struct APIVersionDiscovery<'a> {
+            version: &'static str,
+            resources: Vec<Discovered<'a>>,
+            freshness: &'static str,
+        }
+        let version = |group, version| APIVersionDiscovery {
+            version,
+            resources: discovered(&self.listed(group)),
+            freshness: "Current",
         };
-        json!({
-            "kind": "APIGroupDiscoveryList", "apiVersion": format.api_version(), "metadata": {},
-            "items": Group::ALL.map(group),
-        })
+        APIGroupDiscoveryList {
+            kind: "APIGroupDiscoveryList",
+            api_version: format.api_version(),
+            metadata: json!({}),
+            items: Group::ALL.map(|group| APIGroupDiscovery {
+                metadata: json!({"name": group.name()}),
+                versions: group.versions().iter().map(|name| version(group, name)).collect(),
+            }),
+        }
     }
 
     /// What a group has, sorted; never nothing.
     fn listed(&self, group: Group) -> Vec<Listed<'_>> {
-        let metric = |resource, subresource, namespaced, kind| Listed {
-            resource,
-            subresource,
-            namespaced,
-            kind,
-            verbs: &["get"],
-        };
-        let (mut listed, kind): (Vec<Listed<'_>>, _) = match group {
+        let mut listed: Vec<Listed<'_>> = match group {
             Group::Custom => {
-                let kind = "MetricValueList";
-                let metrics = self.custom.iter();
-                (metrics.map(|(parent, name, scope)| metric(parent, Some(name), scope, kind)).collect(), kind)
+                let of_resources =
+                    self.custom.entries().chunk_by(|one, other| one.resource() == other.resource());
+                of_resources
+                    .flat_map(|entries| {
+                        // Two scopes under one resource make kube-apiserver drop the whole version.
+                        let namespaced = entries.iter().any(|entry| entry.namespaced);
+                        entries.iter().map(move |entry| metric(&entry.name, namespaced, group))
+                    })
+                    .collect()
             }
             Group::External => {
-                let kind = "ExternalMetricValueList";
-                (self.external.iter().map(|name| metric(name, None, true, kind)).collect(), kind)
+                self.external.entries().iter().map(|entry| metric(&entry.name, true, group)).collect()
             }
-            Group::Resource => return USAGE.into(),
+            Group::Resource => USAGE.into(),
         };
         if listed.is_empty() {
-            listed.push(metric(PLACEHOLDER.0, Some(PLACEHOLDER.1), true, kind));
+            listed.push(metric(PLACEHOLDER, true, group));
         }
         listed
     }
@@ -106,45 +167,47 @@ impl Catalogs {
 /// The resources of `metrics.k8s.io`.
 const USAGE: [Listed<'static>; 2] = [usage("nodes", false, "NodeMetrics"), usage("pods", true, "PodMetrics")];
 
-const fn usage(resource: &'static str, namespaced: bool, kind: &'static str) -> Listed<'static> {
-    Listed { resource, subresource: None, namespaced, kind, verbs: &["get", "list"] }
+const fn usage(name: &'static str, namespaced: bool, kind: &'static str) -> Listed<'static> {
+    Listed { name, singular_name: "", namespaced, kind, verbs: &["get", "list"] }
 }
 
-impl Listed<'_> {
-    fn plain(&self) -> Value {
-        let name = match self.subresource {
-            Some(subresource) => format!("{}/{subresource}", self.resource),
-            None => self.resource.to_owned(),
-        };
-        json!({
-            "name": name, "singularName": "", "namespaced": self.namespaced, "kind": self.kind, "verbs": self.verbs,
-        })
+fn metric(name: &str, namespaced: bool, group: Group) -> Listed<'_> {
+    let kind = if group == Group::Custom { "MetricValueList" } else { "ExternalMetricValueList" };
+    Listed { name, singular_name: "", namespaced, kind, verbs: &["get"] }
+}
+
+impl<'a> Listed<'a> {
+    fn resource(&self) -> &'a str {
+        self.name.split_once('/').map_or(self.name, |(resource, _)| resource)
+    }
+
+    fn subresource(&self) -> Option<&'a str> {
+        self.name.split_once('/').map(|(_, subresource)| subresource)
     }
 }
 
-/// A resource with its subresources in the aggregated form. A kind without group and version has those of the list.
-/// The resource that custom metrics are subresources of cannot be read itself and has no kind.
-fn aggregated(listed: &[Listed<'_>]) -> Value {
-    let kind = |kind| json!({"group": "", "version": "", "kind": kind});
-    let own = listed.iter().find(|one| one.subresource.is_none());
-    let mut resource = json!({
-        "resource": listed[0].resource,
-        "responseKind": kind(own.map_or("", |own| own.kind)),
-        "scope": if listed[0].namespaced { "Namespaced" } else { "Cluster" },
-        "singularResource": "",
-        "verbs": own.map_or(&[][..], |own| own.verbs),
-    });
-    let subresources: Vec<Value> = listed
-        .iter()
-        .filter_map(|one| {
-            let name = one.subresource?;
-            Some(json!({"subresource": name, "responseKind": kind(one.kind), "verbs": one.verbs}))
+/// The same in the aggregated form, each resource with its subresources. One that custom metrics are subresources of cannot be
+/// read itself and has no kind.
+fn discovered<'a>(listed: &[Listed<'a>]) -> Vec<Discovered<'a>> {
+    let kind = |kind| Kind { group: "", version: "", kind };
+    let of_resources = listed.chunk_by(|one, other| one.resource() == other.resource());
+    of_resources
+        .map(|listed| {
+            let own = listed.iter().find(|one| one.subresource().is_none());
+            let subresource = |one: &Listed<'a>| {
+                let subresource = one.subresource()?;
+                Some(Subresource { subresource, response_kind: kind(one.kind), verbs: one.verbs })
+            };
+            Discovered {
+                resource: listed[0].resource(),
+                response_kind: kind(own.map_or("", |own| own.kind)),
+                scope: if listed[0].namespaced { "Namespaced" } else { "Cluster" },
+                singular_resource: "",
+                verbs: own.map_or(&[][..], |own| own.verbs),
+                subresources: listed.iter().filter_map(subresource).collect(),
+            }
         })
-        .collect();
-    if !subresources.is_empty() {
-        resource["subresources"] = json!(subresources);
-    }
-    resource
+        .collect()
 }
 
 impl Aggregated {
@@ -177,13 +240,18 @@ pub fn group_list(address: &str) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
-    fn catalog<T: FromIterator<Entry>>(entries: &[(&str, bool)]) -> T {
-        entries
-            .iter()
-            .map(|(name, namespaced)| Entry { name: (*name).to_owned(), namespaced: *namespaced })
-            .collect()
+    fn catalog(entries: &[(&str, bool)]) -> Catalog {
+        let entry =
+            |(name, namespaced): &(&str, bool)| Entry { name: (*name).into(), namespaced: *namespaced };
+        Catalog::new(entries.iter().map(entry).map(Arc::new).collect())
+    }
+
+    fn value(document: impl Serialize) -> Value {
+        serde_json::to_value(document).expect("it has a JSON form")
     }
 
     fn names(list: &Value) -> Vec<(&str, bool)> {
@@ -195,23 +263,35 @@ mod tests {
 
     #[test]
     fn a_resource_has_one_scope_and_each_metric_once() {
-        let mut custom: Catalog =
-            catalog(&[("pods/a", false), ("pods/b", true), ("pods", true), ("/x", true)]);
-        custom.merge(&catalog(&[("pods/a", true), ("nodes/load", false)]));
+        let one = catalog(&[("pods/a", false), ("pods/b", true), ("pods.x/a", false), ("pods/a", false)]);
+        let custom = Catalog::union([&one, &catalog(&[("pods/a", true), ("nodes/load", false)])].into_iter());
+        assert!(
+            custom.contains("pods", "a") && !custom.contains("pods", "c") && !custom.contains("nodes", "")
+        );
         let all = Catalogs { custom, ..Catalogs::default() };
-        let list = all.resource_list(Group::Custom, "v1beta1");
-        assert_eq!(names(&list), [("nodes/load", false), ("pods/a", true), ("pods/b", true)]);
+        let list = value(all.resource_list(Group::Custom, "v1beta1"));
+        let expected = [("nodes/load", false), ("pods.x/a", false), ("pods/a", true), ("pods/b", true)];
+        assert_eq!(names(&list), expected);
+        let aggregated = value(all.aggregated(Aggregated::V2));
+        let resources = aggregated["items"][0]["versions"][1]["resources"].as_array().expect("a list");
+        let resources: Vec<_> = resources.iter().map(|one| (&one["resource"], &one["scope"])).collect();
+        assert_eq!(
+            json!(resources),
+            json!([["nodes", "Cluster"], ["pods.x", "Cluster"], ["pods", "Namespaced"]])
+        );
     }
 
     #[test]
     fn external_metrics_are_namespaced_resources_each_once() {
-        let mut external: ExternalCatalog = catalog(&[("queue", true), ("externalmetrics", false)]);
-        external.merge(&catalog(&[("queue", true), ("metrics/none-discovered-yet", true)]));
-        let all = Catalogs { external, ..Catalogs::default() };
-        let list = all.resource_list(Group::External, "v1beta1");
+        let one = catalog(&[("queue", true), ("externalmetrics", false)]);
+        let all = Catalogs {
+            external: Catalog::union([&one, &catalog(&[("queue", true)])].into_iter()),
+            ..Catalogs::default()
+        };
+        let list = value(all.resource_list(Group::External, "v1beta1"));
         assert_eq!(names(&list), [("externalmetrics", true), ("queue", true)]);
         assert_eq!(
-            all.aggregated(Aggregated::V2)["items"][1]["versions"][0]["resources"][1],
+            value(all.aggregated(Aggregated::V2))["items"][1]["versions"][0]["resources"][1],
             json!({
                 "resource": "queue", "scope": "Namespaced", "singularResource": "", "verbs": ["get"],
                 "responseKind": {"group": "", "version": "", "kind": "ExternalMetricValueList"},
@@ -222,9 +302,9 @@ mod tests {
     #[test]
     fn no_metrics_are_a_placeholder_in_each_document() {
         let none = Catalogs::default();
-        let aggregated = none.aggregated(Aggregated::V2);
+        let aggregated = value(none.aggregated(Aggregated::V2));
         for (index, group) in [Group::Custom, Group::External].into_iter().enumerate() {
-            let list = none.resource_list(group, "v1beta1");
+            let list = value(none.resource_list(group, "v1beta1"));
             assert_eq!(names(&list), [("metrics/none-discovered-yet", true)]);
             let parent = &aggregated["items"][index]["versions"][0]["resources"][0];
             assert_eq!(parent["subresources"][0]["subresource"], "none-discovered-yet");

@@ -25,6 +25,7 @@ use crate::fleet::Outside;
 use crate::fleet::discovery::Discovery;
 use crate::fleet::karmada::cluster_api;
 use crate::fleet::metrics::FleetMetrics;
+use crate::fleet::names::Names;
 use crate::gather::metrics::GatherMetrics;
 use crate::gather::{Answered, Gather, Outcome};
 use crate::process::budget::Budget;
@@ -82,6 +83,7 @@ fn configuration(order: &Order) -> (Members, ControlPlane) {
         body_bytes: 64 << 20,
         inflight_bytes: 256 << 20,
         discovery_interval: MINUTE,
+        discovery_bytes: 64 << 20,
         on_failure: OnMemberFailure::Partial,
         last_known: LastKnown { max_age: MINUTE, bytes: 0, late: Duration::ZERO },
         rate: None,
@@ -113,8 +115,9 @@ impl Asking {
         let limits = member_limits(&members, inflight);
         let fleet_metrics = Arc::new(FleetMetrics::register(&mut metrics));
         let source = Source::begin(&members, &control_plane, limits, MINUTE, fleet_metrics)?;
+        let names = Names::new(members.discovery_bytes);
         let (discovery, _catalogs, mut discovered) =
-            Discovery::new(source.fleet.clone(), members.discovery_interval, members.timeout);
+            Discovery::new(source.fleet.clone(), members.discovery_interval, members.timeout, names);
         let discovery = AbortOnDropHandle::new(tokio::spawn(discovery.run(source.synced.clone())));
         // Whatever is not known by then is shown as that.
         let _ = timeout(PATIENCE, source.synced.clone().wait_for(|synced| *synced)).await;

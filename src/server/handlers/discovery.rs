@@ -79,7 +79,8 @@ impl Encoded {
         for group in Group::ALL {
             below.insert((group.name(), ""), plain(group.document()));
             for version in group.versions() {
-                below.insert((group.name(), *version), plain(catalogs.resource_list(group, version)));
+                let list = catalogs.resource_list(group, version);
+                below.insert((group.name(), *version), Document::json(&list, JSON, UNCACHED));
             }
         }
         Self {

@@ -6,7 +6,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use serde_json::Value;
+use serde::Serialize;
 
 /// The media type of most documents.
 pub(super) const JSON: &str = "application/json";
@@ -23,8 +23,15 @@ pub(super) struct Document {
 
 impl Document {
     /// A JSON document that is served as `media_type`.
-    pub(super) fn json(value: &Value, media_type: &'static str, cache_control: &'static str) -> Self {
-        Self::new(format!("{value}\n").into_bytes(), media_type, cache_control)
+    pub(super) fn json(
+        value: &impl Serialize,
+        media_type: &'static str,
+        cache_control: &'static str,
+    ) -> Self {
+        let mut body = serde_json::to_vec(value).expect("a document has a JSON form");
+        body.push(b'\n');
+        body.shrink_to_fit();
+        Self::new(body, media_type, cache_control)
     }
 
     /// Any document.

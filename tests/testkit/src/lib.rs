@@ -7,7 +7,7 @@
 mod base64;
 mod go_duration;
 mod go_url;
-mod protobuf;
+pub mod protobuf;
 mod selector;
 pub mod timestamp;
 
