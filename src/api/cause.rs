@@ -80,7 +80,7 @@ causes! {
     /// No TCP connection is made to the address, nor is it refused.
     NoConnection: "let packets from here to there through firewalls and network policies",
     /// The proxy cannot be reached, or lets nothing through.
-    ProxyFailed: "start the proxy, let it reach the member, or correct spec.proxyURL and its credentials",
+    ProxyFailed: "start the proxy, let it reach the member, or correct what names it: spec.proxyURL, or HTTPS_PROXY and NO_PROXY of the adapter",
     /// The certificate is signed by somebody else.
     UnknownAuthority: "put the CA of the member's API server into the Secret's key caBundle",
     /// The certificate has expired.

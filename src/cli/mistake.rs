@@ -40,6 +40,9 @@ fn line(error: &clap::Error, kind: ErrorKind) -> String {
             let command = named.strip_prefix(program).unwrap_or(named);
             format!("{command}: say what to do: {}", texts(error, ContextKind::ValidSubcommand))
         }
+        (ErrorKind::MissingRequiredArgument, _) if shown == "<PATH>" => {
+            "a path or --metric is missing (--help says more)".to_owned()
+        }
         (ErrorKind::MissingRequiredArgument, _) => format!("{shown} is missing (--help says more)"),
         (ErrorKind::ValueValidation, Some(complaint)) => format!("{flag}: {value:?} {complaint}"),
         (ErrorKind::InvalidValue, _) if value.is_empty() => {

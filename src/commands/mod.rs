@@ -9,6 +9,7 @@ mod table;
 use std::io::{IsTerminal as _, Write as _};
 
 use crate::cli::commands::Command;
+use crate::transport::environment::Proxies;
 
 /// Runs a command to its end.
 ///
@@ -17,8 +18,21 @@ use crate::cli::commands::Command;
 pub async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Certs(command) => certs::run(command).await,
-        Command::Check(order) => check::run(order).await,
-        Command::Query(order) => query::run(&order).await,
+        Command::Check(order) => {
+            warn_of_environment();
+            check::run(order).await
+        }
+        Command::Query(order) => {
+            warn_of_environment();
+            query::run(&order).await
+        }
+    }
+}
+
+/// A command has no log.
+fn warn_of_environment() {
+    for ignored in Proxies::of_environment().ignored() {
+        eprintln!("karmada-metrics-adapter: ignored: {ignored}");
     }
 }
 

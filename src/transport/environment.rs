@@ -16,6 +16,8 @@ pub struct Proxies {
     http: Option<Proxy>,
     https: Option<Proxy>,
     exceptions: Vec<Exception>,
+    /// What of the variables cannot be used.
+    ignored: Vec<String>,
 }
 
 /// An element of `NO_PROXY`.
@@ -36,7 +38,9 @@ impl Proxies {
     pub fn of_environment() -> &'static Self {
         static PROXIES: LazyLock<Proxies> = LazyLock::new(|| {
             let variable = |upper: &str| {
-                let given = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
+                // What is no text is no URL either, which is said where it is parsed.
+                let given = |name: &str| Some(env::var_os(name)?.to_string_lossy().into_owned());
+                let given = |name: &str| given(name).filter(|value| !value.is_empty());
                 given(upper).or_else(|| given(&upper.to_ascii_lowercase())).unwrap_or_default()
             };
             Proxies::new(&variable("HTTP_PROXY"), &variable("HTTPS_PROXY"), &variable("NO_PROXY"))
@@ -44,34 +48,36 @@ impl Proxies {
         &PROXIES
     }
 
-    /// Reads the values of the three variables. What cannot be used is passed over with a warning.
+    /// Reads the values of the three variables. What cannot be used is ignored with a warning.
     fn new(http: &str, https: &str, exceptions: &str) -> Self {
-        let proxy = |variable: &str, value: &str| {
-            if value.is_empty() {
-                return None;
+        let mut proxies = Self::default();
+        proxies.http = proxies.proxy("HTTP_PROXY", http);
+        proxies.https = proxies.proxy("HTTPS_PROXY", https);
+        for element in exceptions.split(',').map(|element| element.trim().to_ascii_lowercase()) {
+            match Exception::parse(&element) {
+                Some(exception) => proxies.exceptions.push(exception),
+                None if element.is_empty() => {}
+                None => proxies.ignore(format!("NO_PROXY: {element:?} is no name, address or network")),
             }
-            let proxy = parse(value);
-            if let Err(error) = &proxy {
-                tracing::warn!(%error, "{variable} cannot be used and is passed over");
-            }
-            proxy.ok()
-        };
-        let elements = exceptions.split(',').map(|element| element.trim().to_ascii_lowercase());
-        let exception = |element: String| {
-            let exception = Exception::parse(&element);
-            if exception.is_none() {
-                tracing::warn!(
-                    element,
-                    "an element of NO_PROXY is neither a name, an address nor a network and is passed over"
-                );
-            }
-            exception
-        };
-        Self {
-            http: proxy("HTTP_PROXY", http),
-            https: proxy("HTTPS_PROXY", https),
-            exceptions: elements.filter(|element| !element.is_empty()).filter_map(exception).collect(),
         }
+        proxies
+    }
+
+    fn proxy(&mut self, variable: &str, value: &str) -> Option<Proxy> {
+        if value.is_empty() {
+            return None;
+        }
+        parse(value).inspect_err(|error| self.ignore(format!("{variable}: {error}"))).ok()
+    }
+
+    fn ignore(&mut self, what: String) {
+        tracing::warn!(error = what, "a proxy variable cannot be used and is ignored");
+        self.ignored.push(what);
+    }
+
+    /// What of the variables cannot be used and why, for whoever has no log.
+    pub fn ignored(&self) -> &[String] {
+        &self.ignored
     }
 
     /// The proxy for this target; `None` for a direct connection, as always to loopback addresses.

@@ -3,7 +3,7 @@
 
 pub mod credentials;
 pub mod dial;
-mod environment;
+pub mod environment;
 pub mod error;
 mod open;
 mod pool;

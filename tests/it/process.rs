@@ -24,6 +24,24 @@ async fn run_in(environment: &[(&str, &str)], arguments: &[&str]) -> (Option<i32
 }
 
 #[tokio::test]
+async fn commands_say_which_proxy_variables_are_ignored() {
+    let environment = [("HTTPS_PROXY", "ftp://user:secret@p"), ("NO_PROXY", "a b")];
+    let environment = [&environment[..], &[("KUBECONFIG", "/nowhere")]].concat();
+    for command in [&["check"][..], &["query", "--metric=a"]] {
+        let (code, out, err) = run_in(&environment, command).await;
+        assert_eq!((code, out.as_str()), (Some(1), ""));
+        let lines: Vec<_> = err.lines().collect();
+        assert!(lines[0].starts_with("karmada-metrics-adapter: ignored: HTTPS_PROXY: "), "{err}");
+        assert_eq!(
+            lines[1],
+            "karmada-metrics-adapter: ignored: NO_PROXY: \"a b\" is no name, address or network"
+        );
+        assert_eq!(lines.len(), 3, "{err}");
+        assert!(!err.contains("secret"), "{err}");
+    }
+}
+
+#[tokio::test]
 async fn a_bad_flag_is_one_line_that_names_it() {
     for (argument, words) in [("--secure-port=abc", "--secure-port"), ("--no-such-flag", "--no-such-flag")] {
         let (code, out, err) = run(&[argument]).await;

@@ -226,7 +226,7 @@ async fn with_watch_it_asks_again_and_again_and_ends_with_its_reader() {
 async fn what_cannot_be_asked_is_one_line() {
     let fleet = Fleet::start(members(1, 1).await).await.expect("the fleet starts");
     for (flags, code, line) in [
-        (&[][..], 2, "<PATH> is missing (--help says more)"),
+        (&[][..], 2, "a path or --metric is missing (--help says more)"),
         (&["--group=external"], 2, "--metric <NAME> is missing"),
         (&[PODS, "--metric=a"], 2, "--metric"),
         (&["--metric=a", "--watch=0s"], 2, "--watch: \"0s\""),

@@ -5,7 +5,7 @@ use percent_encoding::utf8_percent_encode;
 use serde_json::Value;
 
 use super::cluster::{Answer, Patient, refused, status_and_message};
-use super::finding::Finding;
+use super::finding::{Finding, Verdict};
 use crate::api::cause::Cause;
 use crate::api::custom_metrics::Version;
 use crate::gather::query::{CustomQuery, SEGMENT, Subject};
@@ -46,6 +46,19 @@ pub(super) async fn take(patient: &Patient<'_>, sample: &Sample, version: &str, 
             Some(what) => patient.broken(LINK, Cause::MetricUnknown, what),
             None => patient.broken(LINK, Cause::APIFailing, status_and_message(&answer)),
         },
+    }
+}
+
+/// An application need not be in every cluster: where one has values, those without it get a warning only.
+pub(super) fn excuse_absence(findings: &mut [Finding]) {
+    if !findings.iter().any(|finding| finding.link == LINK && finding.verdict == Verdict::Ok) {
+        return;
+    }
+    for finding in findings.iter_mut().filter(|finding| finding.link == LINK) {
+        if matches!(finding.cause, Some(Cause::WrongNamespace | Cause::SelectorMatchesNothing)) {
+            finding.verdict = Verdict::Warning;
+            finding.message.push_str("; other clusters have values");
+        }
     }
 }
 
