@@ -11,7 +11,7 @@ use karmada_metrics_adapter::api::resource_metrics::{ObjectMetricsList, Resource
 use karmada_metrics_adapter::api::selector::Selector;
 use karmada_metrics_adapter::config::SameNamePods;
 use karmada_metrics_adapter::merge::{Pages, custom, resource};
-use karmada_metrics_adapter::process::budget::{Budget, Held};
+use karmada_metrics_adapter::process::budget::Budget;
 use testkit::member::wire;
 
 use crate::bodies;
@@ -54,29 +54,28 @@ impl Query {
     }
 
     /// Reads all bodies.
-    pub fn read(&self) -> Vec<(Arc<str>, Held<Arc<Page>>)> {
+    pub fn read(&self) -> Vec<(Arc<str>, Page)> {
         let expected = match self.api {
             Api::PodMetrics => Expected::List(Resource::Pods),
             _ => Expected::MetricValues,
         };
-        let budget = Budget::new(0);
-        let read = |body: &Vec<u8>| {
-            let mut share = budget.share();
-            let mut reserve = |bytes| share.grow(bytes).map_err(|_| Stopped::NoMemory);
-            let page = Page::read(expected, self.format, body.clone(), &mut reserve).expect("a valid body");
-            Held::new(Arc::new(page), share)
+        let mut share = Budget::new(0).share();
+        let mut reserve = |bytes| share.grow(bytes).map_err(|_| Stopped::NoMemory);
+        let mut read = |body: &Vec<u8>| {
+            Page::read(expected, self.format, body.clone(), &mut reserve).expect("a valid body")
         };
         self.bodies.iter().map(|(cluster, body)| (cluster.clone(), read(body))).collect()
     }
 
     /// Merges what was read, and writes it in JSON.
-    pub fn answer(&self, pages: &Pages) -> Vec<u8> {
+    pub fn answer(&self, pages: &[(Arc<str>, Page)]) -> Vec<u8> {
+        let pages: Vec<_> = pages.iter().map(|(cluster, page)| (&**cluster, page)).collect();
         let mut share = Budget::new(0).share();
         let mut reserve = |bytes| share.grow(bytes).map_err(|_| Stopped::NoMemory);
-        self.encoded(pages, &mut reserve).expect("no limit")
+        self.encoded(&pages, &mut reserve).expect("no limit")
     }
 
-    fn encoded(&self, pages: &Pages, reserve: &mut Reserve<'_>) -> Result<Vec<u8>, Stopped> {
+    fn encoded(&self, pages: &Pages<'_>, reserve: &mut Reserve<'_>) -> Result<Vec<u8>, Stopped> {
         if self.api == Api::PodMetrics {
             let (labels, fields) = (Selector::default(), FieldSelector::default());
             let items = resource::merge(pages, &labels, &fields, Some(CLUSTER_LABEL), reserve)?;

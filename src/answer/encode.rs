@@ -1,16 +1,17 @@
 //! Members' pages to the body of an answer.
 
 use super::Form;
+use super::verdict::Source;
 use crate::api::codec::EncodeItem as _;
 use crate::api::codec::negotiate::Representation;
 use crate::api::custom_metrics::MetricValueList;
 use crate::api::external_metrics::ExternalMetricValueList;
-use crate::api::memory::{Reserve, Stopped};
+use crate::api::memory::{Reserve, Stopped, make_room};
 use crate::api::resource_metrics::{ObjectMetrics, ObjectMetricsList, Single};
 use crate::api::table::{Metadata, MetadataList, Table};
 use crate::config::{ExternalMerge, Merging};
 use crate::gather::query::{Query, Question, ResourceQuery};
-use crate::merge::{Pages, custom, external, resource};
+use crate::merge::{custom, external, resource};
 
 /// The pages as one, in the form that was asked for.
 ///
@@ -18,26 +19,29 @@ use crate::merge::{Pages, custom, external, resource};
 /// If `reserve` stops it.
 pub(super) fn body(
     query: &Query,
-    pages: &Pages,
+    sources: &[Source],
     form: Form,
     merging: &Merging,
     reserve: &mut Reserve<'_>,
 ) -> Result<Vec<u8>, Stopped> {
+    let mut pages = Vec::new();
+    make_room(&mut pages, sources.len(), reserve)?;
+    pages.extend(sources.iter().map(|(cluster, page)| (&**cluster, &***page)));
     let Form { encoding, version, .. } = form;
     let cluster_label = merging.cluster_label.as_deref();
     match query.question() {
         Question::Custom(query) => {
-            let items = custom::merge(pages, merging.same_name_pods, query.object().is_some(), reserve)?;
+            let items = custom::merge(&pages, merging.same_name_pods, query.object().is_some(), reserve)?;
             encoding.list(&MetricValueList { version, items, cluster_label }, reserve)
         }
         Question::External(query) => {
             let rule = merging.external.get(&query.metric).copied().unwrap_or(ExternalMerge::Each);
-            let items = external::merge(pages, rule, cluster_label, reserve)?;
+            let items = external::merge(&pages, rule, cluster_label, reserve)?;
             encoding.list(&ExternalMetricValueList { items }, reserve)
         }
         Question::Resource(query) => {
             let (labels, fields) = (&query.label_selector, &query.field_selector);
-            let items = resource::merge(pages, labels, fields, cluster_label, reserve)?;
+            let items = resource::merge(&pages, labels, fields, cluster_label, reserve)?;
             represented(query, items, form, reserve)
         }
     }

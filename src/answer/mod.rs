@@ -1,6 +1,7 @@
 //! Identical queries in flight share one answer: members are asked once, and the answer is encoded once.
 
 mod encode;
+mod verdict;
 
 use std::hash::Hash;
 use std::sync::Arc;
@@ -26,9 +27,9 @@ use crate::gather::Gather;
 use crate::gather::metrics::GatherMetrics;
 use crate::gather::query::Query;
 use crate::member::failure::NoRoom;
-use crate::merge::verdict::{self, Verdict};
 use crate::process::budget::{Budget, Held};
 use crate::process::work;
+use verdict::Verdict;
 
 /// What an answer depends on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -26,7 +26,7 @@ struct Tagged<'a> {
 /// # Errors
 /// If `reserve` stops it.
 pub fn merge<'a>(
-    pages: &'a Pages,
+    pages: &Pages<'a>,
     same_name: SameNamePods,
     by_name: bool,
     reserve: &mut Reserve<'_>,
@@ -34,7 +34,7 @@ pub fn merge<'a>(
     let count = pages.iter().map(|(_, page)| page.len()).sum();
     let mut tagged: Vec<Tagged<'a>> = Vec::new();
     make_room(&mut tagged, count, reserve)?;
-    for (cluster, page) in pages {
+    for &(cluster, page) in pages {
         for item in items(page) {
             let item = Tagged { cluster, item, namespace: item.namespace(), name: item.name() };
             push(&mut tagged, item, reserve)?;

@@ -26,13 +26,13 @@ struct Seen<'a> {
 /// # Errors
 /// If `reserve` stops it.
 pub fn merge<'a>(
-    pages: &'a Pages,
+    pages: &Pages<'a>,
     rule: ExternalMerge,
     cluster_label: Option<&'a str>,
     reserve: &mut Reserve<'_>,
 ) -> Result<Vec<ExternalMetricValue<'a>>, Stopped> {
     let mut seen: Vec<Seen<'a>> = Vec::new();
-    for (cluster, page) in pages {
+    for &(cluster, page) in pages {
         for item in items(page) {
             let item = Seen { cluster, item, labels: labels(item, cluster_label) };
             reserve(item.labels.capacity() * size_of::<Entry<'_>>())?;

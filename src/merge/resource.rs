@@ -16,19 +16,19 @@ use crate::api::text::Text;
 /// # Errors
 /// If `reserve` stops it.
 pub fn merge<'a>(
-    pages: &'a Pages,
+    pages: &Pages<'a>,
     labels: &Selector,
     fields: &FieldSelector,
     cluster_label: Option<&'a str>,
     reserve: &mut Reserve<'_>,
 ) -> Result<Vec<ObjectMetrics<'a>>, Stopped> {
     let mut objects = Vec::new();
-    for (cluster, page) in pages {
+    for &(cluster, page) in pages {
         for item in items(page) {
             // Also where none is chosen, so that work for nobody stops.
             reserve(0)?;
             if is_chosen(item, labels, fields) {
-                let cluster = cluster_label.map(|label| (label, &**cluster));
+                let cluster = cluster_label.map(|label| (label, cluster));
                 let object = ObjectMetrics { item, cluster };
                 push(&mut objects, (item.namespace(), item.name(), object), reserve)?;
             }

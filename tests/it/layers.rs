@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: [&str; 16] = [
     "api",
     "config",
+    "merge",
     "cli",
     "process",
     "transport",
@@ -14,7 +15,6 @@ const LAYERS: [&str; 16] = [
     "member",
     "fleet",
     "gather",
-    "merge",
     "answer",
     "access",
     "server",

@@ -1,12 +1,9 @@
 use serde_json::{Value, json};
 
-use std::sync::Arc;
-
 use super::*;
 use crate::api::codec::EncodeList as _;
 use crate::api::custom_metrics::{MetricValueList, Version};
 use crate::api::page::{Expected, Format, Page};
-use crate::process::budget::{Budget, Held};
 
 const LABEL: &str = "resource.karmada.io/query-from-cluster";
 
@@ -18,16 +15,20 @@ fn item(kind: &str, name: &str, value: &str, timestamp: &str, window: u64) -> Va
     })
 }
 
-fn page(cluster: &str, items: &[Value]) -> (Arc<str>, Held<Arc<Page>>) {
+/// A cluster and its page.
+type Source = (&'static str, Page);
+
+fn page(cluster: &'static str, items: &[Value]) -> Source {
     let body = json!({
         "kind": "MetricValueList", "apiVersion": "custom.metrics.k8s.io/v1beta2", "items": items,
     });
     let page = Page::read(Expected::MetricValues, Format::Json, body.to_string().into(), &mut |_| Ok(()));
-    (cluster.into(), Held::new(Arc::new(page.expect("a page")), Budget::new(0).share()))
+    (cluster, page.expect("a page"))
 }
 
-fn merged(pages: &Pages, rule: SameNamePods, by_name: bool) -> Vec<Value> {
-    let items = merge(pages, rule, by_name, &mut |_| Ok(())).expect("no limit");
+fn merged(sources: &[Source], rule: SameNamePods, by_name: bool) -> Vec<Value> {
+    let pages: Vec<_> = sources.iter().map(|(cluster, page)| (*cluster, page)).collect();
+    let items = merge(&pages, rule, by_name, &mut |_| Ok(())).expect("no limit");
     let list = MetricValueList { version: Version::V1Beta2, items, cluster_label: Some(LABEL) };
     let list: Value =
         serde_json::from_slice(&list.to_json(&mut |_| Ok(())).expect("no limit")).expect("valid JSON");
@@ -48,7 +49,7 @@ fn values(items: &[Value]) -> Vec<(&str, &str)> {
         .collect()
 }
 
-fn two_clusters() -> [(Arc<str>, Held<Arc<Page>>); 2] {
+fn two_clusters() -> [Source; 2] {
     [
         page(
             "a",

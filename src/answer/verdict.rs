@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Pages;
 use crate::api::page::Page;
 use crate::api::resource_metrics::Resource;
 use crate::api::status::{Details, Reason, Status, StatusCause};
@@ -16,13 +15,16 @@ use crate::process::budget::Held;
 /// How many clusters a warning or a message names before it counts the rest.
 const NAMED: usize = 10;
 
+/// A cluster and its page.
+pub type Source = (Arc<str>, Held<Arc<Page>>);
+
 /// What all outcomes amount to.
 #[derive(Debug)]
 pub enum Verdict {
     /// Some member has it, or it is a list that may be empty.
     Found {
         /// The pages by cluster, in the order of the clusters' names.
-        pages: Vec<(Arc<str>, Held<Arc<Page>>)>,
+        pages: Vec<Source>,
         /// What a client should know of the clusters that are missing or stood in for; empty if none is.
         warning: String,
     },
@@ -93,7 +95,7 @@ fn not_found(query: &Query) -> Option<Status> {
 }
 
 /// `errors.NewConflict` of apimachinery.
-fn conflict(resource: Resource, name: &str, pages: &Pages) -> Status {
+fn conflict(resource: Resource, name: &str, pages: &[Source]) -> Status {
     let kind = resource.name();
     let mut clusters = pages.iter().take(NAMED).map(|(cluster, _)| &**cluster).collect::<Vec<_>>().join(", ");
     if pages.len() > NAMED {
