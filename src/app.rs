@@ -26,11 +26,11 @@ use crate::fleet::discovery::Discovery;
 use crate::fleet::karmada::KarmadaSource;
 use crate::fleet::kubeconfig::KubeconfigSource;
 use crate::fleet::metrics::FleetMetrics;
-use crate::fleet::names::Names;
 use crate::fleet::registry::Registry;
 use crate::fleet::roster::Roster;
 use crate::gather::metrics::GatherMetrics;
 use crate::member::client as member;
+use crate::member::names::Names;
 use crate::process::budget::Budget;
 use crate::process::expiry::Expiry;
 use crate::process::metrics::{MEDIA_TYPE, Metrics};
@@ -74,7 +74,7 @@ pub async fn serve(mut config: Config, shutdown: CancellationToken) -> anyhow::R
     let inflight = Budget::new(config.members.inflight_bytes);
     let help = "Bytes that queries hold, from a member's first byte to a client's last";
     metrics.register("karmada_metrics_adapter_inflight_bytes", help, inflight.gauge());
-    let names = Names::new(config.members.discovery_bytes);
+    let names = Arc::new(Names::new(config.members.discovery_bytes));
     let help = "Bytes that are counted for what members list";
     metrics.register("karmada_metrics_adapter_discovery_bytes", help, names.gauge());
     let fleet_metrics = Arc::new(FleetMetrics::register(&mut metrics));
@@ -83,7 +83,7 @@ pub async fn serve(mut config: Config, shutdown: CancellationToken) -> anyhow::R
     let metrics = Arc::new(Metrics::new(metrics));
 
     let (reload, watch) = (config.serving.reload_interval, config.control_plane.watch_timeout);
-    let limits = member_limits(&config.members, inflight.clone());
+    let limits = member_limits(&config.members, inflight.clone(), names.clone());
     let source = Source::begin(&config.members, &config.control_plane, limits, reload, fleet_metrics)?;
     let (fleet, synced) = (source.fleet.clone(), source.synced.clone());
     let Members { discovery_interval, timeout, .. } = config.members;
@@ -206,13 +206,14 @@ impl Source {
     }
 }
 
-/// How members are asked, with memory from `inflight`.
-pub fn member_limits(members: &Members, inflight: Budget) -> member::Limits {
+/// How members are asked, with memory from `inflight`. What they list is kept in `names`.
+pub fn member_limits(members: &Members, inflight: Budget, names: Arc<Names>) -> member::Limits {
     member::Limits {
         connections: members.connections,
         timeout: members.timeout,
         body_bytes: members.body_bytes,
         inflight,
+        names,
         handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
         rate: members.rate,
     }

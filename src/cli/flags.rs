@@ -185,11 +185,12 @@ pub struct Members {
     /// Most memory that all queries take at a time, from members' bodies to the answers that clients have not read yet; beyond it a query is answered 429
     #[arg(long, value_name = "BYTES", default_value = "256Mi", value_parser = values::bytes)]
     inflight_bytes: usize,
-    /// How often each member's metric names are read again, for discovery; a new metric can be queried at once
+    /// Longest time until each member's metric names are read again, for discovery; a new metric can be queried at once,
+    /// and is listed as soon as it has been
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = values::time_span)]
     discovery_interval: Duration,
-    /// Most memory for the metrics that all members list, for discovery; a list for which there is none left is not read, and
-    /// its metrics can be queried all the same
+    /// Most memory for the metrics that all members list, for discovery, and half of it for one member; the metrics of a
+    /// member that lists more are not listed, and can be queried all the same
     #[arg(long, value_name = "BYTES", default_value = "64Mi", value_parser = values::bytes)]
     discovery_bytes: usize,
     /// What becomes of an answer when a member fails: last-known (its last values stand in if only its metrics API

@@ -4,24 +4,26 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use backon::{BackoffBuilder as _, ConstantBuilder, ExponentialBuilder};
 use http::StatusCode;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Fleet;
-use super::names::Names;
 use crate::api::custom_metrics::Version;
 use crate::api::discovery::{Catalog, Catalogs, Entry, entries};
 use crate::api::group::Group;
 use crate::api::text::shortened;
-use crate::member::{Discovered, Failure, Member};
-use crate::process::budget::Held;
+use crate::member::names::Names;
+use crate::member::{Failure, Member};
 use crate::process::work;
 use crate::transport::{Progress, Stage};
 
 /// How long the first discovery of each member may hold up readiness.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// The first pause after a failure.
+const RETRY: Duration = Duration::from_secs(1);
 /// One list is read at a time: until its names are known, they take up to 30 MiB.
 static READING: Semaphore = Semaphore::const_new(1);
 
@@ -51,39 +53,36 @@ struct Asking {
 struct List {
     member: Arc<Member>,
     api: Api,
-    names: Arc<Names>,
 }
 
 /// An API that lists metrics.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Api {
     Custom,
     External,
 }
 
 impl Discovery {
-    /// A discovery that has not started, which keeps what members list in `names`. The first receiver has the metrics of all
+    /// A discovery that has not started; `names` are where its members keep what they list. The first receiver has the metrics of all
     /// members; the second says when each member's first discovery has ended, or its time was up.
     pub fn new(
         fleet: watch::Receiver<Arc<Fleet>>,
         interval: Duration,
         member_timeout: Duration,
-        names: Names,
+        names: Arc<Names>,
     ) -> (Self, watch::Receiver<Arc<Catalogs>>, watch::Receiver<bool>) {
         let (catalogs, known) = watch::channel(Arc::default());
         let (settled, is_settled) = watch::channel(false);
-        let names = Arc::new(names);
         (Self { fleet, interval, member_timeout, names, catalogs, settled }, known, is_settled)
     }
 
     /// Runs until it is dropped. `fleet_known` says when the members of the first moment are all there.
     pub async fn run(mut self, mut fleet_known: watch::Receiver<bool>) {
-        let news = Arc::new(Notify::new());
         let mut followed: BTreeMap<String, Followed> = BTreeMap::new();
         let mut known = false;
         loop {
             let fleet = self.fleet.borrow_and_update().clone();
-            self.follow(&fleet, &mut followed, &news);
+            self.follow(&fleet, &mut followed);
             self.unite(&fleet);
             if known && !*self.settled.borrow() {
                 self.settle(&followed).await;
@@ -91,7 +90,7 @@ impl Discovery {
             }
             tokio::select! {
                 changed = self.fleet.changed() => if changed.is_err() { return },
-                () = news.notified() => {}
+                () = self.names.news() => {}
                 result = fleet_known.wait_for(|known| *known), if !known => match result {
                     Ok(_) => known = true,
                     Err(_) => return,
@@ -101,7 +100,7 @@ impl Discovery {
     }
 
     /// Starts to ask new members and stops asking those that have left.
-    fn follow(&self, fleet: &Fleet, followed: &mut BTreeMap<String, Followed>, news: &Arc<Notify>) {
+    fn follow(&self, fleet: &Fleet, followed: &mut BTreeMap<String, Followed>) {
         let members: BTreeMap<&str, &Arc<Member>> =
             fleet.members().map(|member| (member.name(), member)).collect();
         followed.retain(|name, followed| {
@@ -111,8 +110,8 @@ impl Discovery {
             if !followed.contains_key(name) {
                 let asking = [Api::Custom, Api::External].map(|api| {
                     let (first, ended) = watch::channel(false);
-                    let list = List { member: member.clone(), api, names: self.names.clone() };
-                    let asking = list.follow(self.interval, self.member_timeout, first, news.clone());
+                    let list = List { member: member.clone(), api };
+                    let asking = list.follow(self.interval, self.member_timeout, first);
                     Asking { first: ended, _task: AbortOnDropHandle::new(tokio::spawn(asking)) }
                 });
                 let entry = Followed { member: member.clone(), asking };
@@ -154,93 +153,79 @@ impl Discovery {
 }
 
 impl List {
-    /// Asks for it at once and then every `interval`; what was last known stays while that fails.
-    async fn follow(
-        self,
-        interval: Duration,
-        timeout: Duration,
-        first: watch::Sender<bool>,
-        news: Arc<Notify>,
-    ) {
+    /// Asks for it at once and then again and again; what was last known stays while that fails. Pauses are of random length,
+    /// so that members are not asked in step: up to `interval`, and shorter after a failure.
+    async fn follow(self, interval: Duration, timeout: Duration, first: watch::Sender<bool>) {
         let (cluster, group) = (self.member.name(), self.api.group().name());
-        let mut failing = false;
+        let half = interval / 2;
+        let regular = ConstantBuilder::new().with_delay(half).with_jitter().without_max_times();
+        let after_failures = ExponentialBuilder::new()
+            .with_min_delay(RETRY.min(half))
+            .with_max_delay(half)
+            .with_jitter()
+            .without_max_times();
+        let mut regular = regular.build();
+        let mut failing = None;
         loop {
             let progress = Progress::default();
             let asked = tokio::time::timeout(timeout, self.ask(&progress)).await;
-            match asked.unwrap_or_else(|_| Err(Failure::late(&progress, timeout))) {
-                Ok(changed) => {
-                    if failing {
+            let pause = match asked.unwrap_or_else(|_| Err(Failure::late(&progress, timeout))) {
+                Ok(()) => {
+                    if failing.take().is_some() {
                         tracing::info!(cluster, group, "discovery works again");
                     }
-                    failing = false;
-                    if changed {
-                        news.notify_one();
-                    }
+                    regular.next()
                 }
                 Err(failure) => {
-                    if !failing {
+                    if failing.is_none() {
                         let cause = failure.cause().name();
                         tracing::warn!(
                             cluster, group, cause, error = %failure,
-                            "discovery failed; the last known stays"
+                            "discovery failed"
                         );
                     }
-                    failing = true;
+                    failing.get_or_insert_with(|| after_failures.build()).next()
                 }
-            }
+            };
             first.send_replace(true);
-            sleep(interval).await;
+            sleep(pause.unwrap_or(interval)).await;
         }
     }
 
-    /// Asks for it and notes what it says; tells whether that is news.
-    async fn ask(&self, progress: &Progress) -> Result<bool, Failure> {
-        match self.api {
-            Api::Custom => {
-                let discovered = self.custom(progress).await?;
-                let is_absent = discovered.version.is_none();
-                let news = self.member.learn(discovered);
-                if news && is_absent {
-                    tracing::warn!(cluster = self.member.name(), "cluster has no custom metrics API");
-                }
-                Ok(news)
-            }
-            Api::External => {
-                // Few clusters have this API, so that its absence is no news.
-                let listed = self.get(&format!("{}/v1beta1", Group::External), progress).await?;
-                let catalog = listed.map_or_else(|| self.api.catalog(&self.names, Vec::new()), Ok)?;
-                Ok(self.member.learn_external(catalog))
+    /// Asks for it, and lets the member note what it says.
+    async fn ask(&self, progress: &Progress) -> Result<(), Failure> {
+        for version in self.api.group().versions() {
+            if self.ask_for(version, progress).await? {
+                return Ok(());
             }
         }
-    }
-
-    async fn custom(&self, progress: &Progress) -> Result<Discovered, Failure> {
-        for version in Version::ALL {
-            if let Some(catalog) = self.get(version.group_version(), progress).await? {
-                return Ok(Discovered { version: Some(version), catalog });
-            }
+        let is_news = self.api.note(&self.member, None, Vec::new())?;
+        // Few clusters have external metrics, so that their absence is no news.
+        if is_news && self.api == Api::Custom {
+            tracing::warn!(cluster = self.member.name(), "cluster has no custom metrics API");
         }
-        Ok(Discovered { version: None, catalog: self.api.catalog(&self.names, Vec::new())? })
+        Ok(())
     }
 
-    /// What the member lists for a group version; `None` if it does not have that.
-    async fn get(&self, group_version: &str, progress: &Progress) -> Result<Option<Held<Catalog>>, Failure> {
+    /// Asks for a version; says whether the member has it.
+    async fn ask_for(&self, version: &str, progress: &Progress) -> Result<bool, Failure> {
         self.member.token().await;
-        let (api, names) = (self.api, self.names.clone());
-        let reply = self.member.get(api.group(), &format!("/apis/{group_version}"), progress).await?;
+        let (api, member, group) = (self.api, self.member.clone(), self.api.group());
+        let reply = self.member.get(group, &format!("/apis/{group}/{version}"), progress).await?;
         match reply.status {
             StatusCode::OK => {
                 progress.set(Stage::Received);
+                let version = Version::from_name(version);
                 let reading = READING.acquire().await.expect("the semaphore is never closed");
                 let read = work::run(reply.body.len(), move |_| {
                     let _reading = reading;
                     let entries = entries(&reply.content_type, &reply.body)
                         .map_err(|error| Failure::Malformed(shortened(&error.to_string())))?;
-                    api.catalog(&names, entries)
+                    api.note(&member, version, entries)
                 });
-                read.await.map(Some)
+                read.await.map(|_| true)
             }
-            StatusCode::NOT_FOUND => Ok(None),
+            StatusCode::NOT_FOUND => Ok(false),
             status => Err(Failure::Status { status, message: String::new() }),
         }
     }
@@ -254,12 +239,12 @@ impl Api {
         }
     }
 
-    /// The metrics among the entries of a list.
-    fn catalog(self, names: &Names, entries: Vec<Entry>) -> Result<Held<Catalog>, Failure> {
-        let is_metric = match self {
-            Self::Custom => Entry::is_custom,
-            Self::External => Entry::is_external,
+    /// Lets the member note what it lists; tells whether that is news.
+    fn note(self, member: &Member, version: Option<Version>, entries: Vec<Entry>) -> Result<bool, Failure> {
+        let noted = match self {
+            Self::Custom => member.learn(version, entries),
+            Self::External => member.learn_external(entries),
         };
-        names.catalog(entries.into_iter().filter(is_metric)).map_err(|_| Failure::TooManyMetrics)
+        noted.map_err(|_| Failure::TooManyMetrics)
     }
 }

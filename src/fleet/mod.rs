@@ -4,7 +4,6 @@ pub mod discovery;
 pub mod karmada;
 pub mod kubeconfig;
 pub mod metrics;
-pub mod names;
 pub mod objects;
 pub mod registry;
 pub mod roster;

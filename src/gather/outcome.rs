@@ -74,9 +74,11 @@ pub(super) async fn ask(member: Arc<Member>, query: Arc<Query>, progress: Arc<Pr
     };
     match reply {
         Ok(reply) => {
-            // What takes time from here on is no matter of the member's.
-            progress.set(Stage::Received);
-            judge(&member, &query, reply).await
+            let outcome = judge(&member, &query, reply, progress.clone()).await;
+            if let (Outcome::Page(_), Question::Custom(query)) = (&outcome, query.question()) {
+                member.has(query.resource(), &query.metric, query.is_namespaced());
+            }
+            outcome
         }
         Err(failure) => Outcome::Failure(failure),
     }
@@ -87,9 +89,9 @@ fn lacks_version(reply: &Reply) -> bool {
     reply.status == StatusCode::NOT_FOUND && read_status(reply).is_none()
 }
 
-async fn judge(member: &Member, query: &Query, reply: Reply) -> Outcome {
+async fn judge(member: &Member, query: &Query, reply: Reply, progress: Arc<Progress>) -> Outcome {
     match reply.status {
-        StatusCode::OK => read_page(query, &reply.content_type, reply.body).await,
+        StatusCode::OK => read_page(query, &reply.content_type, reply.body, progress).await,
         StatusCode::NOT_FOUND => Outcome::NotFound,
         status if status.is_server_error() && knows_others_only(member, query) => Outcome::NotFound,
         status => {
@@ -99,13 +101,20 @@ async fn judge(member: &Member, query: &Query, reply: Reply) -> Outcome {
     }
 }
 
-async fn read_page(query: &Query, content_type: &str, body: Held<Vec<u8>>) -> Outcome {
+async fn read_page(
+    query: &Query,
+    content_type: &str,
+    body: Held<Vec<u8>>,
+    progress: Arc<Progress>,
+) -> Outcome {
     let format = match content_type {
         "application/vnd.kubernetes.protobuf" => Format::Protobuf,
         _ => Format::Json,
     };
     let expected = query.expected();
+    progress.set(Stage::Received);
     let reading = work::run(body.len(), move |caller| {
+        progress.set(Stage::Reading);
         let (body, mut share) = body.into_parts();
         let page = Page::read(expected, format, body, &mut |bytes| caller.reserve(&mut share, bytes))?;
         share.shrink_to(page.memory());

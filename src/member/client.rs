@@ -10,6 +10,7 @@ use http_body_util::BodyExt;
 use tokio::sync::Semaphore;
 
 use super::failure::Failure;
+use super::names::Names;
 use crate::api::group::Group;
 use crate::api::memory::make_room;
 use crate::config::Rate;
@@ -35,6 +36,8 @@ pub struct Limits {
     pub body_bytes: usize,
     /// How many bytes all queries hold at a time.
     pub inflight: Budget,
+    /// What all of them list.
+    pub names: Arc<Names>,
     /// Members that shake hands at a time.
     pub handshakes: Arc<Semaphore>,
     /// How often one member is asked; `None` for as often as clients ask.

@@ -56,8 +56,11 @@ pub enum Failure {
     /// What is read of the answer takes more memory than one member's may.
     #[error("the answer takes more than half of the memory for all queries (--inflight-bytes)")]
     TooMuchMemory,
-    /// What it lists takes more memory than is left for the lists of all members.
-    #[error("its metrics take more memory than is left for what all members list (--discovery-bytes)")]
+    /// What it lists takes more than half of the memory for the lists of all members, or than is left of it.
+    #[error(
+        "its metrics take more than half of the memory for what all members list, or than is left of it (--discovery-bytes), \
+         and are not listed"
+    )]
     TooManyMetrics,
     /// Other queries take all the memory that there is.
     #[error(transparent)]

@@ -3,6 +3,7 @@
 pub mod client;
 pub mod failure;
 mod health;
+pub mod names;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -16,9 +17,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::api::custom_metrics::Version;
-use crate::api::discovery::Catalog;
+use crate::api::discovery::{Catalog, Entry};
 use crate::api::group::Group;
-use crate::process::budget::Held;
+use crate::process::budget::{Exhausted, Held};
 use crate::process::rate::Bucket;
 use crate::process::work::result_of;
 use crate::transport::credentials::Credentials;
@@ -28,6 +29,7 @@ use client::{Client, Limits, Reply};
 pub use failure::Failure;
 use failure::Skip;
 use health::{Health, Probe, Target};
+use names::Names;
 
 /// What members are asked for: protobuf, or JSON.
 pub const ACCEPT: &str = "application/vnd.kubernetes.protobuf,application/json";
@@ -36,6 +38,8 @@ pub const ACCEPT: &str = "application/vnd.kubernetes.protobuf,application/json";
 const RENEWAL_PAUSE: Duration = Duration::from_secs(1);
 /// How long queries wait for newer credentials.
 const RENEWAL: Duration = Duration::from_secs(2);
+/// How many metrics a list gains between two discoveries: clients choose their names.
+const ADDED: usize = 100;
 
 /// Our live handle on one cluster. It outlives its credentials: a new token, CA or proxy swaps the client and
 /// keeps what was learned.
@@ -46,7 +50,10 @@ pub struct Member {
     timeout: Duration,
     health: Health,
     client: ArcSwap<Client>,
+    names: Arc<Names>,
     discovered: ArcSwapOption<Discovered>,
+    /// How many metrics its list has gained since its last discovery. Held while that changes.
+    added: Mutex<usize>,
     external: ArcSwapOption<Held<Catalog>>,
     refusals: mpsc::Sender<Refused>,
     renewal: Mutex<Option<Renewal>>,
@@ -102,7 +109,9 @@ impl Member {
             timeout: limits.timeout,
             health: Health::default(),
             client,
+            names: limits.names.clone(),
             discovered: ArcSwapOption::empty(),
+            added: Mutex::default(),
             external: ArcSwapOption::empty(),
             refusals,
             renewal: Mutex::default(),
@@ -225,13 +234,63 @@ impl Member {
     }
 
     /// Notes what discovery of custom metrics said; tells whether that is news.
-    pub fn learn(&self, discovered: Discovered) -> bool {
-        learn(&self.discovered, discovered)
+    ///
+    /// # Errors
+    /// If there is no memory left for the list. Then nothing is known of its metrics.
+    pub fn learn(&self, version: Option<Version>, mut entries: Vec<Entry>) -> Result<bool, Exhausted> {
+        entries.retain(Entry::is_custom);
+        let mut added = self.added.lock().expect("no holder panics");
+        *added = 0;
+        if let Some(known) = self.discovered()
+            && known.version == version
+            && known.catalog.is_of(&entries)
+        {
+            return Ok(false);
+        }
+        let (catalog, result) = self.catalog(entries);
+        self.discovered.store(Some(Arc::new(Discovered { version, catalog })));
+        self.names.note_news();
+        result
     }
 
-    /// Notes what discovery of external metrics said; tells whether that is news.
-    pub fn learn_external(&self, external: Held<Catalog>) -> bool {
-        learn(&self.external, external)
+    /// The same for external metrics.
+    ///
+    /// # Errors
+    /// If there is no memory left for the list. Then nothing is known of its external metrics.
+    pub fn learn_external(&self, mut entries: Vec<Entry>) -> Result<bool, Exhausted> {
+        entries.retain(Entry::is_external);
+        if self.external().is_some_and(|known| known.is_of(&entries)) {
+            return Ok(false);
+        }
+        let (catalog, result) = self.catalog(entries);
+        self.external.store(Some(Arc::new(catalog)));
+        self.names.note_news();
+        result
+    }
+
+    /// A list that is news; an empty one if there is no memory left for it.
+    fn catalog(&self, entries: Vec<Entry>) -> (Held<Catalog>, Result<bool, Exhausted>) {
+        match self.names.catalog(entries) {
+            Ok(catalog) => (catalog, Ok(true)),
+            Err(exhausted) => (self.names.empty(), Err(exhausted)),
+        }
+    }
+
+    /// Notes that it has values of a custom metric, which came since its discovery if that does not list it.
+    pub fn has(&self, resource: &str, metric: &str, namespaced: bool) {
+        let lacks = |known: &Discovered| known.version.is_some() && !known.catalog.contains(resource, metric);
+        if !self.discovered().is_some_and(|known| lacks(&known)) {
+            return;
+        }
+        let mut added = self.added.lock().expect("no holder panics");
+        let Some(known) = self.discovered().filter(|known| *added < ADDED && lacks(known)) else { return };
+        let Some(entry) = Entry::of(resource, metric, namespaced) else { return };
+        // If there is no memory left for it, it is not listed.
+        if let Ok(catalog) = self.names.with(&known.catalog, entry) {
+            *added += 1;
+            self.discovered.store(Some(Arc::new(Discovered { version: known.version, catalog })));
+            self.names.note_news();
+        }
     }
 }
 
@@ -255,14 +314,6 @@ impl Probe for MemberProbe {
             timeout(limit, asking).await.unwrap_or(false)
         })
     }
-}
-
-fn learn<T: PartialEq>(known: &ArcSwapOption<T>, said: T) -> bool {
-    let news = known.load().as_deref() != Some(&said);
-    if news {
-        known.store(Some(Arc::new(said)));
-    }
-    news
 }
 
 impl Refused {

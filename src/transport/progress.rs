@@ -19,7 +19,7 @@ pub enum Stage {
     Sent,
     /// The response has begun.
     Reading,
-    /// The response is there; whoever asked reads what it says.
+    /// The response is there and waits for a processor that reads it.
     Received,
     /// The server has refused its credentials, and it waits for newer ones.
     Refused,

@@ -97,13 +97,40 @@ async fn an_api_that_fails_leaves_what_is_known_of_it_and_learned_of_the_other()
     member.fault_on(EXTERNAL, Fault::Hang);
     member.set_metric(Series::new(Resource::SERVICES, Some("default"), "front", "hits", "1"));
     until_listed(&stage, CUSTOM, &["services/hits"]).await;
-    stage.logged("discovery failed; the last known stays", 1).await;
+    stage.logged("discovery failed", 1).await;
     assert_eq!(listed(&stage, EXTERNAL).await, ["queue_ready"]);
     member.heal();
     member.fault_on(CUSTOM, Fault::Status(StatusCode::SERVICE_UNAVAILABLE, "ill".to_owned()));
     lists_external(member, &["queue_ready", "queue_unacknowledged"]);
     until_listed(&stage, EXTERNAL, &["queue_unacknowledged"]).await;
     assert!(listed(&stage, CUSTOM).await.contains(&"services/hits".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_metric_that_a_member_has_answered_is_listed_at_once_and_fails_from_then_on() {
+    const HITS: &str = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/services/*/hits";
+    let flags = ["--discovery-interval=1h", "--on-member-failure=partial"];
+    let stage = Stage::start(members(2, 1).await, &flags).await;
+    let failing = Fault::Status(StatusCode::INTERNAL_SERVER_ERROR, "no services".to_owned());
+    stage.fleet.members.iter().for_each(|member| member.fault_on(HITS, failing.clone()));
+    assert_eq!(stage.get(HITS).await.status, StatusCode::NOT_FOUND, "nobody lists it");
+    stage.member(0).heal();
+    stage.member(0).set_metric(Series::new(Resource::SERVICES, Some("default"), "front", "hits", "1"));
+    assert_eq!(stage.get(HITS).await.status, StatusCode::OK);
+    until_lists(&stage, "services/hits").await;
+    stage.member(0).fault_on(HITS, failing);
+    assert_eq!(stage.get(HITS).await.status, StatusCode::SERVICE_UNAVAILABLE, "one of them has it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_discovery_that_failed_is_soon_repeated() {
+    let members = members(1, 1).await;
+    members[0].fault_on(CUSTOM, Fault::Status(StatusCode::SERVICE_UNAVAILABLE, "ill".to_owned()));
+    let stage = Stage::start(members, &["--discovery-interval=1h"]).await;
+    stage.logged("discovery failed", 1).await;
+    stage.member(0).heal();
+    stage.logged("discovery works again", 1).await;
+    until_lists(&stage, "pods/http_requests").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -154,6 +181,12 @@ async fn listed(stage: &Stage, path: &str) -> Vec<String> {
     let list = stage.get(path).await.json().expect("JSON");
     let entries = list["resources"].as_array().expect("a list").iter();
     entries.map(|entry| entry["name"].as_str().expect("a name").to_owned()).collect()
+}
+
+/// Waits until a custom metric is listed that its member has told of.
+async fn until_lists(stage: &Stage, name: &str) {
+    let appears = async { while !listed(stage, CUSTOM).await.iter().any(|known| known == name) {} };
+    tokio::time::timeout(GENEROUS, appears).await.expect("it is listed");
 }
 
 /// Waits until these names are listed; each look at the list takes a turn of the first member's discovery.

@@ -2,6 +2,8 @@
 //!
 //! `STATIC_ADAPTER` names the binary of the image; without it the one under test stands in, which is not optimized.
 
+mod discovery;
+
 use std::iter;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -21,8 +23,6 @@ use crate::raw::{END_HEADERS, END_STREAM, HEADERS, HTTP1, Raw, block, frame};
 use crate::stage::{GENEROUS, PODS, Stage, binary, front, members};
 
 const MIB: usize = 1 << 20;
-
-const DISCOVERY: &str = "/apis/custom.metrics.k8s.io/v1beta2";
 
 /// Nothing ends early on a busy machine.
 const PATIENT: [&str; 2] = ["--member-timeout=5m", "--request-timeout=10m"];
@@ -295,45 +295,6 @@ async fn protobuf_that_no_member_means_to_send_stays_within_the_formula() {
 /// A label selector with as many requirements of nothing as have so many bytes.
 fn requirements(bytes: usize) -> Message {
     Message::new().repeated(2, vec![Message::new(); bytes / 2])
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn lists_of_metrics_that_no_member_means_to_send_stay_within_the_formula() {
-    const MEMBERS: usize = 10;
-    const NAMES: usize = 40_000;
-    let list = |names: &mut dyn Iterator<Item = String>| {
-        let entries: Vec<_> = names.map(|name| format!(r#"{{"name":"pods/{name}"}}"#)).collect();
-        let head = r#"{"kind":"APIResourceList","apiVersion":"v1","resources":["#;
-        Bytes::from(format!("{head}{}]}}", entries.join(",")))
-    };
-    let mut senders = members(1, 1).await;
-    for number in 0..MEMBERS {
-        let member = Member::start_with(
-            &format!("sender{number}"),
-            MemberOptions { formats: Formats::Json, ..MemberOptions::default() },
-        )
-        .await
-        .expect("a member starts");
-        let body = if number % 2 == 0 {
-            list(&mut (0..NAMES).map(|name| format!("{number}-{name}-{}", "m".repeat(480))))
-        } else {
-            list(&mut iter::repeat_n("a".to_owned(), 1_000_000))
-        };
-        let (status, content_type) = (StatusCode::OK, "application/json".to_owned());
-        member.answer(DISCOVERY, ScriptedAnswer { status, content_type, body });
-        senders.push(member);
-    }
-    let stage = stage(senders, &["--discovery-interval=100ms", PATIENT[0], PATIENT[1]]).await;
-    stage.logged("discovery failed; the last known stays", MEMBERS).await;
-    for member in &stage.fleet.members {
-        let asked = member.requests_to(DISCOVERY).len();
-        let again = member.until(|_| member.requests_to(DISCOVERY).len() > asked);
-        tokio::time::timeout(GENEROUS, again).await.expect("it is asked again and again");
-    }
-    let listed = stage.get(DISCOVERY).await.json().expect("JSON");
-    assert_eq!(listed["resources"][0]["name"], "pods/http_requests");
-    Load { members: MEMBERS + 1, requests: 1, connections: 2 }.assert_holds(&stage.adapter);
-    assert_eq!(stage.get(PODS).await.status, StatusCode::OK);
 }
 
 #[tokio::test(flavor = "multi_thread")]

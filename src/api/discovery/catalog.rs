@@ -23,11 +23,14 @@ pub struct Catalogs {
 impl Catalog {
     /// These entries. One that is listed as namespaced and not is namespaced.
     pub fn new(mut entries: Vec<Arc<Entry>>) -> Self {
-        entries.sort_unstable_by(|one, other| {
-            one.name.cmp(&other.name).then(other.namespaced.cmp(&one.namespaced))
-        });
+        entries.sort_unstable();
         entries.dedup_by(|one, other| one.name == other.name);
         Self { entries: entries.into() }
+    }
+
+    /// Whether these, which are sorted, are its entries.
+    pub fn is_of(&self, entries: &[Entry]) -> bool {
+        self.entries.iter().map(AsRef::as_ref).eq(entries)
     }
 
     /// All that several have.
@@ -56,7 +59,7 @@ impl Catalog {
     }
 
     /// Each metric.
-    pub(super) fn entries(&self) -> &[Arc<Entry>] {
+    pub fn entries(&self) -> &[Arc<Entry>] {
         &self.entries
     }
 }

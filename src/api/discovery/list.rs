@@ -1,6 +1,9 @@
 //! Reads a member's `APIResourceList`.
 
-use serde::Deserialize;
+use std::cmp::Ordering;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 
 use crate::api::codec::protobuf::{Envelope, Fields, Malformed};
@@ -10,13 +13,33 @@ use crate::api::meta::{Bounded, has_long_string};
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Hash)]
 pub struct Entry {
     /// Its name; that of a subresource has a slash in it.
+    #[serde(deserialize_with = "name")]
     pub name: Box<str>,
     /// Whether its objects are in namespaces.
     #[serde(default)]
     pub namespaced: bool,
 }
 
+/// By name; of two scopes of one name the namespaced one is first.
+impl Ord for Entry {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.name.cmp(&other.name).then(other.namespaced.cmp(&self.namespaced))
+    }
+}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
 impl Entry {
+    /// A custom metric; `None` if its name is none that a list may have.
+    pub fn of(resource: &str, metric: &str, namespaced: bool) -> Option<Self> {
+        let name = format!("{resource}/{metric}").into_boxed_str();
+        (!is_odd(&name)).then_some(Self { name, namespaced })
+    }
+
     /// The resource, without its subresource.
     pub(super) fn resource(&self) -> &str {
         self.name.split_once('/').map_or(&*self.name, |(resource, _)| resource)
@@ -52,27 +75,33 @@ pub enum DiscoveryError {
     #[error("the body is not an APIResourceList")]
     Kind,
     /// A name is longer than any real one, or has characters that no real one has.
-    #[error(
-        "the body has a metric whose name is longer than {NAME} bytes, or has control characters, quotes or backslashes"
-    )]
+    #[error("a metric's name is longer than {NAME} bytes, or has control characters, quotes or backslashes")]
     Name,
 }
 
-/// Reads a list, in Kubernetes protobuf if its media type says so, else in JSON.
+/// Reads a list, in Kubernetes protobuf if its media type says so, else in JSON. It comes back sorted, each name once.
 ///
 /// # Errors
 /// If the body is anything else.
 pub fn entries(media_type: &str, body: &[u8]) -> Result<Vec<Entry>, DiscoveryError> {
-    let entries = match media_type {
+    let mut entries = match media_type {
         "application/vnd.kubernetes.protobuf" => from_protobuf(body),
         _ => from_json(body),
     }?;
-    let is_odd =
-        |name: &str| name.len() > NAME || name.contains(|one: char| one.is_control() || "\"\\".contains(one));
-    if entries.iter().any(|entry| is_odd(&entry.name)) {
-        return Err(DiscoveryError::Name);
-    }
+    entries.sort_unstable();
+    entries.dedup_by(|one, other| one.name == other.name);
     Ok(entries)
+}
+
+/// Whether a name is longer than any real one, or has characters that no real one has.
+fn is_odd(name: &str) -> bool {
+    name.len() > NAME || name.contains(|c: char| c.is_control() || matches!(c, '"' | '\\'))
+}
+
+/// The name of an entry in JSON. It is looked at before the next one is read, since all of them together may be long.
+fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Box<str>, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    if is_odd(&name) { Err(D::Error::custom(DiscoveryError::Name)) } else { Ok(name.into()) }
 }
 
 fn from_json(body: &[u8]) -> Result<Vec<Entry>, DiscoveryError> {
@@ -103,10 +132,14 @@ fn from_protobuf(body: &[u8]) -> Result<Vec<Entry>, DiscoveryError> {
             let mut entry = Entry::default();
             for field in Fields::of(resource.bytes()) {
                 match field? {
+                    (1, text) if text.text()?.len() > NAME => return Err(DiscoveryError::Name),
                     (1, text) => entry.name = text.text()?.into(),
                     (2, flag) => entry.namespaced = flag.number() != 0,
                     _ => {}
                 }
+            }
+            if is_odd(&entry.name) {
+                return Err(DiscoveryError::Name);
             }
             if entries.len() == ENTRIES {
                 return Err(Malformed::Crowded.into());
@@ -136,7 +169,8 @@ mod tests {
         let read = |name: &str| entries("application/json", json(name).as_bytes());
         assert_eq!(read(&"m".repeat(NAME)).expect("as long as allowed").len(), 1);
         for name in [&*"m".repeat(NAME + 1), &*"m".repeat(1 << 20), r"a\u0000", r#"a\""#, r"a\\"] {
-            assert!(matches!(read(name), Err(DiscoveryError::Name)), "{:?}", &name[..2]);
+            let refused = read(name).expect_err("no metric has it").to_string();
+            assert!(refused.contains("a metric's name is longer than"), "{refused}");
         }
     }
 
@@ -147,7 +181,7 @@ mod tests {
             format!(r#"{{"kind":"APIResourceList","resources":[{resources}]}}"#)
         };
         let read = |count| entries("application/json", json(count).as_bytes());
-        assert_eq!(read(ENTRIES).expect("as many as allowed").len(), ENTRIES);
+        assert_eq!(read(ENTRIES).expect("as many as allowed").len(), 1, "each name is there once");
         assert!(matches!(read(ENTRIES + 1), Err(DiscoveryError::Json(_))));
         let protobuf = Writer::object("v1", "APIResourceList", 0, |list| {
             (0..=ENTRIES).for_each(|_| list.message(2, |resource| resource.string(1, "pods/m")));

@@ -38,7 +38,7 @@ struct Listed<'a> {
 /// `apidiscovery.APIResourceDiscovery`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Discovered<'a> {
+struct AggregatedResource<'a> {
     resource: &'a str,
     response_kind: Kind,
     scope: &'static str,
@@ -119,12 +119,12 @@ impl Catalogs {
         #[derive(Serialize)]
         struct APIVersionDiscovery<'a> {
             version: &'static str,
-            resources: Vec<Discovered<'a>>,
+            resources: Vec<AggregatedResource<'a>>,
             freshness: &'static str,
         }
         let version = |group, version| APIVersionDiscovery {
             version,
-            resources: discovered(&self.listed(group)),
+            resources: aggregated(&self.listed(group)),
             freshness: "Current",
         };
         APIGroupDiscoveryList {
@@ -188,7 +188,7 @@ impl<'a> Listed<'a> {
 
 /// The same in the aggregated form, each resource with its subresources. One that custom metrics are subresources of cannot be
 /// read itself and has no kind.
-fn discovered<'a>(listed: &[Listed<'a>]) -> Vec<Discovered<'a>> {
+fn aggregated<'a>(listed: &[Listed<'a>]) -> Vec<AggregatedResource<'a>> {
     let kind = |kind| Kind { group: "", version: "", kind };
     let of_resources = listed.chunk_by(|one, other| one.resource() == other.resource());
     of_resources
@@ -198,7 +198,7 @@ fn discovered<'a>(listed: &[Listed<'a>]) -> Vec<Discovered<'a>> {
                 let subresource = one.subresource()?;
                 Some(Subresource { subresource, response_kind: kind(one.kind), verbs: one.verbs })
             };
-            Discovered {
+            AggregatedResource {
                 resource: listed[0].resource(),
                 response_kind: kind(own.map_or("", |own| own.kind)),
                 scope: if listed[0].namespaced { "Namespaced" } else { "Cluster" },

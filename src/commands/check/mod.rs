@@ -20,6 +20,7 @@ use crate::cli::commands::Check;
 use crate::commands::progress;
 use crate::control::Clients;
 use crate::member::client::Limits;
+use crate::member::names::Names;
 use crate::process::budget::Budget;
 use finding::{Finding, Verdict};
 use sample::Sample;
@@ -61,6 +62,8 @@ async fn findings(clients: &Clients, order: &Check) -> Vec<Finding> {
         timeout: order.member_timeout,
         body_bytes: BYTES.0,
         inflight: Budget::new(BYTES.1),
+        // No discovery is kept.
+        names: Arc::new(Names::new(1)),
         handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
         rate: None,
     };

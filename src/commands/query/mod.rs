@@ -25,9 +25,9 @@ use crate::fleet::Outside;
 use crate::fleet::discovery::Discovery;
 use crate::fleet::karmada::cluster_api;
 use crate::fleet::metrics::FleetMetrics;
-use crate::fleet::names::Names;
 use crate::gather::metrics::GatherMetrics;
 use crate::gather::{Answered, Gather, Outcome};
+use crate::member::names::Names;
 use crate::process::budget::Budget;
 
 /// How long the control plane may take to show its clusters.
@@ -112,10 +112,10 @@ impl Asking {
         let mut metrics = Registry::default();
         let inflight = Budget::new(members.inflight_bytes);
         let gather = Gather::new(&members, inflight.clone(), Arc::new(GatherMetrics::register(&mut metrics)));
-        let limits = member_limits(&members, inflight);
+        let names = Arc::new(Names::new(members.discovery_bytes));
+        let limits = member_limits(&members, inflight, names.clone());
         let fleet_metrics = Arc::new(FleetMetrics::register(&mut metrics));
         let source = Source::begin(&members, &control_plane, limits, MINUTE, fleet_metrics)?;
-        let names = Names::new(members.discovery_bytes);
         let (discovery, _catalogs, mut discovered) =
             Discovery::new(source.fleet.clone(), members.discovery_interval, members.timeout, names);
         let discovery = AbortOnDropHandle::new(tokio::spawn(discovery.run(source.synced.clone())));

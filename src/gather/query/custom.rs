@@ -67,6 +67,11 @@ impl CustomQuery {
         }
     }
 
+    /// Whether the objects are in a namespace.
+    pub fn is_namespaced(&self) -> bool {
+        matches!(self.subject, Subject::Namespaced { .. })
+    }
+
     /// The one object that is meant, if it is not all of them.
     pub fn object(&self) -> Option<&str> {
         let (Subject::Namespaced { name, .. } | Subject::Root { name, .. } | Subject::Namespace { name }) =

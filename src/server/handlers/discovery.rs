@@ -22,13 +22,13 @@ use crate::server::error::Error;
 pub struct Documents {
     catalogs: watch::Receiver<Arc<Catalogs>>,
     address: Arc<str>,
-    encoded: ArcSwap<Encoded>,
-    /// One request encodes at a time; others wait for it.
-    encoding: Mutex<()>,
+    encoded: Arc<ArcSwap<Encoded>>,
+    /// One encoding at a time, also of a request that has left; others wait for it.
+    encoding: Arc<Mutex<()>>,
 }
 
 /// How many bytes of documents a metric takes, about.
-const METRIC: usize = 512;
+const METRIC: usize = 1024;
 
 /// One generation of documents.
 pub(super) struct Encoded {
@@ -43,8 +43,8 @@ impl Documents {
     /// Documents that follow the catalogs. `address` is where this server listens, such as `:443`.
     pub fn new(catalogs: watch::Receiver<Arc<Catalogs>>, address: String) -> Self {
         let encoded = Encoded::new(catalogs.borrow().clone(), &address);
-        let encoded = ArcSwap::from_pointee(encoded);
-        Self { catalogs, address: address.into(), encoded, encoding: Mutex::default() }
+        let encoded = Arc::new(ArcSwap::from_pointee(encoded));
+        Self { catalogs, address: address.into(), encoded, encoding: Arc::default() }
     }
 
     /// The newest generation, encoded for the first request after a change, where it blocks no other request.
@@ -52,15 +52,20 @@ impl Documents {
         if let Some(encoded) = self.newest() {
             return encoded;
         }
-        let _encoding = self.encoding.lock().await;
+        let encoding = self.encoding.clone().lock_owned().await;
         if let Some(encoded) = self.newest() {
             return encoded;
         }
         let (catalogs, address) = (self.catalogs.borrow().clone(), self.address.clone());
         let bytes = (catalogs.custom.len() + catalogs.external.len()) * METRIC;
-        let encoded = Arc::new(work::run(bytes, move |_| Encoded::new(catalogs, &address)).await);
-        self.encoded.store(encoded.clone());
-        encoded
+        let newest = self.encoded.clone();
+        work::run(bytes, move |_| {
+            let _encoding = encoding;
+            let encoded = Arc::new(Encoded::new(catalogs, &address));
+            newest.store(encoded.clone());
+            encoded
+        })
+        .await
     }
 
     /// The newest generation, if it is encoded.
