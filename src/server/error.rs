@@ -31,6 +31,11 @@ pub enum Error {
     /// The user may not do that.
     #[error("{} may not {} {}: {}", .0.user.name, .0.info.verb, .0.info.path, .0.decision.reason)]
     Forbidden(Box<Refusal>),
+    /// The request is to be made in the name of somebody else.
+    #[error(
+        "impersonation is not supported by karmada-metrics-adapter itself: send Impersonate-* headers to the Karmada API server"
+    )]
+    Impersonation,
     /// Whether the user may do that is unknown.
     #[error(transparent)]
     Review(#[from] ReviewError),
@@ -118,6 +123,7 @@ impl Error {
             }
             Self::Unauthenticated(_) => Status::failure(401, Reason::Unauthorized, "Unauthorized"),
             Self::Forbidden(refusal) => forbidden(&refusal),
+            Self::Impersonation => Status::failure(403, Reason::Forbidden, text).with_details(empty()),
             Self::TooManyRequests | Self::Review(ReviewError::TooMany) => Status::too_many_requests(text),
             Self::Review(_) => {
                 Status::failure(500, Reason::InternalError, format!("Internal error occurred: {text}"))

@@ -109,7 +109,12 @@ async fn admitted(serving: &Serving, head: &mut Parts) -> Result<Option<Share>, 
 async fn identified(serving: &Serving, head: &Parts) -> Result<(User, Arc<RequestInfo>), Error> {
     let info = head.extensions.get::<Arc<RequestInfo>>().ok_or(Error::NotFound)?.clone();
     let presented = head.extensions.get::<Arc<Presented>>().map(AsRef::as_ref);
-    Ok((serving.authenticators.authenticate(&head.headers, presented).await?, info))
+    let user = serving.authenticators.authenticate(&head.headers, presented).await?;
+    // The Karmada API server impersonates by itself and passes none of these headers on.
+    if head.headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {
+        return Err(Error::Impersonation);
+    }
+    Ok((user, info))
 }
 
 async fn review(serving: &Serving, user: User, info: Arc<RequestInfo>) -> Result<(), Error> {

@@ -125,6 +125,22 @@ async fn the_control_plane_decides_and_its_verdict_is_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_served_in_the_name_of_another() {
+    let stage = Stage::start(members(1, 1).await, &[]).await;
+    for header in ["Impersonate-User", "impersonate-group", "Impersonate-Extra-scopes", "Impersonate-Uid"] {
+        let headers = [&MASTER[..], &[(header, "alice")]].concat();
+        for path in [PODS, VERSION] {
+            let answer = stage.get_with(path, &headers).await;
+            assert_eq!(answer.status, StatusCode::FORBIDDEN, "{header} {path}");
+            let body = answer.json().expect("JSON");
+            let message = body["message"].as_str().expect("a message");
+            assert!(message.starts_with("impersonation is not supported"), "{message}");
+            assert_eq!(body["reason"], "Forbidden");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_review_that_fails_allows_nothing_and_is_not_kept() {
     let stage = Stage::start(members(1, 1).await, &[]).await;
     let plane = &stage.fleet.plane;
