@@ -18,9 +18,13 @@ pub fn accepted(
     info: &RequestInfo,
     offer: Offer,
 ) -> Result<(Encoding, Representation), NotAcceptable> {
-    let accept = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let (encoding, representation) = negotiate(accept, offer)?;
+    let (encoding, representation) = negotiate(accept(headers), offer)?;
     Ok((if is_for_people(headers, info) { encoding.pretty() } else { encoding }, representation))
+}
+
+/// The values of a request's Accept headers.
+pub fn accept(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok())
 }
 
 fn is_for_people(headers: &HeaderMap, info: &RequestInfo) -> bool {

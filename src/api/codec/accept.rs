@@ -12,18 +12,22 @@ pub struct Clause<'a> {
     quality: u32,
 }
 
-/// The clauses of a request's Accept headers that are not ruled out, those first that the client likes best and that
-/// are most specific; `None` if there are none to be read, so that all is taken. As `goautoneg.ParseAccept`, which however
-/// keeps what a quality of 0 rules out.
-pub fn clauses<'a>(headers: impl IntoIterator<Item = &'a str>) -> Option<Vec<Clause<'a>>> {
+/// The first thing that `offer` has for a clause of a request's Accept headers: those come first that the client likes best
+/// and that are most specific. `default` if there is no clause to be read, so that all is taken. As `goautoneg.ParseAccept`,
+/// which however keeps what a quality of 0 rules out.
+pub fn choose<'a, T>(
+    headers: impl IntoIterator<Item = &'a str>,
+    default: T,
+    offer: impl FnMut(&Clause<'a>) -> Option<T>,
+) -> Option<T> {
     let texts = headers.into_iter().flat_map(|value| value.split(','));
     let mut clauses: Vec<Clause<'_>> = texts.filter_map(Clause::read).collect();
     if clauses.is_empty() {
-        return None;
+        return Some(default);
     }
     clauses.retain(|clause| clause.quality > 0);
     clauses.sort_by_key(|clause| (Reverse(clause.quality), clause.kind == "*", clause.subtype == "*"));
-    Some(clauses)
+    clauses.iter().find_map(offer)
 }
 
 impl<'a> Clause<'a> {

@@ -3,7 +3,7 @@
 //! Follows `negotiation.NegotiateMediaTypeOptions` of `k8s.io/apiserver`: the best clause that can be served wins. A clause
 //! for metadata of the wrong kind (of a list for one object) is passed over, where Go refuses the request.
 
-use super::accept::{self, Clause};
+use super::accept::{Clause, choose};
 use super::{Encode, EncodeList, json, yaml};
 use crate::api::memory::{Reserve, Stopped};
 
@@ -83,21 +83,18 @@ pub fn negotiate<'a>(
     accept: impl IntoIterator<Item = &'a str>,
     offer: Offer,
 ) -> Result<(Encoding, Representation), NotAcceptable> {
-    let Some(clauses) = accept::clauses(accept) else { return Ok(Default::default()) };
     let mut known = false;
-    for clause in &clauses {
-        for (subtype, encoding) in SERVED {
-            if !clause.takes("application", subtype) {
-                continue;
-            }
-            known = true;
-            if let Some(representation) = representation(clause, encoding, offer) {
+    let chosen = choose(accept, Default::default(), |clause| {
+        SERVED.into_iter().filter(|(subtype, _)| clause.takes("application", subtype)).find_map(
+            |(_, encoding)| {
+                known = true;
+                let representation = representation(clause, encoding, offer)?;
                 let pretty = clause.parameter("pretty") == "1";
-                return Ok((if pretty { encoding.pretty() } else { encoding }, representation));
-            }
-        }
-    }
-    Err(if known { NotAcceptable::Parameters } else { NotAcceptable::MediaType })
+                Some((if pretty { encoding.pretty() } else { encoding }, representation))
+            },
+        )
+    });
+    chosen.ok_or(if known { NotAcceptable::Parameters } else { NotAcceptable::MediaType })
 }
 
 impl Encoding {

@@ -6,17 +6,17 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use http::header::ACCEPT;
 use tokio::sync::{Mutex, watch};
 
 use super::super::Serving;
 use super::document::{Document, JSON, UNCACHED};
 use super::only_get;
-use crate::api::codec::accept::{self, Clause};
+use crate::api::codec::accept::{Clause, choose};
 use crate::api::discovery::{self, Aggregated, Catalogs};
 use crate::api::group::Group;
 use crate::process::work;
 use crate::server::error::Error;
+use crate::server::negotiation::accept;
 
 /// The encoded documents of the members' metrics as last known.
 pub struct Documents {
@@ -106,10 +106,8 @@ impl Encoded {
 /// `/apis`, plain or aggregated.
 pub(super) async fn groups(State(serving): State<Arc<Serving>>, request: Request) -> Response {
     let encoded = serving.documents.current().await;
-    let accept = request.headers().get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let clauses = accept::clauses(accept).unwrap_or_default();
-    let wanted = clauses.iter().find_map(Wanted::of).unwrap_or(Wanted::Plain);
-    let document = match wanted {
+    let wanted = choose(accept(request.headers()), Wanted::Plain, Wanted::of);
+    let document = match wanted.unwrap_or(Wanted::Plain) {
         Wanted::Plain => &encoded.groups,
         Wanted::Aggregated(Aggregated::V2) => &encoded.aggregated[0],
         Wanted::Aggregated(Aggregated::V2Beta1) => &encoded.aggregated[1],

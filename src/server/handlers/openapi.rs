@@ -6,15 +6,16 @@ use std::time::{Duration, SystemTime};
 
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
-use http::header::{ACCEPT, CACHE_CONTROL, EXPIRES, VARY};
+use http::header::{CACHE_CONTROL, EXPIRES, VARY};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Map, Value, json};
 
 use super::document::{Document, JSON, UNCACHED};
 use super::only_get;
-use crate::api::codec::accept;
+use crate::api::codec::accept::choose;
 use crate::api::openapi;
 use crate::server::error::Error;
+use crate::server::negotiation::accept;
 use crate::server::request_info::RequestInfo;
 
 /// The media type of a v2 document in protobuf.
@@ -63,7 +64,7 @@ impl Documents {
 
 /// `/openapi/v2`.
 pub(super) async fn v2(headers: HeaderMap) -> Response {
-    match choose(&headers, &DOCUMENTS.v2, Some(&DOCUMENTS.v2_protobuf)) {
+    match offered(&headers, &DOCUMENTS.v2, Some(&DOCUMENTS.v2_protobuf)) {
         Some(document) => document.response(&headers),
         None => not_acceptable(),
     }
@@ -85,7 +86,7 @@ pub(super) fn group_version(
 ) -> Result<Response, Error> {
     let document = DOCUMENTS.below.get(&(group, version)).ok_or(Error::NotFound)?;
     only_get(request, || {
-        if choose(request.headers(), document, None).is_none() {
+        if offered(request.headers(), document, None).is_none() {
             return not_acceptable();
         }
         let mut response = document.response(request.headers());
@@ -100,14 +101,12 @@ pub(super) fn group_version(
 }
 
 /// The form of a document that the client likes best, if it takes any.
-fn choose<'a>(
+fn offered<'a>(
     headers: &HeaderMap,
     json: &'a Document,
     protobuf: Option<&'a Document>,
 ) -> Option<&'a Document> {
-    let accept = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let Some(clauses) = accept::clauses(accept) else { return Some(json) };
-    clauses.iter().find_map(|clause| match clause {
+    choose(accept(headers), json, |clause| match clause {
         clause if clause.takes("application", "json") => Some(json),
         clause => protobuf.filter(|_| PROTOBUF.iter().any(|subtype| clause.takes("application", subtype))),
     })
