@@ -28,6 +28,8 @@ use crate::member::Refused;
 
 /// How many changes may wait for the registry; watches wait when it is full.
 const QUEUE: usize = 256;
+/// How long changes are collected until there is a new snapshot.
+const BURST: Duration = Duration::from_millis(20);
 /// How many objects are asked for by name at a time.
 const LOOK_UPS: usize = 16;
 /// How long asking for one may take, and how long to wait before it is asked for again.
@@ -124,11 +126,10 @@ impl KarmadaSource {
     pub async fn run(mut self) {
         loop {
             tokio::select! {
-                Some((queued, change)) = self.queue.recv() => {
-                    self.metrics.queued(queued.elapsed());
-                    self.take(change);
-                    let (asked, not_ready, outside) = self.registry.census();
-                    self.metrics.clusters(asked, not_ready, outside);
+                Some(first) = self.queue.recv() => {
+                    // More may follow, and are one change for everybody else.
+                    sleep(BURST).await;
+                    self.take_all(first);
                 }
                 Some(refused) = self.refused.recv() => self.take_refusal(refused),
                 else => return,
@@ -136,12 +137,28 @@ impl KarmadaSource {
         }
     }
 
+    /// Takes what has come, as much as the queue holds at most.
+    fn take_all(&mut self, first: (Instant, Change)) {
+        let more = std::iter::from_fn(|| self.queue.try_recv().ok()).take(QUEUE);
+        let changes: Vec<_> = std::iter::once(first).chain(more).collect();
+        for (queued, change) in changes {
+            self.metrics.queued(queued.elapsed());
+            self.take(change);
+        }
+        self.watch_namespaces();
+        if let Some(census) = self.registry.publish() {
+            self.metrics.published(census);
+        }
+        let synced = self.clusters_synced && self.namespaces.values().all(|namespace| namespace.synced);
+        if synced && !*self.synced.borrow() {
+            tracing::info!(members = self.registry.fleet().borrow().entries().count(), "the fleet is known");
+            self.synced.send_replace(true);
+        }
+    }
+
     fn take(&mut self, change: Change) {
         match change {
-            Change::Cluster(event) => {
-                self.take_cluster(event);
-                self.watch_namespaces();
-            }
+            Change::Cluster(event) => self.take_cluster(event),
             Change::Secret { namespace, generation, event } => {
                 self.take_secret(&namespace, generation, event);
             }
@@ -154,7 +171,6 @@ impl KarmadaSource {
                     Some(cluster) => self.apply_cluster(&cluster),
                     None => self.registry.remove_cluster(&name),
                 }
-                self.watch_namespaces();
             }
             Change::FoundSecret(name, found) => {
                 let Some(look_up) = self.look_ups.remove(&Named::Secret(name.clone())) else { return };
@@ -166,11 +182,6 @@ impl KarmadaSource {
                 }
                 self.registry.apply_secret(name, found.map(ClusterSecret::from));
             }
-        }
-        let synced = self.clusters_synced && self.namespaces.values().all(|namespace| namespace.synced);
-        if synced && !*self.synced.borrow() {
-            tracing::info!(members = self.registry.fleet().borrow().entries().count(), "the fleet is known");
-            self.synced.send_replace(true);
         }
     }
 

@@ -3,15 +3,18 @@
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use super::roster::Census;
 use crate::process::metrics::{Seconds, seconds};
 
 /// Gauges of the fleet, and the queue of its registry under the name that Karmada's dashboards look for.
 pub struct FleetMetrics {
     members: Family<Standing, Gauge>,
+    snapshots: Counter,
     waited: Seconds<Queue>,
 }
 
@@ -28,11 +31,14 @@ struct Queue {
 impl FleetMetrics {
     /// Registers the gauges.
     pub fn register(registry: &mut Registry) -> Self {
-        let metrics = Self { members: Family::default(), waited: seconds() };
+        let metrics = Self { members: Family::default(), snapshots: Counter::default(), waited: seconds() };
         let help = "How long changes of clusters and their Secrets waited to be taken in";
         registry.register("workqueue_queue_duration_seconds", help, metrics.waited.clone());
         let help = "Clusters by standing: asked, not_ready, or outside (no member)";
         registry.register("karmada_metrics_adapter_clusters", help, metrics.members.clone());
+        let help = "Snapshots of the fleet: one for all changes that come at about the same time";
+        registry.register("karmada_metrics_adapter_fleet_snapshots", help, metrics.snapshots.clone());
+        metrics.census(Census::default());
         metrics
     }
 
@@ -40,7 +46,12 @@ impl FleetMetrics {
         self.waited.get_or_create(&Queue { name: "fleet" }).observe(waited.as_secs_f64());
     }
 
-    pub(super) fn clusters(&self, asked: usize, not_ready: usize, outside: usize) {
+    pub(super) fn published(&self, census: Census) {
+        self.snapshots.inc();
+        self.census(census);
+    }
+
+    fn census(&self, Census { asked, not_ready, outside }: Census) {
         for (standing, count) in [("asked", asked), ("not_ready", not_ready), ("outside", outside)] {
             self.members.get_or_create(&Standing { standing }).set(i64::try_from(count).unwrap_or(i64::MAX));
         }

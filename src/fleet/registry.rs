@@ -7,7 +7,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 
 use super::Fleet;
-use super::roster::{Lack, Roster};
+use super::roster::{Census, Lack, Roster};
 use crate::api::cause::Cause;
 use crate::member::Refused;
 use crate::member::client::Limits;
@@ -77,6 +77,8 @@ pub enum NotAMember {
 pub struct Registry {
     roster: Roster,
     clusters: BTreeMap<String, ClusterSpec>,
+    /// The clusters that refer to each Secret; never none.
+    referring: BTreeMap<SecretName, BTreeSet<String>>,
     /// Those that clusters refer to, as far as they have been read; `None` for one that does not exist.
     secrets: BTreeMap<SecretName, Option<ClusterSecret>>,
 }
@@ -125,7 +127,9 @@ impl Registry {
     /// A registry without clusters. The receiver says which members refuse their tokens.
     pub fn new(limits: Limits) -> (Self, mpsc::Receiver<Refused>) {
         let (roster, refused) = Roster::new(limits);
-        (Self { roster, clusters: BTreeMap::new(), secrets: BTreeMap::new() }, refused)
+        let registry =
+            Self { roster, clusters: BTreeMap::new(), referring: BTreeMap::new(), secrets: BTreeMap::new() };
+        (registry, refused)
     }
 
     /// The snapshots.
@@ -133,19 +137,32 @@ impl Registry {
         self.roster.fleet()
     }
 
+    /// Publishes a snapshot if anything has changed since the last one.
+    pub fn publish(&mut self) -> Option<Census> {
+        self.roster.publish()
+    }
+
     /// Takes a cluster that is new or may have changed.
     pub fn apply_cluster(&mut self, name: &str, spec: ClusterSpec) {
-        if self.clusters.get(name) != Some(&spec) {
-            self.clusters.insert(name.to_owned(), spec);
-            self.drop_secrets();
-            self.refresh(name);
+        if self.clusters.get(name) == Some(&spec) {
+            return;
         }
+        let secret = spec.secret.clone();
+        if let Some(secret) = secret.clone() {
+            self.referring.entry(secret).or_default().insert(name.to_owned());
+        }
+        if let Some(before) = self.clusters.insert(name.to_owned(), spec)
+            && before.secret != secret
+        {
+            self.drop_reference(name, before.secret);
+        }
+        self.refresh(name);
     }
 
     /// Forgets a cluster.
     pub fn remove_cluster(&mut self, name: &str) {
-        if self.clusters.remove(name).is_some() {
-            self.drop_secrets();
+        if let Some(spec) = self.clusters.remove(name) {
+            self.drop_reference(name, spec.secret);
             self.refresh(name);
         }
     }
@@ -155,15 +172,7 @@ impl Registry {
         if self.secrets.get(&name) == Some(&secret) {
             return;
         }
-        let concerned: Vec<String> = self
-            .clusters
-            .iter()
-            .filter(|(_, spec)| spec.secret.as_ref() == Some(&name))
-            .map(|(cluster, _)| cluster.clone())
-            .collect();
-        if concerned.is_empty() {
-            return;
-        }
+        let Some(concerned) = self.referring.get(&name).cloned() else { return };
         self.secrets.insert(name, secret);
         for cluster in &concerned {
             self.refresh(cluster);
@@ -185,15 +194,16 @@ impl Registry {
         self.secrets.contains_key(secret)
     }
 
-    /// How many clusters are asked, are members but not Ready, and are no members.
-    pub fn census(&self) -> (usize, usize, usize) {
-        self.roster.census()
-    }
-
-    fn drop_secrets(&mut self) {
-        let referred: BTreeSet<&SecretName> =
-            self.clusters.values().filter_map(|spec| spec.secret.as_ref()).collect();
-        self.secrets.retain(|name, _| referred.contains(name));
+    /// A cluster refers to a Secret no more. One that no cluster refers to is dropped.
+    fn drop_reference(&mut self, cluster: &str, secret: Option<SecretName>) {
+        let Some(secret) = secret else { return };
+        if let Some(referring) = self.referring.get_mut(&secret) {
+            referring.remove(cluster);
+            if referring.is_empty() {
+                self.referring.remove(&secret);
+                self.secrets.remove(&secret);
+            }
+        }
     }
 
     /// Brings one cluster's member in line with what is known of it.

@@ -21,6 +21,19 @@ pub struct Roster {
     clusters: BTreeMap<String, Cluster>,
     refusals: mpsc::Sender<Refused>,
     fleet: watch::Sender<Arc<Fleet>>,
+    /// Whether the snapshot is older than what is known.
+    changed: bool,
+}
+
+/// How many clusters there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Those that are asked.
+    pub asked: usize,
+    /// Members that are not Ready.
+    pub not_ready: usize,
+    /// Those that are no members.
+    pub outside: usize,
 }
 
 /// Why there are no credentials that can be used.
@@ -61,7 +74,7 @@ impl Roster {
     pub fn new(limits: Limits) -> (Self, mpsc::Receiver<Refused>) {
         let (refusals, refused) = mpsc::channel(REFUSALS);
         let fleet = watch::Sender::new(Arc::default());
-        (Self { limits, clusters: BTreeMap::new(), refusals, fleet }, refused)
+        (Self { limits, clusters: BTreeMap::new(), refusals, fleet, changed: false }, refused)
     }
 
     /// The snapshots.
@@ -87,7 +100,7 @@ impl Roster {
             Err(lack) => cluster.lacks(name, uid, lack),
         }
         self.clusters.insert(name.to_owned(), cluster);
-        self.publish();
+        self.changed = true;
     }
 
     /// Forgets a cluster.
@@ -96,19 +109,12 @@ impl Roster {
         if cluster.joined.is_some() {
             tracing::info!(cluster = name, "cluster left the fleet");
         }
-        self.publish();
+        self.changed = true;
     }
 
     /// The clusters' names.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.clusters.keys().map(String::as_str)
-    }
-
-    /// How many clusters are asked, are members but not Ready, and are no members.
-    pub fn census(&self) -> (usize, usize, usize) {
-        let members = self.clusters.values().filter(|cluster| cluster.joined.is_some());
-        let (asked, not_ready): (Vec<_>, Vec<_>) = members.partition(|cluster| cluster.ready);
-        (asked.len(), not_ready.len(), self.clusters.len() - asked.len() - not_ready.len())
     }
 
     /// A new member, or `None` if the present one has been renewed.
@@ -135,19 +141,32 @@ impl Roster {
         Ok(Some(Joined { uid: uid.to_owned(), endpoint, member }))
     }
 
-    fn publish(&self) {
+    /// Publishes a snapshot if anything has changed since the last one.
+    pub fn publish(&mut self) -> Option<Census> {
+        if !std::mem::take(&mut self.changed) {
+            return None;
+        }
         let (mut entries, mut outside) = (Vec::with_capacity(self.clusters.len()), Vec::new());
+        let mut census = Census::default();
         for (name, Cluster { ready, joined, complaint }) in &self.clusters {
             match joined {
-                Some(Joined { member, .. }) if *ready => entries.push(Entry::ready(member.clone())),
-                Some(Joined { member, .. }) => entries.push(Entry::not_ready(member.clone())),
+                Some(Joined { member, .. }) if *ready => {
+                    census.asked += 1;
+                    entries.push(Entry::ready(member.clone()));
+                }
+                Some(Joined { member, .. }) => {
+                    census.not_ready += 1;
+                    entries.push(Entry::not_ready(member.clone()));
+                }
                 None => outside.push(Outside {
                     cluster: name.as_str().into(),
                     lack: complaint.clone().unwrap_or_else(Lack::unknown),
                 }),
             }
         }
+        census.outside = outside.len();
         self.fleet.send_replace(Arc::new(Fleet::new(entries, outside)));
+        Some(census)
     }
 }
 

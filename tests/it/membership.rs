@@ -50,6 +50,33 @@ fn secret(name: &str, namespace: &str, token: &str, bundle: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_clusters_that_join_at_once_are_few_snapshots() {
+    const CLUSTERS: usize = 1_000;
+    let stage = Stage::start(members(1, 1).await, &[]).await;
+    let spec = MemberSpec::from(stage.member(0));
+    for number in 0..CLUSTERS {
+        let spec = MemberSpec { name: format!("cluster{number}"), ready: false, ..spec.clone() };
+        stage.fleet.plane.join(&spec).expect("it joins");
+    }
+    let number = |metrics: &str, name: &str| -> usize {
+        let name = format!("karmada_metrics_adapter_{name} ");
+        let value = metrics.lines().find_map(|line| line.strip_prefix(&name)).expect("the metric");
+        value.parse().expect("a number")
+    };
+    let deadline = Instant::now() + GENEROUS;
+    let metrics = loop {
+        let metrics = stage.metrics().await;
+        if number(&metrics, "clusters{standing=\"not_ready\"}") == CLUSTERS {
+            break metrics;
+        }
+        assert!(Instant::now() < deadline, "all join: {metrics}");
+    };
+    // A snapshot takes time for each cluster that there is: one for each change would be a million steps.
+    let snapshots = number(&metrics, "fleet_snapshots_total");
+    assert!((1..CLUSTERS / 4).contains(&snapshots), "{snapshots} snapshots");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_new_endpoint_is_asked_in_place_of_the_old_one() {
     let stage = Stage::start(members(2, 1).await, &[]).await;
     let moved = member("member1").await;

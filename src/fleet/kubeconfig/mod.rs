@@ -121,11 +121,13 @@ impl KubeconfigSource {
         let first = self.contexts.borrow_and_update().clone();
         self.adopt(first);
         loop {
-            let (asked, not_ready, outside) = self.roster.census();
-            self.metrics.clusters(asked, not_ready, outside);
+            if let Some(census) = self.roster.publish() {
+                self.metrics.published(census);
+            }
             let synced = *self.synced.borrow();
             if !synced && self.logging_in.values().all(|logging_in| logging_in.ended) {
-                tracing::info!(members = asked, "the fleet is known");
+                let members = self.roster.fleet().borrow().entries().count();
+                tracing::info!(members, "the fleet is known");
                 self.synced.send_replace(true);
                 continue;
             }
