@@ -39,7 +39,7 @@ pub struct Quantity {
 
 /// The family of suffixes that a quantity is printed with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+enum Format {
     /// `n u m "" k M G T P E`
     DecimalSi,
     /// `Ki Mi Gi Ti Pi Ei`
@@ -68,7 +68,7 @@ pub enum QuantityError {
     TooLong,
 }
 
-/// A number as Go holds it. Which of the two it is shows in [`Quantity::milli`] only.
+/// A number as Go holds it.
 #[derive(Clone, Debug)]
 enum Amount {
     /// Go's `int64Amount`: `mantissa` × 10^`exponent`.
@@ -88,15 +88,7 @@ impl Quantity {
     /// Nothing, to start a sum from: the first summand that is added gives it its format.
     pub const ZERO: Self = Self { amount: Amount::ZERO, format: Format::DecimalSi, text: None };
 
-    /// The family of suffixes that this quantity is printed with, as long as its value allows it.
-    #[must_use]
-    pub fn format(&self) -> Format {
-        self.format
-    }
-
-    /// Whether the value is zero.
-    #[must_use]
-    pub fn is_zero(&self) -> bool {
+    fn is_zero(&self) -> bool {
         self.amount.is_zero()
     }
 
@@ -137,19 +129,6 @@ impl Quantity {
             part.unscaled += 1;
         }
         Self { amount: Amount::Big(Box::new(part)), format: self.format, text: None }
-    }
-
-    /// The value in thousandths, rounded up, as Go's `MilliValue` has it.
-    ///
-    /// That includes what Go does to values that do not fit, which wrap or become 0, and to negative ones, of
-    /// which some are rounded towards zero. It is meant for columns that show what Go shows; sums
-    /// and comparisons are made on the quantity itself.
-    #[must_use]
-    pub fn milli(&self) -> i64 {
-        match &self.amount {
-            Amount::Small { mantissa, exponent } => small_milli(*mantissa, *exponent),
-            Amount::Big(decimal) => decimal.milli(),
-        }
     }
 }
 
@@ -246,22 +225,6 @@ impl Decimal {
             self.exponent = exponent;
         }
     }
-
-    /// Go's `scaledValue` for thousandths, with its overflows.
-    fn milli(&self) -> i64 {
-        let surplus = -3 - self.exponent;
-        if surplus <= 0 {
-            return lowest_bits(&self.unscaled).wrapping_mul(10_i64.wrapping_pow(surplus.unsigned_abs()));
-        }
-        // At most six digits are dropped, since nothing is kept below nano.
-        let divisor = 10_i64.pow(surplus.unsigned_abs());
-        if self.unscaled < BigInt::from(i64::MAX) {
-            let bits = lowest_bits(&self.unscaled);
-            return bits / divisor + i64::from(bits % divisor != 0);
-        }
-        let remainder = &self.unscaled % divisor;
-        lowest_bits(&(&self.unscaled / divisor)).wrapping_add(i64::from(remainder.sign() != Sign::NoSign))
-    }
 }
 
 /// The sum of two small amounts (mantissa, exponent), unless it leaves 64 bits.
@@ -275,29 +238,6 @@ fn small_sum(left: (i64, i32), right: (i64, i32)) -> Option<Amount> {
         }
     };
     Some(Amount::Small { mantissa, exponent })
-}
-
-/// Go's `AsScaledInt64` for thousandths, with its overflows.
-fn small_milli(mantissa: i64, exponent: i32) -> i64 {
-    let steps = exponent + 3;
-    if steps < 0 {
-        let divisor = 10_i64.pow(steps.unsigned_abs());
-        let away_from_zero = if mantissa % divisor == 0 { 0 } else { mantissa.signum() };
-        return mantissa / divisor + away_from_zero;
-    }
-    let factor = 10_i64.checked_pow(steps.unsigned_abs());
-    match factor.map(|factor| mantissa.overflowing_mul(factor)) {
-        Some((product, false)) => product,
-        // The powers that Go multiplies by at once; by all others it goes step by step and gives up.
-        Some((wrapped, true)) if matches!(steps, 1 | 2 | 3 | 6 | 9) => wrapped,
-        _ => 0,
-    }
-}
-
-/// Go's `big.Int.Int64`: the lowest 64 bits of the magnitude, with the sign put back.
-fn lowest_bits(number: &BigInt) -> i64 {
-    let bits = number.magnitude().iter_u64_digits().next().unwrap_or(0).cast_signed();
-    if number.sign() == Sign::Minus { bits.wrapping_neg() } else { bits }
 }
 
 fn power_of_ten(exponent: u32) -> BigInt {
