@@ -1,7 +1,7 @@
 //! `karmada-metrics-adapter`: one metrics API over all member clusters of a Karmada control plane.
 //!
-//! The layers, lowest first: `api`, `config`, `cli`, `process`, `transport`, `kubeconfig`, `control`, `member`, `fleet`,
-//! `gather`, `merge`, `answer`, `access`, `server`, `app`, `commands`. A module uses only those before it, which
+//! The layers, lowest first: `api`, `query`, `config`, `merge`, `cli`, `process`, `transport`, `kubeconfig`, `control`, `member`,
+//! `fleet`, `gather`, `answer`, `access`, `server`, `app`, `commands`. A module uses only those before it, which
 //! `tests/it/layers.rs` checks; `docs/architecture.md` shows how a request goes through them.
 
 pub mod access;
@@ -18,6 +18,7 @@ pub mod kubeconfig;
 pub mod member;
 pub mod merge;
 pub mod process;
+pub mod query;
 pub mod server;
 pub mod transport;
 

@@ -10,8 +10,8 @@ use crate::api::memory::{Reserve, Stopped, make_room};
 use crate::api::resource_metrics::{ObjectMetrics, ObjectMetricsList, Single};
 use crate::api::table::{Metadata, MetadataList, Table};
 use crate::config::{ExternalMerge, Merging};
-use crate::gather::query::{Query, Question, ResourceQuery};
 use crate::merge::{custom, external, resource};
+use crate::query::{Query, Question, ResourceQuery};
 
 /// The pages as one, in the form that was asked for.
 ///
@@ -27,11 +27,12 @@ pub(super) fn body(
     let mut pages = Vec::new();
     make_room(&mut pages, sources.len(), reserve)?;
     pages.extend(sources.iter().map(|(cluster, page)| (&**cluster, &***page)));
-    let Form { encoding, version, .. } = form;
+    let Form { encoding, .. } = form;
     let cluster_label = merging.cluster_label.as_deref();
     match query.question() {
         Question::Custom(query) => {
             let items = custom::merge(&pages, merging.same_name_pods, query.object().is_some(), reserve)?;
+            let version = query.version;
             encoding.list(&MetricValueList { version, items, cluster_label }, reserve)
         }
         Question::External(query) => {

@@ -16,7 +16,6 @@ use futures::future::{BoxFuture, Shared, WeakShared};
 use tokio::sync::watch;
 
 use crate::api::codec::negotiate::{Encoding, Representation};
-use crate::api::custom_metrics::Version;
 use crate::api::memory::Stopped;
 use crate::api::selector::Requirement;
 use crate::api::status::Status;
@@ -25,10 +24,10 @@ use crate::config::{Members, Merging, OnMemberFailure};
 use crate::fleet::Fleet;
 use crate::gather::Gather;
 use crate::gather::metrics::GatherMetrics;
-use crate::gather::query::Query;
 use crate::member::failure::NoRoom;
 use crate::process::budget::{Budget, Held};
 use crate::process::work;
+use crate::query::Query;
 use verdict::Verdict;
 
 /// What an answer depends on.
@@ -53,8 +52,6 @@ pub struct Form {
     pub representation: Representation,
     /// What stands beside the cells of a table.
     pub include_object: IncludeObject,
-    /// The version of custom metrics; the other groups have one.
-    pub version: Version,
 }
 
 /// An encoded answer.

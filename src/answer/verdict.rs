@@ -7,10 +7,10 @@ use crate::api::page::Page;
 use crate::api::resource_metrics::Resource;
 use crate::api::status::{Details, Reason, Status, StatusCause};
 use crate::config::OnMemberFailure;
-use crate::gather::query::{CustomQuery, ExternalQuery, Query, Question, ResourceQuery};
 use crate::gather::{Answered, Outcome};
 use crate::member::Failure;
 use crate::process::budget::Held;
+use crate::query::{CustomQuery, ExternalQuery, Query, Question, ResourceQuery};
 
 /// How many clusters a warning or a message names before it counts the rest.
 const NAMED: usize = 10;

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use moka::sync::Cache;
 
 use super::Outcome;
-use super::query::Query;
 use crate::api::page::Page;
 use crate::config;
+use crate::query::Query;
 
 /// Which reply of which member.
 type Key = (u64, Arc<Query>);

@@ -3,7 +3,6 @@
 mod last_known;
 pub mod metrics;
 mod outcome;
-pub mod query;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,11 +15,11 @@ use crate::fleet::{Fleet, Standing};
 use crate::member::failure::NoRoom;
 use crate::member::{Failure, Member};
 use crate::process::budget::{Budget, Held};
+use crate::query::Query;
 use crate::transport::Progress;
 use last_known::LastKnown;
 use metrics::GatherMetrics;
 pub use outcome::Outcome;
-use query::Query;
 
 /// What one member made of a query.
 #[derive(Debug)]

@@ -17,7 +17,7 @@ use crate::process::budget::Held;
 use crate::process::work;
 use crate::transport::{Progress, Stage};
 
-use super::query::{CustomQuery, Query, Question};
+use crate::query::{CustomQuery, Query, Question};
 
 /// What came of asking one member.
 #[derive(Debug)]

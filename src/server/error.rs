@@ -8,16 +8,16 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, X_CONTENT_TYPE_OPTI
 use http::{HeaderValue, StatusCode};
 use thiserror::Error;
 
-use super::request_info::{BadPath, RequestInfo};
+use super::request_info::RequestInfo;
 use crate::access::Unauthenticated;
 use crate::access::review::{Action, Decision, ReviewError};
 use crate::access::user::User;
 use crate::api::codec::Encode as _;
 use crate::api::codec::negotiate::{Encoding, NotAcceptable};
-use crate::api::field_selector::FieldSelectorError;
-use crate::api::selector::SelectorError;
 use crate::api::status::{Details, Reason, Status};
 use crate::api::table::IncludeObjectError;
+use crate::query::ReadError;
+use crate::query::target::BadPath;
 
 /// Why a request is not answered with what it asks for.
 #[derive(Debug, Error)]
@@ -29,7 +29,7 @@ pub enum Error {
     #[error(transparent)]
     Unauthenticated(#[from] Unauthenticated),
     /// The user may not do that.
-    #[error("{} may not {} {}: {}", .0.user.name, .0.info.verb, .0.info.path, .0.decision.reason)]
+    #[error("{} may not {} {}: {}", .0.user.name, .0.info.verb, .0.info.target.path, .0.decision.reason)]
     Forbidden(Box<Refusal>),
     /// The request is to be made in the name of somebody else.
     #[error(
@@ -45,29 +45,15 @@ pub enum Error {
     /// Something else may be done there.
     #[error("the server does not allow this method on the requested resource")]
     MethodNotAllowed,
-    /// The path begins like one for metrics and does not go on like one.
-    #[error("invalid request path")]
-    MetricPath,
-    /// A selector cannot be read.
+    /// The path asks for no metrics.
     #[error(transparent)]
-    Selector(#[from] SelectorError),
-    /// A field selector cannot be read.
-    #[error(transparent)]
-    FieldSelector(#[from] FieldSelectorError),
+    Query(#[from] ReadError),
     /// The parameter `includeObject` is none.
     #[error(transparent)]
     IncludeObject(#[from] IncludeObjectError),
     /// Nothing is served that the client accepts.
     #[error(transparent)]
     NotAcceptable(#[from] NotAcceptable),
-    /// Changes of something that is measured anew each time.
-    #[error("watch is not supported on resources of kind \"{resource}.{group}\"")]
-    NotWatched {
-        /// Such as `pods`.
-        resource: String,
-        /// The API group.
-        group: &'static str,
-    },
     /// The URL is longer than allowed.
     #[error("the URL has more than {0} bytes")]
     UrlTooLong(usize),
@@ -103,9 +89,7 @@ impl Error {
         let empty = Details::default;
         match self {
             Self::Path(_)
-            | Self::MetricPath
-            | Self::Selector(_)
-            | Self::FieldSelector(_)
+            | Self::Query(ReadError::Path | ReadError::Selector(_) | ReadError::FieldSelector(_))
             | Self::IncludeObject(_)
             | Self::TimeoutParameter => Status::failure(400, Reason::BadRequest, text),
             Self::NotAcceptable(NotAcceptable::MediaType) => {
@@ -114,7 +98,7 @@ impl Error {
             Self::NotAcceptable(NotAcceptable::Parameters) => {
                 Status::failure(406, Reason::NotAcceptable, text)
             }
-            Self::NotWatched { resource: kind, group } => {
+            Self::Query(ReadError::NotWatched { resource: kind, group }) => {
                 let details = Details { group: group.to_owned(), kind, ..Details::default() };
                 Status::failure(405, Reason::MethodNotAllowed, text).with_details(details)
             }
@@ -128,7 +112,9 @@ impl Error {
             Self::Review(_) => {
                 Status::failure(500, Reason::InternalError, format!("Internal error occurred: {text}"))
             }
-            Self::NotFound => Status::failure(404, Reason::NotFound, text).with_details(empty()),
+            Self::NotFound | Self::Query(ReadError::NotFound) => {
+                Status::failure(404, Reason::NotFound, text).with_details(empty())
+            }
             Self::MethodNotAllowed => {
                 Status::failure(405, Reason::MethodNotAllowed, text).with_details(empty())
             }

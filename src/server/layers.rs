@@ -67,7 +67,7 @@ pub struct Allowed(pub Duration);
 /// Ends a request that takes longer than it may; a client's own `timeout` shortens that.
 async fn bound(State(serving): State<Arc<Serving>>, mut request: Request, next: Next) -> Response {
     let info = request.extensions().get::<Arc<RequestInfo>>();
-    let asked = info.map_or("", |info| info.parameter("timeout"));
+    let asked = info.map_or("", |info| info.target.parameter("timeout"));
     let Some(timeout) = shortest(asked, serving.request_timeout) else {
         return Error::TimeoutParameter.into_response();
     };

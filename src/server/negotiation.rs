@@ -28,7 +28,7 @@ pub fn accept(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 }
 
 fn is_for_people(headers: &HeaderMap, info: &RequestInfo) -> bool {
-    match info.parameter("pretty") {
+    match info.target.parameter("pretty") {
         "" => {
             let agent = headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
             READERS.iter().any(|reader| agent.starts_with(reader))

@@ -63,7 +63,7 @@ pub(super) fn until_taken(share: Option<Share>, response: Response) -> Response 
 
 /// What is answered from memory.
 fn is_light(info: &RequestInfo) -> bool {
-    let first = info.path.trim_start_matches('/').split('/').next().unwrap_or("");
+    let first = info.target.path.trim_start_matches('/').split('/').next().unwrap_or("");
     let light = ["", "api", "apis", "healthz", "livez", "metrics", "openapi", "readyz", "version"];
     info.resource.is_none() && light.contains(&first)
 }

@@ -1,26 +1,21 @@
 //! What a request asks for, read once from its path: authorization and handlers see the same.
 
 use http::{Method, Request};
-use percent_encoding::percent_decode_str;
-use thiserror::Error;
 
 use crate::access::review::Action;
 use crate::api::field_selector::FieldSelector;
+use crate::query::target::{BadPath, Target, is_segment_name};
 
 /// A request's path, taken apart as `RequestInfoFactory.NewRequestInfo` of `k8s.io/apiserver` does it, with one
 /// difference: segments are split first and decoded once after that, so that an encoded slash stays in its segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestInfo {
-    /// The decoded path.
-    pub path: String,
+    /// Its path and parameters.
+    pub target: Target,
     /// What is to be done: `get`, `list`, … for a resource, the method in lower case otherwise.
     pub verb: String,
-    /// The path's segments, decoded each by itself.
-    pub segments: Vec<String>,
     /// The resource, if the path names one.
     pub resource: Option<Resource>,
-    /// The query's parameters, decoded, in their order.
-    pub parameters: Vec<(String, String)>,
 }
 
 /// The part of a path below `/apis/<group>/<version>`.
@@ -40,14 +35,6 @@ pub struct Resource {
     pub name: String,
 }
 
-/// Why a path cannot be read.
-#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-pub enum BadPath {
-    /// A percent sign without two digits, or bytes that are not UTF-8.
-    #[error("the request path is not percent-encoded UTF-8")]
-    Encoding,
-}
-
 impl RequestInfo {
     /// Reads a request's line.
     ///
@@ -57,11 +44,6 @@ impl RequestInfo {
         Self::of(request.method(), request.uri().path(), request.uri().query().unwrap_or(""))
     }
 
-    /// The first value of a parameter; empty if it is absent.
-    pub fn parameter(&self, name: &str) -> &str {
-        self.parameters.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)
-    }
-
     /// What authorization is asked about.
     pub fn action(&self) -> Action {
         let verb = self.verb.clone();
@@ -69,23 +51,18 @@ impl RequestInfo {
             Some(Resource { group, version, namespace, resource, subresource, name, .. }) => {
                 Action::Resource { verb, group, version, namespace, resource, subresource, name }
             }
-            None => Action::Path { verb, path: self.path.clone() },
+            None => Action::Path { verb, path: self.target.path.clone() },
         }
     }
 
     fn of(method: &Method, path: &str, query: &str) -> Result<Self, BadPath> {
-        let trimmed = path.trim_matches('/');
-        let mut segments = Vec::new();
-        if !trimmed.is_empty() {
-            segments = trimmed.split('/').map(decode).collect::<Result<Vec<_>, _>>()?;
-        }
-        let resource = resource(&segments);
+        let target = Target::read(path, query)?;
+        let resource = resource(&target.segments);
         let verb = match &resource {
             Some(resource) => resource_verb(method, resource),
             None => method.as_str().to_ascii_lowercase(),
         };
-        let info = Self { path: decode(path)?, verb, segments, resource, parameters: parameters(query)? };
-        Ok(info.narrowed())
+        Ok(Self { target, verb, resource }.narrowed())
     }
 
     /// A list may be a watch, and a field selector may leave a single name: what authorization wants to know.
@@ -93,10 +70,10 @@ impl RequestInfo {
         if self.verb != "list" {
             return self;
         }
-        if self.parameters.iter().find(|(key, _)| key == "watch").is_some_and(|(_, value)| is_true(value)) {
+        if self.target.is_watch() {
             "watch".clone_into(&mut self.verb);
         }
-        let fields: FieldSelector = self.parameter("fieldSelector").parse().unwrap_or_default();
+        let fields: FieldSelector = self.target.parameter("fieldSelector").parse().unwrap_or_default();
         if let (Some(name), Some(resource)) = (fields.name(), &mut self.resource)
             && is_segment_name(name)
         {
@@ -143,39 +120,6 @@ fn resource_verb(method: &Method, resource: &Resource) -> String {
         _ => "",
     };
     verb.to_owned()
-}
-
-/// Whether something may be called so (`path.IsValidPathSegmentName` of apimachinery): no other place in a path, also for
-/// a server that decodes before it splits.
-pub fn is_segment_name(name: &str) -> bool {
-    !matches!(name, "" | "." | "..") && !name.contains(['/', '%'])
-}
-
-/// `Convert_Slice_string_To_bool` of apimachinery: whatever does not say no.
-fn is_true(value: &str) -> bool {
-    !value.eq_ignore_ascii_case("false") && value != "0"
-}
-
-fn parameters(query: &str) -> Result<Vec<(String, String)>, BadPath> {
-    let pairs = query.split('&').filter(|pair| !pair.is_empty());
-    pairs
-        .map(|pair| {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            Ok((decode(&key.replace('+', " "))?, decode(&value.replace('+', " "))?))
-        })
-        .collect()
-}
-
-fn decode(text: &str) -> Result<String, BadPath> {
-    let bytes = text.as_bytes();
-    let percents = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'%');
-    for (at, _) in percents {
-        let digits = bytes.get(at + 1..at + 3).ok_or(BadPath::Encoding)?;
-        if !digits.iter().all(u8::is_ascii_hexdigit) {
-            return Err(BadPath::Encoding);
-        }
-    }
-    percent_decode_str(text).decode_utf8().map(String::from).map_err(|_| BadPath::Encoding)
 }
 
 #[cfg(test)]
@@ -251,19 +195,5 @@ mod tests {
         assert_eq!(get("/apis/g/v1/pods/a?watch=1").verb, "get");
         let narrowed = get("/apis/g/v1/pods?fieldSelector=metadata.name%3Da,metadata.namespace%3Db");
         assert_eq!(narrowed.resource.expect("a resource").name, "a");
-    }
-
-    #[test]
-    fn parameters_are_decoded_in_their_order() {
-        let info = get("/x?a=1+2&b=%26&a=3&c");
-        assert_eq!((info.parameter("a"), info.parameter("b"), info.parameter("c")), ("1 2", "&", ""));
-        assert_eq!(info.parameters.len(), 4);
-    }
-
-    #[test]
-    fn broken_encodings_are_refused() {
-        for path in ["/a%", "/a%2", "/a%zz", "/%ff"] {
-            assert_eq!(RequestInfo::of(&Method::GET, path, ""), Err(BadPath::Encoding), "{path}");
-        }
     }
 }

@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const LAYERS: [&str; 16] = [
+const LAYERS: [&str; 17] = [
     "api",
+    "query",
     "config",
     "merge",
     "cli",

@@ -15,9 +15,9 @@ use super::sample::{self, Sample};
 use crate::api::cause::Cause;
 use crate::api::group::Group;
 use crate::api::text::shortened;
-use crate::gather::query::SEGMENT;
 use crate::member::Failure;
 use crate::member::client::{Client, Limits};
+use crate::query::target::SEGMENT;
 use crate::transport::{Progress, SendError};
 
 /// From how much on clocks differ too much: values are a minute old or less.

@@ -8,7 +8,8 @@ use super::cluster::{Answer, Patient, refused, status_and_message};
 use super::finding::{Finding, Verdict};
 use crate::api::cause::Cause;
 use crate::api::custom_metrics::Version;
-use crate::gather::query::{CustomQuery, SEGMENT, Subject};
+use crate::query::target::SEGMENT;
+use crate::query::{CustomQuery, Subject};
 
 /// What is asked for: a custom metric of the objects of a namespace.
 #[derive(Clone, Debug)]
@@ -143,6 +144,7 @@ impl Sample {
     fn path(&self, version: Version, selector: &str) -> String {
         let (namespace, resource) = (self.namespace.clone(), self.resource.clone());
         let query = CustomQuery {
+            version,
             subject: Subject::Namespaced { namespace, resource, name: "*".to_owned() },
             metric: self.metric.clone(),
             label_selector: selector.to_owned(),

@@ -3,15 +3,13 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use http::Request;
 
 use crate::api::custom_metrics::Version;
 use crate::api::resource_metrics::Resource;
 use crate::api::selector::Requirement;
 use crate::cli::commands::{Api, Query as Order};
-use crate::gather::query::{CustomQuery, ExternalQuery, Query, Question as Asked, ResourceQuery, Subject};
-use crate::server::handlers;
-use crate::server::request_info::RequestInfo;
+use crate::query::target::Target;
+use crate::query::{Asked, CustomQuery, ExternalQuery, Query, Question as Asks, ResourceQuery, Subject};
 
 /// The label by which a selector chooses clusters, if the server is not told otherwise.
 const CLUSTER_LABEL: &str = "resource.karmada.io/query-from-cluster";
@@ -35,11 +33,16 @@ impl Question {
             None => Query::from(asked(order)?).path(Version::V1Beta2).to_string(),
         };
         let unreadable = || format!("{path:?} is no path of a metric");
-        let request = Request::get(&path).body(()).with_context(unreadable)?;
-        let info = RequestInfo::read(&request).with_context(unreadable)?;
-        let (asked, requirements) =
-            handlers::question(&info, Some(CLUSTER_LABEL)).with_context(unreadable)?;
-        Ok(Self { path, query: Arc::new(asked.into()), requirements, only: order.cluster.clone() })
+        let (written, parameters) = path.split_once('?').unwrap_or((&path, ""));
+        let target = Target::read(written, parameters).with_context(unreadable)?;
+        let Asked { question, clusters } =
+            Asks::read(&target, Some(CLUSTER_LABEL)).with_context(unreadable)?;
+        Ok(Self {
+            path,
+            query: Arc::new(question.into()),
+            requirements: clusters,
+            only: order.cluster.clone(),
+        })
     }
 
     /// Whether a cluster is asked.
@@ -49,7 +52,7 @@ impl Question {
     }
 }
 
-fn asked(order: &Order) -> anyhow::Result<Asked> {
+fn asked(order: &Order) -> anyhow::Result<Asks> {
     let Order { resource, namespace, selector, metric_selector, .. } = order;
     let metric = order.metric.clone().unwrap_or_default();
     if order.group != Api::Custom && !metric_selector.is_empty() {
@@ -71,11 +74,17 @@ fn asked(order: &Order) -> anyhow::Result<Asked> {
                 },
             };
             let (label_selector, metric_label_selector) = (selector.clone(), metric_selector.clone());
-            Asked::Custom(CustomQuery { subject, metric, label_selector, metric_label_selector })
+            Asks::Custom(CustomQuery {
+                version: Version::V1Beta2,
+                subject,
+                metric,
+                label_selector,
+                metric_label_selector,
+            })
         }
         Api::External => {
             let (namespace, label_selector) = (namespace.clone(), selector.clone());
-            Asked::External(ExternalQuery { namespace, metric, label_selector })
+            Asks::External(ExternalQuery { namespace, metric, label_selector })
         }
         Api::Resource => {
             let found = Resource::ALL.into_iter().find(|known| known.name() == resource);
@@ -84,7 +93,7 @@ fn asked(order: &Order) -> anyhow::Result<Asked> {
             };
             let namespace =
                 Some(namespace.clone()).filter(|name| resource == Resource::Pods && !name.is_empty());
-            Asked::Resource(ResourceQuery {
+            Asks::Resource(ResourceQuery {
                 resource,
                 namespace,
                 name: order.name.clone(),

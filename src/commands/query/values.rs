@@ -8,9 +8,9 @@ use crate::api::page::resource::ItemRef;
 use crate::api::page::{Page, custom, external, resource};
 use crate::api::quantity::Quantity;
 use crate::api::time::Timestamp;
-use crate::gather::query::Question;
 use crate::merge;
 use crate::process::expiry::now;
+use crate::query::Question;
 
 /// One value.
 #[derive(Debug, Serialize)]

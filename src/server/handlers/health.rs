@@ -101,8 +101,13 @@ pub(super) async fn readyz_check(
 
 /// `handleRootHealth`: `ok`, or each check by name when one fails or `verbose` is given.
 fn all(endpoint: &str, checks: &[Check], health: &Health, info: &RequestInfo) -> Response {
-    let excluded: Vec<&str> =
-        info.parameters.iter().filter(|(key, _)| key == "exclude").map(|(_, value)| value.as_str()).collect();
+    let excluded: Vec<&str> = info
+        .target
+        .parameters
+        .iter()
+        .filter(|(key, _)| key == "exclude")
+        .map(|(_, value)| value.as_str())
+        .collect();
     let mut text = String::new();
     let mut failed = false;
     for check in checks {
@@ -128,7 +133,7 @@ fn all(endpoint: &str, checks: &[Check], health: &Health, info: &RequestInfo) ->
         tracing::debug!(endpoint, checks = %text.replace('\n', " "), "health check failed");
         return plain(StatusCode::INTERNAL_SERVER_ERROR, format!("{text}{endpoint} check failed\n"));
     }
-    if info.parameters.iter().any(|(key, _)| key == "verbose") {
+    if info.target.parameters.iter().any(|(key, _)| key == "verbose") {
         return plain(StatusCode::OK, format!("{text}{endpoint} check passed\n"));
     }
     plain(StatusCode::OK, "ok".to_owned())

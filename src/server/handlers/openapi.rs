@@ -90,7 +90,7 @@ pub(super) fn group_version(
             return not_acceptable();
         }
         let mut response = document.response(request.headers());
-        if info.parameter("hash") == document.hash() {
+        if info.target.parameter("hash") == document.hash() {
             let expires = httpdate::fmt_http_date(SystemTime::now() + YEAR);
             let expires = HeaderValue::try_from(expires).expect("a date is ASCII");
             response.headers_mut().insert(EXPIRES, expires);

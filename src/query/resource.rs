@@ -1,9 +1,18 @@
-//! What is asked of each member of `metrics.k8s.io`.
+//! `metrics.k8s.io`: CPU and memory of nodes and pods.
 
-use super::{append, parameters};
+use super::target::{Target, written};
+use super::{Asked, Question, ReadError, check_names};
 use crate::api::field_selector::FieldSelector;
-use crate::api::resource_metrics::{GROUP_VERSION, Resource};
+use crate::api::resource_metrics::{GROUP, GROUP_VERSION, Resource};
 use crate::api::selector::Selector;
+
+pub(super) const MISTAKEN: &[(&str, &str)] = &[
+    ("selector", "labelSelector"),
+    ("labelselector", "labelSelector"),
+    ("label_selector", "labelSelector"),
+    ("fieldselector", "fieldSelector"),
+    ("field_selector", "fieldSelector"),
+];
 
 /// A query for CPU and memory, decoded.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -21,6 +30,34 @@ pub struct ResourceQuery {
 }
 
 impl ResourceQuery {
+    /// What the segments below the version ask for. Selectors are for lists.
+    pub(super) fn read(segments: &[&str], target: &Target) -> Result<Asked, ReadError> {
+        let (resource, namespace, name) = match *segments {
+            ["nodes"] => (Resource::Nodes, None, None),
+            ["nodes", name] => (Resource::Nodes, None, Some(name)),
+            ["pods"] => (Resource::Pods, None, None),
+            ["namespaces", namespace, "pods"] => (Resource::Pods, Some(namespace), None),
+            ["namespaces", namespace, "pods", name] => (Resource::Pods, Some(namespace), Some(name)),
+            _ => return Err(ReadError::NotFound),
+        };
+        check_names(segments)?;
+        let mut query = Self {
+            resource,
+            namespace: namespace.map(str::to_owned),
+            name: name.map(str::to_owned),
+            label_selector: Selector::default(),
+            field_selector: FieldSelector::default(),
+        };
+        if name.is_none() {
+            if target.is_watch() {
+                return Err(ReadError::NotWatched { resource: resource.name().to_owned(), group: GROUP });
+            }
+            query.label_selector = target.parameter("labelSelector").parse()?;
+            query.field_selector = target.parameter("fieldSelector").parse()?;
+        }
+        Ok(Asked { question: Question::Resource(query), clusters: Vec::new() })
+    }
+
     /// The path and query that asks a member. Lists are asked for whole: a member that hands out parts cannot be
     /// merged with others.
     pub fn path(&self) -> String {
@@ -30,10 +67,8 @@ impl ResourceQuery {
         }
         segments.push(self.resource.name());
         segments.extend(self.name.as_deref());
-        let mut path = append(GROUP_VERSION, &segments);
         let (labels, fields) = (self.label_selector.to_string(), self.field_selector.to_string());
-        parameters(&mut path, &[("labelSelector", &labels), ("fieldSelector", &fields)]);
-        path
+        written(GROUP_VERSION, &segments, &[("labelSelector", &labels), ("fieldSelector", &fields)])
     }
 }
 

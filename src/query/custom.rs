@@ -1,11 +1,24 @@
-//! What is asked of each member of `custom.metrics.k8s.io`: one metric of one kind of object.
+//! `custom.metrics.k8s.io`: one metric of one kind of object.
 
-use super::{append, parameters};
+use super::target::{Target, written};
+use super::{Asked, Question, ReadError, check_names, choose_clusters};
 use crate::api::custom_metrics::Version;
+use crate::api::selector::Selector;
+
+pub(super) const MISTAKEN: &[(&str, &str)] = &[
+    ("selector", "labelSelector"),
+    ("labelselector", "labelSelector"),
+    ("label_selector", "labelSelector"),
+    ("metricSelector", "metricLabelSelector"),
+    ("metricLabelselector", "metricLabelSelector"),
+    ("metric_label_selector", "metricLabelSelector"),
+];
 
 /// A query for custom metrics, decoded. Equal queries have equal answers at the same time.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CustomQuery {
+    /// The version that the client speaks. Each member is asked in the one that it has.
+    pub version: Version,
     /// The objects that are meant.
     pub subject: Subject,
     /// The metric's name.
@@ -43,7 +56,37 @@ pub enum Subject {
 }
 
 impl CustomQuery {
-    /// The path and query that asks a member.
+    /// What the segments below a version ask for; the routes of custom-metrics-apiserver's
+    /// `MetricsAPIInstaller.registerResourceHandlers`.
+    pub(super) fn read(
+        version: Version,
+        segments: &[&str],
+        target: &Target,
+        cluster_label: Option<&str>,
+    ) -> Result<Asked, ReadError> {
+        let (subject, metric) = match *segments {
+            ["namespaces", namespace, resource, name, metric] => {
+                let (namespace, resource) = (namespace.to_owned(), resource.to_owned());
+                (Subject::Namespaced { namespace, resource, name: name.to_owned() }, metric)
+            }
+            ["namespaces", name, "metrics", metric] => (Subject::Namespace { name: name.to_owned() }, metric),
+            ["namespaces", _, _] => return Err(ReadError::Path),
+            [resource, name, metric] => {
+                (Subject::Root { resource: resource.to_owned(), name: name.to_owned() }, metric)
+            }
+            _ => return Err(ReadError::NotFound),
+        };
+        check_names(segments)?;
+        let label_selector = target.parameter("labelSelector").to_owned();
+        label_selector.parse::<Selector>()?;
+        let (clusters, metric_label_selector) =
+            choose_clusters(target.parameter("metricLabelSelector"), cluster_label)?;
+        let metric = metric.to_owned();
+        let query = Self { version, subject, metric, label_selector, metric_label_selector };
+        Ok(Asked { question: Question::Custom(query), clusters })
+    }
+
+    /// The path and query that asks a member that serves this version.
     pub fn path(&self, version: Version) -> String {
         let segments: &[&str] = match &self.subject {
             Subject::Namespaced { namespace, resource, name } => {
@@ -52,11 +95,9 @@ impl CustomQuery {
             Subject::Root { resource, name } => &[resource, name, &self.metric],
             Subject::Namespace { name } => &["namespaces", name, "metrics", &self.metric],
         };
-        let mut path = append(version.group_version(), segments);
         let selectors =
             [("labelSelector", &*self.label_selector), ("metricLabelSelector", &self.metric_label_selector)];
-        parameters(&mut path, &selectors);
-        path
+        written(version.group_version(), segments, &selectors)
     }
 
     /// The resource as discovery names it.
@@ -86,6 +127,7 @@ mod tests {
 
     fn pods(name: &str, metric: &str) -> CustomQuery {
         CustomQuery {
+            version: Version::V1Beta2,
             subject: Subject::Namespaced {
                 namespace: "default".to_owned(),
                 resource: "pods".to_owned(),

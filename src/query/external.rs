@@ -1,0 +1,47 @@
+//! `external.metrics.k8s.io`: what is known of things outside the clusters.
+
+use super::target::{Target, written};
+use super::{Asked, Question, ReadError, check_names, choose_clusters};
+use crate::api::external_metrics::{GROUP, GROUP_VERSION};
+
+pub(super) const MISTAKEN: &[(&str, &str)] = &[
+    ("selector", "labelSelector"),
+    ("labelselector", "labelSelector"),
+    ("label_selector", "labelSelector"),
+    ("metricLabelSelector", "labelSelector"),
+];
+
+/// A query for an external metric, decoded.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ExternalQuery {
+    /// The namespace in whose name is asked.
+    pub namespace: String,
+    /// The metric's name.
+    pub metric: String,
+    /// Which series, without the requirements on the cluster label; empty for all.
+    pub label_selector: String,
+}
+
+impl ExternalQuery {
+    /// What the segments below the version ask for.
+    pub(super) fn read(
+        segments: &[&str],
+        target: &Target,
+        cluster_label: Option<&str>,
+    ) -> Result<Asked, ReadError> {
+        let &["namespaces", namespace, metric] = segments else { return Err(ReadError::NotFound) };
+        check_names(segments)?;
+        let (namespace, metric) = (namespace.to_owned(), metric.to_owned());
+        if target.is_watch() {
+            return Err(ReadError::NotWatched { resource: metric, group: GROUP });
+        }
+        let (clusters, label_selector) = choose_clusters(target.parameter("labelSelector"), cluster_label)?;
+        Ok(Asked { question: Question::External(Self { namespace, metric, label_selector }), clusters })
+    }
+
+    /// The path and query that asks a member.
+    pub fn path(&self) -> String {
+        let segments = ["namespaces", &self.namespace, &self.metric];
+        written(GROUP_VERSION, &segments, &[("labelSelector", &self.label_selector)])
+    }
+}

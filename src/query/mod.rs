@@ -1,0 +1,189 @@
+//! Queries: what a client's path asks for, and the paths by which members are asked. For each API both are read and written
+//! side by side.
+
+mod custom;
+mod external;
+mod resource;
+pub mod target;
+
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, OnceLock};
+
+use thiserror::Error;
+
+use self::target::{Target, is_segment_name};
+use crate::api::custom_metrics::{self, Version};
+use crate::api::external_metrics;
+use crate::api::field_selector::FieldSelectorError;
+use crate::api::group::Group;
+use crate::api::page::Expected;
+use crate::api::resource_metrics;
+use crate::api::selector::{Requirement, Selector, SelectorError};
+pub use custom::{CustomQuery, Subject};
+pub use external::ExternalQuery;
+pub use resource::ResourceQuery;
+
+/// What is asked of one of the metrics APIs, decoded.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Question {
+    /// Of `custom.metrics.k8s.io`.
+    Custom(CustomQuery),
+    /// Of `external.metrics.k8s.io`.
+    External(ExternalQuery),
+    /// Of `metrics.k8s.io`.
+    Resource(ResourceQuery),
+}
+
+/// A question and the paths that ask it, each encoded once. Equal queries have equal answers at the same time.
+#[derive(Debug)]
+pub struct Query {
+    question: Question,
+    /// By version of custom metrics; the other groups have one.
+    paths: [OnceLock<Arc<str>>; Version::ALL.len()],
+}
+
+impl Query {
+    /// What is asked.
+    pub fn question(&self) -> &Question {
+        &self.question
+    }
+
+    /// The API that is asked.
+    pub fn group(&self) -> Group {
+        match &self.question {
+            Question::Custom(_) => Group::Custom,
+            Question::External(_) => Group::External,
+            Question::Resource(_) => Group::Resource,
+        }
+    }
+
+    /// The path and query that asks a member that serves this version of custom metrics; each segment is encoded by
+    /// itself so that none can leave its place.
+    pub fn path(&self, version: Version) -> &Arc<str> {
+        match &self.question {
+            Question::Custom(query) => {
+                self.paths[version as usize].get_or_init(|| query.path(version).into())
+            }
+            Question::External(query) => self.paths[0].get_or_init(|| query.path().into()),
+            Question::Resource(query) => self.paths[0].get_or_init(|| query.path().into()),
+        }
+    }
+
+    /// What a member's answer has to be.
+    pub fn expected(&self) -> Expected {
+        match &self.question {
+            Question::Custom(_) => Expected::MetricValues,
+            Question::External(_) => Expected::ExternalValues,
+            Question::Resource(ResourceQuery { resource, name: Some(_), .. }) => Expected::Object(*resource),
+            Question::Resource(ResourceQuery { resource, name: None, .. }) => Expected::List(*resource),
+        }
+    }
+
+    /// How many bytes of memory it takes, about: its texts twice, decoded and as a path.
+    pub fn memory(&self) -> usize {
+        size_of::<Self>() + 2 * self.path(Version::V1Beta2).len()
+    }
+}
+
+impl From<Question> for Query {
+    fn from(question: Question) -> Self {
+        Self { question, paths: Default::default() }
+    }
+}
+
+impl PartialEq for Query {
+    fn eq(&self, other: &Self) -> bool {
+        self.question == other.question
+    }
+}
+
+impl Eq for Query {}
+
+impl Hash for Query {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.question.hash(state);
+    }
+}
+
+/// What is asked, and of which clusters.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// What is asked.
+    pub question: Question,
+    /// Requirements on the cluster label; none for all clusters.
+    pub clusters: Vec<Requirement>,
+}
+
+/// Why a path asks for no metrics.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum ReadError {
+    /// It is no path of a metrics API.
+    #[error("the server could not find the requested resource")]
+    NotFound,
+    /// It begins like one for metrics and does not go on like one.
+    #[error("invalid request path")]
+    Path,
+    /// A selector cannot be read.
+    #[error(transparent)]
+    Selector(#[from] SelectorError),
+    /// A field selector cannot be read.
+    #[error(transparent)]
+    FieldSelector(#[from] FieldSelectorError),
+    /// Changes of something that is measured anew each time.
+    #[error("watch is not supported on resources of kind \"{resource}.{group}\"")]
+    NotWatched {
+        /// Such as `pods`.
+        resource: String,
+        /// The API group.
+        group: &'static str,
+    },
+}
+
+impl Question {
+    /// What a client's path asks for. Requirements on `cluster_label` choose clusters, if there is such a label.
+    ///
+    /// # Errors
+    /// If it asks for no metrics.
+    pub fn read(target: &Target, cluster_label: Option<&str>) -> Result<Asked, ReadError> {
+        let segments: Vec<&str> = target.segments.iter().map(String::as_str).collect();
+        let ["apis", group, version, below @ ..] = &segments[..] else { return Err(ReadError::NotFound) };
+        match (*group, *version) {
+            (custom_metrics::GROUP, version) => {
+                let version = Version::from_name(version).ok_or(ReadError::NotFound)?;
+                CustomQuery::read(version, below, target, cluster_label)
+            }
+            (external_metrics::GROUP, external_metrics::VERSION) => {
+                ExternalQuery::read(below, target, cluster_label)
+            }
+            (resource_metrics::GROUP, resource_metrics::VERSION) => ResourceQuery::read(below, target),
+            _ => Err(ReadError::NotFound),
+        }
+    }
+
+    /// Parameters that the API does not have, and the ones that they are taken for.
+    pub fn mistaken(&self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Custom(_) => custom::MISTAKEN,
+            Self::External(_) => external::MISTAKEN,
+            Self::Resource(_) => resource::MISTAKEN,
+        }
+    }
+}
+
+/// Refuses names that nothing has.
+fn check_names(segments: &[&str]) -> Result<(), ReadError> {
+    if segments.iter().all(|segment| is_segment_name(segment)) { Ok(()) } else { Err(ReadError::Path) }
+}
+
+/// Takes the requirements on the cluster label out of a selector; the rest is passed on, as it came if there are
+/// none.
+fn choose_clusters(selector: &str, label: Option<&str>) -> Result<(Vec<Requirement>, String), ReadError> {
+    let parsed = selector.parse::<Selector>()?;
+    let Some(label) = label else { return Ok((Vec::new(), selector.to_owned())) };
+    let (clusters, rest) = parsed.split_off(label);
+    let rest = if clusters.is_empty() { selector.to_owned() } else { rest.to_string() };
+    Ok((clusters, rest))
+}
+
+#[cfg(test)]
+mod tests;

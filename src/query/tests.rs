@@ -1,0 +1,130 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::api::resource_metrics::Resource;
+
+/// A path as a client sends it.
+fn read(path: &str, cluster_label: Option<&str>) -> Result<Asked, ReadError> {
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
+    Question::read(&Target::read(path, query).expect("a well-formed path"), cluster_label)
+}
+
+/// Whatever may stand in a segment.
+fn name() -> impl Strategy<Value = String> {
+    "\\PC{1,12}".prop_filter("it is a name", |name| is_segment_name(name))
+}
+
+fn selector() -> impl Strategy<Value = String> {
+    prop_oneof![
+        Just(String::new()),
+        "[a-z]{1,5}=[a-z]{1,5}",
+        "[a-z]{1,5} in \\([a-z]{1,5}, [a-z]{1,5}\\),![a-z]{6}",
+    ]
+}
+
+fn subject() -> impl Strategy<Value = Subject> {
+    prop_oneof![
+        (name(), name(), name()).prop_map(|(namespace, resource, name)| Subject::Namespaced {
+            namespace,
+            resource,
+            name
+        }),
+        (name().prop_filter("it is a place", |resource| resource != "namespaces"), name())
+            .prop_map(|(resource, name)| Subject::Root { resource, name }),
+        name().prop_map(|name| Subject::Namespace { name }),
+    ]
+}
+
+fn custom() -> impl Strategy<Value = CustomQuery> {
+    (prop_oneof![Just(Version::V1Beta1), Just(Version::V1Beta2)], subject(), name(), selector(), selector())
+        .prop_map(|(version, subject, metric, label_selector, metric_label_selector)| CustomQuery {
+            version,
+            subject,
+            metric,
+            label_selector,
+            metric_label_selector,
+        })
+}
+
+fn resource() -> impl Strategy<Value = ResourceQuery> {
+    let fields = prop_oneof![Just(""), Just("metadata.name=a"), Just("metadata.namespace!=b")];
+    let of = |resource, namespace, name| ResourceQuery {
+        resource,
+        namespace,
+        name,
+        label_selector: Default::default(),
+        field_selector: Default::default(),
+    };
+    let list = prop_oneof![
+        Just(of(Resource::Nodes, None, None)),
+        Just(of(Resource::Pods, None, None)),
+        name().prop_map(move |namespace| of(Resource::Pods, Some(namespace), None)),
+    ];
+    prop_oneof![
+        name().prop_map(move |name| of(Resource::Nodes, None, Some(name))),
+        (name(), name()).prop_map(move |(namespace, name)| of(Resource::Pods, Some(namespace), Some(name))),
+        (list, selector(), fields).prop_map(|(list, labels, fields)| ResourceQuery {
+            label_selector: labels.parse().expect("a selector"),
+            field_selector: fields.parse().expect("a selector"),
+            ..list
+        }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_for_a_member_is_read_as_the_same_query(
+        custom in custom(), namespace in name(), metric in name(), selector in selector(), resource in resource(),
+    ) {
+        let written = custom.path(custom.version);
+        prop_assert_eq!(read(&written, None).map(|asked| asked.question), Ok(Question::Custom(custom)));
+        let external = ExternalQuery { namespace, metric, label_selector: selector };
+        let written = external.path();
+        prop_assert_eq!(read(&written, None).map(|asked| asked.question), Ok(Question::External(external)));
+        let written = resource.path();
+        prop_assert_eq!(read(&written, None).map(|asked| asked.question), Ok(Question::Resource(resource)));
+    }
+}
+
+#[test]
+fn a_requirement_on_the_cluster_label_chooses_clusters_and_is_not_passed_on() {
+    let (clusters, rest) = choose_clusters("cluster in (a,b),verb=GET", Some("cluster")).expect("a selector");
+    assert_eq!((clusters.len(), rest.as_str()), (1, "verb=GET"));
+    let (clusters, rest) = choose_clusters("verb = GET", Some("cluster")).expect("a selector");
+    assert_eq!((clusters.len(), rest.as_str()), (0, "verb = GET"));
+    let (clusters, rest) = choose_clusters("cluster=a", None).expect("a selector");
+    assert_eq!((clusters.len(), rest.as_str()), (0, "cluster=a"));
+}
+
+#[test]
+fn names_that_would_be_places_in_a_path_are_refused() {
+    for name in ["", ".", "..", "a/b", "../../secrets", "%2e%2e", "a%2Fb"] {
+        assert_eq!(check_names(&["pods", name]), Err(ReadError::Path), "{name:?}");
+    }
+    assert_eq!(check_names(&["namespaces", "default", "pods", "*", "m"]), Ok(()));
+}
+
+#[test]
+fn what_asks_for_no_metrics_is_told_from_what_asks_wrongly() {
+    for (path, expected) in [
+        ("/apis/custom.metrics.k8s.io/v1beta3/nodes/*/m", ReadError::NotFound),
+        ("/apis/custom.metrics.k8s.io/v1beta2/nodes/m", ReadError::NotFound),
+        ("/apis/custom.metrics.k8s.io/v1beta2/namespaces/a/b", ReadError::Path),
+        ("/apis/external.metrics.k8s.io/v1beta1/namespaces/a", ReadError::NotFound),
+        ("/apis/metrics.k8s.io/v1beta1/services", ReadError::NotFound),
+        ("/apis/apps/v1/namespaces/default/deployments", ReadError::NotFound),
+        ("/version", ReadError::NotFound),
+    ] {
+        assert_eq!(read(path, None), Err(expected), "{path}");
+    }
+    for path in ["/apis/external.metrics.k8s.io/v1beta1/namespaces/a/m", "/apis/metrics.k8s.io/v1beta1/nodes"]
+    {
+        assert!(
+            matches!(read(&format!("{path}?watch=1"), None), Err(ReadError::NotWatched { .. })),
+            "{path}"
+        );
+        assert!(read(&format!("{path}?watch=false"), None).is_ok(), "{path}");
+        let selector = read(&format!("{path}?labelSelector=a%20b"), None);
+        assert!(matches!(selector, Err(ReadError::Selector(_))), "{path}");
+    }
+}
