@@ -63,7 +63,7 @@ enum Api {
 }
 
 impl Discovery {
-    /// A discovery that has not started; `names` are where its members keep what they list. The first receiver has the metrics of all
+    /// A discovery that has not started; `names` has what its members list. The first receiver has the metrics of all
     /// members; the second says when each member's first discovery has ended, or its time was up.
     pub fn new(
         fleet: watch::Receiver<Arc<Fleet>>,
@@ -179,10 +179,7 @@ impl List {
                 Err(failure) => {
                     if failing.is_none() {
                         let cause = failure.cause().name();
-                        tracing::warn!(
-                            cluster, group, cause, error = %failure,
-                            "discovery failed"
-                        );
+                        tracing::warn!(cluster, group, cause, error = %failure, "discovery failed");
                     }
                     failing.get_or_insert_with(|| after_failures.build()).next()
                 }

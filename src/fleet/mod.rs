@@ -4,8 +4,6 @@ pub mod discovery;
 pub mod karmada;
 pub mod kubeconfig;
 pub mod metrics;
-pub mod objects;
-pub mod registry;
 pub mod roster;
 
 use std::sync::Arc;

@@ -80,7 +80,7 @@ pub struct Refused {
 }
 
 /// What a member's discovery of custom metrics said.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Discovered {
     /// The version to ask it in; `None` if it has no custom metrics API.
     pub version: Option<Version>,

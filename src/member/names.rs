@@ -173,9 +173,10 @@ mod tests {
     fn a_list_gains_an_entry() {
         let names = Names::new(1 << 20);
         let list = names.catalog(entries(&["pods/b"])).expect("there is room");
-        let [entry] = &entries(&["pods/a"])[..] else { unreachable!() };
-        let list = names.with(&list, entry.clone()).expect("there is room");
-        assert!(list.is_of(&entries(&["pods/a", "pods/b"])));
+        let entry = entries(&["pods/a"]).remove(0);
+        let longer = names.with(&list, entry).expect("there is room");
+        drop(list);
+        assert!(longer.is_of(&entries(&["pods/a", "pods/b"])));
         assert_eq!(
             names.gauge().get(),
             i64::try_from(2 * (PER_NAME + PER_BYTE * 6 + PER_ENTRY)).expect("small")

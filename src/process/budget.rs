@@ -136,14 +136,6 @@ impl Held<Vec<u8>> {
     }
 }
 
-impl<T: PartialEq> PartialEq for Held<T> {
-    fn eq(&self, other: &Self) -> bool {
-        self.value == other.value
-    }
-}
-
-impl<T: Eq> Eq for Held<T> {}
-
 impl<T> Deref for Held<T> {
     type Target = T;
 

@@ -17,8 +17,8 @@ fn name() -> impl Strategy<Value = String> {
 fn selector() -> impl Strategy<Value = String> {
     prop_oneof![
         Just(String::new()),
-        "[a-z]{1,5}=[a-z]{1,5}",
-        "[a-z]{1,5} in \\([a-z]{1,5}, [a-z]{1,5}\\),![a-z]{6}",
+        "k[a-z]{1,5}=[a-z]{1,5}",
+        "k[a-z]{1,5} in \\([a-z]{1,5}, [a-z]{1,5}\\),!k[a-z]{6}",
     ]
 }
 

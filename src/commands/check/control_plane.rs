@@ -23,8 +23,8 @@ use crate::api::text::shortened;
 use crate::cli::commands::Check;
 use crate::control::lacks_credentials;
 use crate::fleet::karmada::cluster_api;
-use crate::fleet::objects::read_cluster;
-use crate::fleet::registry::{ClusterSecret, ClusterSpec, SecretName};
+use crate::fleet::karmada::objects::read_cluster;
+use crate::fleet::karmada::registry::{ClusterSecret, ClusterSpec, SecretName};
 
 /// The clusters, and the Secrets that they refer to.
 #[derive(Default)]

@@ -4,6 +4,9 @@
 //! dropped as it is read. A list is not believed when it lacks what was known: each such object is asked for by name,
 //! and only a 404 makes it gone.
 
+pub mod objects;
+pub mod registry;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -18,9 +21,9 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
+use self::objects::{read_cluster, secret_name};
+use self::registry::{ClusterSecret, Registry, SecretName};
 use super::metrics::FleetMetrics;
-use super::objects::{read_cluster, secret_name};
-use super::registry::{ClusterSecret, Registry, SecretName};
 use crate::api::cause::Cause;
 use crate::control::Clients;
 use crate::control::watching::{Watch, Watches, is_status};

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 
-use super::Fleet;
-use super::roster::{Census, Lack, Roster};
 use crate::api::cause::Cause;
+use crate::fleet::Fleet;
+use crate::fleet::roster::{Census, Lack, Roster};
 use crate::member::Refused;
 use crate::member::client::Limits;
 use crate::transport::credentials::{Credentials, CredentialsError, Endpoint, Login, Proxy, Token, Trust};
