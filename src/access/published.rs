@@ -11,15 +11,10 @@ use kube::runtime::watcher::{self, Event};
 use tokio::sync::mpsc;
 
 use super::request_header::FrontProxy;
-use super::trust::{Trust, TrustError, authority, header_names};
+use super::trust::{CONFIG_MAP, NAMESPACE, Trust, TrustError, authority, header_names};
 use crate::config::Authentication;
 use crate::control::Clients;
 use crate::control::watching::Watches;
-
-/// The ConfigMap's namespace.
-pub const NAMESPACE: &str = "kube-system";
-/// The ConfigMap's name.
-pub const CONFIG_MAP: &str = "extension-apiserver-authentication";
 
 const CLIENT_CA: &str = "client-ca-file";
 const FRONT_PROXY_CA: &str = "requestheader-client-ca-file";

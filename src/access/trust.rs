@@ -10,11 +10,15 @@ use thiserror::Error;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::certificate::{Authority, AuthorityError};
-use super::published;
 use super::request_header::FrontProxy;
 use crate::config::{Authentication, RequestHeader};
 use crate::process::expiry::Expiry;
 use crate::process::file::{FileError, Files};
+
+/// The namespace of the ConfigMap in which the API server publishes whom to believe.
+pub const NAMESPACE: &str = "kube-system";
+/// Its name.
+pub const CONFIG_MAP: &str = "extension-apiserver-authentication";
 
 const CLIENT_CA: &str = "--client-ca-file";
 const FRONT_PROXY_CA: &str = "--requestheader-client-ca-file";
@@ -54,8 +58,8 @@ pub enum TrustError {
         "the ConfigMap {namespace}/{name} cannot be read with --authentication-kubeconfig: {source}; \
          grant it the Role extension-apiserver-authentication-reader, \
          or set --authentication-tolerate-lookup-failure or --client-ca-file and --requestheader-client-ca-file",
-        namespace = published::NAMESPACE,
-        name = published::CONFIG_MAP
+        namespace = NAMESPACE,
+        name = CONFIG_MAP
     )]
     Lookup {
         /// Why.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::api::group::Resource;
 use crate::api::page::Page;
-use crate::api::resource_metrics::Resource;
 use crate::api::status::{Details, Reason, Status, StatusCause};
 use crate::config::OnMemberFailure;
 use crate::gather::{Answered, Outcome};

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use super::codec::protobuf::Writer;
 use super::codec::{EXPANSION, EncodeItem, EncodeList, FRAME, json};
+use super::group::Group;
 use super::memory::{Reserve, Stopped};
 use super::meta::{Expression, LabelSelector};
 use super::page::custom::ItemRef;
@@ -12,7 +13,7 @@ use super::text::Text;
 use super::time::Timestamp;
 
 /// The API group.
-pub const GROUP: &str = "custom.metrics.k8s.io";
+pub const GROUP: &str = Group::Custom.name();
 
 const LIST: &str = "MetricValueList";
 
@@ -133,7 +134,7 @@ impl<'a> MetricValue<'a> {
             out.push(b'}');
         }
         json::key(out, "timestamp");
-        json::time(out, self.timestamp);
+        Timestamp::write_json(self.timestamp, out);
         if let Some(seconds) = self.window_seconds {
             json::key(out, window);
             json::display(out, seconds);

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use super::codec::protobuf::Writer;
 use super::codec::{EXPANSION, EncodeItem, EncodeList, FRAME, json};
+use super::group::Group;
 use super::memory::{Reserve, Stopped};
 use super::meta::{Entry, write_entries};
 use super::page::external::ItemRef;
@@ -12,7 +13,7 @@ use super::text::Text;
 use super::time::Timestamp;
 
 /// The API group.
-pub const GROUP: &str = "external.metrics.k8s.io";
+pub const GROUP: &str = Group::External.name();
 /// Its only version.
 pub const VERSION: &str = "v1beta1";
 /// Group and version, as they stand in `apiVersion`.
@@ -71,7 +72,7 @@ impl ExternalMetricValue<'_> {
             json::texts(out, self.entries());
         }
         out.extend_from_slice(br#","timestamp":"#);
-        json::time(out, self.timestamp);
+        Timestamp::write_json(self.timestamp, out);
         if let Some(seconds) = self.window_seconds {
             json::key(out, "window");
             json::display(out, seconds);

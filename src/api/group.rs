@@ -13,6 +13,15 @@ pub enum Group {
     Resource,
 }
 
+/// Whose CPU and memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Resource {
+    /// Nodes, which are in no namespace.
+    Nodes,
+    /// Pods, container by container.
+    Pods,
+}
+
 impl Group {
     /// All, in the order of their names.
     pub const ALL: [Self; 3] = [Self::Custom, Self::External, Self::Resource];
@@ -20,9 +29,9 @@ impl Group {
     /// As it stands in a path.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Custom => super::custom_metrics::GROUP,
-            Self::External => super::external_metrics::GROUP,
-            Self::Resource => super::resource_metrics::GROUP,
+            Self::Custom => "custom.metrics.k8s.io",
+            Self::External => "external.metrics.k8s.io",
+            Self::Resource => "metrics.k8s.io",
         }
     }
 
@@ -30,14 +39,48 @@ impl Group {
     pub const fn versions(self) -> &'static [&'static str] {
         match self {
             Self::Custom => &["v1beta2", "v1beta1"],
-            Self::External => &[super::external_metrics::VERSION],
-            Self::Resource => &[super::resource_metrics::VERSION],
+            Self::External | Self::Resource => &["v1beta1"],
         }
+    }
+
+    /// Whether this is one of its group versions.
+    pub fn has(self, group_version: &str) -> bool {
+        let parts = group_version.split_once('/');
+        parts.is_some_and(|(group, version)| group == self.name() && self.versions().contains(&version))
     }
 }
 
 impl Display for Group {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+impl Resource {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Nodes, Self::Pods];
+
+    /// As it stands in a path.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Nodes => "nodes",
+            Self::Pods => "pods",
+        }
+    }
+
+    /// The kind of one.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::Nodes => "NodeMetrics",
+            Self::Pods => "PodMetrics",
+        }
+    }
+
+    /// The kind of a list of them.
+    pub fn list_kind(self) -> &'static str {
+        match self {
+            Self::Nodes => "NodeMetricsList",
+            Self::Pods => "PodMetricsList",
+        }
     }
 }

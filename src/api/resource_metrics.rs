@@ -2,26 +2,18 @@
 
 use super::codec::protobuf::Writer;
 use super::codec::{EXPANSION, Encode, EncodeItem, EncodeList, FRAME, json};
+use super::group::{Group, Resource};
 use super::memory::{Reserve, Stopped};
 use super::meta::ObjectMeta;
 use super::page::resource::{Container, ItemRef};
 use super::time::Timestamp;
 
 /// The API group.
-pub const GROUP: &str = "metrics.k8s.io";
+pub const GROUP: &str = Group::Resource.name();
 /// Its only version.
 pub const VERSION: &str = "v1beta1";
 /// Group and version, as they stand in `apiVersion`.
 pub const GROUP_VERSION: &str = "metrics.k8s.io/v1beta1";
-
-/// Whose CPU and memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Resource {
-    /// Nodes, which are in no namespace.
-    Nodes,
-    /// Pods, container by container.
-    Pods,
-}
 
 /// What one object takes, and the cluster that it is in.
 #[derive(Clone, Copy, Debug)]
@@ -46,35 +38,6 @@ pub struct Single<'a> {
     pub resource: Resource,
     /// The object.
     pub item: ObjectMetrics<'a>,
-}
-
-impl Resource {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Nodes, Self::Pods];
-
-    /// As it stands in a path.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Nodes => "nodes",
-            Self::Pods => "pods",
-        }
-    }
-
-    /// The kind of one.
-    pub fn kind(self) -> &'static str {
-        match self {
-            Self::Nodes => "NodeMetrics",
-            Self::Pods => "PodMetrics",
-        }
-    }
-
-    /// The kind of a list of them.
-    pub fn list_kind(self) -> &'static str {
-        match self {
-            Self::Nodes => "NodeMetricsList",
-            Self::Pods => "PodMetricsList",
-        }
-    }
 }
 
 impl EncodeList for ObjectMetricsList<'_> {
@@ -137,7 +100,7 @@ impl<'a> ObjectMetrics<'a> {
         json::key(out, "metadata");
         self.metadata().write_json(out);
         json::key(out, "timestamp");
-        json::time(out, self.item.timestamp());
+        Timestamp::write_json(self.item.timestamp(), out);
         json::display(out, format_args!(r#","window":"{}","#, self.item.window()));
         match self.item.resource() {
             Resource::Nodes => {

@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use super::codec::negotiate::MetaVersion;
 use super::codec::protobuf::Writer;
 use super::codec::{Encode, EncodeItem, EncodeList, FRAME, json};
+use super::group::Resource;
 use super::memory::{Reserve, Stopped, make_room};
 use super::page::resource::Amounts;
 use super::quantity::Quantity;
-use super::resource_metrics::{ObjectMetrics, Resource};
+use super::resource_metrics::ObjectMetrics;
 use super::text::Text;
 
 /// A `Table` with a row for each object, as metrics-server makes it (`addPodMetricsToTable`): the first object says which

@@ -1,6 +1,10 @@
 //! Texts of members: strings as they stand in a body, read without a copy, and what is passed on to people.
 
 use std::borrow::Cow;
+use std::error::Error;
+use std::io;
+
+use serde_json::value::RawValue;
 
 /// A string that borrows from the body it was read from.
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +78,34 @@ pub fn shortened(text: &str) -> String {
         line.push('…');
     }
     line
+}
+
+/// A JSON string as text; an absent one or `null` is empty, as Go reads it.
+///
+/// # Errors
+/// If it is another JSON value, or has escapes that are no characters.
+pub fn json_text(raw: Option<&RawValue>) -> Result<Text<'_>, serde_json::Error> {
+    let raw = raw.map_or("null", RawValue::get);
+    if raw == "null" {
+        return Ok(Text::Plain(""));
+    }
+    let content = raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    match content.map(Text::from_json) {
+        Some(text @ Text::Plain(_)) => Ok(text),
+        text => serde_json::from_str::<String>(raw).map(|_| text.unwrap_or(Text::Plain(""))),
+    }
+}
+
+/// The innermost error: those around it say only that something failed.
+pub fn root_cause(error: &(dyn Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    match cause.downcast_ref::<io::Error>() {
+        Some(error) if error.kind() == io::ErrorKind::UnexpectedEof => "the other end closed it".to_owned(),
+        _ => shortened(&cause.to_string()),
+    }
 }
 
 #[cfg(test)]

@@ -5,8 +5,9 @@ use std::str::FromStr;
 
 use serde_json::value::RawValue;
 
+use super::codec::json::display;
 use super::codec::protobuf::{Fields, Writer};
-use super::meta::json_text;
+use super::text::json_text;
 
 const DAY: i64 = 86_400;
 /// 0000-01-01T00:00:00Z.
@@ -73,6 +74,14 @@ impl Timestamp {
     pub fn from_json(raw: Option<&RawValue>) -> Result<Option<Self>, TimestampError> {
         let text = json_text(raw).map_err(|_| TimestampError::Syntax)?.decode();
         if text.is_empty() { Ok(None) } else { text.parse().map(Some) }
+    }
+
+    /// Writes a time as `metav1.Time` does.
+    pub fn write_json(time: Option<Self>, out: &mut Vec<u8>) {
+        match time.filter(|time| !time.is_go_zero()) {
+            Some(time) => display(out, format_args!("\"{time}\"")),
+            None => out.extend_from_slice(b"null"),
+        }
     }
 
     /// `metav1.Timestamp` in protobuf: seconds and nanoseconds since the epoch; without seconds it is no time.

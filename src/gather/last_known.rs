@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use moka::sync::Cache;
 
-use super::Outcome;
+use super::outcome::Outcome;
 use crate::api::page::Page;
 use crate::config;
 use crate::query::Query;

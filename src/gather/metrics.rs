@@ -11,7 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
-use super::Outcome;
+use super::outcome::Outcome;
 use crate::api::group::Group;
 use crate::fleet::Fleet;
 use crate::member::Failure;

@@ -3,7 +3,8 @@
 use super::target::{Target, written};
 use super::{Asked, Question, ReadError, check_names};
 use crate::api::field_selector::FieldSelector;
-use crate::api::resource_metrics::{GROUP, GROUP_VERSION, Resource};
+use crate::api::group::Resource;
+use crate::api::resource_metrics::{GROUP, GROUP_VERSION};
 use crate::api::selector::Selector;
 
 pub(super) const MISTAKEN: &[(&str, &str)] = &[

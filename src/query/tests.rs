@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::api::resource_metrics::Resource;
+use crate::api::group::Resource;
 
 /// A path as a client sends it.
 fn read(path: &str, cluster_label: Option<&str>) -> Result<Asked, ReadError> {

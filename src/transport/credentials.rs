@@ -11,8 +11,6 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::sign::CertifiedKey;
 use thiserror::Error;
 
-use super::environment::Proxies;
-
 /// All that a connection to an API server needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credentials {
@@ -24,7 +22,7 @@ pub struct Credentials {
     pub trust: Trust,
     /// The name that its certificate must have, if it is not the endpoint's.
     pub server_name: Option<ServerName<'static>>,
-    /// The proxy that it names; without one, the environment's is used ([`Credentials::proxy`]).
+    /// The proxy that it names; without one, the environment's is used ([`super::environment::proxy_of`]).
     pub proxy: Option<Proxy>,
 }
 
@@ -104,12 +102,6 @@ impl Credentials {
     pub fn logged_in(&self, login: Login) -> Self {
         let certificate = login.certificate.or_else(|| self.login.certificate.clone());
         Self { login: Login { token: login.token, certificate }, ..self.clone() }
-    }
-
-    /// The proxy on the way to the API server: the one that is named, else the environment's.
-    pub fn proxy(&self) -> Option<&Proxy> {
-        let of_environment = || Proxies::of_environment().of(&self.endpoint.uri("/").ok()?);
-        self.proxy.as_ref().or_else(of_environment)
     }
 }
 

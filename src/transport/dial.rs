@@ -31,9 +31,10 @@ use tokio_rustls::TlsConnector;
 use tower::{ServiceExt as _, service_fn};
 
 use super::credentials::{Credentials, Proxy, Trust, address, host};
-use super::error::root_cause;
+use super::environment::proxy_of;
 use super::tls::{TrustError, client_config};
 use crate::api::duration::GoDuration;
+use crate::api::text::root_cause;
 pub use error::DialError;
 use error::{NameError, TcpError};
 
@@ -107,7 +108,7 @@ impl Dialer {
         } else {
             None
         };
-        let proxy = credentials.proxy().map(ProxyHop::new).transpose()?;
+        let proxy = proxy_of(credentials).map(ProxyHop::new).transpose()?;
         let has_bundle = matches!(credentials.trust, Trust::Bundle(_));
         Ok(Self { target, tls, has_bundle, proxy, handshakes, timeout })
     }

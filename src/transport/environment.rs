@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use http::Uri;
 use http::uri::Scheme;
 
-use super::credentials::{CredentialsError, Proxy, host, port};
+use super::credentials::{Credentials, CredentialsError, Proxy, host, port};
 
 /// What the environment says about proxies.
 #[derive(Debug, Default)]
@@ -95,6 +95,12 @@ impl Proxies {
         }
         !self.exceptions.iter().any(|exception| exception.covers(host, address, port))
     }
+}
+
+/// The proxy on the way to an API server: the one that its credentials name, else the environment's.
+pub fn proxy_of(credentials: &Credentials) -> Option<&Proxy> {
+    let of_environment = || Proxies::of_environment().of(&credentials.endpoint.uri("/").ok()?);
+    credentials.proxy.as_ref().or_else(of_environment)
 }
 
 impl Exception {

@@ -1,7 +1,6 @@
 //! Why a request has no response.
 
 use std::error::Error;
-use std::io;
 use std::time::Duration;
 
 use thiserror::Error as ThisError;
@@ -9,7 +8,7 @@ use thiserror::Error as ThisError;
 use super::dial::DialError;
 use crate::api::cause::Cause;
 use crate::api::duration::GoDuration;
-use crate::api::text::shortened;
+use crate::api::text::root_cause;
 
 /// Why a request has no response, or not a whole one.
 #[derive(Clone, Debug, PartialEq, Eq, ThisError)]
@@ -94,16 +93,4 @@ impl SendError {
 
 fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
     error.source()?.downcast_ref()
-}
-
-/// The innermost error: those around it say only that something failed.
-pub fn root_cause(error: &(dyn Error + 'static)) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    match cause.downcast_ref::<io::Error>() {
-        Some(error) if error.kind() == io::ErrorKind::UnexpectedEof => "the other end closed it".to_owned(),
-        _ => shortened(&cause.to_string()),
-    }
 }

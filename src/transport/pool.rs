@@ -23,11 +23,12 @@ use tokio::task::JoinHandle;
 
 use super::Liveness;
 use super::dial::{Dialer, Turn};
-use super::error::{SendError, root_cause};
+use super::error::SendError;
 use super::open::{Counted, Http1Connections};
 use super::progress::{Progress, Stage};
 use super::share::{Places, Resend, Resending};
 use super::timer::GraceTimer;
+use crate::api::text::root_cause;
 use crate::process::work::result_of;
 
 /// How many requests one HTTP/2 connection carries at a time; Go's servers allow 250 streams.

@@ -6,7 +6,6 @@ use std::io::Write as _;
 use super::{EncodeItem, FRAME};
 use crate::api::memory::{Reserve, Stopped, make_room};
 use crate::api::text::Text;
-use crate::api::time::Timestamp;
 
 /// For how many bytes of JSON at a time there is room made to indent them.
 const INDENTED: usize = 1024;
@@ -104,14 +103,6 @@ pub fn key(out: &mut Vec<u8>, key: &str) {
     out.push(b'"');
     out.extend_from_slice(key.as_bytes());
     out.extend_from_slice(b"\":");
-}
-
-/// Writes a time as `metav1.Time` does.
-pub fn time(out: &mut Vec<u8>, time: Option<Timestamp>) {
-    match time.filter(|time| !time.is_go_zero()) {
-        Some(time) => display(out, format_args!("\"{time}\"")),
-        None => out.extend_from_slice(b"null"),
-    }
 }
 
 /// Writes an object of texts, such as labels.

@@ -3,10 +3,10 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Bounded, Entries, add, json_text, read_entry, too_many, write_entries};
+use super::{Bounded, Entries, add, read_entry, too_many, write_entries};
 use crate::api::codec::json;
 use crate::api::codec::protobuf::{Fields, Malformed, Writer};
-use crate::api::text::Text;
+use crate::api::text::{Text, json_text};
 
 /// `metav1.LabelSelector`, borrowed from the body that it was read from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -10,7 +10,7 @@ pub use label_selector::{Expression, LabelSelector};
 pub use object_meta::{ObjectMeta, ObjectMetaError};
 
 use super::codec::protobuf::{Fields, Malformed, Writer};
-use super::text::Text;
+use super::text::{Text, json_text};
 
 /// How many labels, containers or values one object may have. More than any real one has: each is a few bytes in a body
 /// and many in memory.
@@ -124,22 +124,6 @@ pub fn add<T>(elements: &mut Vec<T>, element: T) -> Result<(), Malformed> {
 pub fn has_long_string(json: &[u8]) -> bool {
     let has_quote = |block: &[u8]| block.windows(2).any(|pair| pair[1] == b'"' && pair[0] != b'\\');
     !json.chunks_exact(STRINGS_WITHIN).all(has_quote)
-}
-
-/// A JSON string as text; an absent one or `null` is empty, as Go reads it.
-///
-/// # Errors
-/// If it is another JSON value, or has escapes that are no characters.
-pub fn json_text(raw: Option<&RawValue>) -> Result<Text<'_>, serde_json::Error> {
-    let raw = raw.map_or("null", RawValue::get);
-    if raw == "null" {
-        return Ok(Text::Plain(""));
-    }
-    let content = raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-    match content.map(Text::from_json) {
-        Some(text @ Text::Plain(_)) => Ok(text),
-        text => serde_json::from_str::<String>(raw).map(|_| text.unwrap_or(Text::Plain(""))),
-    }
 }
 
 /// Reads an entry of a map in protobuf whose values are strings.

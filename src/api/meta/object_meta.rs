@@ -3,10 +3,10 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Entries, Entry, add, json_text, read_entry, write_entries};
+use super::{Entries, Entry, add, read_entry, write_entries};
 use crate::api::codec::json;
 use crate::api::codec::protobuf::{Fields, Malformed, Writer};
-use crate::api::text::Text;
+use crate::api::text::{Text, json_text};
 use crate::api::time::{Timestamp, TimestampError};
 
 /// `metav1.ObjectMeta` as far as metrics have it: owners, finalizers and managed fields belong to objects that are
@@ -144,7 +144,7 @@ impl<'a> ObjectMeta<'a> {
         }
         if self.creation_timestamp.is_some_and(|time| !time.is_go_zero()) {
             json::key(out, "creationTimestamp");
-            json::time(out, self.creation_timestamp);
+            Timestamp::write_json(self.creation_timestamp, out);
         }
         for (key, entries) in [("labels", &mut self.labels), ("annotations", &mut self.annotations)] {
             if !entries.is_empty() {

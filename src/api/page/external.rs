@@ -6,9 +6,9 @@ use serde_json::value::RawValue;
 use super::{Expected, Format, Items, Page, PageError, Span, list};
 use crate::api::codec::protobuf::{Fields, Malformed};
 use crate::api::memory::Reserve;
-use crate::api::meta::{Entries, Entry, add, json_text, read_entry};
+use crate::api::meta::{Entries, Entry, add, read_entry};
 use crate::api::quantity::Quantity;
-use crate::api::text::Text;
+use crate::api::text::{Text, json_text};
 use crate::api::time::Timestamp;
 
 /// A reference to one item of a page.

@@ -10,8 +10,8 @@ use serde_json::value::RawValue;
 use super::{Expected, PageError};
 use crate::api::codec::protobuf::{Envelope, Fields};
 use crate::api::memory::{self, Reserve};
-use crate::api::meta::json_text;
 use crate::api::quantity::Quantity;
+use crate::api::text::json_text;
 use crate::api::time::Timestamp;
 
 /// How many items a body may have whatever its size.

@@ -12,10 +12,10 @@ use thiserror::Error;
 
 use super::codec::protobuf::Malformed;
 use super::duration::DurationError;
+use super::group::{Group, Resource};
 use super::memory::{Reserve, Stopped};
 use super::meta::{ObjectMetaError, STRINGS_WITHIN, has_long_string};
 use super::quantity::QuantityError;
-use super::resource_metrics::Resource;
 use super::text::Text;
 
 /// A checked answer of one member.
@@ -247,11 +247,9 @@ impl Expected {
     /// Refuses what is another object.
     fn check(self, kind: &str, api_version: &str) -> Result<(), PageError> {
         let ours = match self {
-            Self::MetricValues => {
-                matches!(api_version, "custom.metrics.k8s.io/v1beta1" | "custom.metrics.k8s.io/v1beta2")
-            }
-            Self::ExternalValues => api_version == super::external_metrics::GROUP_VERSION,
-            Self::List(_) | Self::Object(_) => api_version == super::resource_metrics::GROUP_VERSION,
+            Self::MetricValues => Group::Custom.has(api_version),
+            Self::ExternalValues => Group::External.has(api_version),
+            Self::List(_) | Self::Object(_) => Group::Resource.has(api_version),
         };
         if ours && kind == self.kind() {
             return Ok(());

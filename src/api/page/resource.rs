@@ -12,11 +12,11 @@ use super::{Expected, Format, Items, Page, PageError, Span, list, memory_of};
 use crate::api::codec::json;
 use crate::api::codec::protobuf::{Envelope, Fields, Value, Writer};
 use crate::api::duration::GoDuration;
+use crate::api::group::Resource;
 use crate::api::memory::Reserve;
-use crate::api::meta::{ObjectMeta, json_text};
+use crate::api::meta::ObjectMeta;
 use crate::api::quantity::Quantity;
-use crate::api::resource_metrics::Resource;
-use crate::api::text::Text;
+use crate::api::text::{Text, json_text};
 use crate::api::time::Timestamp;
 use usage::{Amount, ContainerUsage, Usage};
 

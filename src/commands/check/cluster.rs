@@ -1,6 +1,6 @@
 //! One member, link by link: what leads to it, the way there, its metrics APIs, and a sample query.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use futures::future::join_all;
 use http::StatusCode;
@@ -11,34 +11,20 @@ use tokio::time::timeout;
 
 use super::control_plane::{Cluster, Joined};
 use super::finding::{Finding, Verdict};
+use super::member::{Answer, MemberClient, broken, refused, status_and_message};
 use super::sample::{self, Sample};
 use crate::api::cause::Cause;
 use crate::api::group::Group;
 use crate::api::text::shortened;
-use crate::member::Failure;
 use crate::member::client::{Client, Limits};
 use crate::query::target::SEGMENT;
-use crate::transport::{Progress, SendError};
+use crate::transport::SendError;
 
 /// From how much on clocks differ too much: values are a minute old or less.
 const SKEW: Duration = Duration::from_secs(30);
 
 /// What KEDA lists in place of its metrics; it logs an error when it is asked for it.
 const KEDA: &str = "externalmetrics";
-
-/// A member that can be asked.
-pub(super) struct Patient<'a> {
-    name: &'a str,
-    client: Client,
-    limits: &'a Limits,
-}
-
-/// An answer in JSON, whatever its status.
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
-    pub(super) body: Value,
-    pub(super) latency: Duration,
-}
 
 /// A metrics API of a member.
 struct Examined {
@@ -101,8 +87,8 @@ pub(super) async fn check(
     if !reach(name, &endpoint, &client, limits.timeout, &mut findings).await {
         return findings;
     }
-    let patient = Patient { name, client, limits };
-    let mut apis = join_all(Group::ALL.map(|group| patient.api(group, sample))).await;
+    let member = MemberClient { name, client, limits };
+    let mut apis = join_all(Group::ALL.map(|group| member.api(group, sample))).await;
     let serves = |group| apis.iter().any(|api: &Examined| api.group == group && api.served.is_some());
     let external = serves(Group::External);
     for api in &mut apis {
@@ -115,7 +101,7 @@ pub(super) async fn check(
     findings.extend(apis.into_iter().map(|api| api.finding));
     // That there is no such API has been said.
     if let (Some(sample), Some((version, listed))) = (sample, custom) {
-        findings.push(sample::take(&patient, sample, version, &listed).await);
+        findings.push(sample::take(&member, sample, version, &listed).await);
     }
     findings
 }
@@ -169,28 +155,7 @@ fn skew(theirs: SystemTime) -> (Duration, &'static str) {
     }
 }
 
-impl Patient<'_> {
-    /// Asks for a path, in JSON.
-    pub(super) async fn get(&self, path: &str) -> Result<Answer, Failure> {
-        let begun = Instant::now();
-        let (progress, limit) = (Progress::default(), self.limits.timeout);
-        // One request at a time: whose share it takes does not matter.
-        let asking = self.client.get(Group::Custom, path, "application/json", &progress);
-        let reply = timeout(limit, asking).await;
-        let reply = reply.unwrap_or_else(|_| Err(Failure::late(&progress, limit)))?;
-        let body = serde_json::from_slice(&reply.body)
-            .unwrap_or_else(|_| Value::String(shortened(&String::from_utf8_lossy(&reply.body))));
-        Ok(Answer { status: reply.status, body, latency: begun.elapsed() })
-    }
-
-    pub(super) fn ok(&self, link: &str, message: impl Into<String>) -> Finding {
-        Finding::ok(Some(self.name), link, message)
-    }
-
-    pub(super) fn broken(&self, link: &str, cause: Cause, message: impl Into<String>) -> Finding {
-        broken(self.name, link, cause, message)
-    }
-
+impl MemberClient<'_> {
     /// Whether the API is there and may be read. Only custom metrics are missed by everybody.
     async fn api(&self, group: Group, sample: Option<&Sample>) -> Examined {
         let examined = |served, finding| Examined { group, served, finding };
@@ -316,23 +281,4 @@ impl Patient<'_> {
         }
         found
     }
-}
-
-/// The status of an answer with what it says: a `Status`, or a text in its place.
-pub(super) fn status_and_message(answer: &Answer) -> String {
-    let text = answer.body["message"].as_str().or(answer.body.as_str()).unwrap_or_default();
-    format!("HTTP {}: {}", answer.status.as_u16(), shortened(text))
-}
-
-/// What a status says about the token, whatever it was asked for with.
-pub(super) fn refused(status: StatusCode) -> Option<Cause> {
-    match status {
-        StatusCode::UNAUTHORIZED => Some(Cause::Unauthorized),
-        StatusCode::FORBIDDEN => Some(Cause::Forbidden),
-        _ => None,
-    }
-}
-
-fn broken(cluster: &str, link: &str, cause: Cause, message: impl Into<String>) -> Finding {
-    Finding::amiss(Some(cluster), link, Verdict::Broken, cause, message)
 }

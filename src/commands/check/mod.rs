@@ -3,6 +3,7 @@
 mod cluster;
 mod control_plane;
 mod finding;
+mod member;
 mod report;
 mod sample;
 

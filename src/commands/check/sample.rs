@@ -4,8 +4,8 @@ use http::StatusCode;
 use percent_encoding::utf8_percent_encode;
 use serde_json::Value;
 
-use super::cluster::{Answer, Patient, refused, status_and_message};
 use super::finding::{Finding, Verdict};
+use super::member::{Answer, MemberClient, refused, status_and_message};
 use crate::api::cause::Cause;
 use crate::api::custom_metrics::Version;
 use crate::query::target::SEGMENT;
@@ -27,25 +27,30 @@ pub struct Sample {
 const LINK: &str = "sample query";
 
 /// Asks a member for it; `listed` is what its discovery of `version` has.
-pub(super) async fn take(patient: &Patient<'_>, sample: &Sample, version: &str, listed: &Value) -> Finding {
+pub(super) async fn take(
+    member: &MemberClient<'_>,
+    sample: &Sample,
+    version: &str,
+    listed: &Value,
+) -> Finding {
     let version = Version::from_name(version).unwrap_or(Version::ALL[0]);
-    let answer = match patient.get(&sample.path(version, &sample.selector)).await {
+    let answer = match member.get(&sample.path(version, &sample.selector)).await {
         Ok(answer) => answer,
-        Err(failure) => return patient.broken(LINK, failure.cause(), failure.to_string()),
+        Err(failure) => return member.broken(LINK, failure.cause(), failure.to_string()),
     };
     if let Some(cause) = refused(answer.status) {
-        return patient.broken(LINK, cause, status_and_message(&answer));
+        return member.broken(LINK, cause, status_and_message(&answer));
     }
     match answer.status {
-        StatusCode::OK if !items(&answer.body).is_empty() => patient.ok(LINK, values(&answer)),
+        StatusCode::OK if !items(&answer.body).is_empty() => member.ok(LINK, values(&answer)),
         StatusCode::OK | StatusCode::NOT_FOUND => {
-            let (cause, what) = why_nothing(patient, sample, version, listed).await;
-            patient.broken(LINK, cause, what)
+            let (cause, what) = why_nothing(member, sample, version, listed).await;
+            member.broken(LINK, cause, what)
         }
         // prometheus-adapter answers 500 for a kind of object that its cluster lacks.
         _ => match unknown(sample, listed) {
-            Some(what) => patient.broken(LINK, Cause::MetricUnknown, what),
-            None => patient.broken(LINK, Cause::APIFailing, status_and_message(&answer)),
+            Some(what) => member.broken(LINK, Cause::MetricUnknown, what),
+            None => member.broken(LINK, Cause::APIFailing, status_and_message(&answer)),
         },
     }
 }
@@ -76,7 +81,7 @@ fn values(answer: &Answer) -> String {
 
 /// Why a query that was answered has no values: the metric, the selector, the namespace, or the series.
 async fn why_nothing(
-    patient: &Patient<'_>,
+    member: &MemberClient<'_>,
     sample: &Sample,
     version: Version,
     listed: &Value,
@@ -85,7 +90,7 @@ async fn why_nothing(
     if let Some(what) = unknown(sample, listed) {
         return (Cause::MetricUnknown, what);
     }
-    let has = async |path: String| match patient.get(&path).await {
+    let has = async |path: String| match member.get(&path).await {
         Ok(Answer { status: StatusCode::OK, body, .. }) => Some(!items(&body).is_empty()),
         Ok(Answer { status: StatusCode::NOT_FOUND, .. }) => Some(false),
         _ => None,
@@ -95,7 +100,7 @@ async fn why_nothing(
         return (Cause::SelectorMatchesNothing, what);
     }
     let place = format!("/api/v1/namespaces/{}", utf8_percent_encode(namespace, SEGMENT));
-    if let Ok(Answer { status: StatusCode::NOT_FOUND, .. }) = patient.get(&place).await {
+    if let Ok(Answer { status: StatusCode::NOT_FOUND, .. }) = member.get(&place).await {
         return (Cause::WrongNamespace, format!("the member has no namespace {namespace}"));
     }
     // What the objects themselves say, where the token may see them: only pods can be listed without discovery.

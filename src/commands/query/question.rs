@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 
 use crate::api::custom_metrics::Version;
-use crate::api::resource_metrics::Resource;
+use crate::api::group::Resource;
 use crate::api::selector::Requirement;
 use crate::cli::commands::{Api, Query as Order};
 use crate::query::target::Target;

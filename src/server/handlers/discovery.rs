@@ -9,8 +9,7 @@ use axum::response::Response;
 use tokio::sync::{Mutex, watch};
 
 use super::super::Serving;
-use super::document::{Document, JSON, UNCACHED};
-use super::only_get;
+use super::document::{Document, JSON, UNCACHED, only_get};
 use crate::api::codec::accept::{Clause, choose};
 use crate::api::discovery::{self, Aggregated, Catalogs};
 use crate::api::group::Group;

@@ -2,11 +2,14 @@
 
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::body::Body;
+use axum::extract::Request;
 use axum::response::Response;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde::Serialize;
+
+use crate::server::error::Error;
 
 /// The media type of most documents.
 pub(super) const JSON: &str = "application/json";
@@ -65,4 +68,15 @@ impl Document {
         headers.insert(VARY, HeaderValue::from_static("Accept"));
         response
     }
+}
+
+/// The response of a document, to which nothing but a GET may be done.
+pub(super) fn only_get(request: &Request, handle: impl FnOnce() -> Response) -> Result<Response, Error> {
+    if request.method() == Method::GET { Ok(handle()) } else { Err(Error::MethodNotAllowed) }
+}
+
+/// Says that nobody may keep the response.
+pub(super) fn uncached(mut response: Response) -> Response {
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static(UNCACHED));
+    response
 }

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::Serving;
 use super::super::error::Error;
 use super::super::request_info::RequestInfo;
-use super::uncached;
+use super::document::uncached;
 
 /// The endpoints and their checks. Readiness is never about the health of members.
 pub(super) const ENDPOINTS: [(&str, &[Check]); 3] = [("healthz", LIVE), ("livez", LIVE), ("readyz", READY)];

@@ -14,8 +14,8 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderValue, Method};
+use http::HeaderValue;
+use http::header::CONTENT_TYPE;
 use serde_json::json;
 
 use super::Serving;
@@ -23,7 +23,7 @@ use super::error::Error;
 use super::request_info::RequestInfo;
 use crate::api::group::Group;
 use crate::process::metrics::MEDIA_TYPE;
-use document::UNCACHED;
+use document::uncached;
 
 /// All routes.
 pub fn routes() -> Router<Arc<Serving>> {
@@ -59,10 +59,6 @@ async fn dispatch(State(serving): State<Arc<Serving>>, request: Request) -> Resu
     }
 }
 
-fn only_get(request: &Request, handle: impl FnOnce() -> Response) -> Result<Response, Error> {
-    if request.method() == Method::GET { Ok(handle()) } else { Err(Error::MethodNotAllowed) }
-}
-
 /// The paths that there are.
 async fn index() -> Response {
     let mut paths = ["/apis", "/metrics", "/openapi/v2", "/openapi/v3", "/openapi/v3/", "/version"]
@@ -85,10 +81,4 @@ async fn metrics(State(serving): State<Arc<Serving>>) -> Response {
     let mut response = serving.metrics.encode().into_response();
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
     uncached(response)
-}
-
-/// Says that nobody may keep the response.
-fn uncached(mut response: Response) -> Response {
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static(UNCACHED));
-    response
 }

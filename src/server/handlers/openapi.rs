@@ -10,8 +10,7 @@ use http::header::{CACHE_CONTROL, EXPIRES, VARY};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Map, Value, json};
 
-use super::document::{Document, JSON, UNCACHED};
-use super::only_get;
+use super::document::{Document, JSON, UNCACHED, only_get};
 use crate::api::codec::accept::choose;
 use crate::api::openapi;
 use crate::server::error::Error;

@@ -13,7 +13,7 @@ use super::super::error::Error;
 use super::super::layers::Allowed;
 use super::super::negotiation::accepted;
 use super::super::request_info::RequestInfo;
-use super::uncached;
+use super::document::uncached;
 use crate::answer::{Answer, Form, Key};
 use crate::api::codec::negotiate::{Offer, Representation};
 use crate::api::table::IncludeObject;

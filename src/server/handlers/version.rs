@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 
-use super::uncached;
+use super::document::uncached;
 use crate::api::version::Info;
 
 pub(super) async fn version() -> Response {

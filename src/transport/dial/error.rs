@@ -9,8 +9,8 @@ use thiserror::Error as ThisError;
 
 use crate::api::cause::Cause;
 use crate::api::duration::GoDuration;
+use crate::api::text::root_cause;
 use crate::api::text::shortened;
-use crate::transport::error::root_cause;
 
 /// Why there is no connection to an API server. Addresses are as they were given, without user and password.
 #[derive(Clone, Debug, PartialEq, Eq, ThisError)]

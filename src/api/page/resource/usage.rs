@@ -7,12 +7,12 @@ use serde_json::value::RawValue;
 
 use super::ObjectMetrics;
 use crate::api::codec::protobuf::{Fields, Malformed};
+use crate::api::group::Resource;
 use crate::api::memory::{self, Reserve};
-use crate::api::meta::{Entries, MOST, json_text, too_many};
+use crate::api::meta::{Entries, MOST, too_many};
 use crate::api::page::{Format, PageError, Span, list, memory_of};
 use crate::api::quantity::Quantity;
-use crate::api::resource_metrics::Resource;
-use crate::api::text::Text;
+use crate::api::text::{Text, json_text};
 
 /// What all objects of a page take, one after the other.
 #[derive(Clone, Debug, Default)]
