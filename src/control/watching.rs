@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use futures::StreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
@@ -54,7 +55,7 @@ impl<T: Send + 'static> Watches<T> {
         let distrust = Arc::new(Notify::new());
         let distrusted = distrust.clone();
         let watching = async move {
-            let mut troubles = Troubles { what, said: None, next: BACKOFF.0 };
+            let mut troubles = Troubles { what, said: None, pauses: pauses() };
             let config = selected.timeout(seconds);
             loop {
                 let mut events = std::pin::pin!(watcher(api(clients.renewed()), config.clone()));
@@ -105,7 +106,16 @@ impl Watch {
 struct Troubles {
     what: String,
     said: Option<String>,
-    next: Duration,
+    pauses: ExponentialBackoff,
+}
+
+fn pauses() -> ExponentialBackoff {
+    ExponentialBuilder::new()
+        .with_min_delay(BACKOFF.0)
+        .with_max_delay(BACKOFF.1)
+        .with_jitter()
+        .without_max_times()
+        .build()
 }
 
 impl Troubles {
@@ -124,13 +134,11 @@ impl Troubles {
             tracing::warn!(what, error = text, "watching the control plane failed; trying again");
         }
         self.said = Some(text);
-        let wait = self.next;
-        self.next = (wait * 2).min(BACKOFF.1);
-        wait
+        self.pauses.next().unwrap_or(BACKOFF.1)
     }
 
     fn end(&mut self) {
-        self.next = BACKOFF.0;
+        self.pauses = pauses();
         if self.said.take().is_some() {
             tracing::info!(what = self.what, "watching the control plane works again");
         }

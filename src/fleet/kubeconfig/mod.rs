@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::task::AbortOnDropHandle;
@@ -241,19 +242,22 @@ async fn run_again(
     again: Arc<Notify>,
     logins: mpsc::Sender<LoggedIn>,
 ) {
-    let mut pause = PAUSES.0;
+    let after_failures =
+        ExponentialBuilder::new().with_min_delay(PAUSES.0 * 2).with_max_delay(PAUSES.1).without_max_times();
+    let mut failing = None;
     loop {
         let begun = Instant::now();
         let (outcome, next) = match plugin.run().await {
             Ok(Said { login, until }) => {
-                pause = PAUSES.0;
+                failing = None;
                 (Ok(login), until.map(renewal))
             }
             Err(error) => {
-                pause = (pause * 2).min(PAUSES.1);
-                (Err(error.to_string()), Some(pause))
+                let pauses = failing.get_or_insert_with(|| after_failures.build());
+                (Err(error.to_string()), pauses.next())
             }
         };
+        let pause = if failing.is_some() { next.unwrap_or(PAUSES.1) } else { PAUSES.0 };
         if logins.send(LoggedIn { cluster: cluster.clone(), generation, outcome }).await.is_err() {
             return;
         }

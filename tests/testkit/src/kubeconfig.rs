@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use anyhow::Context;
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 
-use crate::base64;
 use crate::pki::Identity;
 
 /// The name of a user's file.
@@ -30,9 +30,9 @@ pub fn write(
          certificate-authority-data: {authority}\nusers:\n- name: {user:?}\n  user:\n    \
          client-certificate-data: {certificate}\n    client-key-data: {key}\ncontexts:\n- name: karmada-apiserver\n  \
          context:\n    cluster: karmada-apiserver\n    user: {user:?}\ncurrent-context: karmada-apiserver\n",
-        authority = base64::encode(authority.as_bytes()),
-        certificate = base64::encode(identity.certificate.as_bytes()),
-        key = base64::encode(identity.key.as_bytes()),
+        authority = BASE64_STANDARD.encode(authority.as_bytes()),
+        certificate = BASE64_STANDARD.encode(identity.certificate.as_bytes()),
+        key = BASE64_STANDARD.encode(identity.key.as_bytes()),
     );
     std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }

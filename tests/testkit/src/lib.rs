@@ -4,7 +4,6 @@
 //! The modules stand in groups, lowest first: a group uses itself and what is above it.
 
 // What Go and Kubernetes write.
-mod base64;
 mod go_duration;
 mod go_url;
 pub mod protobuf;

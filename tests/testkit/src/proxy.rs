@@ -4,6 +4,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use tokio::io::{
     AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, copy_bidirectional,
 };
@@ -11,7 +12,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::base64;
 use crate::https;
 use crate::listener::serve_each;
 use crate::pki::Authority;
@@ -123,7 +123,7 @@ async fn connect(stream: impl AsyncRead + AsyncWrite + Unpin, record: &Mutex<Vec
     let ["CONNECT", to, "HTTP/1.1"] = *request.split(' ').collect::<Vec<_>>() else {
         return client.write_all(b"HTTP/1.1 405 Method Not Allowed\r\nConnection: close\r\n\r\n").await;
     };
-    let expected = base64::encode(format!("{}:{}", USER.0, USER.1).as_bytes());
+    let expected = BASE64_STANDARD.encode(format!("{}:{}", USER.0, USER.1).as_bytes());
     let authorized = headers.iter().any(|line| {
         let (name, value) = line.split_once(": ").unwrap_or_default();
         let (scheme, credentials) = value.split_once(' ').unwrap_or_default();

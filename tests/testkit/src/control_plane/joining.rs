@@ -2,10 +2,11 @@
 
 use std::fmt;
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::{Map, Value, json};
 
 use crate::member::{Access, Member};
-use crate::{base64, timestamp};
+use crate::timestamp;
 
 /// Where Karmada keeps the members' credentials.
 pub const CLUSTER_NAMESPACE: &str = "karmada-cluster";
@@ -79,13 +80,15 @@ impl MemberSpec {
         if let Some(token) = &self.token {
             spec["secretRef"] = reference(&self.name);
             spec["impersonatorSecretRef"] = reference(&impersonator);
-            let mut data = json!({"token": base64::encode(token.as_bytes())});
+            let mut data = json!({"token": BASE64_STANDARD.encode(token.as_bytes())});
             if let Some(bundle) = &self.ca_bundle {
-                data["caBundle"] = json!(base64::encode(bundle.as_bytes()));
+                data["caBundle"] = json!(BASE64_STANDARD.encode(bundle.as_bytes()));
             }
             objects.push(secret(&self.name, &data));
-            objects
-                .push(secret(&impersonator, &json!({"token": base64::encode(b"an impersonator's token")})));
+            objects.push(secret(
+                &impersonator,
+                &json!({"token": BASE64_STANDARD.encode(b"an impersonator's token")}),
+            ));
         }
         objects.push(json!({
             "apiVersion": "cluster.karmada.io/v1alpha1",

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use anyhow::Context;
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::Bytes;
 use http::StatusCode;
 use serde::Deserialize;
 
 use super::wire::{self, Format};
-use crate::base64;
 use crate::go_url::{Query, decode_path};
 
 /// An answer that is sent as it stands.
@@ -150,9 +150,10 @@ impl Row {
 
     fn answer(&self) -> anyhow::Result<ScriptedAnswer> {
         let body = match self.body.strip_prefix("base64:") {
-            Some(text) => {
-                base64::decode(text).with_context(|| format!("{}: malformed base64", self.name))?.into()
-            }
+            Some(text) => BASE64_STANDARD
+                .decode(text)
+                .with_context(|| format!("{}: malformed base64", self.name))?
+                .into(),
             None => self.body.clone().into(),
         };
         let content_type = self.headers.get("content-type").cloned().unwrap_or_default();

@@ -12,6 +12,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use http::header::{CONNECTION, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE, USER_AGENT};
 use http::{HeaderMap, Request, Response, StatusCode, Version, request};
 use http_body_util::BodyExt;
@@ -23,7 +24,6 @@ use self::availability::ApiService;
 use self::upstream::Upstream;
 use super::access::User;
 use super::reply::text_response;
-use crate::base64;
 use crate::go_duration;
 use crate::go_url::{Query, encode_path};
 use crate::https::Body;
@@ -132,7 +132,7 @@ impl Backend {
             "service": {"namespace": BACKEND_NAMESPACE, "name": BACKEND_SERVICE, "port": 443},
         });
         match &self.authority {
-            Some(pem) => spec["caBundle"] = json!(base64::encode(pem.as_bytes())),
+            Some(pem) => spec["caBundle"] = json!(BASE64_STANDARD.encode(pem.as_bytes())),
             None => spec["insecureSkipTLSVerify"] = json!(true),
         }
         spec

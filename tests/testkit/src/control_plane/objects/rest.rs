@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, Response, StatusCode};
 use serde_json::{Map, Value, json};
@@ -12,7 +13,6 @@ use super::resources::Resource;
 use super::selection::Selection;
 use super::store::{Key, Mode, Snapshot, WriteError};
 use super::{table, watching};
-use crate::base64;
 use crate::control_plane::Plane;
 use crate::control_plane::reply::{Failure, details, json_response};
 use crate::control_plane::request::ResourceAttributes;
@@ -228,11 +228,11 @@ fn revision(query: &Query) -> Result<Option<u64>, Failure> {
 }
 
 fn write_continue(revision: u64, (_, namespace, name): &Key) -> String {
-    base64::encode(format!("{revision}/{namespace}/{name}").as_bytes())
+    BASE64_STANDARD.encode(format!("{revision}/{namespace}/{name}").as_bytes())
 }
 
 fn read_continue(resource: &Resource, token: &str) -> Option<(u64, Key)> {
-    let token = String::from_utf8(base64::decode(token)?).ok()?;
+    let token = String::from_utf8(BASE64_STANDARD.decode(token).ok()?).ok()?;
     let mut parts = token.splitn(3, '/');
     let revision = parts.next()?.parse().ok()?;
     Some((revision, (resource.plural, parts.next()?.to_owned(), parts.next()?.to_owned())))
@@ -271,7 +271,7 @@ fn encode_string_data(mut object: Value) -> Value {
     if let Some(Value::Object(texts)) = object.as_object_mut().and_then(|fields| fields.remove("stringData"))
     {
         for (key, text) in texts {
-            let encoded = json!(base64::encode(text.as_str().unwrap_or_default().as_bytes()));
+            let encoded = json!(BASE64_STANDARD.encode(text.as_str().unwrap_or_default().as_bytes()));
             match object.get_mut("data").and_then(Value::as_object_mut) {
                 Some(data) => drop(data.insert(key, encoded)),
                 None => object["data"] = json!({ key: encoded }),
