@@ -117,6 +117,15 @@ impl Cli {
     }
 }
 
+/// What holds where no flag is given: for commands, which do as the server would.
+///
+/// # Panics
+/// If the defaults contradict each other, which a test rules out.
+pub fn defaults() -> Config {
+    let cli = Cli::read(["karmada-metrics-adapter"]).expect("no argument is wrong");
+    cli.try_into().expect("the defaults do not contradict each other")
+}
+
 impl TryFrom<Cli> for Config {
     type Error = Contradiction;
 

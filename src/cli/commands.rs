@@ -96,7 +96,7 @@ pub struct Check {
     #[arg(long, value_name = "NAME")]
     pub cluster: Option<String>,
     /// How long each step of the way to a member may take
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = values::time_span)]
+    #[arg(long, value_name = "DURATION", default_value = values::MEMBER_TIMEOUT, value_parser = values::time_span)]
     pub member_timeout: Duration,
     /// Custom metric to ask each member for
     #[arg(long, value_name = "NAME")]
@@ -160,7 +160,7 @@ pub struct Query {
     #[arg(long, value_name = "FILE")]
     pub fleet_kubeconfig: Option<PathBuf>,
     /// How long to wait for each member
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = values::time_span)]
+    #[arg(long, value_name = "DURATION", default_value = values::MEMBER_TIMEOUT, value_parser = values::time_span)]
     pub member_timeout: Duration,
     /// Ask again and again until interrupted, after so long each time (--watch=5s); without a value, after 15s
     #[arg(short, long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "15s", value_parser = values::time_span)]

@@ -173,7 +173,7 @@ pub struct Members {
     #[arg(long, value_name = "FILE")]
     fleet_kubeconfig: Option<OsString>,
     /// How long an answer waits for each member, which has failed when the time is up
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = values::time_span)]
+    #[arg(long, value_name = "DURATION", default_value = values::MEMBER_TIMEOUT, value_parser = values::time_span)]
     member_timeout: Duration,
     /// Most connections to one member over HTTP/1.1, and three at least, one for each metrics API; over HTTP/2 there is
     /// one

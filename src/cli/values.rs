@@ -10,6 +10,9 @@ use crate::api::duration::GoDuration;
 use crate::api::selector::Selector;
 use crate::config::ExternalMerge;
 
+/// How long a member is waited for, by the server and by commands.
+pub const MEMBER_TIMEOUT: &str = "5s";
+
 /// What is wrong with a value.
 pub type Complaint = &'static str;
 

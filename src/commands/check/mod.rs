@@ -17,10 +17,12 @@ use tokio::sync::Semaphore;
 
 use crate::api::cause::Cause;
 use crate::api::selector::Selector;
+use crate::app::member_limits;
 use crate::cli::commands::Check;
+use crate::cli::defaults;
 use crate::commands::progress;
+use crate::config::Members;
 use crate::control::Clients;
-use crate::member::client::Limits;
 use crate::member::names::Names;
 use crate::process::budget::Budget;
 use finding::{Finding, Verdict};
@@ -28,12 +30,6 @@ use sample::Sample;
 
 /// How many members are looked at at a time: more than most fleets have, and few enough for their connections.
 const AT_ONCE: usize = 256;
-/// How many of them shake hands at a time.
-const HANDSHAKES: usize = 16;
-/// Connections to one of them: one for each API that may hang.
-const CONNECTIONS: usize = 4;
-/// How much one answer of a member may be, and all of them together.
-const BYTES: (usize, usize) = (64 << 20, 256 << 20);
 
 /// Looks at everything and prints what was found.
 ///
@@ -58,16 +54,9 @@ async fn findings(clients: &Clients, order: &Check) -> Vec<Finding> {
     let mut findings = Vec::new();
     progress("control plane");
     let joined = control_plane::check(&clients.current(), order, &mut findings).await;
-    let limits = Limits {
-        connections: CONNECTIONS,
-        timeout: order.member_timeout,
-        body_bytes: BYTES.0,
-        inflight: Budget::new(BYTES.1),
-        // No discovery is kept.
-        names: Arc::new(Names::new(1)),
-        handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
-        rate: None,
-    };
+    let members = Members { timeout: order.member_timeout, ..defaults().members };
+    let inflight = Budget::new(members.inflight_bytes);
+    let limits = member_limits(&members, inflight, Arc::new(Names::new(members.discovery_bytes)));
     let sample = order.metric.as_ref().map(|metric| Sample {
         metric: metric.clone(),
         resource: order.resource.clone(),

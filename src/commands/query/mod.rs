@@ -19,7 +19,8 @@ use self::report::{Cluster, Report};
 use super::progress;
 use crate::app::{Source, member_limits};
 use crate::cli::commands::Query as Order;
-use crate::config::{ControlPlane, LastKnown, Members, OnMemberFailure};
+use crate::cli::defaults;
+use crate::config::{Config, ControlPlane, Members, OnMemberFailure};
 use crate::control::Clients;
 use crate::fleet::Outside;
 use crate::fleet::discovery::Discovery;
@@ -76,20 +77,14 @@ pub async fn run(order: &Order) -> anyhow::Result<()> {
 
 /// The server's own defaults, but for what stands in: a query is to see what is there now.
 fn configuration(order: &Order) -> (Members, ControlPlane) {
+    let Config { members, control_plane, .. } = defaults();
     let members = Members {
         fleet_kubeconfig: order.fleet_kubeconfig.clone(),
         timeout: order.member_timeout,
-        connections: 8,
-        body_bytes: 64 << 20,
-        inflight_bytes: 256 << 20,
-        discovery_interval: MINUTE,
-        discovery_bytes: 64 << 20,
         on_failure: OnMemberFailure::Partial,
-        last_known: LastKnown { max_age: MINUTE, bytes: 0, late: Duration::ZERO },
-        rate: None,
+        ..members
     };
-    let kubeconfig = order.kubeconfig.clone();
-    (members, ControlPlane { kubeconfig, rate: None, watch_timeout: MINUTE })
+    (members, ControlPlane { kubeconfig: order.kubeconfig.clone(), ..control_plane })
 }
 
 /// Asks the control plane once, for what a watch has no way to say.

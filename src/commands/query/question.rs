@@ -8,11 +8,9 @@ use crate::api::custom_metrics::Version;
 use crate::api::group::Resource;
 use crate::api::selector::Requirement;
 use crate::cli::commands::{Api, Query as Order};
+use crate::cli::defaults;
 use crate::query::target::Target;
 use crate::query::{Asked, CustomQuery, ExternalQuery, Query, Question as Asks, ResourceQuery, Subject};
-
-/// The label by which a selector chooses clusters, if the server is not told otherwise.
-const CLUSTER_LABEL: &str = "resource.karmada.io/query-from-cluster";
 
 /// What is asked, and of which clusters.
 pub(super) struct Question {
@@ -34,9 +32,11 @@ impl Question {
         };
         let unreadable = || format!("{path:?} is no path of a metric");
         let (written, parameters) = path.split_once('?').unwrap_or((&path, ""));
+        // As the server reads it if it is not told otherwise.
+        let cluster_label = defaults().merging.cluster_label;
         let target = Target::read(written, parameters).with_context(unreadable)?;
         let Asked { question, clusters } =
-            Asks::read(&target, Some(CLUSTER_LABEL)).with_context(unreadable)?;
+            Asks::read(&target, cluster_label.as_deref()).with_context(unreadable)?;
         Ok(Self {
             path,
             query: Arc::new(question.into()),
