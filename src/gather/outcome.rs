@@ -152,3 +152,35 @@ fn plain_text(reply: &Reply) -> String {
     }
     String::from_utf8_lossy(&reply.body).into_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use super::*;
+    use crate::api::cause::Cause;
+    use crate::process::budget::Budget;
+    use crate::query::ExternalQuery;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_answer_that_waits_for_a_processor_says_nothing_of_its_member() {
+        let query = ExternalQuery {
+            namespace: "default".to_owned(),
+            metric: "queue".to_owned(),
+            label_selector: String::new(),
+        };
+        let query = Query::from(Question::External(query));
+        let progress = Arc::new(Progress::default());
+        let body = Held::new(vec![b' '; 1 << 20], Budget::new(0).share());
+        let late = || Failure::late(&progress, Duration::from_secs(5));
+
+        let places = work::all_places().await;
+        let mut reading = pin!(read_page(&query, "application/json", body, progress.clone()));
+        assert!(futures::poll!(&mut reading).is_pending());
+        assert!(matches!(late(), Failure::Unread(_)), "{}", late());
+        assert_eq!(late().cause(), Cause::Busy);
+        drop(places);
+        assert!(matches!(reading.await, Outcome::Failure(Failure::Malformed(_))));
+        assert!(matches!(late(), Failure::Timeout(_)), "what is read takes its own time");
+    }
+}

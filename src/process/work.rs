@@ -62,6 +62,14 @@ pub async fn run<T: Send + 'static>(bytes: usize, work: impl FnOnce(&Caller) -> 
     }
 }
 
+/// All places, so that whatever comes waits.
+#[cfg(test)]
+pub async fn all_places() -> tokio::sync::SemaphorePermit<'static> {
+    let places = available_parallelism().map_or(1, usize::from);
+    let places = u32::try_from(places).expect("few processors");
+    PLACES.acquire_many(places).await.expect("the semaphore is never closed")
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
