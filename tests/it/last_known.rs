@@ -173,7 +173,8 @@ async fn late_replies_leave_their_memory_to_answers_that_need_it(protocols: Prot
     let answers = join_all(late.iter().map(|path| stage.get(path))).await;
     assert!(answers.iter().all(|answer| answer.status == StatusCode::OK));
     let kept = inflight(&stage).await;
-    assert!(kept > LATE * MIB * 2 / 5, "{kept} bytes");
+    // Over HTTP/1.1 some find no connection.
+    assert!(kept > 2 * MIB, "{kept} bytes");
 
     // What its answer takes is more than they leave, and less than there is.
     stage.member(0).answer(PODS, list(4 * MIB));
