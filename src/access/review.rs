@@ -117,10 +117,8 @@ impl Reviewer {
         if let Some(decision) = self.verdicts.get(&key).await {
             return Ok(decision);
         }
-        let _waiting = match user.is_anonymous() {
-            true => Some(self.anonymous.try_acquire().map_err(|_| ReviewError::TooMany)?),
-            false => None,
-        };
+        let place = user.is_anonymous().then(|| self.anonymous.try_acquire()).transpose();
+        let _waiting = place.map_err(|_| ReviewError::TooMany)?;
         let asking = self.ask(key.clone());
         self.verdicts.try_get_with(key, asking).await.map_err(|error: Arc<ReviewError>| (*error).clone())
     }

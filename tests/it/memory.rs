@@ -84,17 +84,29 @@ async fn stage(members: Vec<Member>, flags: &[&str]) -> Stage {
 
 /// Members that answer `queries` distinct queries with the same JSON, each of them.
 async fn senders(count: usize, queries: usize, json: &Bytes) -> Vec<Member> {
+    let options = MemberOptions { formats: Formats::Json, ..MemberOptions::default() };
+    senders_of(&options, count, queries, &scripted("application/json", json)).await
+}
+
+/// The same with any answer.
+async fn senders_of(
+    options: &MemberOptions,
+    count: usize,
+    queries: usize,
+    answer: &ScriptedAnswer,
+) -> Vec<Member> {
     let mut senders = Vec::new();
     for number in 0..count {
-        let options = MemberOptions { formats: Formats::Json, ..MemberOptions::default() };
-        let member = Member::start_with(&format!("member{number}"), options).await.expect("a member starts");
-        for query in 0..queries {
-            let (status, content_type) = (StatusCode::OK, "application/json".to_owned());
-            member.answer(&path(query), ScriptedAnswer { status, content_type, body: json.clone() });
-        }
+        let started = Member::start_with(&format!("member{number}"), options.clone()).await;
+        let member = started.expect("a member starts");
+        (0..queries).for_each(|query| member.answer(&path(query), answer.clone()));
         senders.push(member);
     }
     senders
+}
+
+fn scripted(content_type: &str, body: &Bytes) -> ScriptedAnswer {
+    ScriptedAnswer { status: StatusCode::OK, content_type: content_type.to_owned(), body: body.clone() }
 }
 
 fn path(query: usize) -> String {
@@ -218,6 +230,17 @@ fn item(text: &str) -> String {
     format!(r#"{{"kind":"MetricValueList","apiVersion":"custom.metrics.k8s.io/v1beta2","items":[{text}"#)
 }
 
+/// Asks members for bodies that none means to send, so many queries at a time.
+async fn hostile_bodies(name: &str, senders: Vec<Member>, requests: usize) {
+    let members = senders.len();
+    let stage = stage(senders, &PATIENT).await;
+    let client = front(&stage.fleet, &stage.adapter);
+    let answers = join_all((0..requests).map(|query| status(&client, query))).await;
+    println!("{name}: {answers:?}");
+    Load { members, requests, connections: 1 }.assert_holds(&stage.adapter);
+    released(&stage).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn bodies_that_no_member_means_to_send_stay_within_the_formula() {
     const MEMBERS: usize = 2;
@@ -248,13 +271,7 @@ async fn bodies_that_no_member_means_to_send_stay_within_the_formula() {
         ),
     ];
     for (name, json) in hostile {
-        let members = senders(MEMBERS, REQUESTS, &json.into()).await;
-        let stage = stage(members, &PATIENT).await;
-        let client = front(&stage.fleet, &stage.adapter);
-        let answers = join_all((0..REQUESTS).map(|query| status(&client, query))).await;
-        println!("{name}: {answers:?}");
-        Load { members: MEMBERS, requests: REQUESTS, connections: 1 }.assert_holds(&stage.adapter);
-        released(&stage).await;
+        hostile_bodies(name, senders(MEMBERS, REQUESTS, &json.into()).await, REQUESTS).await;
     }
 }
 
@@ -275,22 +292,9 @@ async fn protobuf_that_no_member_means_to_send_stays_within_the_formula() {
     for (name, items) in hostile {
         let list = Message::new().message(1, &Message::new()).repeated(2, items);
         let body: Bytes = list.into_envelope("custom.metrics.k8s.io/v1beta2", "MetricValueList").into();
-        let mut senders = Vec::new();
-        for number in 0..MEMBERS {
-            let member = Member::start(&format!("member{number}")).await.expect("a member starts");
-            for query in 0..REQUESTS {
-                let content_type = "application/vnd.kubernetes.protobuf".to_owned();
-                let answer = ScriptedAnswer { status: StatusCode::OK, content_type, body: body.clone() };
-                member.answer(&path(query), answer);
-            }
-            senders.push(member);
-        }
-        let stage = stage(senders, &PATIENT).await;
-        let client = front(&stage.fleet, &stage.adapter);
-        let answers = join_all((0..REQUESTS).map(|query| status(&client, query))).await;
-        println!("{name}: {answers:?}");
-        Load { members: MEMBERS, requests: REQUESTS, connections: 1 }.assert_holds(&stage.adapter);
-        released(&stage).await;
+        let answer = scripted("application/vnd.kubernetes.protobuf", &body);
+        let senders = senders_of(&MemberOptions::default(), MEMBERS, REQUESTS, &answer).await;
+        hostile_bodies(name, senders, REQUESTS).await;
     }
 }
 

@@ -40,11 +40,6 @@ impl Entry {
         (!is_odd(&name)).then_some(Self { name, namespaced })
     }
 
-    /// The resource, without its subresource.
-    pub(super) fn resource(&self) -> &str {
-        self.name.split_once('/').map_or(&*self.name, |(resource, _)| resource)
-    }
-
     /// Whether this is a custom metric, which is a subresource.
     pub fn is_custom(&self) -> bool {
         self.name.split_once('/').is_some_and(|(resource, metric)| !resource.is_empty() && !metric.is_empty())
@@ -55,6 +50,11 @@ impl Entry {
     pub fn is_external(&self) -> bool {
         !self.name.is_empty() && !self.name.contains('/')
     }
+}
+
+/// The resource of a name, without its subresource.
+pub(super) fn resource(name: &str) -> &str {
+    name.split_once('/').map_or(name, |(resource, _)| resource)
 }
 
 /// How many metrics one member may list: what it lists is kept, and shown in several documents.

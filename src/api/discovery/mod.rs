@@ -142,8 +142,10 @@ impl Catalogs {
     fn listed(&self, group: Group) -> Vec<Listed<'_>> {
         let mut listed: Vec<Listed<'_>> = match group {
             Group::Custom => {
-                let of_resources =
-                    self.custom.entries().chunk_by(|one, other| one.resource() == other.resource());
+                let of_resources = self
+                    .custom
+                    .entries()
+                    .chunk_by(|one, other| list::resource(&one.name) == list::resource(&other.name));
                 of_resources
                     .flat_map(|entries| {
                         // Two scopes under one resource make kube-apiserver drop the whole version.
@@ -178,7 +180,7 @@ fn metric(name: &str, namespaced: bool, group: Group) -> Listed<'_> {
 
 impl<'a> Listed<'a> {
     fn resource(&self) -> &'a str {
-        self.name.split_once('/').map_or(self.name, |(resource, _)| resource)
+        list::resource(self.name)
     }
 
     fn subresource(&self) -> Option<&'a str> {
