@@ -24,12 +24,12 @@ use crate::control::Clients;
 use crate::fleet::Fleet;
 use crate::fleet::discovery::Discovery;
 use crate::fleet::karmada::KarmadaSource;
-use crate::fleet::karmada::registry::Registry;
 use crate::fleet::kubeconfig::KubeconfigSource;
 use crate::fleet::metrics::FleetMetrics;
 use crate::fleet::roster::Roster;
 use crate::gather::metrics::GatherMetrics;
 use crate::member::client as member;
+use crate::member::metrics::MemberMetrics;
 use crate::member::names::Names;
 use crate::process::budget::Budget;
 use crate::process::expiry::Expiry;
@@ -79,17 +79,16 @@ pub async fn serve(mut config: Config, shutdown: CancellationToken) -> anyhow::R
     metrics.register("karmada_metrics_adapter_discovery_bytes", help, names.gauge());
     let fleet_metrics = Arc::new(FleetMetrics::register(&mut metrics));
     let gather_metrics = Arc::new(GatherMetrics::register(&mut metrics));
+    let member_metrics = Arc::new(MemberMetrics::register(&mut metrics));
     let requests = RequestMetrics::register(&mut metrics);
     let metrics = Arc::new(Metrics::new(metrics));
 
     let (reload, watch) = (config.serving.reload_interval, config.control_plane.watch_timeout);
-    let limits = member_limits(&config.members, inflight.clone(), names.clone());
+    let limits = member_limits(&config.members, inflight.clone(), names.clone(), member_metrics);
     let source = Source::begin(&config.members, &config.control_plane, limits, reload, fleet_metrics)?;
     let (fleet, synced) = (source.fleet.clone(), source.synced.clone());
     let Members { discovery_interval, timeout, .. } = config.members;
     let (discovery, catalog, discovered) = Discovery::new(fleet.clone(), discovery_interval, timeout, names);
-    let forgetting = gather_metrics.clone().forget_leavers(fleet.clone());
-    let _forgetting = AbortOnDropHandle::new(tokio::spawn(forgetting));
     let _discovery = AbortOnDropHandle::new(tokio::spawn(discovery.run(synced.clone())));
 
     let kubeconfig = config.authentication.kubeconfig.as_deref();
@@ -187,33 +186,33 @@ impl Source {
         reload_interval: Duration,
         metrics: Arc<FleetMetrics>,
     ) -> anyhow::Result<Self> {
-        if let Some(path) = &members.fleet_kubeconfig {
-            let (roster, refused) = Roster::new(limits);
-            let fleet = roster.fleet();
-            let (source, synced) = KubeconfigSource::open(path, reload_interval, (roster, refused), metrics)?;
-            return Ok(Self {
-                fleet,
-                synced,
-                _following: AbortOnDropHandle::new(tokio::spawn(source.run())),
-            });
-        }
-        let ControlPlane { ref kubeconfig, rate, watch_timeout: watch } = *control_plane;
-        let clients = Clients::open("--kubeconfig", kubeconfig.as_deref(), reload_interval, watch, rate)?;
-        let (registry, refused) = Registry::new(limits);
-        let fleet = registry.fleet();
-        let (source, synced) = KarmadaSource::new(clients, watch, (registry, refused), metrics);
-        Ok(Self { fleet, synced, _following: AbortOnDropHandle::new(tokio::spawn(source.run())) })
+        let roster = Roster::new(limits, metrics);
+        let (fleet, synced) = (roster.fleet(), roster.synced());
+        let following = if let Some(path) = &members.fleet_kubeconfig {
+            tokio::spawn(KubeconfigSource::open(path, reload_interval, roster)?.run())
+        } else {
+            let ControlPlane { ref kubeconfig, rate, watch_timeout: watch } = *control_plane;
+            let clients = Clients::open("--kubeconfig", kubeconfig.as_deref(), reload_interval, watch, rate)?;
+            tokio::spawn(KarmadaSource::new(clients, watch, roster).run())
+        };
+        Ok(Self { fleet, synced, _following: AbortOnDropHandle::new(following) })
     }
 }
 
 /// How members are asked, with memory from `inflight`. What they list is kept in `names`.
-pub fn member_limits(members: &Members, inflight: Budget, names: Arc<Names>) -> member::Limits {
+pub fn member_limits(
+    members: &Members,
+    inflight: Budget,
+    names: Arc<Names>,
+    metrics: Arc<MemberMetrics>,
+) -> member::Limits {
     member::Limits {
         connections: members.connections,
         timeout: members.timeout,
         body_bytes: members.body_bytes,
         inflight,
         names,
+        metrics,
         handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
         rate: members.rate,
     }

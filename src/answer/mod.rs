@@ -22,8 +22,8 @@ use crate::api::status::Status;
 use crate::api::table::IncludeObject;
 use crate::config::{Members, Merging, OnMemberFailure};
 use crate::fleet::Fleet;
-use crate::gather::Gather;
 use crate::gather::metrics::GatherMetrics;
+use crate::gather::{Asking, Gather};
 use crate::member::failure::NoRoom;
 use crate::process::budget::{Budget, Held};
 use crate::process::work;
@@ -166,8 +166,8 @@ impl Kitchen {
         let fleet = self.fleet.borrow().clone();
         let chosen =
             |cluster: &str| clusters.iter().all(|requirement| requirement.matches_label(Some(cluster)));
-        let asked = self.gather.ask_all(&fleet, &query, chosen, member_timeout).await;
-        let answers = asked.map_err(no_room)?;
+        let asking = Asking { fleet: &fleet, chosen, query: &query, timeout: member_timeout };
+        let answers = self.gather.ask_all(asking).await.map_err(no_room)?;
         let (pages, warning) = match verdict::judge(&query, answers, self.on_failure) {
             Verdict::Refused(status) => return Err(Arc::new(status)),
             Verdict::Found { pages, warning } => (pages, warning),

@@ -11,7 +11,8 @@ use prometheus_client::registry::Registry;
 use super::roster::Census;
 use crate::process::metrics::{Seconds, seconds};
 
-/// Gauges of the fleet, and the queue of its registry under the name that Karmada's dashboards look for.
+/// Gauges of the fleet, and the queue of its registry under the name that Karmada's dashboards look for. By
+/// default nobody reads them.
 pub struct FleetMetrics {
     members: Family<Standing, Gauge>,
     snapshots: Counter,
@@ -28,10 +29,16 @@ struct Queue {
     name: &'static str,
 }
 
+impl Default for FleetMetrics {
+    fn default() -> Self {
+        Self { members: Family::default(), snapshots: Counter::default(), waited: seconds() }
+    }
+}
+
 impl FleetMetrics {
     /// Registers the gauges.
     pub fn register(registry: &mut Registry) -> Self {
-        let metrics = Self { members: Family::default(), snapshots: Counter::default(), waited: seconds() };
+        let metrics = Self::default();
         let help = "How long changes of clusters and their Secrets waited to be taken in";
         registry.register("workqueue_queue_duration_seconds", help, metrics.waited.clone());
         let help = "Clusters by standing: asked, not_ready, or outside (no member)";

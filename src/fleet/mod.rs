@@ -5,6 +5,7 @@ pub mod karmada;
 pub mod kubeconfig;
 pub mod metrics;
 pub mod roster;
+mod task;
 
 use std::sync::Arc;
 

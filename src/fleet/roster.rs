@@ -1,10 +1,12 @@
-//! The single writer of the fleet: what a source knows of its clusters comes in, snapshots go out.
+//! The single writer of the fleet, in the hands of its source: what that knows of clusters comes in, snapshots go out.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
+use super::metrics::FleetMetrics;
 use super::{Entry, Fleet, Outside};
 use crate::api::cause::Cause;
 use crate::member::client::Limits;
@@ -20,9 +22,12 @@ pub struct Roster {
     limits: Limits,
     clusters: BTreeMap<String, Cluster>,
     refusals: mpsc::Sender<Refused>,
+    refused: mpsc::Receiver<Refused>,
     fleet: watch::Sender<Arc<Fleet>>,
     /// Whether the snapshot is older than what is known.
     changed: bool,
+    synced: watch::Sender<bool>,
+    metrics: Arc<FleetMetrics>,
 }
 
 /// How many clusters there are.
@@ -70,16 +75,34 @@ struct Joined {
 }
 
 impl Roster {
-    /// A roster without clusters. The receiver says which members refuse whom they are asked as.
-    pub fn new(limits: Limits) -> (Self, mpsc::Receiver<Refused>) {
+    /// A roster without clusters.
+    pub fn new(limits: Limits, metrics: Arc<FleetMetrics>) -> Self {
         let (refusals, refused) = mpsc::channel(REFUSALS);
-        let fleet = watch::Sender::new(Arc::default());
-        (Self { limits, clusters: BTreeMap::new(), refusals, fleet, changed: false }, refused)
+        Self {
+            limits,
+            clusters: BTreeMap::new(),
+            refusals,
+            refused,
+            fleet: watch::Sender::default(),
+            changed: false,
+            synced: watch::Sender::default(),
+            metrics,
+        }
     }
 
     /// The snapshots.
     pub fn fleet(&self) -> watch::Receiver<Arc<Fleet>> {
         self.fleet.subscribe()
+    }
+
+    /// [`Roster::is_synced`], followed.
+    pub fn synced(&self) -> watch::Receiver<bool> {
+        self.synced.subscribe()
+    }
+
+    /// The next member that refuses whom it is asked as.
+    pub async fn refused(&mut self) -> Option<Refused> {
+        self.refused.recv().await
     }
 
     /// Takes what is known of a cluster. Another `uid` makes it another cluster of that name.
@@ -141,10 +164,15 @@ impl Roster {
         Ok(Some(Joined { uid: uid.to_owned(), endpoint, member }))
     }
 
+    /// A change of what the source follows has waited in its queue.
+    pub fn queued(&self, waited: Duration) {
+        self.metrics.queued(waited);
+    }
+
     /// Publishes a snapshot if anything has changed since the last one.
-    pub fn publish(&mut self) -> Option<Census> {
+    pub fn publish(&mut self) {
         if !std::mem::take(&mut self.changed) {
-            return None;
+            return;
         }
         let (mut entries, mut outside) = (Vec::with_capacity(self.clusters.len()), Vec::new());
         let mut census = Census::default();
@@ -166,7 +194,19 @@ impl Roster {
         }
         census.outside = outside.len();
         self.fleet.send_replace(Arc::new(Fleet::new(entries, outside)));
-        Some(census)
+        self.metrics.published(census);
+    }
+
+    /// Whether the source has seen all of its clusters once.
+    pub fn is_synced(&self) -> bool {
+        *self.synced.borrow()
+    }
+
+    /// The source has seen all of its clusters once, and has published them.
+    pub fn set_synced(&self) {
+        if !self.synced.send_replace(true) {
+            tracing::info!(members = self.fleet.borrow().entries().count(), "the fleet is known");
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! One query to all members at once.
 
+mod attempt;
 mod last_known;
 pub mod metrics;
 mod outcome;
@@ -12,11 +13,11 @@ use futures::{Stream, StreamExt as _};
 
 use crate::config::{Members, OnMemberFailure};
 use crate::fleet::{Fleet, Standing};
+use crate::member::Failure;
 use crate::member::failure::NoRoom;
-use crate::member::{Failure, Member};
-use crate::process::budget::{Budget, Held};
+use crate::process::budget::Budget;
 use crate::query::Query;
-use crate::transport::Progress;
+use attempt::Attempt;
 use last_known::LastKnown;
 use metrics::GatherMetrics;
 pub use outcome::Outcome;
@@ -30,6 +31,18 @@ pub struct Answered {
     pub outcome: Outcome,
     /// How long that took.
     pub elapsed: Duration,
+}
+
+/// What is asked, of whom, and for how long.
+pub struct Asking<'a, C: Fn(&str) -> bool> {
+    /// The members that there are.
+    pub fleet: &'a Fleet,
+    /// Which of them are asked, by the cluster's name.
+    pub chosen: C,
+    /// What each is asked.
+    pub query: &'a Arc<Query>,
+    /// How long each has.
+    pub timeout: Duration,
 }
 
 /// Asks members.
@@ -57,20 +70,13 @@ impl Gather {
         }
     }
 
-    /// Asks every member that `chosen` accepts by name, one request each, and waits for none longer than
-    /// `timeout`. Dropping the future cancels what is still in flight, save replies that were too late already and
-    /// are waited for to be kept. The answers are in the order of the clusters' names.
+    /// Asks every chosen member, one request each. Dropping the future cancels what is still in flight, save replies that
+    /// were too late already and are waited for to be kept. The answers are in the order of the clusters' names.
     ///
     /// # Errors
     /// If there is no memory for the members' answers.
-    pub async fn ask_all(
-        &self,
-        fleet: &Fleet,
-        query: &Arc<Query>,
-        chosen: impl Fn(&str) -> bool,
-        timeout: Duration,
-    ) -> Result<Vec<Answered>, NoRoom> {
-        let mut asking = std::pin::pin!(self.ask_each(fleet, query, chosen, timeout));
+    pub async fn ask_all(&self, asking: Asking<'_, impl Fn(&str) -> bool>) -> Result<Vec<Answered>, NoRoom> {
+        let mut asking = std::pin::pin!(self.ask_each(asking));
         let mut answers = Vec::new();
         while let Some(answered) = asking.next().await {
             if let Outcome::Failure(Failure::NoRoom(none)) = answered.outcome {
@@ -83,109 +89,20 @@ impl Gather {
     }
 
     /// The same, each answer as it comes.
-    pub fn ask_each(
-        &self,
-        fleet: &Fleet,
-        query: &Arc<Query>,
-        chosen: impl Fn(&str) -> bool,
-        timeout: Duration,
-    ) -> impl Stream<Item = Answered> {
+    pub fn ask_each(&self, asking: Asking<'_, impl Fn(&str) -> bool>) -> impl Stream<Item = Answered> {
+        let Asking { fleet, chosen, query, timeout } = asking;
         self.metrics.query(query.group());
         let asked = fleet.entries().filter(|entry| chosen(entry.cluster()));
         let asking = asked.map(move |entry| async move {
             let start = Instant::now();
             let outcome = match entry.standing() {
-                Standing::Ready(member) => self.ask(member, query, timeout).await,
+                Standing::Ready(member) => Attempt { gather: self, member, query, timeout }.outcome().await,
                 Standing::NotReady(_) => Outcome::Failure(Failure::NotReady),
             };
             let (cluster, elapsed) = (entry.cluster().clone(), start.elapsed());
-            self.metrics.member(&cluster, query.group(), &outcome, elapsed);
+            entry.member().count(query.group(), &outcome.ended(elapsed));
             Answered { cluster, outcome, elapsed }
         });
         asking.collect::<FuturesUnordered<_>>()
-    }
-
-    async fn ask(&self, member: &Arc<Member>, query: &Arc<Query>, timeout: Duration) -> Outcome {
-        let outcome = match member.skipped(query.group()) {
-            Some(skip) => Outcome::Failure(Failure::Skipped(skip)),
-            None => self.ask_in_time(member, query, timeout).await,
-        };
-        self.or_last_known(member, query, outcome)
-    }
-
-    fn or_last_known(&self, member: &Member, query: &Arc<Query>, outcome: Outcome) -> Outcome {
-        let Some(last_known) = &self.last_known else { return outcome };
-        match outcome {
-            Outcome::Failure(failure) if failure.is_ill() => match last_known.of(member.id(), query) {
-                Some(kept) => {
-                    let (age, mut share) = (kept.age(), self.inflight.share());
-                    match share.grow(kept.page.memory()) {
-                        Ok(()) => Outcome::StoodIn { page: Held::new(kept.page, share), age, failure },
-                        Err(_) => Outcome::Failure(NoRoom.into()),
-                    }
-                }
-                None => Outcome::Failure(failure),
-            },
-            outcome => outcome,
-        }
-    }
-
-    async fn ask_in_time(&self, member: &Arc<Member>, query: &Arc<Query>, timeout: Duration) -> Outcome {
-        let begun = Instant::now();
-        if tokio::time::timeout(timeout, member.token()).await.is_err() {
-            return Outcome::Failure(Failure::Throttled);
-        }
-        // That a client was in a hurry says nothing of the member, and nobody waits for a late reply because of it.
-        let is_hurried = timeout < self.patience;
-        let left = timeout.saturating_sub(begun.elapsed());
-        let begun = Instant::now();
-        let progress = Arc::new(Progress::default());
-        let mut asking = Box::pin(outcome::ask(member.clone(), query.clone(), progress.clone()));
-        let (outcome, in_time) = match tokio::time::timeout(left, &mut asking).await {
-            Ok(outcome) => {
-                self.keep(member, query, &outcome);
-                (outcome, true)
-            }
-            Err(_) => {
-                let failure = Failure::late(&progress, timeout);
-                if !is_hurried {
-                    self.await_late(member, query, asking);
-                }
-                (Outcome::Failure(failure), false)
-            }
-        };
-        if in_time || !is_hurried {
-            member.note(query.group(), query.path(member.version()), begun, outcome.failure());
-        }
-        outcome
-    }
-
-    fn keep(&self, member: &Member, query: &Arc<Query>, outcome: &Outcome) {
-        if let Some(last_known) = &self.last_known {
-            last_known.take(member.id(), query, outcome);
-        }
-    }
-
-    /// Goes on waiting for a reply that is too late for its answer, so that the next answer has it, as long as there is memory
-    /// for answers.
-    fn await_late(
-        &self,
-        member: &Member,
-        query: &Arc<Query>,
-        asking: impl Future<Output = Outcome> + Send + 'static,
-    ) {
-        let Some(last_known) = &self.last_known else { return };
-        let Some(right) = last_known.late(member.id(), query) else { return };
-        let (last_known, inflight, query) = (last_known.clone(), self.inflight.clone(), query.clone());
-        let (id, rest) = (member.id(), self.late);
-        tokio::spawn(async move {
-            let _right = right;
-            tokio::select! {
-                outcome = asking => last_known.take(id, &query, &outcome),
-                () = tokio::time::sleep(rest) => {}
-                // Answers need the memory more.
-                () = inflight.is_short() => {}
-            }
-        });
     }
 }

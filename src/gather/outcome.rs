@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::api::cause::Cause;
 use crate::api::custom_metrics::Version;
 use crate::api::discovery::Catalog;
 use crate::api::page::{Format, Page, PageError};
 use crate::api::status::MemberStatus;
 use crate::api::text::shortened;
 use crate::member::client::Reply;
+use crate::member::metrics::Ended;
 use crate::member::{Failure, Member};
 use crate::process::budget::Held;
 use crate::process::work;
@@ -40,17 +40,22 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// All that [`Outcome::name`] may say.
-    pub(super) fn names() -> impl Iterator<Item = &'static str> {
-        ["Found", "NotFound"].into_iter().chain(Cause::ALL.iter().map(|cause| cause.name()))
-    }
-
     /// `Found`, `NotFound`, or the cause of a failure.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Page(_) => "Found",
             Self::NotFound => "NotFound",
             Self::StoodIn { failure, .. } | Self::Failure(failure) => failure.cause().name(),
+        }
+    }
+
+    /// How it is counted.
+    pub(super) fn ended(&self, elapsed: Duration) -> Ended {
+        Ended {
+            outcome: self.name(),
+            skipped: matches!(self.failure(), Some(Failure::Skipped(_))),
+            stood_in: matches!(self, Self::StoodIn { .. }),
+            elapsed,
         }
     }
 

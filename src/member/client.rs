@@ -10,6 +10,7 @@ use http_body_util::BodyExt;
 use tokio::sync::Semaphore;
 
 use super::failure::Failure;
+use super::metrics::MemberMetrics;
 use super::names::Names;
 use crate::api::group::Group;
 use crate::api::memory::make_room;
@@ -38,6 +39,8 @@ pub struct Limits {
     pub inflight: Budget,
     /// What all of them list.
     pub names: Arc<Names>,
+    /// What they make of queries.
+    pub metrics: Arc<MemberMetrics>,
     /// Members that shake hands at a time.
     pub handshakes: Arc<Semaphore>,
     /// How often one member is asked; `None` for as often as clients ask.

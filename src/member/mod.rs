@@ -3,6 +3,7 @@
 pub mod client;
 pub mod failure;
 mod health;
+pub mod metrics;
 pub mod names;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,6 +30,7 @@ use client::{Client, Limits, Reply};
 pub use failure::Failure;
 use failure::Skip;
 use health::{Health, Probe, Target};
+use metrics::{Ended, Series};
 use names::Names;
 
 /// What members are asked for: protobuf, or JSON.
@@ -46,6 +48,7 @@ const ADDED: usize = 100;
 pub struct Member {
     name: Arc<str>,
     id: u64,
+    series: Series,
     rate: Option<Bucket>,
     timeout: Duration,
     health: Health,
@@ -101,9 +104,11 @@ impl Member {
     ) -> Result<Self, TrustError> {
         let rate = limits.rate.and_then(Bucket::new);
         let client = ArcSwap::from_pointee(Client::new(credentials, limits)?);
+        let name = name.into();
         static IDS: AtomicU64 = AtomicU64::new(0);
         Ok(Self {
-            name: name.into(),
+            series: limits.metrics.series(&name),
+            name,
             id: IDS.fetch_add(1, Ordering::Relaxed),
             rate,
             timeout: limits.timeout,
@@ -126,6 +131,11 @@ impl Member {
     /// Another number for each member that ever was, also of the same name.
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// Counts a query to it.
+    pub fn count(&self, group: Group, ended: &Ended) {
+        self.series.count(group, ended);
     }
 
     /// Why an API of it is not asked at present; `None` if it is.

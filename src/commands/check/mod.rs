@@ -56,7 +56,8 @@ async fn findings(clients: &Clients, order: &Check) -> Vec<Finding> {
     let joined = control_plane::check(&clients.current(), order, &mut findings).await;
     let members = Members { timeout: order.member_timeout, ..defaults().members };
     let inflight = Budget::new(members.inflight_bytes);
-    let limits = member_limits(&members, inflight, Arc::new(Names::new(members.discovery_bytes)));
+    let limits =
+        member_limits(&members, inflight, Arc::new(Names::new(members.discovery_bytes)), Arc::default());
     let sample = order.metric.as_ref().map(|metric| Sample {
         metric: metric.clone(),
         resource: order.resource.clone(),

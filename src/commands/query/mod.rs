@@ -10,7 +10,6 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use futures::StreamExt as _;
 use kube::api::ListParams;
-use prometheus_client::registry::Registry;
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -25,9 +24,7 @@ use crate::control::Clients;
 use crate::fleet::Outside;
 use crate::fleet::discovery::Discovery;
 use crate::fleet::karmada::cluster_api;
-use crate::fleet::metrics::FleetMetrics;
-use crate::gather::metrics::GatherMetrics;
-use crate::gather::{Answered, Gather, Outcome};
+use crate::gather::{self, Answered, Gather, Outcome};
 use crate::member::names::Names;
 use crate::process::budget::Budget;
 
@@ -104,13 +101,11 @@ impl Asking {
         if members.fleet_kubeconfig.is_none() {
             see_clusters(&control_plane).await?;
         }
-        let mut metrics = Registry::default();
         let inflight = Budget::new(members.inflight_bytes);
-        let gather = Gather::new(&members, inflight.clone(), Arc::new(GatherMetrics::register(&mut metrics)));
+        let gather = Gather::new(&members, inflight.clone(), Arc::default());
         let names = Arc::new(Names::new(members.discovery_bytes));
-        let limits = member_limits(&members, inflight, names.clone());
-        let fleet_metrics = Arc::new(FleetMetrics::register(&mut metrics));
-        let source = Source::begin(&members, &control_plane, limits, MINUTE, fleet_metrics)?;
+        let limits = member_limits(&members, inflight, names.clone(), Arc::default());
+        let source = Source::begin(&members, &control_plane, limits, MINUTE, Arc::default())?;
         let (discovery, _catalogs, mut discovered) =
             Discovery::new(source.fleet.clone(), members.discovery_interval, members.timeout, names);
         let discovery = AbortOnDropHandle::new(tokio::spawn(discovery.run(source.synced.clone())));
@@ -127,9 +122,14 @@ impl Asking {
         let mut clusters: Vec<Cluster> =
             outside.map(|Outside { cluster, lack }| Cluster::outside(cluster, lack)).collect();
         let chosen = fleet.entries().filter(|entry| question.chooses(entry.cluster())).count();
-        let (query, chooses) = (&question.query, |cluster: &str| question.chooses(cluster));
-        let asking = self.gather.ask_each(&fleet, query, chooses, self.timeout);
-        let mut asking = std::pin::pin!(asking.enumerate());
+        let query = &question.query;
+        let asking = gather::Asking {
+            fleet: &fleet,
+            chosen: |cluster: &str| question.chooses(cluster),
+            query,
+            timeout: self.timeout,
+        };
+        let mut asking = std::pin::pin!(self.gather.ask_each(asking).enumerate());
         progress(&format!("asking {chosen} clusters"));
         while let Some((before, Answered { cluster, outcome, elapsed })) = asking.next().await {
             progress(&format!("{} of {chosen} clusters", before + 1));

@@ -17,13 +17,14 @@ use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, ResourceExt as _};
 use serde::de::DeserializeOwned;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use self::objects::{read_cluster, secret_name};
 use self::registry::{ClusterSecret, Registry, SecretName};
-use super::metrics::FleetMetrics;
+use super::roster::Roster;
+use super::task::{Generation, Generations, Waiting};
 use crate::api::cause::Cause;
 use crate::control::Clients;
 use crate::control::watching::{Watch, Watches, is_status};
@@ -43,26 +44,21 @@ pub struct KarmadaSource {
     clusters: Watch,
     clients: Clients,
     registry: Registry,
-    metrics: Arc<FleetMetrics>,
     watches: Watches<Change>,
     changes: mpsc::Sender<(Instant, Change)>,
     queue: mpsc::Receiver<(Instant, Change)>,
-    refused: mpsc::Receiver<Refused>,
     clusters_synced: bool,
     /// Clusters that the list in progress has named.
     listed_clusters: BTreeSet<String>,
     namespaces: BTreeMap<String, Namespace>,
-    /// Of the last namespace that was taken up.
-    generation: u64,
+    generations: Generations,
     look_ups: BTreeMap<Named, LookUp>,
     looking_up: Arc<Semaphore>,
-    synced: watch::Sender<bool>,
 }
 
 /// One namespace whose Secrets are watched.
 struct Namespace {
-    /// Tells its events from those of a watch that was given up and may still have some in the queue.
-    generation: u64,
+    generation: Generation,
     synced: bool,
     /// Secrets that the list in progress has named.
     listed: BTreeSet<String>,
@@ -71,10 +67,10 @@ struct Namespace {
 
 /// An object that is asked for by name. An event of the same object ends it: what a watch says later is newer.
 struct LookUp {
+    generation: Generation,
     /// Whether a list lacked it.
     missed: bool,
-    /// Members that wait for newer credentials.
-    waiting: Vec<Refused>,
+    waiting: Waiting,
     _asking: AbortOnDropHandle<()>,
 }
 
@@ -87,42 +83,31 @@ enum Named {
 
 enum Change {
     Cluster(Event<DynamicObject>),
-    Secret { namespace: String, generation: u64, event: Event<Secret> },
-    FoundCluster(String, Option<Box<DynamicObject>>),
-    FoundSecret(SecretName, Option<Secret>),
+    Secret { namespace: String, generation: Generation, event: Event<Secret> },
+    FoundCluster { name: String, generation: Generation, found: Option<Box<DynamicObject>> },
+    FoundSecret { name: SecretName, generation: Generation, found: Option<Secret> },
 }
 
 impl KarmadaSource {
-    /// A source whose watches have begun; each watch lasts for `watch_timeout`. The receiver says when all Clusters and
-    /// Secrets have been seen once.
-    pub fn new(
-        clients: Clients,
-        watch_timeout: Duration,
-        (registry, refused): (Registry, mpsc::Receiver<Refused>),
-        metrics: Arc<FleetMetrics>,
-    ) -> (Self, watch::Receiver<bool>) {
+    /// A source whose watches have begun; each watch lasts for `watch_timeout`.
+    pub fn new(clients: Clients, watch_timeout: Duration, roster: Roster) -> Self {
         let (changes, queue) = mpsc::channel(QUEUE);
-        let (synced, receiver) = watch::channel(false);
         let what = "clusters.cluster.karmada.io".to_owned();
         let watches = Watches::new(clients.clone(), watch_timeout, changes.clone());
-        let source = Self {
+        Self {
             clusters: watches.begin(what, watcher::Config::default(), cluster_api, Change::Cluster),
             watches,
             clients,
-            registry,
-            metrics,
+            registry: Registry::new(roster),
             changes,
             queue,
-            refused,
             clusters_synced: false,
             listed_clusters: BTreeSet::new(),
             namespaces: BTreeMap::new(),
-            generation: 0,
+            generations: Generations::default(),
             look_ups: BTreeMap::new(),
             looking_up: Arc::new(Semaphore::new(LOOK_UPS)),
-            synced,
-        };
-        (source, receiver)
+        }
     }
 
     /// Runs until it is dropped.
@@ -134,7 +119,7 @@ impl KarmadaSource {
                     sleep(BURST).await;
                     self.take_all(first);
                 }
-                Some(refused) = self.refused.recv() => self.take_refusal(refused),
+                Some(refused) = self.registry.roster().refused() => self.take_refusal(refused),
                 else => return,
             }
         }
@@ -145,17 +130,13 @@ impl KarmadaSource {
         let more = std::iter::from_fn(|| self.queue.try_recv().ok()).take(QUEUE);
         let changes: Vec<_> = std::iter::once(first).chain(more).collect();
         for (queued, change) in changes {
-            self.metrics.queued(queued.elapsed());
+            self.registry.roster().queued(queued.elapsed());
             self.take(change);
         }
         self.watch_namespaces();
-        if let Some(census) = self.registry.publish() {
-            self.metrics.published(census);
-        }
-        let synced = self.clusters_synced && self.namespaces.values().all(|namespace| namespace.synced);
-        if synced && !*self.synced.borrow() {
-            tracing::info!(members = self.registry.fleet().borrow().entries().count(), "the fleet is known");
-            self.synced.send_replace(true);
+        self.registry.roster().publish();
+        if self.clusters_synced && self.namespaces.values().all(|namespace| namespace.synced) {
+            self.registry.roster().set_synced();
         }
     }
 
@@ -165,9 +146,10 @@ impl KarmadaSource {
             Change::Secret { namespace, generation, event } => {
                 self.take_secret(&namespace, generation, event);
             }
-            Change::FoundCluster(name, found) => {
-                let Some(look_up) = self.look_ups.remove(&Named::Cluster(name.clone())) else { return };
-                if look_up.missed && found.is_some() {
+            Change::FoundCluster { name, generation, found } => {
+                let look_up = self.end_look_up(&Named::Cluster(name.clone()), generation);
+                let Some(LookUp { missed, .. }) = look_up else { return };
+                if missed && found.is_some() {
                     self.clusters.distrust();
                 }
                 match found {
@@ -175,17 +157,24 @@ impl KarmadaSource {
                     None => self.registry.remove_cluster(&name),
                 }
             }
-            Change::FoundSecret(name, found) => {
-                let Some(look_up) = self.look_ups.remove(&Named::Secret(name.clone())) else { return };
+            Change::FoundSecret { name, generation, found } => {
+                let look_up = self.end_look_up(&Named::Secret(name.clone()), generation);
+                let Some(LookUp { missed, waiting, .. }) = look_up else { return };
                 if let Some(namespace) = self.namespaces.get(&name.namespace)
-                    && look_up.missed
+                    && missed
                     && found.is_some()
                 {
                     namespace.watching.distrust();
                 }
                 self.registry.apply_secret(name, found.map(ClusterSecret::from));
+                drop(waiting);
             }
         }
+    }
+
+    fn end_look_up(&mut self, named: &Named, generation: Generation) -> Option<LookUp> {
+        self.look_ups.get(named).filter(|look_up| look_up.generation == generation)?;
+        self.look_ups.remove(named)
     }
 
     /// Reads the member's Secret anew; the member learns by the registry whether that has brought another token.
@@ -266,8 +255,7 @@ impl KarmadaSource {
             if self.namespaces.contains_key(&namespace) {
                 continue;
             }
-            self.generation += 1;
-            let generation = self.generation;
+            let generation = self.generations.next();
             let (of, tag) = (namespace.clone(), namespace.clone());
             let watching = self.watches.begin(
                 format!("secrets in the namespace {namespace}"),
@@ -280,7 +268,7 @@ impl KarmadaSource {
         }
     }
 
-    fn take_secret(&mut self, namespace: &str, generation: u64, event: Event<Secret>) {
+    fn take_secret(&mut self, namespace: &str, generation: Generation, event: Event<Secret>) {
         let state = self.namespaces.get_mut(namespace).filter(|state| state.generation == generation);
         let Some(state) = state else { return };
         match event {
@@ -320,33 +308,31 @@ impl KarmadaSource {
 
     /// Asks for an object until there is an answer.
     fn look_up(&mut self, named: Named) -> &mut LookUp {
-        let look_up = self.look_ups.entry(named).or_insert_with_key(|named| {
+        self.look_ups.entry(named).or_insert_with_key(|named| {
+            let generation = self.generations.next();
             let (clients, changes) = (self.clients.clone(), self.changes.clone());
             let (named, permits) = (named.clone(), self.looking_up.clone());
             let asking = async move {
                 let change = match &named {
                     Named::Cluster(name) => {
-                        let found = find(&clients, &permits, &named, cluster_api, name).await;
-                        Change::FoundCluster(name.clone(), found.map(Box::new))
+                        let found = find(&clients, &permits, &named, cluster_api, name).await.map(Box::new);
+                        Change::FoundCluster { name: name.clone(), generation, found }
                     }
-                    Named::Secret(secret) => {
-                        let api = |client| Api::namespaced(client, &secret.namespace);
-                        Change::FoundSecret(
-                            secret.clone(),
-                            find(&clients, &permits, &named, api, &secret.name).await,
-                        )
+                    Named::Secret(name) => {
+                        let api = |client| Api::namespaced(client, &name.namespace);
+                        let found = find(&clients, &permits, &named, api, &name.name).await;
+                        Change::FoundSecret { name: name.clone(), generation, found }
                     }
                 };
                 let _ = changes.send((Instant::now(), change)).await;
             };
             LookUp {
+                generation,
                 missed: false,
-                waiting: Vec::new(),
+                waiting: Waiting::default(),
                 _asking: AbortOnDropHandle::new(tokio::spawn(asking)),
             }
-        });
-        look_up.waiting.retain(|refused| !refused.is_abandoned());
-        look_up
+        })
     }
 }
 

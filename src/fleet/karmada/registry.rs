@@ -1,16 +1,11 @@
 //! Karmada's clusters and their Secrets, and what they lead to.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use thiserror::Error;
-use tokio::sync::{mpsc, watch};
 
 use crate::api::cause::Cause;
-use crate::fleet::Fleet;
-use crate::fleet::roster::{Census, Lack, Roster};
-use crate::member::Refused;
-use crate::member::client::Limits;
+use crate::fleet::roster::{Lack, Roster};
 use crate::transport::credentials::{Credentials, CredentialsError, Endpoint, Login, Proxy, Token, Trust};
 
 /// A cluster as Karmada describes it: the part of `cluster.karmada.io/v1alpha1` that leads to its API server.
@@ -124,22 +119,14 @@ impl ClusterSpec {
 }
 
 impl Registry {
-    /// A registry without clusters. The receiver says which members refuse their tokens.
-    pub fn new(limits: Limits) -> (Self, mpsc::Receiver<Refused>) {
-        let (roster, refused) = Roster::new(limits);
-        let registry =
-            Self { roster, clusters: BTreeMap::new(), referring: BTreeMap::new(), secrets: BTreeMap::new() };
-        (registry, refused)
+    /// A registry without clusters, which keeps `roster`.
+    pub fn new(roster: Roster) -> Self {
+        Self { roster, clusters: BTreeMap::new(), referring: BTreeMap::new(), secrets: BTreeMap::new() }
     }
 
-    /// The snapshots.
-    pub fn fleet(&self) -> watch::Receiver<Arc<Fleet>> {
-        self.roster.fleet()
-    }
-
-    /// Publishes a snapshot if anything has changed since the last one.
-    pub fn publish(&mut self) -> Option<Census> {
-        self.roster.publish()
+    /// The roster, in line with what is known.
+    pub fn roster(&mut self) -> &mut Roster {
+        &mut self.roster
     }
 
     /// Takes a cluster that is new or may have changed.

@@ -18,8 +18,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use self::contexts::Contexts;
-use super::metrics::FleetMetrics;
 use super::roster::{Lack, Roster};
+use super::task::{Generation, Generations, Waiting};
 use crate::api::cause::Cause;
 use crate::kubeconfig::Context;
 use crate::kubeconfig::plugin::{Plugin, Said};
@@ -41,53 +41,42 @@ const QUEUE: usize = 64;
 pub struct KubeconfigSource {
     path: PathBuf,
     roster: Roster,
-    refused: mpsc::Receiver<Refused>,
-    metrics: Arc<FleetMetrics>,
     contexts: watch::Receiver<Contexts>,
     _following: AbortOnDropHandle<()>,
     known: Contexts,
     logging_in: BTreeMap<String, LoggingIn>,
-    /// Of the last plugin that was taken up.
-    generation: u64,
+    generations: Generations,
     logins: mpsc::Sender<LoggedIn>,
     queue: mpsc::Receiver<LoggedIn>,
-    synced: watch::Sender<bool>,
 }
 
 /// A cluster whose login is up to a plugin, which is run again and again.
 struct LoggingIn {
-    /// Tells its logins from those of a plugin that was given up and may still have one in the queue.
-    generation: u64,
+    generation: Generation,
     plugin: Plugin,
     /// What it has said last.
     login: Option<Login>,
     /// Whether it has ended once.
     ended: bool,
     again: Arc<Notify>,
-    /// Members that wait for a newer login.
-    waiting: Vec<Refused>,
+    waiting: Waiting,
     _running: AbortOnDropHandle<()>,
 }
 
 /// What came of a plugin.
 struct LoggedIn {
     cluster: String,
-    generation: u64,
+    generation: Generation,
     outcome: Result<Login, String>,
 }
 
 impl KubeconfigSource {
-    /// A source of the contexts of the file at `path`, which is read again every `interval`. The receiver says when all
-    /// contexts have been seen once, and their plugins have been run or have taken too long.
+    /// A source of the contexts of the file at `path`, which is read again every `interval`. The fleet is known when
+    /// all contexts have been seen once, and their plugins have been run or have taken too long.
     ///
     /// # Errors
     /// If the file cannot be used.
-    pub fn open(
-        path: &Path,
-        interval: Duration,
-        (roster, refused): (Roster, mpsc::Receiver<Refused>),
-        metrics: Arc<FleetMetrics>,
-    ) -> Result<(Self, watch::Receiver<bool>), FileError> {
+    pub fn open(path: &Path, interval: Duration, roster: Roster) -> Result<Self, FileError> {
         let first = contexts::read(path)?;
         let (sender, contexts) = watch::channel(first.clone());
         let what = format!("--fleet-kubeconfig={}", path.display());
@@ -98,22 +87,17 @@ impl KubeconfigSource {
             ready(Ok::<_, Infallible>(()))
         });
         let (logins, queue) = mpsc::channel(QUEUE);
-        let (synced, receiver) = watch::channel(false);
-        let source = Self {
+        Ok(Self {
             path: path.to_owned(),
             roster,
-            refused,
-            metrics,
             contexts,
             _following: following,
             known: Contexts::new(),
             logging_in: BTreeMap::new(),
-            generation: 0,
+            generations: Generations::default(),
             logins,
             queue,
-            synced,
-        };
-        Ok((source, receiver))
+        })
     }
 
     /// Runs until it is dropped.
@@ -122,26 +106,21 @@ impl KubeconfigSource {
         let first = self.contexts.borrow_and_update().clone();
         self.adopt(first);
         loop {
-            if let Some(census) = self.roster.publish() {
-                self.metrics.published(census);
+            self.roster.publish();
+            if self.logging_in.values().all(|logging_in| logging_in.ended) {
+                self.roster.set_synced();
             }
-            let synced = *self.synced.borrow();
-            if !synced && self.logging_in.values().all(|logging_in| logging_in.ended) {
-                let members = self.roster.fleet().borrow().entries().count();
-                tracing::info!(members, "the fleet is known");
-                self.synced.send_replace(true);
-                continue;
-            }
+            let synced = self.roster.is_synced();
             tokio::select! {
                 Ok(()) = self.contexts.changed() => {
                     let contexts = self.contexts.borrow_and_update().clone();
                     self.adopt(contexts);
                 }
                 Some(logged_in) = self.queue.recv() => self.take(logged_in),
-                Some(refused) = self.refused.recv() => self.take_refusal(refused),
+                Some(refused) = self.roster.refused() => self.take_refusal(refused),
                 () = sleep_until(until), if !synced => {
                     tracing::warn!("exec plugins have not ended; their clusters join when they have");
-                    self.synced.send_replace(true);
+                    self.roster.set_synced();
                 }
                 else => return,
             }
@@ -181,8 +160,7 @@ impl KubeconfigSource {
         if let Some(logging_in) = self.logging_in.get(name).filter(|known| known.plugin == *plugin) {
             return logging_in.login.clone().ok_or_else(Lack::unknown);
         }
-        self.generation += 1;
-        let (generation, again) = (self.generation, Arc::new(Notify::new()));
+        let (generation, again) = (self.generations.next(), Arc::new(Notify::new()));
         let running =
             run_again(name.to_owned(), generation, plugin.clone(), again.clone(), self.logins.clone());
         let logging_in = LoggingIn {
@@ -191,7 +169,7 @@ impl KubeconfigSource {
             login: None,
             ended: false,
             again,
-            waiting: Vec::new(),
+            waiting: Waiting::default(),
             _running: AbortOnDropHandle::new(tokio::spawn(running)),
         };
         self.logging_in.insert(name.to_owned(), logging_in);
@@ -220,7 +198,6 @@ impl KubeconfigSource {
         let cluster = &refused.cluster;
         tracing::info!(cluster, "the cluster refuses whom it is asked as; looking for newer credentials");
         if let Some(logging_in) = self.logging_in.get_mut(cluster) {
-            logging_in.waiting.retain(|refused| !refused.is_abandoned());
             logging_in.waiting.push(refused);
             logging_in.again.notify_one();
         } else if let Ok(contexts) = contexts::read(&self.path) {
@@ -237,7 +214,7 @@ impl KubeconfigSource {
 /// Runs a plugin at once, before each of its logins ends, and when it is told to.
 async fn run_again(
     cluster: String,
-    generation: u64,
+    generation: Generation,
     plugin: Plugin,
     again: Arc<Notify>,
     logins: mpsc::Sender<LoggedIn>,
