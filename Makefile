@@ -44,7 +44,7 @@ contract: ## Ask the adapter what the reference was recorded to answer; REFERENC
 lint: ## Check format, lints and documentation.
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
+	RUSTDOCFLAGS="-D warnings --document-private-items" $(CARGO) doc --workspace --no-deps
 
 docs: ## Write anew what documents take from the code.
 	UPDATE_DOCS=1 $(CARGO) test --lib cli::tests::document

@@ -9,7 +9,7 @@ use bench::fleet::Size;
 use bench::hot_path::Query;
 use bench::scenario::Api;
 use criterion::{Criterion, criterion_group, criterion_main};
-use karmada_metrics_adapter::api::page::Format;
+use karmada_metrics_adapter::testing::Format;
 use serde_json::{Value, json};
 
 const SIZE: Size = Size::of(100, 50);

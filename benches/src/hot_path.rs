@@ -2,17 +2,10 @@
 
 use std::sync::Arc;
 
-use karmada_metrics_adapter::api::codec::EncodeList as _;
-use karmada_metrics_adapter::api::custom_metrics::{self, MetricValueList};
-use karmada_metrics_adapter::api::field_selector::FieldSelector;
-use karmada_metrics_adapter::api::group::Resource;
-use karmada_metrics_adapter::api::memory::{Reserve, Stopped};
-use karmada_metrics_adapter::api::page::{Expected, Format, Page};
-use karmada_metrics_adapter::api::resource_metrics::ObjectMetricsList;
-use karmada_metrics_adapter::api::selector::Selector;
-use karmada_metrics_adapter::config::SameNamePods;
-use karmada_metrics_adapter::merge::{Pages, custom, resource};
-use karmada_metrics_adapter::process::budget::Budget;
+use karmada_metrics_adapter::testing::{
+    Budget, EncodeList as _, Expected, FieldSelector, Format, MetricValueList, ObjectMetricsList, Page,
+    Pages, Reserve, Resource, SameNamePods, Selector, Stopped, Version, custom, resource,
+};
 use testkit::member::wire;
 
 use crate::bodies;
@@ -83,7 +76,7 @@ impl Query {
             return ObjectMetricsList { resource: Resource::Pods, items }.to_json(reserve);
         }
         let items = custom::merge(pages, SameNamePods::Sum, false, reserve)?;
-        let version = custom_metrics::Version::V1Beta2;
+        let version = Version::V1Beta2;
         MetricValueList { version, items, cluster_label: Some(CLUSTER_LABEL) }.to_json(reserve)
     }
 }

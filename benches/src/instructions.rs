@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::{Context as _, ensure};
-use karmada_metrics_adapter::api::page::Format;
+use karmada_metrics_adapter::testing::Format;
 use tokio::process::Command;
 
 use crate::fleet::Size;

@@ -16,6 +16,7 @@ macro_rules! causes {
 
         impl Cause {
             /// All of them, in the order of docs/troubleshooting.md.
+            #[cfg(test)]
             pub const ALL: &[Self] = &[$(Self::$cause,)+];
 
             /// Its name, such as `NoAnswer`.

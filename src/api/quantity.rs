@@ -221,7 +221,7 @@ impl Decimal {
     /// Writes the same value with `exponent`, if that is lower than its own.
     fn lower_to(&mut self, exponent: i32) {
         if exponent < self.exponent {
-            self.unscaled *= power_of_ten(self.exponent.abs_diff(exponent));
+            self.unscaled *= parse::power_of_ten(self.exponent.abs_diff(exponent));
             self.exponent = exponent;
         }
     }
@@ -238,8 +238,4 @@ fn small_sum(left: (i64, i32), right: (i64, i32)) -> Option<Amount> {
         }
     };
     Some(Amount::Small { mantissa, exponent })
-}
-
-fn power_of_ten(exponent: u32) -> BigInt {
-    BigInt::from(10).pow(exponent)
 }

@@ -29,7 +29,7 @@ pub struct Status {
 
 /// `metav1.StatusReason`: the ones that this server gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[expect(missing_docs, reason = "each is named as in Kubernetes")]
+#[allow(clippy::missing_docs_in_private_items, reason = "each is named as in Kubernetes")]
 pub enum Reason {
     BadRequest,
     Conflict,

@@ -1,5 +1,8 @@
 //! The flags that mean something here, grouped as help shows them, and what each group amounts to.
 
+// Help would show what is said of a group.
+#![allow(clippy::missing_docs_in_private_items)]
+
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;

@@ -3,10 +3,9 @@
 
 mod certs;
 mod check;
+mod output;
 mod query;
 mod table;
-
-use std::io::{IsTerminal as _, Write as _};
 
 use crate::cli::commands::Command;
 use crate::transport::environment::Proxies;
@@ -33,25 +32,5 @@ pub async fn run(command: Command) -> anyhow::Result<()> {
 fn warn_of_environment() {
     for ignored in Proxies::of_environment().ignored() {
         eprintln!("karmada-metrics-adapter: ignored: {ignored}");
-    }
-}
-
-/// A reader that has gone (`| head -1`) is no reason to fail.
-fn print(result: &str) {
-    let _ = is_read(result);
-}
-
-/// Prints a result and says whether its reader is still there.
-fn is_read(result: &str) -> bool {
-    let mut out = std::io::stdout();
-    write!(out, "{result}").and_then(|()| out.flush()).is_ok()
-}
-
-/// One line on stderr, if somebody watches, that is written over by the next; an empty one takes it away.
-fn progress(text: &str) {
-    let mut err = std::io::stderr();
-    if err.is_terminal() {
-        let _ = write!(err, "\r\x1b[K{text}");
-        let _ = err.flush();
     }
 }

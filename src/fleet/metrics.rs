@@ -8,7 +8,6 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use super::roster::Census;
 use crate::process::metrics::{Seconds, seconds};
 
 /// Gauges of the fleet, and the queue of its registry under the name that Karmada's dashboards look for. By
@@ -17,6 +16,17 @@ pub struct FleetMetrics {
     members: Family<Standing, Gauge>,
     snapshots: Counter,
     waited: Seconds<Queue>,
+}
+
+/// How many clusters there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Those that are asked.
+    pub asked: usize,
+    /// Members that are not Ready.
+    pub not_ready: usize,
+    /// Those that are no members.
+    pub outside: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

@@ -9,8 +9,8 @@ mod task;
 
 use std::sync::Arc;
 
+use crate::api::cause::Cause;
 use crate::member::Member;
-use roster::Lack;
 
 /// One immutable snapshot of all member clusters, ordered by name.
 #[derive(Clone, Default)]
@@ -26,6 +26,16 @@ pub struct Outside {
     pub cluster: Arc<str>,
     /// Why.
     pub lack: Lack,
+}
+
+/// Why there are no credentials that can be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lack {
+    /// [`Cause::CredentialsUnknown`] is about to change. [`Cause::PullMode`] is no failure: the cluster is not meant to be a
+    /// member. With any other cause a member keeps its last good credentials.
+    pub cause: Cause,
+    /// What is wrong.
+    pub message: String,
 }
 
 /// One cluster in a fleet.
@@ -67,6 +77,15 @@ impl Fleet {
             Standing::Ready(member) => Some(member),
             Standing::NotReady(_) => None,
         })
+    }
+}
+
+impl Lack {
+    /// Credentials that are not known yet.
+    pub fn unknown() -> Self {
+        let message =
+            "its credentials are not known yet; karmada-metrics-adapter check may say why".to_owned();
+        Self { cause: Cause::CredentialsUnknown, message }
     }
 }
 

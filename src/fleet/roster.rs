@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use super::metrics::FleetMetrics;
-use super::{Entry, Fleet, Outside};
+use super::metrics::{Census, FleetMetrics};
+use super::{Entry, Fleet, Lack, Outside};
 use crate::api::cause::Cause;
 use crate::member::client::Limits;
 use crate::member::{Member, Refused};
@@ -28,36 +28,6 @@ pub struct Roster {
     changed: bool,
     synced: watch::Sender<bool>,
     metrics: Arc<FleetMetrics>,
-}
-
-/// How many clusters there are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Census {
-    /// Those that are asked.
-    pub asked: usize,
-    /// Members that are not Ready.
-    pub not_ready: usize,
-    /// Those that are no members.
-    pub outside: usize,
-}
-
-/// Why there are no credentials that can be used.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lack {
-    /// [`Cause::CredentialsUnknown`] is about to change. [`Cause::PullMode`] is no failure: the cluster is not meant to be a
-    /// member. With any other cause a member keeps its last good credentials.
-    pub cause: Cause,
-    /// What is wrong.
-    pub message: String,
-}
-
-impl Lack {
-    /// Credentials that are not known yet.
-    pub fn unknown() -> Self {
-        let message =
-            "its credentials are not known yet; karmada-metrics-adapter check may say why".to_owned();
-        Self { cause: Cause::CredentialsUnknown, message }
-    }
 }
 
 #[derive(Default)]

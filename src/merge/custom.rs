@@ -6,7 +6,7 @@ use std::cmp::Ordering;
 use super::Pages;
 use crate::api::custom_metrics::{Clusters, MetricValue};
 use crate::api::memory::{Reserve, Stopped, make_room, push};
-use crate::api::page::custom::{ItemRef, items};
+use crate::api::page::custom::ItemRef;
 use crate::api::text::Text;
 use crate::config::SameNamePods;
 
@@ -35,7 +35,7 @@ pub fn merge<'a>(
     let mut tagged: Vec<Tagged<'a>> = Vec::new();
     make_room(&mut tagged, count, reserve)?;
     for &(cluster, page) in pages {
-        for item in items(page) {
+        for item in page.custom() {
             let item = Tagged { cluster, item, namespace: item.namespace(), name: item.name() };
             push(&mut tagged, item, reserve)?;
         }

@@ -6,7 +6,7 @@ use super::Pages;
 use crate::api::external_metrics::ExternalMetricValue;
 use crate::api::memory::{Reserve, Stopped, push};
 use crate::api::meta::Entry;
-use crate::api::page::external::{ItemRef, items};
+use crate::api::page::external::ItemRef;
 use crate::api::quantity::Quantity;
 use crate::api::text::Text;
 use crate::config::ExternalMerge;
@@ -33,7 +33,7 @@ pub fn merge<'a>(
 ) -> Result<Vec<ExternalMetricValue<'a>>, Stopped> {
     let mut seen: Vec<Seen<'a>> = Vec::new();
     for &(cluster, page) in pages {
-        for item in items(page) {
+        for item in page.external() {
             let item = Seen { cluster, item, labels: labels(item, cluster_label) };
             reserve(item.labels.capacity() * size_of::<Entry<'_>>())?;
             push(&mut seen, item, reserve)?;

@@ -3,7 +3,7 @@
 use super::Pages;
 use crate::api::field_selector::FieldSelector;
 use crate::api::memory::{Reserve, Stopped, push};
-use crate::api::page::resource::{ItemRef, items};
+use crate::api::page::resource::ItemRef;
 use crate::api::resource_metrics::ObjectMetrics;
 use crate::api::selector::Selector;
 use crate::api::text::Text;
@@ -24,7 +24,7 @@ pub fn merge<'a>(
 ) -> Result<Vec<ObjectMetrics<'a>>, Stopped> {
     let mut objects = Vec::new();
     for &(cluster, page) in pages {
-        for item in items(page) {
+        for item in page.resources() {
             // Also where none is chosen, so that work for nobody stops.
             reserve(0)?;
             if is_chosen(item, labels, fields) {

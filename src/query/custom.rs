@@ -1,9 +1,10 @@
 //! `custom.metrics.k8s.io`: one metric of one kind of object.
 
-use super::target::{Target, written};
-use super::{Asked, Question, ReadError, check_names, choose_clusters};
+use super::ReadError;
+use super::clusters::choose_clusters;
+use super::target::{Target, check_names, written};
 use crate::api::custom_metrics::Version;
-use crate::api::selector::Selector;
+use crate::api::selector::{Requirement, Selector};
 
 pub(super) const MISTAKEN: &[(&str, &str)] = &[
     ("selector", "labelSelector"),
@@ -56,14 +57,14 @@ pub enum Subject {
 }
 
 impl CustomQuery {
-    /// What the segments below a version ask for; the routes of custom-metrics-apiserver's
+    /// What the segments below a version ask for, and of which clusters; the routes of custom-metrics-apiserver's
     /// `MetricsAPIInstaller.registerResourceHandlers`.
     pub(super) fn read(
         version: Version,
         segments: &[&str],
         target: &Target,
         cluster_label: Option<&str>,
-    ) -> Result<Asked, ReadError> {
+    ) -> Result<(Self, Vec<Requirement>), ReadError> {
         let (subject, metric) = match *segments {
             ["namespaces", namespace, resource, name, metric] => {
                 let (namespace, resource) = (namespace.to_owned(), resource.to_owned());
@@ -82,8 +83,7 @@ impl CustomQuery {
         let (clusters, metric_label_selector) =
             choose_clusters(target.parameter("metricLabelSelector"), cluster_label)?;
         let metric = metric.to_owned();
-        let query = Self { version, subject, metric, label_selector, metric_label_selector };
-        Ok(Asked { question: Question::Custom(query), clusters })
+        Ok((Self { version, subject, metric, label_selector, metric_label_selector }, clusters))
     }
 
     /// The path and query that asks a member that serves this version.

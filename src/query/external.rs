@@ -1,8 +1,10 @@
 //! `external.metrics.k8s.io`: what is known of things outside the clusters.
 
-use super::target::{Target, written};
-use super::{Asked, Question, ReadError, check_names, choose_clusters};
+use super::ReadError;
+use super::clusters::choose_clusters;
+use super::target::{Target, check_names, written};
 use crate::api::external_metrics::{GROUP, GROUP_VERSION};
+use crate::api::selector::Requirement;
 
 pub(super) const MISTAKEN: &[(&str, &str)] = &[
     ("selector", "labelSelector"),
@@ -23,12 +25,12 @@ pub struct ExternalQuery {
 }
 
 impl ExternalQuery {
-    /// What the segments below the version ask for.
+    /// What the segments below the version ask for, and of which clusters.
     pub(super) fn read(
         segments: &[&str],
         target: &Target,
         cluster_label: Option<&str>,
-    ) -> Result<Asked, ReadError> {
+    ) -> Result<(Self, Vec<Requirement>), ReadError> {
         let &["namespaces", namespace, metric] = segments else { return Err(ReadError::NotFound) };
         check_names(segments)?;
         let (namespace, metric) = (namespace.to_owned(), metric.to_owned());
@@ -36,7 +38,7 @@ impl ExternalQuery {
             return Err(ReadError::NotWatched { resource: metric, group: GROUP });
         }
         let (clusters, label_selector) = choose_clusters(target.parameter("labelSelector"), cluster_label)?;
-        Ok(Asked { question: Question::External(Self { namespace, metric, label_selector }), clusters })
+        Ok((Self { namespace, metric, label_selector }, clusters))
     }
 
     /// The path and query that asks a member.

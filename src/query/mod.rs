@@ -1,6 +1,7 @@
 //! Queries: what a client's path asks for, and the paths by which members are asked. For each API both are read and written
 //! side by side.
 
+mod clusters;
 mod custom;
 mod external;
 mod resource;
@@ -11,14 +12,14 @@ use std::sync::{Arc, OnceLock};
 
 use thiserror::Error;
 
-use self::target::{Target, is_segment_name};
+use self::target::Target;
 use crate::api::custom_metrics::{self, Version};
 use crate::api::external_metrics;
 use crate::api::field_selector::FieldSelectorError;
 use crate::api::group::Group;
 use crate::api::page::Expected;
 use crate::api::resource_metrics;
-use crate::api::selector::{Requirement, Selector, SelectorError};
+use crate::api::selector::{Requirement, SelectorError};
 pub use custom::{CustomQuery, Subject};
 pub use external::ExternalQuery;
 pub use resource::ResourceQuery;
@@ -147,17 +148,22 @@ impl Question {
     pub fn read(target: &Target, cluster_label: Option<&str>) -> Result<Asked, ReadError> {
         let segments: Vec<&str> = target.segments.iter().map(String::as_str).collect();
         let ["apis", group, version, below @ ..] = &segments[..] else { return Err(ReadError::NotFound) };
-        match (*group, *version) {
+        let (question, clusters) = match (*group, *version) {
             (custom_metrics::GROUP, version) => {
                 let version = Version::from_name(version).ok_or(ReadError::NotFound)?;
-                CustomQuery::read(version, below, target, cluster_label)
+                let (query, clusters) = CustomQuery::read(version, below, target, cluster_label)?;
+                (Self::Custom(query), clusters)
             }
             (external_metrics::GROUP, external_metrics::VERSION) => {
-                ExternalQuery::read(below, target, cluster_label)
+                let (query, clusters) = ExternalQuery::read(below, target, cluster_label)?;
+                (Self::External(query), clusters)
             }
-            (resource_metrics::GROUP, resource_metrics::VERSION) => ResourceQuery::read(below, target),
-            _ => Err(ReadError::NotFound),
-        }
+            (resource_metrics::GROUP, resource_metrics::VERSION) => {
+                (Self::Resource(ResourceQuery::read(below, target)?), Vec::new())
+            }
+            _ => return Err(ReadError::NotFound),
+        };
+        Ok(Asked { question, clusters })
     }
 
     /// Parameters that the API does not have, and the ones that they are taken for.
@@ -168,21 +174,6 @@ impl Question {
             Self::Resource(_) => resource::MISTAKEN,
         }
     }
-}
-
-/// Refuses names that nothing has.
-fn check_names(segments: &[&str]) -> Result<(), ReadError> {
-    if segments.iter().all(|segment| is_segment_name(segment)) { Ok(()) } else { Err(ReadError::Path) }
-}
-
-/// Takes the requirements on the cluster label out of a selector; the rest is passed on, as it came if there are
-/// none.
-fn choose_clusters(selector: &str, label: Option<&str>) -> Result<(Vec<Requirement>, String), ReadError> {
-    let parsed = selector.parse::<Selector>()?;
-    let Some(label) = label else { return Ok((Vec::new(), selector.to_owned())) };
-    let (clusters, rest) = parsed.split_off(label);
-    let rest = if clusters.is_empty() { selector.to_owned() } else { rest.to_string() };
-    Ok((clusters, rest))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! `metrics.k8s.io`: CPU and memory of nodes and pods.
 
-use super::target::{Target, written};
-use super::{Asked, Question, ReadError, check_names};
+use super::ReadError;
+use super::target::{Target, check_names, written};
 use crate::api::field_selector::FieldSelector;
 use crate::api::group::Resource;
 use crate::api::resource_metrics::{GROUP, GROUP_VERSION};
@@ -32,7 +32,7 @@ pub struct ResourceQuery {
 
 impl ResourceQuery {
     /// What the segments below the version ask for. Selectors are for lists.
-    pub(super) fn read(segments: &[&str], target: &Target) -> Result<Asked, ReadError> {
+    pub(super) fn read(segments: &[&str], target: &Target) -> Result<Self, ReadError> {
         let (resource, namespace, name) = match *segments {
             ["nodes"] => (Resource::Nodes, None, None),
             ["nodes", name] => (Resource::Nodes, None, Some(name)),
@@ -56,7 +56,7 @@ impl ResourceQuery {
             query.label_selector = target.parameter("labelSelector").parse()?;
             query.field_selector = target.parameter("fieldSelector").parse()?;
         }
-        Ok(Asked { question: Question::Resource(query), clusters: Vec::new() })
+        Ok(query)
     }
 
     /// The path and query that asks a member. Lists are asked for whole: a member that hands out parts cannot be

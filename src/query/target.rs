@@ -66,6 +66,11 @@ pub fn is_segment_name(name: &str) -> bool {
     !matches!(name, "" | "." | "..") && !name.contains(['/', '%'])
 }
 
+/// Refuses names that nothing has.
+pub(super) fn check_names(segments: &[&str]) -> Result<(), super::ReadError> {
+    if segments.iter().all(|segment| is_segment_name(segment)) { Ok(()) } else { Err(super::ReadError::Path) }
+}
+
 /// Writes a path below a group version, with the parameters that are not empty.
 pub(super) fn written(group_version: &str, segments: &[&str], parameters: &[(&str, &str)]) -> String {
     let mut path = format!("/apis/{group_version}");

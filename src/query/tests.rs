@@ -1,5 +1,7 @@
 use proptest::prelude::*;
 
+use super::clusters::choose_clusters;
+use super::target::{check_names, is_segment_name};
 use super::*;
 use crate::api::group::Resource;
 

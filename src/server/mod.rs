@@ -2,8 +2,11 @@
 
 mod certificate;
 pub mod connection;
+mod document;
+pub mod documents;
 pub mod error;
 pub mod handlers;
+pub mod health;
 pub mod layers;
 pub mod listener;
 pub mod metrics;
@@ -23,8 +26,8 @@ use crate::access::Authenticators;
 use crate::access::review::Reviewer;
 use crate::answer::Answers;
 use crate::process::metrics::Metrics;
-use handlers::discovery::Documents;
-use handlers::health::Health;
+use documents::Documents;
+use health::Health;
 use metrics::RequestMetrics;
 use pressure::Admission;
 

@@ -9,6 +9,7 @@ mod open;
 mod pool;
 mod progress;
 mod share;
+pub mod signatures;
 mod timer;
 pub mod tls;
 

@@ -3,16 +3,17 @@
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{WebPkiSupportedAlgorithms, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, ClientConfig, RootCertStore};
 use thiserror::Error;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::credentials::Trust;
+use super::signatures::signature_checks;
 
 /// Why no connection can be made with the given credentials.
 #[derive(Debug, Error)]
@@ -43,9 +44,9 @@ pub enum TrustError {
 /// If the trust is empty.
 pub fn client_config(trust: &Trust) -> Result<ClientConfig, TrustError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let verifier: Arc<dyn ServerCertVerifier> = match trust {
-        Trust::Anything => Arc::new(Unverified { provider: provider.clone() }),
-        Trust::System => verifier(system_roots()?, Vec::new(), &provider)?,
+    let (roots, bundle) = match trust {
+        Trust::Anything => (None, Vec::new()),
+        Trust::System => (Some(system_roots()?), Vec::new()),
         Trust::Bundle(pem) => {
             let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem).filter_map(Result::ok).collect();
             let mut roots = RootCertStore::empty();
@@ -53,11 +54,18 @@ pub fn client_config(trust: &Trust) -> Result<ClientConfig, TrustError> {
             if roots.is_empty() {
                 return Err(TrustError::EmptyBundle);
             }
-            verifier(roots, certificates, &provider)?
+            (Some(roots), certificates)
         }
     };
+    let chain =
+        |roots| WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build();
+    let verifier = Verifier {
+        chain: roots.map(chain).transpose()?,
+        bundle,
+        algorithms: provider.signature_verification_algorithms,
+    };
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    Ok(config.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
+    Ok(config.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth())
 }
 
 fn system_roots() -> Result<RootCertStore, TrustError> {
@@ -66,24 +74,17 @@ fn system_roots() -> Result<RootCertStore, TrustError> {
     if roots.is_empty() { Err(TrustError::NoSystemRoots) } else { Ok(roots) }
 }
 
-fn verifier(
-    roots: RootCertStore,
-    bundle: Vec<CertificateDer<'static>>,
-    provider: &Arc<CryptoProvider>,
-) -> Result<Arc<dyn ServerCertVerifier>, TrustError> {
-    let webpki = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build()?;
-    Ok(Arc::new(ChainOrLeaf { webpki, bundle }))
-}
-
 /// Accepts a chain that ends in the bundle, and a leaf that itself is in the bundle, as Go's `x509.Verify` does and
-/// webpki does not.
+/// webpki does not. In any case the other side has to hold the certificate's key.
 #[derive(Debug)]
-struct ChainOrLeaf {
-    webpki: Arc<WebPkiServerVerifier>,
+struct Verifier {
+    /// `None` accepts any certificate: `insecureSkipTLSVerification`.
+    chain: Option<Arc<WebPkiServerVerifier>>,
     bundle: Vec<CertificateDer<'static>>,
+    algorithms: WebPkiSupportedAlgorithms,
 }
 
-impl ServerCertVerifier for ChainOrLeaf {
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         leaf: &CertificateDer<'_>,
@@ -92,34 +93,15 @@ impl ServerCertVerifier for ChainOrLeaf {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let verdict = self.webpki.verify_server_cert(leaf, intermediates, name, ocsp, now);
+        let Some(chain) = &self.chain else { return Ok(ServerCertVerified::assertion()) };
+        let verdict = chain.verify_server_cert(leaf, intermediates, name, ocsp, now);
         if verdict.is_err() && self.bundle.contains(leaf) {
             return pinned_leaf(leaf, name, now);
         }
         verdict
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.webpki.verify_tls12_signature(message, certificate, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.webpki.verify_tls13_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.webpki.supported_verify_schemes()
-    }
+    signature_checks!();
 }
 
 /// A leaf that the bundle holds still has to be for this name and of this day.
@@ -140,47 +122,4 @@ fn pinned_leaf(
         return Err(CertificateError::Expired.into());
     }
     Ok(ServerCertVerified::assertion())
-}
-
-/// Accepts any certificate whose key the other side holds: `insecureSkipTLSVerification`.
-#[derive(Debug)]
-struct Unverified {
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -13,7 +13,7 @@ use bench::run::run;
 use bench::scenario::{self, Stage};
 use bench::{document, environment, instructions, report};
 use clap::{Args, Parser, Subcommand};
-use karmada_metrics_adapter::process::open_files;
+use karmada_metrics_adapter::testing::open_files;
 use testkit::interrupted;
 
 /// Benchmarks of karmada-metrics-adapter. What is measured, and how, is in docs/performance.md.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::group::Group;
 pub use catalog::{Catalog, Catalogs};
-pub use list::{DiscoveryError, Entry, entries};
+pub use list::{Entry, entries};
 
 /// What is listed while no metric is known: clients take an empty list for an error, and a subresource for nothing
 /// that they could ask for.

@@ -1,154 +1,20 @@
 //! Types of `k8s.io/apimachinery/pkg/apis/meta/v1` that metrics carry, borrowed from the body that they were read from.
 
+mod entries;
 mod label_selector;
 mod object_meta;
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
-
+pub use entries::{Bounded, Entries, Entry, MOST, add, read_entry, too_many, write_entries};
 pub use label_selector::{Expression, LabelSelector};
 pub use object_meta::{ObjectMeta, ObjectMetaError};
-
-use super::codec::protobuf::{Fields, Malformed, Writer};
-use super::text::{Text, json_text};
-
-/// How many labels, containers or values one object may have. More than any real one has: each is a few bytes in a body
-/// and many in memory.
-pub const MOST: usize = 4096;
 
 /// In how many bytes of JSON at least one string begins or ends: longer strings, numbers and white space are in no real
 /// body. What copies a string, to decode its escapes or to quote it in an error, takes little memory then.
 pub const STRINGS_WITHIN: usize = 32 * 1024;
-
-/// A JSON array of at most so many elements.
-#[derive(Debug)]
-pub struct Bounded<T, const COUNT: usize = MOST>(pub Vec<T>);
-
-/// A key and its value.
-pub type Entry<'a> = (Text<'a>, Text<'a>);
-
-/// The entries of a JSON object, raw and in their order.
-#[derive(Default)]
-pub struct Entries<'a>(Vec<(&'a RawValue, &'a RawValue)>);
-
-impl<'a> Entries<'a> {
-    /// Each key with its value.
-    pub fn iter(&self) -> impl Iterator<Item = (&'a RawValue, &'a RawValue)> {
-        self.0.iter().copied()
-    }
-
-    /// Each key with its value, where all values are strings.
-    ///
-    /// # Errors
-    /// If one is no string.
-    pub fn texts(&self) -> Result<Vec<Entry<'a>>, serde_json::Error> {
-        self.iter().map(|(key, value)| Ok((json_text(Some(key))?, json_text(Some(value))?))).collect()
-    }
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl<'de> serde::de::Visitor<'de> for Visitor {
-            type Value = Entries<'de>;
-
-            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                formatter.write_str("an object")
-            }
-
-            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    if entries.len() == MOST {
-                        return Err(too_many());
-                    }
-                    entries.push(entry);
-                }
-                Ok(Entries(entries))
-            }
-        }
-        deserializer.deserialize_map(Visitor)
-    }
-}
-
-/// What is said of a JSON object with more entries than are allowed.
-pub fn too_many<E: serde::de::Error>() -> E {
-    E::custom("it has more entries than any object has")
-}
-
-impl<T, const COUNT: usize> Default for Bounded<T, COUNT> {
-    fn default() -> Self {
-        Self(Vec::new())
-    }
-}
-
-impl<'de, T: Deserialize<'de>, const COUNT: usize> Deserialize<'de> for Bounded<T, COUNT> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor<T, const COUNT: usize>(std::marker::PhantomData<T>);
-        impl<'de, T: Deserialize<'de>, const COUNT: usize> serde::de::Visitor<'de> for Visitor<T, COUNT> {
-            type Value = Bounded<T, COUNT>;
-
-            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                formatter.write_str("an array")
-            }
-
-            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-                let mut elements = Vec::new();
-                while let Some(element) = seq.next_element()? {
-                    if elements.len() == COUNT {
-                        return Err(too_many());
-                    }
-                    elements.push(element);
-                }
-                Ok(Bounded(elements))
-            }
-        }
-        deserializer.deserialize_seq(Visitor::<T, COUNT>(std::marker::PhantomData))
-    }
-}
-
-/// Adds an element to those of a message in protobuf.
-///
-/// # Errors
-/// If there are [`MOST`] already.
-pub fn add<T>(elements: &mut Vec<T>, element: T) -> Result<(), Malformed> {
-    if elements.len() == MOST {
-        return Err(Malformed::Crowded);
-    }
-    elements.push(element);
-    Ok(())
-}
 
 /// Whether JSON may have a string that is longer than twice [`STRINGS_WITHIN`]. A quote that has no backslash before it is not
 /// escaped.
 pub fn has_long_string(json: &[u8]) -> bool {
     let has_quote = |block: &[u8]| block.windows(2).any(|pair| pair[1] == b'"' && pair[0] != b'\\');
     !json.chunks_exact(STRINGS_WITHIN).all(has_quote)
-}
-
-/// Reads an entry of a map in protobuf whose values are strings.
-///
-/// # Errors
-/// If the message is malformed.
-pub fn read_entry(message: &[u8]) -> Result<Entry<'_>, Malformed> {
-    let (mut key, mut value) = ("", "");
-    for field in Fields::of(message) {
-        match field? {
-            (1, text) => key = text.text()?,
-            (2, text) => value = text.text()?,
-            _ => {}
-        }
-    }
-    Ok((Text::Plain(key), Text::Plain(value)))
-}
-
-/// Writes a map in protobuf in the order of its keys.
-pub fn write_entries(out: &mut Writer, field: u64, entries: &mut [Entry<'_>]) {
-    entries.sort_unstable();
-    for (key, value) in entries {
-        out.message(field, |entry| {
-            entry.text(1, *key);
-            entry.text(2, *value);
-        });
-    }
 }

@@ -12,7 +12,7 @@ use crate::api::time::{Timestamp, TimestampError};
 /// `metav1.ObjectMeta` as far as metrics have it: owners, finalizers and managed fields belong to objects that are
 /// stored, and are dropped.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each is named as in Kubernetes")]
+#[allow(clippy::missing_docs_in_private_items, reason = "each is named as in Kubernetes")]
 pub struct ObjectMeta<'a> {
     pub name: Text<'a>,
     pub generate_name: Text<'a>,

@@ -3,8 +3,6 @@
 //! Types have the names and fields that they have in `k8s.io/metrics` and `k8s.io/apimachinery`, so that kubectl and
 //! kube-apiserver's aggregation layer find them.
 
-mod protobuf;
-
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
@@ -12,7 +10,6 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::group::Group;
-pub use protobuf::encode as to_protobuf;
 
 /// What each group version has: operations, and the types that it shares with none.
 const SOURCES: [(Group, &str, &str); 4] = [

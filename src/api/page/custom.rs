@@ -3,7 +3,7 @@
 pub(super) mod json;
 pub(super) mod protobuf;
 
-use super::{Format, Items, Page, Span};
+use super::body::{Body, Format, Span};
 use crate::api::meta::LabelSelector;
 use crate::api::quantity::Quantity;
 use crate::api::text::Text;
@@ -12,7 +12,7 @@ use crate::api::time::Timestamp;
 /// A reference to one item of a page.
 #[derive(Clone, Copy, Debug)]
 pub struct ItemRef<'a> {
-    page: &'a Page,
+    body: &'a Body,
     item: &'a Item,
 }
 
@@ -34,57 +34,56 @@ pub(super) struct Item {
 }
 
 impl Item {
+    /// It in its body.
+    pub(super) fn of<'a>(&'a self, body: &'a Body) -> ItemRef<'a> {
+        ItemRef { body, item: self }
+    }
+
     /// What it takes beside its own size.
     pub(super) fn heap_bytes(&self) -> usize {
         self.value.heap_bytes()
     }
 }
 
-/// The custom metrics of a page, in the member's order.
-pub fn items(page: &Page) -> impl ExactSizeIterator<Item = ItemRef<'_>> {
-    let items: &[Item] = if let Items::Custom(items) = &page.items { items } else { &[] };
-    items.iter().map(move |item| ItemRef { page, item })
-}
-
 impl<'a> ItemRef<'a> {
     /// `describedObject.kind`.
     pub fn kind(self) -> Text<'a> {
-        self.page.text(self.item.kind)
+        self.body.text(self.item.kind)
     }
 
     /// `describedObject.namespace`.
     pub fn namespace(self) -> Text<'a> {
-        self.page.text(self.item.namespace)
+        self.body.text(self.item.namespace)
     }
 
     /// `describedObject.name`.
     pub fn name(self) -> Text<'a> {
-        self.page.text(self.item.name)
+        self.body.text(self.item.name)
     }
 
     /// `describedObject.uid`.
     pub fn uid(self) -> Text<'a> {
-        self.page.text(self.item.uid)
+        self.body.text(self.item.uid)
     }
 
     /// `describedObject.apiVersion`.
     pub fn api_version(self) -> Text<'a> {
-        self.page.text(self.item.api_version)
+        self.body.text(self.item.api_version)
     }
 
     /// `describedObject.resourceVersion`.
     pub fn resource_version(self) -> Text<'a> {
-        self.page.text(self.item.resource_version)
+        self.body.text(self.item.resource_version)
     }
 
     /// `describedObject.fieldPath`.
     pub fn field_path(self) -> Text<'a> {
-        self.page.text(self.item.field_path)
+        self.body.text(self.item.field_path)
     }
 
     /// The metric's name.
     pub fn metric(self) -> Text<'a> {
-        self.page.text(self.item.metric)
+        self.body.text(self.item.metric)
     }
 
     /// The metric's own selector.
@@ -93,9 +92,9 @@ impl<'a> ItemRef<'a> {
         if span.start == span.end {
             return None;
         }
-        match self.page.format {
-            Format::Json => LabelSelector::from_json(self.page.raw(span)).ok().flatten(),
-            Format::Protobuf => LabelSelector::from_protobuf(self.page.message(span)).ok(),
+        match self.body.format {
+            Format::Json => LabelSelector::from_json(self.body.raw(span)).ok().flatten(),
+            Format::Protobuf => LabelSelector::from_protobuf(self.body.message(span)).ok(),
         }
     }
 

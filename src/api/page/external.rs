@@ -3,7 +3,8 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Expected, Format, Items, Page, PageError, Span, list};
+use super::body::{Body, Format, Span};
+use super::{Expected, PageError, list};
 use crate::api::codec::protobuf::{Fields, Malformed};
 use crate::api::memory::Reserve;
 use crate::api::meta::{Entries, Entry, add, read_entry};
@@ -14,7 +15,7 @@ use crate::api::time::Timestamp;
 /// A reference to one item of a page.
 #[derive(Clone, Copy, Debug)]
 pub struct ItemRef<'a> {
-    page: &'a Page,
+    body: &'a Body,
     item: &'a Item,
 }
 
@@ -43,12 +44,6 @@ struct ExternalMetricValue<'a> {
     value: Option<&'a RawValue>,
 }
 
-/// The external metrics of a page, in the member's order.
-pub fn items(page: &Page) -> impl ExactSizeIterator<Item = ItemRef<'_>> {
-    let items: &[Item] = if let Items::External(items) = &page.items { items } else { &[] };
-    items.iter().map(move |item| ItemRef { page, item })
-}
-
 /// Where the parts of each item lie in `body`.
 pub(super) fn read(format: Format, body: &[u8], reserve: &mut Reserve<'_>) -> Result<Vec<Item>, PageError> {
     let expected = Expected::ExternalValues;
@@ -63,6 +58,11 @@ pub(super) fn read(format: Format, body: &[u8], reserve: &mut Reserve<'_>) -> Re
 }
 
 impl Item {
+    /// It in its body.
+    pub(super) fn of<'a>(&'a self, body: &'a Body) -> ItemRef<'a> {
+        ItemRef { body, item: self }
+    }
+
     /// What it takes beside its own size.
     pub(super) fn heap_bytes(&self) -> usize {
         self.value.heap_bytes()
@@ -72,15 +72,15 @@ impl Item {
 impl<'a> ItemRef<'a> {
     /// The metric's name.
     pub fn metric(self) -> Text<'a> {
-        self.page.text(self.item.metric)
+        self.body.text(self.item.metric)
     }
 
     /// What tells the series of a metric apart, in the member's order.
     pub fn labels(self) -> Vec<Entry<'a>> {
         let span = self.item.labels;
-        match self.page.format {
-            Format::Json => json_labels(self.page.raw(span)).unwrap_or_default(),
-            Format::Protobuf => protobuf_labels(self.page.message(span)).unwrap_or_default(),
+        match self.body.format {
+            Format::Json => json_labels(self.body.raw(span)).unwrap_or_default(),
+            Format::Protobuf => protobuf_labels(self.body.message(span)).unwrap_or_default(),
         }
     }
 

@@ -3,6 +3,7 @@
 //! A page is checked when it is read: each quantity, timestamp and selector is well-formed, so that merging and
 //! encoding cannot fail. It keeps the body and where each item's parts lie in it, and owns no strings.
 
+mod body;
 pub mod custom;
 pub mod external;
 mod list;
@@ -16,25 +17,16 @@ use super::group::{Group, Resource};
 use super::memory::{Reserve, Stopped};
 use super::meta::{ObjectMetaError, STRINGS_WITHIN, has_long_string};
 use super::quantity::QuantityError;
-use super::text::Text;
+pub use body::Format;
+use body::{Body, memory_of};
 
 /// A checked answer of one member.
 #[derive(Clone, Debug)]
 pub struct Page {
-    body: Vec<u8>,
-    format: Format,
+    body: Body,
     items: Items,
     /// In bytes, with all of the above.
     memory: usize,
-}
-
-/// How a member encoded its body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// `application/json`.
-    Json,
-    /// `application/vnd.kubernetes.protobuf`.
-    Protobuf,
 }
 
 /// What a body has to be.
@@ -124,13 +116,6 @@ enum Items {
     Resource(resource::Objects),
 }
 
-/// A part of the body: strings without their quotes, objects whole; empty where absent.
-#[derive(Clone, Copy, Debug, Default)]
-struct Span {
-    start: u32,
-    end: u32,
-}
-
 impl Page {
     /// Reads and checks `body`. Memory for what is read beside it, [`Page::memory`] says how much that is at last, is
     /// reserved before it is allocated.
@@ -168,7 +153,7 @@ impl Page {
             }
         };
         let memory = size_of::<Self>() + body.capacity() + items.memory();
-        Ok(Self { body, format, items, memory })
+        Ok(Self { body: Body { bytes: body, format }, items, memory })
     }
 
     /// How many items there are.
@@ -185,26 +170,32 @@ impl Page {
         self.len() == 0
     }
 
+    /// The custom metrics, in the member's order.
+    pub fn custom(&self) -> impl ExactSizeIterator<Item = custom::ItemRef<'_>> {
+        let items: &[custom::Item] = if let Items::Custom(items) = &self.items { items } else { &[] };
+        items.iter().map(|item| item.of(&self.body))
+    }
+
+    /// The external metrics, in the member's order.
+    pub fn external(&self) -> impl ExactSizeIterator<Item = external::ItemRef<'_>> {
+        let items: &[external::Item] = if let Items::External(items) = &self.items { items } else { &[] };
+        items.iter().map(|item| item.of(&self.body))
+    }
+
+    /// The pods or nodes, in the member's order.
+    pub fn resources(&self) -> impl Iterator<Item = resource::ItemRef<'_>> {
+        let objects = if let Items::Resource(objects) = &self.items { Some(objects) } else { None };
+        objects.into_iter().flat_map(|objects| objects.items(&self.body))
+    }
+
     /// How many bytes its body has.
     pub fn bytes(&self) -> usize {
-        self.body.len()
+        self.body.bytes.len()
     }
 
     /// How many bytes of memory it takes.
     pub fn memory(&self) -> usize {
         self.memory
-    }
-
-    fn text(&self, span: Span) -> Text<'_> {
-        self.format.text(&self.body, span)
-    }
-
-    fn raw(&self, span: Span) -> &str {
-        span.raw(&self.body)
-    }
-
-    fn message(&self, span: Span) -> &[u8] {
-        span.bytes(&self.body)
     }
 }
 
@@ -214,21 +205,6 @@ impl Items {
             Self::Custom(items) => memory_of(items, custom::Item::heap_bytes),
             Self::External(items) => memory_of(items, external::Item::heap_bytes),
             Self::Resource(objects) => objects.memory(),
-        }
-    }
-}
-
-/// How many bytes of memory a vector takes whose elements take so many beside their own size.
-fn memory_of<T>(elements: &Vec<T>, heap_bytes: impl Fn(&T) -> usize) -> usize {
-    elements.capacity() * size_of::<T>() + elements.iter().map(heap_bytes).sum::<usize>()
-}
-
-impl Format {
-    /// A string that lies in a body of this format.
-    fn text(self, body: &[u8], span: Span) -> Text<'_> {
-        match self {
-            Self::Json => Text::from_json(span.raw(body)),
-            Self::Protobuf => Text::Plain(span.raw(body)),
         }
     }
 }
@@ -256,36 +232,6 @@ impl Expected {
         }
         let short = |text: &str| text.chars().take(80).collect();
         Err(PageError::Kind { kind: short(kind), api_version: short(api_version), expected: self.kind() })
-    }
-}
-
-impl Span {
-    /// Where `part`, a slice of `body`, lies in it.
-    fn of(body: &[u8], part: &[u8]) -> Self {
-        let start = part.as_ptr().addr().wrapping_sub(body.as_ptr().addr());
-        match (u32::try_from(start), u32::try_from(start.wrapping_add(part.len()))) {
-            (Ok(start), Ok(end)) if end as usize <= body.len() => Self { start, end },
-            _ => Self::default(),
-        }
-    }
-
-    fn len(self) -> usize {
-        (self.end - self.start) as usize
-    }
-
-    fn bytes(self, body: &[u8]) -> &[u8] {
-        &body[self.start as usize..self.end as usize]
-    }
-
-    /// A part that is a string or JSON; both were found to be UTF-8.
-    fn raw(self, body: &[u8]) -> &str {
-        str::from_utf8(self.bytes(body)).unwrap_or_default()
-    }
-
-    /// Where a string lies; nothing is nowhere.
-    fn of_text(body: &[u8], text: Text<'_>) -> Self {
-        let (Text::Plain(text) | Text::Escaped(text)) = text;
-        if text.is_empty() { Self::default() } else { Self::of(body, text.as_bytes()) }
     }
 }
 

@@ -8,7 +8,8 @@ use std::ops::Range;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Expected, Format, Items, Page, PageError, Span, list, memory_of};
+use super::body::{Body, Format, Span, memory_of};
+use super::{Expected, PageError, list};
 use crate::api::codec::json;
 use crate::api::codec::protobuf::{Envelope, Fields, Value, Writer};
 use crate::api::duration::GoDuration;
@@ -23,7 +24,7 @@ use usage::{Amount, ContainerUsage, Usage};
 /// A reference to one item of a page.
 #[derive(Clone, Copy, Debug)]
 pub struct ItemRef<'a> {
-    page: &'a Page,
+    body: &'a Body,
     objects: &'a Objects,
     item: &'a Item,
 }
@@ -40,7 +41,7 @@ pub struct Container<'a> {
 /// `v1.ResourceList`: how much of each resource, such as `cpu` and `memory`, in the order of their names.
 #[derive(Clone, Copy, Debug)]
 pub struct Amounts<'a> {
-    page: &'a Page,
+    body: &'a Body,
     amounts: &'a [Amount],
 }
 
@@ -81,14 +82,6 @@ struct ObjectMetrics<'a> {
     containers: Option<&'a RawValue>,
     #[serde(borrow)]
     usage: Option<&'a RawValue>,
-}
-
-/// The pods or nodes of a page, in the member's order.
-pub fn items(page: &Page) -> impl Iterator<Item = ItemRef<'_>> {
-    let objects = if let Items::Resource(objects) = &page.items { Some(objects) } else { None };
-    objects
-        .into_iter()
-        .flat_map(move |objects| objects.items.iter().map(move |item| ItemRef { page, objects, item }))
 }
 
 impl Objects {
@@ -135,6 +128,11 @@ impl Objects {
         Ok(Self { resource, items: vec![item], usage })
     }
 
+    /// Each of them, in the member's order.
+    pub(super) fn items<'a>(&'a self, body: &'a Body) -> impl Iterator<Item = ItemRef<'a>> {
+        self.items.iter().map(move |item| ItemRef { body, objects: self, item })
+    }
+
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.items.len()
@@ -149,21 +147,21 @@ impl Objects {
 impl<'a> ItemRef<'a> {
     /// `metadata.namespace`.
     pub fn namespace(self) -> Text<'a> {
-        self.page.text(self.item.namespace)
+        self.body.text(self.item.namespace)
     }
 
     /// `metadata.name`.
     pub fn name(self) -> Text<'a> {
-        self.page.text(self.item.name)
+        self.body.text(self.item.name)
     }
 
     /// All of `metadata`.
     pub fn metadata(self) -> ObjectMeta<'a> {
         let span = self.item.metadata;
-        match self.page.format {
+        match self.body.format {
             _ if span.start == span.end => ObjectMeta::default(),
-            Format::Json => ObjectMeta::from_json(self.page.raw(span)).unwrap_or_default(),
-            Format::Protobuf => ObjectMeta::from_protobuf(self.page.message(span)).unwrap_or_default(),
+            Format::Json => ObjectMeta::from_json(self.body.raw(span)).unwrap_or_default(),
+            Format::Protobuf => ObjectMeta::from_protobuf(self.body.message(span)).unwrap_or_default(),
         }
     }
 
@@ -185,7 +183,7 @@ impl<'a> ItemRef<'a> {
     /// What each container of a pod takes, in the member's order. A node is one container without a name.
     pub fn containers(self) -> impl Iterator<Item = Container<'a>> {
         self.usage().iter().map(move |container| Container {
-            name: self.page.text(container.name),
+            name: self.body.text(container.name),
             usage: self.amounts_of(container.amounts.clone()),
         })
     }
@@ -216,14 +214,14 @@ impl<'a> ItemRef<'a> {
     }
 
     fn amounts_of(self, range: Range<u32>) -> Amounts<'a> {
-        Amounts { page: self.page, amounts: self.objects.usage.amounts(&range) }
+        Amounts { body: self.body, amounts: self.objects.usage.amounts(&range) }
     }
 }
 
 impl<'a> Amounts<'a> {
     /// Each resource with its amount.
     pub fn iter(self) -> impl Iterator<Item = (Text<'a>, &'a Quantity)> {
-        self.amounts.iter().map(move |amount| (self.page.text(amount.resource), &amount.quantity))
+        self.amounts.iter().map(move |amount| (self.body.text(amount.resource), &amount.quantity))
     }
 
     /// Writes the JSON object.

@@ -29,10 +29,10 @@ fn read(expected: Expected, format: Format, body: impl Into<Vec<u8>>) -> Result<
 
 /// A page as this server writes it, without cluster tags.
 fn rewritten(page: &Page, expected: Expected, version: Version) -> Written {
-    let objects = || resource::items(page).map(|item| ObjectMetrics { item, cluster: None });
+    let objects = || page.resources().map(|item| ObjectMetrics { item, cluster: None });
     match expected {
         Expected::MetricValues => {
-            let items = custom::items(page).map(|item| MetricValue {
+            let items = page.custom().map(|item| MetricValue {
                 item,
                 value: Cow::Borrowed(item.value()),
                 timestamp: item.timestamp(),
@@ -42,7 +42,7 @@ fn rewritten(page: &Page, expected: Expected, version: Version) -> Written {
             written_list(&MetricValueList { version, items: items.collect(), cluster_label: None })
         }
         Expected::ExternalValues => {
-            let items = external::items(page).map(|item| ExternalMetricValue {
+            let items = page.external().map(|item| ExternalMetricValue {
                 item,
                 labels: item.labels().into_iter().map(|(key, value)| (key, value.decode())).collect(),
                 value: Cow::Borrowed(item.value()),
@@ -146,7 +146,7 @@ fn a_number_and_null_are_quantities_too() {
         "items":[{"describedObject":{"name":"a"},"metricName":"m","value":1.5},
         {"describedObject":{"name":"b"},"metricName":"m","value":null},{"describedObject":{"name":"c"},"metricName":"m"}]}"#;
     let page = read(Expected::MetricValues, Format::Json, body).expect("a page");
-    let values: Vec<String> = custom::items(&page).map(|item| item.value().to_string()).collect();
+    let values: Vec<String> = page.custom().map(|item| item.value().to_string()).collect();
     assert_eq!(values, ["1500m", "0", "0"]);
 }
 
@@ -216,7 +216,8 @@ fn containers_keep_their_order_and_each_has_its_own_amounts_by_name() {
         let amounts = amounts.iter().map(|(name, amount)| format!("{}={amount}", name.decode()));
         amounts.collect::<Vec<_>>().join(",")
     };
-    let containers: Vec<Vec<String>> = resource::items(&page)
+    let containers: Vec<Vec<String>> = page
+        .resources()
         .map(|item| {
             let container = |container: resource::Container<'_>| {
                 format!("{}:{}", container.name.decode(), amounts(container.usage))
@@ -225,7 +226,7 @@ fn containers_keep_their_order_and_each_has_its_own_amounts_by_name() {
         })
         .collect();
     assert_eq!(containers, [vec![], vec!["z:cpu=1m,memory=2Ki", "a:cpu=3m"], vec!["only:cpu=5m"]]);
-    let whole: Vec<String> = resource::items(&page).map(|item| amounts(item.amounts())).collect();
+    let whole: Vec<String> = page.resources().map(|item| amounts(item.amounts())).collect();
     assert_eq!(whole, ["", "cpu=1m,memory=2Ki,cpu=3m", "cpu=5m"]);
 }
 

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use num_bigint::{BigInt, Sign};
 
-use super::{Amount, Decimal, Format, LONGEST, Quantity, QuantityError, power_of_ten};
+use super::{Amount, Decimal, Format, LONGEST, Quantity, QuantityError};
 
 /// Digits before the point that are still read.
 const MAX_WHOLE_DIGITS: i64 = 1024;
@@ -230,4 +230,9 @@ fn number(digits: &[u8]) -> BigInt {
 fn split_while(bytes: &[u8], accept: impl Fn(u8) -> bool) -> (&[u8], &[u8]) {
     let end = bytes.iter().position(|byte| !accept(*byte)).unwrap_or(bytes.len());
     bytes.split_at(end)
+}
+
+/// For an exponent within what a quantity may have.
+pub(super) fn power_of_ten(exponent: u32) -> BigInt {
+    BigInt::from(10).pow(exponent)
 }

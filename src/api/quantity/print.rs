@@ -4,7 +4,8 @@ use std::fmt::{self, Display, Formatter};
 
 use num_bigint::BigInt;
 
-use super::{Amount, Decimal, Format, Quantity, power_of_ten};
+use super::parse::power_of_ten;
+use super::{Amount, Decimal, Format, Quantity};
 
 const BINARY_SUFFIXES: [&str; 7] = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
 

@@ -2,7 +2,8 @@ use num_bigint::BigInt;
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::{Amount, Quantity, QuantityError, power_of_ten};
+use super::parse::power_of_ten;
+use super::{Amount, Quantity, QuantityError};
 
 fn vectors(table: &str) -> Vec<Value> {
     let text = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/contract/vectors/quantity.json"));

@@ -17,7 +17,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use thiserror::Error;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::date;
+use super::text::date;
 use crate::process::expiry::now;
 use crate::process::file::{FileError, Files};
 

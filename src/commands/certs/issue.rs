@@ -8,9 +8,9 @@ use thiserror::Error;
 
 use super::authority::{Authority, AuthorityError, Pair};
 use super::files::{self, Draft, WriteError};
-use super::{date, service_name};
+use super::text::{date, service_name};
 use crate::cli::commands::Issue;
-use crate::commands::print;
+use crate::commands::output::print;
 
 /// Why no certificate is issued.
 #[derive(Debug, Error)]

@@ -18,9 +18,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
-use super::{date, service_name};
+use super::text::{date, service_name};
 use crate::cli::commands::{Output, Show};
-use crate::commands::print;
+use crate::commands::output::print;
 use crate::commands::table::table;
 use crate::process::expiry::now;
 use crate::transport::credentials::Trust;

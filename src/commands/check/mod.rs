@@ -20,7 +20,7 @@ use crate::api::selector::Selector;
 use crate::app::member_limits;
 use crate::cli::commands::Check;
 use crate::cli::defaults;
-use crate::commands::progress;
+use crate::commands::output::{print, progress};
 use crate::config::Members;
 use crate::control::Clients;
 use crate::member::names::Names;
@@ -41,7 +41,7 @@ pub async fn run(order: Check) -> anyhow::Result<()> {
     let clients =
         Clients::open("--kubeconfig", order.kubeconfig.as_deref(), hour, order.member_timeout, None)?;
     let findings = findings(&clients, &order).await;
-    super::print(&report::report(&findings, order.output));
+    print(&report::report(&findings, order.output));
     let broken = findings.iter().filter(|finding| finding.verdict == Verdict::Broken).count();
     if broken > 0 {
         bail!("{broken} of {} links are broken", findings.len());

@@ -15,7 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::question::Question;
 use self::report::{Cluster, Report};
-use super::progress;
+use super::output::{is_read, progress};
 use crate::app::{Source, member_limits};
 use crate::cli::commands::Query as Order;
 use crate::cli::defaults;
@@ -58,7 +58,7 @@ pub async fn run(order: &Order) -> anyhow::Result<()> {
         if report.clusters.is_empty() {
             bail!("there is no cluster to ask, or none that is chosen");
         }
-        let is_read = super::is_read(&report.text(order.output, order.watch.is_some()));
+        let is_read = is_read(&report.text(order.output, order.watch.is_some()));
         let Some(interval) = order.watch else {
             return match report.failed() {
                 0 => Ok(()),

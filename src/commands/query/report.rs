@@ -11,7 +11,7 @@ use crate::api::duration::GoDuration;
 use crate::api::time::Timestamp;
 use crate::cli::commands::Output;
 use crate::commands::table::table;
-use crate::fleet::roster::Lack;
+use crate::fleet::Lack;
 use crate::gather::Outcome;
 use crate::process::expiry::now;
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::api::page::resource::ItemRef;
-use crate::api::page::{Page, custom, external, resource};
+use crate::api::page::{Page, custom, external};
 use crate::api::quantity::Quantity;
 use crate::api::time::Timestamp;
 use crate::merge;
@@ -45,14 +45,14 @@ pub(super) struct Object {
 /// What a member's page says.
 pub(super) fn of(question: &Question, page: &Page) -> Vec<Value> {
     match question {
-        Question::Custom(_) => custom::items(page).map(custom_value).collect(),
-        Question::External(_) => external::items(page).map(external_value).collect(),
+        Question::Custom(_) => page.custom().map(custom_value).collect(),
+        Question::External(_) => page.external().map(external_value).collect(),
         Question::Resource(query) => {
             let chosen = |item: &ItemRef<'_>| {
                 merge::resource::is_chosen(*item, &query.label_selector, &query.field_selector)
             };
             let kind = query.resource.kind().trim_end_matches("Metrics");
-            let mut chosen: Vec<_> = resource::items(page).filter(chosen).collect();
+            let mut chosen: Vec<_> = page.resources().filter(chosen).collect();
             chosen.sort_by_key(|item| (item.namespace(), item.name()));
             chosen.into_iter().flat_map(|item| usage(kind, item)).collect()
         }

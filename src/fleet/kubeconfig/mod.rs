@@ -18,7 +18,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use self::contexts::Contexts;
-use super::roster::{Lack, Roster};
+use super::Lack;
+use super::roster::Roster;
 use super::task::{Generation, Generations, Waiting};
 use crate::api::cause::Cause;
 use crate::kubeconfig::Context;

@@ -7,13 +7,12 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, StatusCode};
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 use super::super::Serving;
 use super::super::error::Error;
 use super::super::request_info::RequestInfo;
-use super::document::uncached;
+use crate::server::document::uncached;
+use crate::server::health::Health;
 
 /// The endpoints and their checks. Readiness is never about the health of members.
 pub(super) const ENDPOINTS: [(&str, &[Check]); 3] = [("healthz", LIVE), ("livez", LIVE), ("readyz", READY)];
@@ -34,16 +33,6 @@ pub(super) enum Check {
     Discovery,
     /// The process is not ending.
     Shutdown,
-}
-
-/// What the checks look at.
-pub struct Health {
-    /// Whether the watches have synced.
-    pub synced: watch::Receiver<bool>,
-    /// Whether the first discovery is over.
-    pub discovered: watch::Receiver<bool>,
-    /// Cancelled when the process ends.
-    pub shutdown: CancellationToken,
 }
 
 impl Check {

@@ -1,9 +1,8 @@
 //! What is served: fixed paths by their routes, and everything under a group version by one fallback that
 //! dispatches on the request info that authorization saw.
 
-pub mod discovery;
-mod document;
-pub mod health;
+mod discovery;
+mod health;
 mod openapi;
 mod query;
 mod version;
@@ -23,7 +22,7 @@ use super::error::Error;
 use super::request_info::RequestInfo;
 use crate::api::group::Group;
 use crate::process::metrics::MEDIA_TYPE;
-use document::uncached;
+use crate::server::document::uncached;
 
 /// All routes.
 pub fn routes() -> Router<Arc<Serving>> {

@@ -10,25 +10,19 @@ use http::header::{CACHE_CONTROL, EXPIRES, VARY};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Map, Value, json};
 
-use super::document::{Document, JSON, UNCACHED, only_get};
 use crate::api::codec::accept::choose;
 use crate::api::openapi;
+use crate::server::document::{Document, JSON, UNCACHED, only_get};
 use crate::server::error::Error;
 use crate::server::negotiation::accept;
 use crate::server::request_info::RequestInfo;
 
-/// The media type of a v2 document in protobuf.
-const PROTOBUF_V2: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
-/// Its subtype, and what that was before it was found to be malformed.
-const PROTOBUF: [&str; 2] =
-    ["com.github.proto-openapi.spec.v2.v1.0+protobuf", "com.github.proto-openapi.spec.v2@v1.0+protobuf"];
 const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 static DOCUMENTS: LazyLock<Documents> = LazyLock::new(Documents::new);
 
 struct Documents {
     v2: Document,
-    v2_protobuf: Document,
     /// `/openapi/v3`: where the documents below stand.
     v3: Document,
     /// By group and version.
@@ -51,22 +45,13 @@ impl Documents {
                 (key, json!({"serverRelativeURL": url}))
             })
             .collect();
-        let v2 = openapi::v2();
-        Self {
-            v2_protobuf: Document::new(openapi::to_protobuf(&v2), PROTOBUF_V2, UNCACHED),
-            v2: json(&v2),
-            v3: json(&json!({"paths": paths})),
-            below,
-        }
+        Self { v2: json(&openapi::v2()), v3: json(&json!({"paths": paths})), below }
     }
 }
 
-/// `/openapi/v2`.
+/// `/openapi/v2`, as JSON alone: kube-apiserver joins the documents of its backends and encodes the whole for its clients.
 pub(super) async fn v2(headers: HeaderMap) -> Response {
-    match offered(&headers, &DOCUMENTS.v2, Some(&DOCUMENTS.v2_protobuf)) {
-        Some(document) => document.response(&headers),
-        None => not_acceptable(),
-    }
+    if takes_json(&headers) { DOCUMENTS.v2.response(&headers) } else { not_acceptable() }
 }
 
 /// `/openapi/v3`.
@@ -85,7 +70,7 @@ pub(super) fn group_version(
 ) -> Result<Response, Error> {
     let document = DOCUMENTS.below.get(&(group, version)).ok_or(Error::NotFound)?;
     only_get(request, || {
-        if offered(request.headers(), document, None).is_none() {
+        if !takes_json(request.headers()) {
             return not_acceptable();
         }
         let mut response = document.response(request.headers());
@@ -99,16 +84,8 @@ pub(super) fn group_version(
     })
 }
 
-/// The form of a document that the client likes best, if it takes any.
-fn offered<'a>(
-    headers: &HeaderMap,
-    json: &'a Document,
-    protobuf: Option<&'a Document>,
-) -> Option<&'a Document> {
-    choose(accept(headers), json, |clause| match clause {
-        clause if clause.takes("application", "json") => Some(json),
-        clause => protobuf.filter(|_| PROTOBUF.iter().any(|subtype| clause.takes("application", subtype))),
-    })
+fn takes_json(headers: &HeaderMap) -> bool {
+    choose(accept(headers), (), |clause| clause.takes("application", "json").then_some(())).is_some()
 }
 
 /// As there: a bare status.

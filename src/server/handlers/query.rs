@@ -13,11 +13,11 @@ use super::super::error::Error;
 use super::super::layers::Allowed;
 use super::super::negotiation::accepted;
 use super::super::request_info::RequestInfo;
-use super::document::uncached;
 use crate::answer::{Answer, Form, Key};
 use crate::api::codec::negotiate::{Offer, Representation};
 use crate::api::table::IncludeObject;
 use crate::query::{Asked, Question, ReadError, ResourceQuery};
+use crate::server::document::uncached;
 
 /// Answers a request for metrics, which may take so long.
 pub(super) async fn answer(

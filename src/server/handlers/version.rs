@@ -3,8 +3,8 @@
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 
-use super::document::uncached;
 use crate::api::version::Info;
+use crate::server::document::uncached;
 
 pub(super) async fn version() -> Response {
     uncached(Json(Info::current()).into_response())

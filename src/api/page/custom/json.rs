@@ -6,7 +6,8 @@ use serde_json::value::RawValue;
 use super::Item;
 use crate::api::memory::Reserve;
 use crate::api::meta::LabelSelector;
-use crate::api::page::{Expected, PageError, Span, list};
+use crate::api::page::body::Span;
+use crate::api::page::{Expected, PageError, list};
 use crate::api::text::json_text;
 
 /// A `MetricValue` of either version: v1beta1 has `metricName`, `window` and `selector` where v1beta2 has `metric`

@@ -4,7 +4,8 @@ use super::Item;
 use crate::api::codec::protobuf::{Fields, Malformed};
 use crate::api::memory::Reserve;
 use crate::api::meta::LabelSelector;
-use crate::api::page::{Expected, PageError, Span, list};
+use crate::api::page::body::Span;
+use crate::api::page::{Expected, PageError, list};
 
 /// Where the parts of each item lie in `body`.
 pub(in crate::api::page) fn items(body: &[u8], reserve: &mut Reserve<'_>) -> Result<Vec<Item>, PageError> {

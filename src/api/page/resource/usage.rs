@@ -10,7 +10,8 @@ use crate::api::codec::protobuf::{Fields, Malformed};
 use crate::api::group::Resource;
 use crate::api::memory::{self, Reserve};
 use crate::api::meta::{Entries, MOST, too_many};
-use crate::api::page::{Format, PageError, Span, list, memory_of};
+use crate::api::page::body::{Format, Span, memory_of};
+use crate::api::page::{PageError, list};
 use crate::api::quantity::Quantity;
 use crate::api::text::{Text, json_text};
 

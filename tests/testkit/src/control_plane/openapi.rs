@@ -1,7 +1,7 @@
 //! OpenAPI of the aggregated APIs, as kubectl reads it. Deviations: the control plane's own types are not described, and a
 //! backend without v3 has none, where kube-apiserver would make it of v2.
 
-use std::sync::Arc;
+mod protobuf;
 
 use http::header::ACCEPT;
 use http::{HeaderMap, Response, StatusCode};
@@ -11,20 +11,20 @@ use super::Plane;
 use super::discovery::VERSION;
 use super::reply::json_response;
 use crate::https::{Body, full, response};
-use crate::protobuf::Message;
 
 const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 const TITLE: &str = "Kubernetes";
 
 /// Answers `/openapi/v2` and `/openapi/v3`; the documents that the latter names are the backends' own.
-pub(super) async fn answer(plane: &Plane, path: &str, headers: &HeaderMap) -> Option<Response<Body>> {
+pub(super) fn answer(plane: &Plane, path: &str, headers: &HeaderMap) -> Option<Response<Body>> {
     match path {
         "/openapi/v2" => {
             let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+            let document = merged(plane);
             if accept.starts_with("application/com.github.proto-openapi.spec.v2") {
-                return Some(response(StatusCode::OK, PROTOBUF, full(protobuf(plane).await)));
+                return Some(response(StatusCode::OK, PROTOBUF, full(protobuf::encode(&document))));
             }
-            Some(json_response(StatusCode::OK, &merged(plane)))
+            Some(json_response(StatusCode::OK, &document))
         }
         "/openapi/v3" => {
             let mut paths = Map::new();
@@ -74,19 +74,4 @@ fn add_referenced(value: &Value, known: &Value, found: &mut Map<String, Value>) 
         Value::Array(elements) => elements.iter().for_each(|element| add_referenced(element, known, found)),
         _ => {}
     }
-}
-
-/// The backends' own protobuf behind a head of ours: messages that follow each other are one, joined. A deviation:
-/// kube-apiserver encodes what it has merged.
-async fn protobuf(plane: &Plane) -> Vec<u8> {
-    let info = Message::new().string(1, TITLE).string(2, VERSION);
-    let mut document = Message::new().string(1, "2.0").message(2, &info).into_bytes();
-    let mut asked = Vec::new();
-    for service in plane.aggregation.services().into_iter().filter(|service| service.is_available()) {
-        if !asked.iter().any(|backend| Arc::ptr_eq(backend, &service.backend)) {
-            asked.push(service.backend.clone());
-            document.extend(service.fetch_openapi_protobuf().await.unwrap_or_default());
-        }
-    }
-    document
 }

@@ -89,7 +89,7 @@ impl Asked {
         body: Incoming,
     ) -> Result<Response<Body>, Failure> {
         let Some(resource) = &self.attributes.resource else {
-            if let Some(response) = openapi::answer(plane, &self.attributes.path, &self.head.headers).await {
+            if let Some(response) = openapi::answer(plane, &self.attributes.path, &self.head.headers) {
                 return Ok(response);
             }
             return Ok(discovery::answer(plane, &self.attributes.path, &self.head.headers));

@@ -35,7 +35,6 @@ const DOCUMENT_BYTES: usize = 64 << 20;
 const REMEMBERED: usize = 1024;
 const DISCOVERY_USER: (&str, &[&str]) = ("system:kube-aggregator", &["system:masters"]);
 const OPENAPI_USER: (&str, &[&str]) = ("system:aggregator", &[]);
-const OPENAPI_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,\
                           application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
 
@@ -133,13 +132,6 @@ impl ApiService {
     /// The keys of the backend's OpenAPI v3 documents and where these are; null if it has none.
     pub(crate) fn openapi_v3(&self) -> Value {
         self.documents.fetched().openapi_v3.clone()
-    }
-
-    /// Asks the backend for OpenAPI v2 in protobuf; `None` if it has none.
-    pub(crate) async fn fetch_openapi_protobuf(&self) -> Option<Bytes> {
-        let request = request(&self.backend, "/openapi/v2", OPENAPI_USER, &[(ACCEPT, OPENAPI_PROTOBUF)]);
-        let (head, body) = timeout(ANSWERS_WITHIN, whole(&self.backend.proxy, request)).await.ok()?.ok()?;
-        (head.status == StatusCode::OK).then_some(body)
     }
 
     /// Keeps the condition until the task is dropped.

@@ -1,0 +1,17 @@
+//! Selectors that choose clusters too.
+
+use super::ReadError;
+use crate::api::selector::{Requirement, Selector};
+
+/// Takes the requirements on the cluster label out of a selector; the rest is passed on, as it came if there are
+/// none.
+pub(super) fn choose_clusters(
+    selector: &str,
+    label: Option<&str>,
+) -> Result<(Vec<Requirement>, String), ReadError> {
+    let parsed = selector.parse::<Selector>()?;
+    let Some(label) = label else { return Ok((Vec::new(), selector.to_owned())) };
+    let (clusters, rest) = parsed.split_off(label);
+    let rest = if clusters.is_empty() { selector.to_owned() } else { rest.to_string() };
+    Ok((clusters, rest))
+}

@@ -1,0 +1,16 @@
+//! What tests and benchmarks call. It may change with each version.
+
+pub use crate::api::codec::EncodeList;
+pub use crate::api::custom_metrics::{MetricValueList, Version};
+pub use crate::api::field_selector::FieldSelector;
+pub use crate::api::group::Resource;
+pub use crate::api::memory::{Reserve, Stopped};
+pub use crate::api::page::{Expected, Format, Page};
+pub use crate::api::resource_metrics::ObjectMetricsList;
+pub use crate::api::selector::Selector;
+pub use crate::cli::{Cli, Stop, Task};
+pub use crate::config::SameNamePods;
+pub use crate::merge::{Pages, custom, resource};
+pub use crate::process::budget::Budget;
+pub use crate::process::open_files;
+pub use crate::server::listener::DRAIN;
