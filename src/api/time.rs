@@ -3,13 +3,16 @@
 use std::fmt::{self, Display, Formatter};
 use std::str::FromStr;
 
+use jiff::SignedDuration;
+use jiff::civil::{Date, DateTime, Time};
 use serde_json::value::RawValue;
 
 use super::codec::json::display;
 use super::codec::protobuf::{Fields, Writer};
 use super::text::json_text;
 
-const DAY: i64 = 86_400;
+/// 1970-01-01T00:00:00Z.
+const EPOCH: DateTime = Date::constant(1970, 1, 1).to_datetime(Time::midnight());
 /// 0000-01-01T00:00:00Z.
 const FIRST: i64 = -62_167_219_200;
 /// 9999-12-31T23:59:59Z.
@@ -116,7 +119,7 @@ impl FromStr for Timestamp {
 
     fn from_str(text: &str) -> Result<Self, TimestampError> {
         let mut scan = Scan(text.as_bytes());
-        let year = i64::from(scan.digits(4)?);
+        let year = scan.digits(4)?;
         scan.expect(b'-')?;
         let month = scan.digits(2)?;
         scan.expect(b'-')?;
@@ -134,25 +137,31 @@ impl FromStr for Timestamp {
         if !scan.0.is_empty() {
             return Err(TimestampError::Syntax);
         }
-        let exists = (1..=12).contains(&month)
-            && (1..=days_in_month(year, month)).contains(&day)
-            && hour < 24
-            && minute < 60
-            && second < 60;
-        if !exists {
-            return Err(TimestampError::Range);
-        }
-        let clock = i64::from(hour * 3600 + minute * 60 + second);
-        let seconds = days_before(year, month, day) * DAY + clock - offset;
-        Self::new(seconds, nanos).ok_or(TimestampError::Range)
+        let clock = DateTime::new(
+            narrow(year)?,
+            narrow(month)?,
+            narrow(day)?,
+            narrow(hour)?,
+            narrow(minute)?,
+            narrow(second)?,
+            0,
+        );
+        let since = clock.map_err(|_| TimestampError::Range)?.duration_since(EPOCH);
+        Self::new(since.as_secs() - offset, nanos).ok_or(TimestampError::Range)
     }
+}
+
+/// As the calendar takes it.
+fn narrow<T: TryFrom<u32>>(number: u32) -> Result<T, TimestampError> {
+    number.try_into().map_err(|_| TimestampError::Range)
 }
 
 impl Display for Timestamp {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let (year, month, day) = date(self.seconds.div_euclid(DAY));
-        let clock = self.seconds.rem_euclid(DAY);
-        let (hour, minute, second) = (clock / 3600, clock / 60 % 60, clock % 60);
+        let moment = EPOCH.saturating_add(SignedDuration::from_secs(self.seconds));
+        let (date, time) = (moment.date(), moment.time());
+        let (year, month, day) = (date.year(), date.month(), date.day());
+        let (hour, minute, second) = (time.hour(), time.minute(), time.second());
         write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
     }
 }
@@ -207,50 +216,6 @@ impl Scan<'_> {
         }
         Ok(sign * i64::from(hours * 3600 + minutes * 60))
     }
-}
-
-fn days_in_month(year: i64, month: u32) -> u32 {
-    match month {
-        2 if is_leap(year) => 29,
-        2 => 28,
-        4 | 6 | 9 | 11 => 30,
-        _ => 31,
-    }
-}
-
-fn is_leap(year: i64) -> bool {
-    year % 4 == 0 && (year % 100 != 0 || year % 400 == 0)
-}
-
-/// Days from 1970-01-01 to a date of the years 0 and later.
-fn days_before(year: i64, month: u32, day: u32) -> i64 {
-    let earlier_months: u32 = (1..month).map(|month| days_in_month(year, month)).sum();
-    days_before_year(year) + i64::from(earlier_months + day - 1)
-}
-
-/// Days from 1970-01-01 to the first day of a year.
-fn days_before_year(year: i64) -> i64 {
-    let leap_days = |before: i64| (before + 3) / 4 - (before + 99) / 100 + (before + 399) / 400;
-    year * 365 + leap_days(year) - (1970 * 365 + leap_days(1970))
-}
-
-/// The date so many days after 1970-01-01.
-fn date(days: i64) -> (i64, u32, i64) {
-    // 400 years have 146,097 days; the estimate is off by one at most.
-    let estimate = 1970 + (days * 400).div_euclid(146_097);
-    let year = if days_before_year(estimate + 1) <= days {
-        estimate + 1
-    } else if days < days_before_year(estimate) {
-        estimate - 1
-    } else {
-        estimate
-    };
-    let (mut month, mut day) = (1, days - days_before_year(year));
-    while day >= i64::from(days_in_month(year, month)) {
-        day -= i64::from(days_in_month(year, month));
-        month += 1;
-    }
-    (year, month, day + 1)
 }
 
 #[cfg(test)]
@@ -339,22 +304,6 @@ mod tests {
         assert_eq!(Timestamp::new(i64::MIN, 0), None);
         assert_eq!(Timestamp::new(LAST + 1, 0), None);
         assert_eq!(Timestamp::new(0, 1_000_000_000), None);
-    }
-
-    #[test]
-    fn every_day_comes_after_the_one_before() {
-        let mut expected = (0, 1, 1);
-        for day in FIRST / DAY..=LAST / DAY {
-            assert_eq!(date(day), expected);
-            let (year, month, last) = expected;
-            assert_eq!(days_before(year, month, u32::try_from(last).unwrap()), day);
-            expected = match (month, last == i64::from(days_in_month(year, month))) {
-                (12, true) => (year + 1, 1, 1),
-                (_, true) => (year, month + 1, 1),
-                (_, false) => (year, month, last + 1),
-            };
-        }
-        assert_eq!(expected, (10_000, 1, 1));
     }
 
     proptest! {
