@@ -79,7 +79,7 @@ async fn external_metrics_of_all_members_are_listed_sorted_and_once() {
     lists_external(&members[2], &["queue_ready"]);
     let stage = Stage::start(members, &["--discovery-interval=100ms"]).await;
     let expected = ["externalmetrics", "http_errors", "queue_ready"];
-    until_listed(&stage, EXTERNAL, &expected).await;
+    until_each_turn_lists(&stage, EXTERNAL, &expected).await;
     assert_eq!(listed(&stage, EXTERNAL).await, expected);
     let headers = [("X-Remote-User", "admin"), ("X-Remote-Group", "system:masters"), ("Accept", AGGREGATED)];
     let document = stage.get_with("/apis", &headers).await.json().expect("JSON");
@@ -92,17 +92,17 @@ async fn an_api_that_fails_leaves_what_is_known_of_it_and_learned_of_the_other()
     let members = members(1, 1).await;
     lists_external(&members[0], &["queue_ready"]);
     let stage = Stage::start(members, &["--discovery-interval=100ms", "--member-timeout=1s"]).await;
-    until_listed(&stage, EXTERNAL, &["queue_ready"]).await;
+    until_each_turn_lists(&stage, EXTERNAL, &["queue_ready"]).await;
     let member = stage.member(0);
     member.fault_on(EXTERNAL, Fault::Hang);
     member.set_metric(Series::new(Resource::SERVICES, Some("default"), "front", "hits", "1"));
-    until_listed(&stage, CUSTOM, &["services/hits"]).await;
+    until_each_turn_lists(&stage, CUSTOM, &["services/hits"]).await;
     stage.logged("discovery failed", 1).await;
     assert_eq!(listed(&stage, EXTERNAL).await, ["queue_ready"]);
     member.heal();
     member.fault_on(CUSTOM, Fault::Status(StatusCode::SERVICE_UNAVAILABLE, "ill".to_owned()));
     lists_external(member, &["queue_ready", "queue_unacknowledged"]);
-    until_listed(&stage, EXTERNAL, &["queue_unacknowledged"]).await;
+    until_each_turn_lists(&stage, EXTERNAL, &["queue_unacknowledged"]).await;
     assert!(listed(&stage, CUSTOM).await.contains(&"services/hits".to_owned()));
 }
 
@@ -117,7 +117,7 @@ async fn a_metric_that_a_member_has_answered_is_listed_at_once_and_fails_from_th
     stage.member(0).heal();
     stage.member(0).set_metric(Series::new(Resource::SERVICES, Some("default"), "front", "hits", "1"));
     assert_eq!(stage.get(HITS).await.status, StatusCode::OK);
-    until_lists(&stage, "services/hits").await;
+    until_custom_metric_appears(&stage, "services/hits").await;
     stage.member(0).fault_on(HITS, failing);
     assert_eq!(stage.get(HITS).await.status, StatusCode::SERVICE_UNAVAILABLE, "one of them has it");
 }
@@ -130,7 +130,7 @@ async fn a_discovery_that_failed_is_soon_repeated() {
     stage.logged("discovery failed", 1).await;
     stage.member(0).heal();
     stage.logged("discovery works again", 1).await;
-    until_lists(&stage, "pods/http_requests").await;
+    until_custom_metric_appears(&stage, "pods/http_requests").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -138,9 +138,9 @@ async fn an_api_that_is_gone_takes_its_metrics_along() {
     let members = members(1, 1).await;
     lists_external(&members[0], &["queue_ready"]);
     let stage = Stage::start(members, &["--discovery-interval=100ms"]).await;
-    until_listed(&stage, EXTERNAL, &["queue_ready"]).await;
+    until_each_turn_lists(&stage, EXTERNAL, &["queue_ready"]).await;
     stage.member(0).fault_on(EXTERNAL, Fault::Status(StatusCode::NOT_FOUND, "404 page not found".to_owned()));
-    until_listed(&stage, EXTERNAL, &["metrics/none-discovered-yet"]).await;
+    until_each_turn_lists(&stage, EXTERNAL, &["metrics/none-discovered-yet"]).await;
     assert!(listed(&stage, CUSTOM).await.contains(&"pods/http_requests".to_owned()));
 }
 
@@ -184,13 +184,13 @@ async fn listed(stage: &Stage, path: &str) -> Vec<String> {
 }
 
 /// Waits until a custom metric is listed that its member has told of.
-async fn until_lists(stage: &Stage, name: &str) {
+async fn until_custom_metric_appears(stage: &Stage, name: &str) {
     let appears = async { while !listed(stage, CUSTOM).await.iter().any(|known| known == name) {} };
     tokio::time::timeout(GENEROUS, appears).await.expect("it is listed");
 }
 
 /// Waits until these names are listed; each look at the list takes a turn of the first member's discovery.
-async fn until_listed(stage: &Stage, path: &str, names: &[&str]) {
+async fn until_each_turn_lists(stage: &Stage, path: &str, names: &[&str]) {
     let member = stage.member(0);
     let appear = async {
         loop {

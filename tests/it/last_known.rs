@@ -172,7 +172,7 @@ async fn late_replies_leave_their_memory_to_answers_that_need_it(protocols: Prot
     stage.member(1).fault_on(METRICS, Fault::Stalled);
     let answers = join_all(late.iter().map(|path| stage.get(path))).await;
     assert!(answers.iter().all(|answer| answer.status == StatusCode::OK));
-    let kept = inflight(&stage).await;
+    let kept = stage.metric("inflight_bytes").await;
     // Over HTTP/1.1 some find no connection.
     assert!(kept > 2 * MIB, "{kept} bytes");
 
@@ -180,17 +180,10 @@ async fn late_replies_leave_their_memory_to_answers_that_need_it(protocols: Prot
     stage.member(0).answer(PODS, list(4 * MIB));
     let deadline = Instant::now() + GENEROUS;
     while stage.get(PODS).await.status != StatusCode::OK {
-        assert!(Instant::now() < deadline, "{} bytes are kept", inflight(&stage).await);
+        assert!(Instant::now() < deadline, "{} bytes are kept", stage.metric("inflight_bytes").await);
     }
-    let left = inflight(&stage).await;
+    let left = stage.metric("inflight_bytes").await;
     assert!(left < kept / 2, "{left} of {kept} bytes");
-}
-
-/// How many bytes queries hold.
-async fn inflight(stage: &Stage) -> usize {
-    let metrics = stage.metrics().await;
-    let line = metrics.lines().find_map(|line| line.strip_prefix("karmada_metrics_adapter_inflight_bytes "));
-    line.expect("the metric").parse().expect("a number")
 }
 
 async fn a_member_that_fails_again_and_again_costs_no_time_and_is_taken_back_soon(protocols: Protocols) {

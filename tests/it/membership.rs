@@ -58,21 +58,12 @@ async fn a_thousand_clusters_that_join_at_once_are_few_snapshots() {
         let spec = MemberSpec { name: format!("cluster{number}"), ready: false, ..spec.clone() };
         stage.fleet.plane.join(&spec).expect("it joins");
     }
-    let number = |metrics: &str, name: &str| -> usize {
-        let name = format!("karmada_metrics_adapter_{name} ");
-        let value = metrics.lines().find_map(|line| line.strip_prefix(&name)).expect("the metric");
-        value.parse().expect("a number")
-    };
     let deadline = Instant::now() + GENEROUS;
-    let metrics = loop {
-        let metrics = stage.metrics().await;
-        if number(&metrics, "clusters{standing=\"not_ready\"}") == CLUSTERS {
-            break metrics;
-        }
-        assert!(Instant::now() < deadline, "all join: {metrics}");
-    };
+    while stage.metric("clusters{standing=\"not_ready\"}").await != CLUSTERS {
+        assert!(Instant::now() < deadline, "all join: {}", stage.metrics().await);
+    }
     // A snapshot takes time for each cluster that there is: one for each change would be a million steps.
-    let snapshots = number(&metrics, "fleet_snapshots_total");
+    let snapshots = stage.metric("fleet_snapshots_total").await;
     assert!((1..CLUSTERS / 4).contains(&snapshots), "{snapshots} snapshots");
 }
 

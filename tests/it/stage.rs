@@ -112,6 +112,13 @@ impl Stage {
     pub async fn metrics(&self) -> String {
         String::from_utf8(self.get("/metrics").await.body.to_vec()).expect("text")
     }
+
+    /// The value of one of them, by its name without the prefix and its labels.
+    pub async fn metric(&self, name: &str) -> usize {
+        let (series, metrics) = (format!("karmada_metrics_adapter_{name} "), self.metrics().await);
+        let value = metrics.lines().find_map(|line| line.strip_prefix(&series));
+        value.unwrap_or_else(|| panic!("no {series}in\n{metrics}")).parse().expect("a number")
+    }
 }
 
 /// Three members, each with so many pods that have `http_requests`.
