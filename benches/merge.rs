@@ -9,7 +9,7 @@ use bench::fleet::Size;
 use bench::hot_path::Query;
 use bench::scenario::Api;
 use criterion::{Criterion, criterion_group, criterion_main};
-use karmada_metrics_adapter::testing::Format;
+use karmada_metrics_adapter::testing::BodyFormat;
 use serde_json::{Value, json};
 
 const SIZE: Size = Size::of(100, 50);
@@ -23,7 +23,8 @@ fn pod_metrics(criterion: &mut Criterion) {
 }
 
 fn measure(criterion: &mut Criterion, api: Api) {
-    let [json, protobuf] = [Format::Json, Format::Protobuf].map(|format| Query::new(api, format, SIZE));
+    let [json, protobuf] =
+        [BodyFormat::Json, BodyFormat::Protobuf].map(|format| Query::new(api, format, SIZE));
     let pages = json.read();
     assert_eq!(json.answer(&pages), protobuf.answer(&protobuf.read()), "both formats say the same");
 

@@ -8,17 +8,16 @@ use anyhow::Context as _;
 use axum::Router;
 use axum::routing::get;
 use http::header::CONTENT_TYPE;
-use prometheus_client::registry::Registry as MetricsRegistry;
+use prometheus_client::registry::Registry;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::access::Authenticators;
-use crate::access::published::Published;
+use crate::access::config_map::PublishedSettings;
 use crate::access::review::Reviewer;
+use crate::access::settings::AuthenticationSettings;
 use crate::access::token::TokenReviewer;
-use crate::access::trust::Trust;
-use crate::answer::Answers;
 use crate::config::{Authentication, Config, ControlPlane, Members};
 use crate::control::Clients;
 use crate::fleet::Fleet;
@@ -30,23 +29,24 @@ use crate::fleet::roster::Roster;
 use crate::gather::metrics::GatherMetrics;
 use crate::member::client as member;
 use crate::member::metrics::MemberMetrics;
-use crate::member::names::Names;
+use crate::member::shared_entries::SharedEntries;
 use crate::process::budget::Budget;
 use crate::process::expiry::Expiry;
-use crate::process::metrics::{MEDIA_TYPE, Metrics};
-use crate::server::connection::Limits;
-use crate::server::documents::Documents;
-use crate::server::health::Health;
-use crate::server::listener::Reception;
+use crate::process::metrics::{MEDIA_TYPE, MetricsRegistry};
+use crate::response::Responder;
+use crate::server::connection::ConnectionTimeouts;
+use crate::server::documents::DiscoveryDocuments;
+use crate::server::health::HealthSources;
+use crate::server::in_flight::InFlightLimit;
+use crate::server::listener::ListenerConfig;
 use crate::server::metrics::RequestMetrics;
-use crate::server::pressure::Admission;
-use crate::server::{Serving, listener, router, tls};
+use crate::server::{ServerState, listener, router, tls};
 
 /// How many members shake hands at a time.
 const HANDSHAKES: usize = 16;
 
 /// The members, as whatever says which they are has it at present, as long as it is kept.
-pub struct Source {
+pub struct FleetSource {
     /// The snapshots.
     pub fleet: watch::Receiver<Arc<Fleet>>,
     /// Whether the first of them is complete.
@@ -66,26 +66,26 @@ pub async fn serve(mut config: Config, shutdown: CancellationToken) -> anyhow::R
         listener::bind(address).await.with_context(|| format!("--secure-port: {address} cannot be bound"))?;
     let address = secure.local_addr()?;
 
-    let mut metrics = MetricsRegistry::default();
+    let mut metrics = Registry::default();
     let expiry = Expiry::register(&mut metrics);
     let (tls, _certificate) = tls::server_config(&config.serving, &expiry)?;
     let _warnings = expiry.clone().warn();
-    let admission = Admission::register(&mut metrics, config.serving.pressure.requests);
+    let admission = InFlightLimit::register(&mut metrics, config.serving.pressure.requests);
     let inflight = Budget::new(config.members.inflight_bytes);
     let help = "Bytes that queries hold, from a member's first byte to a client's last";
     metrics.register("karmada_metrics_adapter_inflight_bytes", help, inflight.gauge());
-    let names = Arc::new(Names::new(config.members.discovery_bytes));
+    let names = Arc::new(SharedEntries::new(config.members.discovery_bytes));
     let help = "Bytes that are counted for what members list";
     metrics.register("karmada_metrics_adapter_discovery_bytes", help, names.gauge());
     let fleet_metrics = Arc::new(FleetMetrics::register(&mut metrics));
     let gather_metrics = Arc::new(GatherMetrics::register(&mut metrics));
     let member_metrics = Arc::new(MemberMetrics::register(&mut metrics));
     let requests = RequestMetrics::register(&mut metrics);
-    let metrics = Arc::new(Metrics::new(metrics));
+    let metrics = Arc::new(MetricsRegistry::new(metrics));
 
     let (reload, watch) = (config.serving.reload_interval, config.control_plane.watch_timeout);
     let limits = member_limits(&config.members, inflight.clone(), names.clone(), member_metrics);
-    let source = Source::begin(&config.members, &config.control_plane, limits, reload, fleet_metrics)?;
+    let source = FleetSource::begin(&config.members, &config.control_plane, limits, reload, fleet_metrics)?;
     let (fleet, synced) = (source.fleet.clone(), source.synced.clone());
     let Members { discovery_interval, timeout, .. } = config.members;
     let (discovery, catalog, discovered) = Discovery::new(fleet.clone(), discovery_interval, timeout, names);
@@ -100,13 +100,13 @@ pub async fn serve(mut config: Config, shutdown: CancellationToken) -> anyhow::R
     };
     let kubeconfig = config.authorization.kubeconfig.as_deref();
     let reviews = Clients::open("--authorization-kubeconfig", kubeconfig, reload, watch, None)?;
-    let serving = Serving {
+    let serving = ServerState {
         authenticators,
         reviewer: Reviewer::new(reviews, &config.authorization),
         admission,
-        answers: Answers::new(fleet, &config.members, config.merging, inflight, gather_metrics),
-        documents: Documents::new(catalog, format!(":{}", address.port())),
-        health: Health { synced, discovered, shutdown: shutdown.clone() },
+        answers: Responder::new(fleet, &config.members, config.merging, inflight, gather_metrics),
+        documents: DiscoveryDocuments::new(catalog, format!(":{}", address.port())),
+        health: HealthSources { synced, discovered, shutdown: shutdown.clone() },
         metrics: metrics.clone(),
         requests,
         request_timeout: config.serving.request_timeout,
@@ -120,9 +120,9 @@ pub async fn serve(mut config: Config, shutdown: CancellationToken) -> anyhow::R
         tokio::time::sleep(config.serving.shutdown_delay).await;
         close.cancel();
     });
-    let reception = |router| Reception {
+    let reception = |router| ListenerConfig {
         router,
-        limits: Limits::new(&config.serving),
+        limits: ConnectionTimeouts::new(&config.serving),
         connections: config.serving.pressure.connections,
         closing: closing.clone(),
     };
@@ -153,9 +153,9 @@ async fn authenticators(
     watch_timeout: Duration,
     expiry: Expiry,
 ) -> anyhow::Result<(Authenticators, Vec<AbortOnDropHandle<()>>)> {
-    let trust = Arc::new(Trust::new(expiry));
+    let trust = Arc::new(AuthenticationSettings::new(expiry));
     let mut following = trust.follow_files(config, reload_interval)?;
-    if let Some(mut published) = Published::new(clients.clone(), trust.clone(), config) {
+    if let Some(mut published) = PublishedSettings::new(clients.clone(), trust.clone(), config) {
         if config.skip_lookup {
             tracing::warn!(
                 "--authentication-skip-lookup: only what --client-ca-file and --requestheader-client-ca-file say is believed"
@@ -174,7 +174,7 @@ async fn authenticators(
     Ok((Authenticators::new(trust, tokens), following))
 }
 
-impl Source {
+impl FleetSource {
     /// Begins to follow what `members` says they are.
     ///
     /// # Errors
@@ -182,7 +182,7 @@ impl Source {
     pub fn begin(
         members: &Members,
         control_plane: &ControlPlane,
-        limits: member::Limits,
+        limits: member::MemberLimits,
         reload_interval: Duration,
         metrics: Arc<FleetMetrics>,
     ) -> anyhow::Result<Self> {
@@ -203,10 +203,10 @@ impl Source {
 pub fn member_limits(
     members: &Members,
     inflight: Budget,
-    names: Arc<Names>,
+    names: Arc<SharedEntries>,
     metrics: Arc<MemberMetrics>,
-) -> member::Limits {
-    member::Limits {
+) -> member::MemberLimits {
+    member::MemberLimits {
         connections: members.connections,
         timeout: members.timeout,
         body_bytes: members.body_bytes,
@@ -218,6 +218,6 @@ pub fn member_limits(
     }
 }
 
-fn metrics_router(metrics: Arc<Metrics>) -> Router {
+fn metrics_router(metrics: Arc<MetricsRegistry>) -> Router {
     Router::new().route("/metrics", get(async move || ([(CONTENT_TYPE, MEDIA_TYPE)], metrics.encode())))
 }

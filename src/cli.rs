@@ -19,8 +19,8 @@ use clap::{Arg, ArgAction, CommandFactory as _, FromArgMatches as _, Parser};
 
 use self::commands::Command;
 use self::subcommands::Subcommand;
-use crate::config::{Config, Contradiction};
-pub use ignored::Ignored;
+use crate::config::{Config, ConflictingFlags};
+pub use ignored::IgnoredFlags;
 
 /// What was said on the command line. Without a subcommand the process serves.
 #[derive(Debug, Parser)]
@@ -35,37 +35,37 @@ pub struct Cli {
     #[command(subcommand)]
     subcommand: Option<Subcommand>,
     #[command(flatten)]
-    serving: flags::Serving,
+    serving: flags::ServingFlags,
     #[command(flatten)]
-    metrics: flags::Metrics,
+    metrics: flags::MetricsFlags,
     #[command(flatten)]
-    control_plane: flags::ControlPlane,
+    control_plane: flags::ControlPlaneFlags,
     #[command(flatten)]
-    authentication: flags::Authentication,
+    authentication: flags::AuthenticationFlags,
     #[command(flatten)]
-    authorization: flags::Authorization,
+    authorization: flags::AuthorizationFlags,
     #[command(flatten)]
-    members: flags::Members,
+    members: flags::MembersFlags,
     #[command(flatten)]
-    merging: flags::Merging,
+    merging: flags::MergingFlags,
     #[command(flatten)]
-    logging: flags::Logging,
+    logging: flags::LoggingFlags,
     #[command(flatten)]
-    ignored: Ignored,
+    ignored: IgnoredFlags,
 }
 
 /// What the process is there for.
 #[derive(Debug)]
 pub enum Task {
     /// To serve until it is told to end.
-    Serve(Box<Config>, Ignored),
+    Serve(Box<Config>, IgnoredFlags),
     /// To run a command and end.
     Run(Command),
 }
 
 /// Why the process ends before it has begun.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Stop {
+pub enum EarlyExit {
     /// The command line itself was asked, for help, the version or a completion: the text for stdout.
     #[error("{0}")]
     Asked(String),
@@ -74,7 +74,7 @@ pub enum Stop {
     Mistake(String),
     /// Arguments that contradict each other.
     #[error("karmada-metrics-adapter: {0}")]
-    Contradiction(#[from] Contradiction),
+    Contradiction(#[from] ConflictingFlags),
 }
 
 impl Cli {
@@ -82,9 +82,9 @@ impl Cli {
     ///
     /// # Errors
     ///
-    /// [`Stop::Asked`] for what the command line answers by itself, else [`Stop::Mistake`] for the first argument that
+    /// [`EarlyExit::Asked`] for what the command line answers by itself, else [`EarlyExit::Mistake`] for the first argument that
     /// is wrong.
-    pub fn read(args: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Self, Stop> {
+    pub fn read(args: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Self, EarlyExit> {
         let cli = Self::command()
             .args_override_self(true)
             .mut_args(as_pflag_reads)
@@ -93,7 +93,7 @@ impl Cli {
             .and_then(|matches| Self::from_arg_matches(&matches))
             .map_err(|error| mistake::stop(&error))?;
         match &cli.subcommand {
-            Some(Subcommand::Text(text)) => Err(Stop::Asked(text.answer(&Self::command()))),
+            Some(Subcommand::Text(text)) => Err(EarlyExit::Asked(text.answer(&Self::command()))),
             Some(Subcommand::Command(_)) | None => Ok(cli),
         }
     }
@@ -103,7 +103,7 @@ impl Cli {
     /// # Errors
     ///
     /// If flags contradict each other.
-    pub fn task(mut self) -> Result<Task, Contradiction> {
+    pub fn task(mut self) -> Result<Task, ConflictingFlags> {
         if let Some(Subcommand::Command(command)) = self.subcommand.take() {
             return Ok(Task::Run(*command));
         }
@@ -112,7 +112,7 @@ impl Cli {
     }
 
     /// The flags that were set, are known to the reference and mean nothing here.
-    pub fn ignored(&self) -> &Ignored {
+    pub fn ignored(&self) -> &IgnoredFlags {
         &self.ignored
     }
 }
@@ -127,9 +127,9 @@ pub fn defaults() -> Config {
 }
 
 impl TryFrom<Cli> for Config {
-    type Error = Contradiction;
+    type Error = ConflictingFlags;
 
-    fn try_from(cli: Cli) -> Result<Self, Contradiction> {
+    fn try_from(cli: Cli) -> Result<Self, ConflictingFlags> {
         Ok(Self {
             serving: cli.serving.try_into()?,
             metrics: cli.metrics.into(),
@@ -143,7 +143,7 @@ impl TryFrom<Cli> for Config {
     }
 }
 
-impl Stop {
+impl EarlyExit {
     /// Says it on stdout when it was asked for, otherwise on stderr, and gives the exit code: 0 or 2.
     pub fn report(self) -> ExitCode {
         // A reader that has gone (`--help | head -1`) is no reason to fail.

@@ -43,7 +43,7 @@ pub struct Serving {
     /// Bounds the making of one answer; a client's own `timeout` parameter only shortens it.
     pub request_timeout: Duration,
     /// What clients may take of this process.
-    pub pressure: Pressure,
+    pub pressure: RequestLimits,
     /// How often files are looked at for new content.
     pub reload_interval: Duration,
     /// How long connections are accepted and served after a signal to end, while the process is not ready any more; may be
@@ -54,7 +54,7 @@ pub struct Serving {
 /// How long clients may keep the process waiting and how many of them there may be at a time. All above zero, unless
 /// said otherwise.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Pressure {
+pub struct RequestLimits {
     /// Bounds a handshake, a request's head once it has begun, a pause in taking an answer, and the taking of an
     /// answer as a whole.
     pub client_timeout: Duration,
@@ -105,14 +105,14 @@ pub struct ControlPlane {
     /// `None`: the kubeconfig of the environment, else the service account of the Pod.
     pub kubeconfig: Option<PathBuf>,
     /// `None`: no limit on the client's side.
-    pub rate: Option<Rate>,
+    pub rate: Option<RateLimit>,
     /// How long one watch lasts; one that has gone silent is noticed when its time is up.
     pub watch_timeout: Duration,
 }
 
 /// A token bucket, one token a request. Both numbers are above zero.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Rate {
+pub struct RateLimit {
     /// Tokens that it gains in a second.
     pub qps: f32,
     /// Tokens that it holds at most.
@@ -187,9 +187,9 @@ pub struct Members {
     /// What becomes of an answer when a member fails.
     pub on_failure: OnMemberFailure,
     /// What is kept to stand in.
-    pub last_known: LastKnown,
+    pub last_known: LastKnownConfig,
     /// For each member; `None`: no limit on the client's side.
-    pub rate: Option<Rate>,
+    pub rate: Option<RateLimit>,
 }
 
 /// What becomes of an answer when a member fails.
@@ -206,7 +206,7 @@ pub enum OnMemberFailure {
 
 /// Replies that are kept to stand in for a member's next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LastKnown {
+pub struct LastKnownConfig {
     /// How old they may become.
     pub max_age: Duration,
     /// How much memory all of them may take.
@@ -274,7 +274,7 @@ pub enum LogFormat {
 
 /// Flags that are well formed each and cannot hold together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Contradiction {
+pub enum ConflictingFlags {
     /// A certificate is of no use without its key.
     #[error("--tls-cert-file is set without --tls-private-key-file: set both, or neither to generate a pair")]
     CertificateWithoutKey,

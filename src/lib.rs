@@ -1,14 +1,13 @@
 //! `karmada-metrics-adapter`: one metrics API over all member clusters of a Karmada control plane.
 //!
 //! The layers, lowest first: `api`, `query`, `config`, `merge`, `cli`, `process`, `transport`, `kubeconfig`, `control`, `member`,
-//! `fleet`, `gather`, `answer`, `access`, `server`, `app`, `commands`. A module uses only those before it, which
+//! `fleet`, `gather`, `response`, `access`, `server`, `app`, `commands`. A module uses only those before it, which
 //! `tests/it/layers.rs` checks; `docs/architecture.md` shows how a request goes through them.
 
 // What a module shows to others; see clippy.toml.
 #![warn(clippy::missing_docs_in_private_items)]
 
 mod access;
-mod answer;
 mod api;
 mod app;
 mod cli;
@@ -22,6 +21,7 @@ mod member;
 mod merge;
 mod process;
 mod query;
+mod response;
 mod server;
 #[doc(hidden)]
 pub mod testing;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use karmada_metrics_adapter::testing::{
-    Budget, EncodeList as _, Expected, FieldSelector, Format, MetricValueList, ObjectMetricsList, Page,
-    Pages, Reserve, Resource, SameNamePods, Selector, Stopped, Version, custom, resource,
+    BodyFormat, Budget, EncodeList as _, Expected, FieldSelector, MetricValueList, MetricsResource,
+    ObjectMetricsList, Page, Pages, Reserve, SameNamePods, Selector, Stopped, Version, custom, resource,
 };
 use testkit::member::wire;
 
@@ -19,7 +19,7 @@ pub struct Query {
     /// The API.
     pub api: Api,
     /// The encoding of the members' bodies.
-    pub format: Format,
+    pub format: BodyFormat,
     bodies: Vec<(Arc<str>, Vec<u8>)>,
 }
 
@@ -28,10 +28,10 @@ impl Query {
     ///
     /// # Panics
     /// For discovery, which members are not asked for.
-    pub fn new(api: Api, format: Format, Size { members, pods }: Size) -> Self {
+    pub fn new(api: Api, format: BodyFormat, Size { members, pods }: Size) -> Self {
         let wire_format = match format {
-            Format::Json => wire::Format::Json,
-            Format::Protobuf => wire::Format::Protobuf,
+            BodyFormat::Json => wire::Format::Json,
+            BodyFormat::Protobuf => wire::Format::Protobuf,
         };
         let body = |member| match api {
             Api::CustomMetrics => bodies::metric_values(wire::Version::V1Beta2, member, pods, wire_format),
@@ -50,7 +50,7 @@ impl Query {
     /// Reads all bodies.
     pub fn read(&self) -> Vec<(Arc<str>, Page)> {
         let expected = match self.api {
-            Api::PodMetrics => Expected::List(Resource::Pods),
+            Api::PodMetrics => Expected::List(MetricsResource::Pods),
             _ => Expected::MetricValues,
         };
         let mut share = Budget::new(0).share();
@@ -73,7 +73,7 @@ impl Query {
         if self.api == Api::PodMetrics {
             let (labels, fields) = (Selector::default(), FieldSelector::default());
             let items = resource::merge(pages, &labels, &fields, Some(CLUSTER_LABEL), reserve)?;
-            return ObjectMetricsList { resource: Resource::Pods, items }.to_json(reserve);
+            return ObjectMetricsList { resource: MetricsResource::Pods, items }.to_json(reserve);
         }
         let items = custom::merge(pages, SameNamePods::Sum, false, reserve)?;
         let version = Version::V1Beta2;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::{Context as _, ensure};
-use karmada_metrics_adapter::testing::Format;
+use karmada_metrics_adapter::testing::BodyFormat;
 use tokio::process::Command;
 
 use crate::fleet::Size;
@@ -13,11 +13,11 @@ use crate::scenario::Api;
 /// The fleet whose query is counted.
 pub const SIZE: Size = Size::of(100, 50);
 /// What is counted: a name, the API, and what the members answer in. All are written in JSON.
-pub const CASES: [(&str, Api, Format); 4] = [
-    ("custom-metrics-from-json", Api::CustomMetrics, Format::Json),
-    ("custom-metrics-from-protobuf", Api::CustomMetrics, Format::Protobuf),
-    ("pod-metrics-from-json", Api::PodMetrics, Format::Json),
-    ("pod-metrics-from-protobuf", Api::PodMetrics, Format::Protobuf),
+pub const CASES: [(&str, Api, BodyFormat); 4] = [
+    ("custom-metrics-from-json", Api::CustomMetrics, BodyFormat::Json),
+    ("custom-metrics-from-protobuf", Api::CustomMetrics, BodyFormat::Protobuf),
+    ("pod-metrics-from-json", Api::PodMetrics, BodyFormat::Json),
+    ("pod-metrics-from-protobuf", Api::PodMetrics, BodyFormat::Protobuf),
 ];
 
 /// The instructions of one query of each case, which `hot_path` makes.

@@ -17,22 +17,22 @@ use crate::process::expiry;
 
 /// The certificate chain of one connection; the handshake has proved that the client holds its key.
 #[derive(Debug)]
-pub struct Presented {
+pub struct ClientChain {
     chain: Vec<CertificateDer<'static>>,
     /// What is known so far, for each authority that still counts.
-    verdicts: Mutex<Vec<Verdict>>,
+    verdicts: Mutex<Vec<Verification>>,
 }
 
 /// A set of authorities that client certificates are checked against.
 #[derive(Debug)]
-pub struct Authority {
+pub struct ClientCa {
     verifier: Arc<dyn ClientCertVerifier>,
     end: Option<i64>,
 }
 
 /// Whom a verified certificate names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Subject {
+pub struct CertificateIdentity {
     /// The common name; empty if it has none.
     pub common_name: String,
     /// The organizations.
@@ -45,7 +45,7 @@ pub struct Subject {
 
 /// Why a certificate is no identity.
 #[derive(Clone, Debug, Error, PartialEq)]
-pub enum Unverified {
+pub enum ClientCertificateError {
     /// The chain, a date or the usage does not hold.
     #[error("{0}")]
     Chain(rustls::Error),
@@ -62,7 +62,7 @@ pub enum Unverified {
 
 /// Why a bundle is no authority.
 #[derive(Debug, Error)]
-pub enum AuthorityError {
+pub enum ClientCaError {
     /// There is no certificate in it.
     #[error("it has no certificate in PEM")]
     Empty,
@@ -79,11 +79,11 @@ pub enum AuthorityError {
 
 /// What an authority says of a chain.
 #[derive(Debug)]
-struct Verdict {
-    of: Weak<Authority>,
+struct Verification {
+    of: Weak<ClientCa>,
     /// When the next date in the chain passes, in seconds since 1970; the verdict says nothing from then on.
     until: u64,
-    subject: Result<Subject, Unverified>,
+    subject: Result<CertificateIdentity, ClientCertificateError>,
 }
 
 /// The object identifier of a user's uid in a subject (`k8s.io/apiserver/pkg/apis/asn1.X509UID`).
@@ -91,7 +91,7 @@ const UID: &str = "1.3.6.1.4.1.57683.2";
 /// Under which key a user's extra information names the certificate (`user.CredentialIDKey`).
 const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
 
-impl Presented {
+impl ClientChain {
     /// The chain that a client has shown; `None` if it has shown none.
     pub fn new(chain: Option<&[CertificateDer<'_>]>) -> Option<Self> {
         let chain: Vec<_> = chain?.iter().map(|certificate| certificate.clone().into_owned()).collect();
@@ -103,11 +103,11 @@ impl Presented {
     ///
     /// # Errors
     /// If the chain does not hold.
-    pub fn verify(&self, authority: &Arc<Authority>) -> Result<Subject, Unverified> {
+    pub fn verify(&self, authority: &Arc<ClientCa>) -> Result<CertificateIdentity, ClientCertificateError> {
         let now = UnixTime::now();
         let mut verdicts = self.verdicts.lock().expect("no holder panics");
         // A weak reference keeps the address from being given to the next authority.
-        let is_known = |verdict: &&Verdict| {
+        let is_known = |verdict: &&Verification| {
             std::ptr::eq(verdict.of.as_ptr(), Arc::as_ptr(authority)) && now.as_secs() < verdict.until
         };
         if let Some(known) = verdicts.iter().find(is_known) {
@@ -117,7 +117,7 @@ impl Presented {
         verdicts.retain(|verdict| {
             verdict.of.strong_count() > 0 && !std::ptr::eq(verdict.of.as_ptr(), Arc::as_ptr(authority))
         });
-        verdicts.push(Verdict {
+        verdicts.push(Verification {
             of: Arc::downgrade(authority),
             until: self.next_date(now),
             subject: subject.clone(),
@@ -125,11 +125,19 @@ impl Presented {
         subject
     }
 
-    fn check(&self, authority: &Authority, now: UnixTime) -> Result<Subject, Unverified> {
-        let (leaf, intermediates) = self.chain.split_first().ok_or(Unverified::Malformed)?;
-        authority.verifier.verify_client_cert(leaf, intermediates, now).map_err(Unverified::Chain)?;
-        let (_, certificate) = X509Certificate::from_der(leaf).map_err(|_| Unverified::Malformed)?;
-        Ok(Subject::new(certificate.subject(), leaf))
+    fn check(
+        &self,
+        authority: &ClientCa,
+        now: UnixTime,
+    ) -> Result<CertificateIdentity, ClientCertificateError> {
+        let (leaf, intermediates) = self.chain.split_first().ok_or(ClientCertificateError::Malformed)?;
+        authority
+            .verifier
+            .verify_client_cert(leaf, intermediates, now)
+            .map_err(ClientCertificateError::Chain)?;
+        let (_, certificate) =
+            X509Certificate::from_der(leaf).map_err(|_| ClientCertificateError::Malformed)?;
+        Ok(CertificateIdentity::new(certificate.subject(), leaf))
     }
 
     /// The next time at which a certificate of the chain becomes or ceases to be valid.
@@ -145,12 +153,12 @@ impl Presented {
     }
 }
 
-impl Authority {
+impl ClientCa {
     /// Reads a PEM bundle.
     ///
     /// # Errors
     /// If it has no certificate, or one that cannot be read.
-    pub fn from_pem(pem: &[u8]) -> Result<Self, AuthorityError> {
+    pub fn from_pem(pem: &[u8]) -> Result<Self, ClientCaError> {
         let mut roots = RootCertStore::empty();
         let mut end = None;
         for certificate in CertificateDer::pem_slice_iter(pem) {
@@ -159,7 +167,7 @@ impl Authority {
             roots.add(certificate)?;
         }
         if roots.is_empty() {
-            return Err(AuthorityError::Empty);
+            return Err(ClientCaError::Empty);
         }
         let provider = Arc::new(crypto::aws_lc_rs::default_provider());
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
@@ -172,7 +180,7 @@ impl Authority {
     }
 }
 
-impl Subject {
+impl CertificateIdentity {
     fn new(name: &X509Name<'_>, certificate: &CertificateDer<'_>) -> Self {
         let text = |attribute: &AttributeTypeAndValue<'_>| attribute.as_str().ok().map(str::to_owned);
         let uids = name.iter_attributes().filter(|attribute| attribute.attr_type().to_id_string() == UID);
@@ -191,14 +199,14 @@ impl Subject {
     ///
     /// # Errors
     /// If the subject's uid is malformed.
-    pub fn user(self) -> Result<Option<User>, Unverified> {
+    pub fn user(self) -> Result<Option<User>, ClientCertificateError> {
         if self.common_name.is_empty() {
             return Ok(None);
         }
         let uid = match <[Option<String>; 1]>::try_from(self.uids) {
             Ok([Some(uid)]) if !uid.is_empty() => uid,
             Err(none) if none.is_empty() => String::new(),
-            _ => return Err(Unverified::Uid),
+            _ => return Err(ClientCertificateError::Uid),
         };
         let id = format!("X509SHA256={}", self.fingerprint);
         Ok(Some(User {
@@ -220,14 +228,14 @@ mod tests {
     const TEXT: u8 = 0x0c;
     const NUMBER: u8 = 0x02;
 
-    fn user(elements: &[(&[u8], u8, &str)]) -> Result<Option<User>, Unverified> {
+    fn user(elements: &[(&[u8], u8, &str)]) -> Result<Option<User>, ClientCertificateError> {
         let der = |tag: u8, content: &[u8]| [&[tag, u8::try_from(content.len()).unwrap()], content].concat();
         let element = |(oid, tag, text): &(&[u8], u8, &str)| {
             der(0x31, &der(0x30, &[der(6, oid), der(*tag, text.as_bytes())].concat()))
         };
         let name = der(0x30, &elements.iter().flat_map(element).collect::<Vec<u8>>());
         let (_, name) = X509Name::from_der(&name).unwrap();
-        Subject::new(&name, &CertificateDer::from(b"a certificate".as_slice())).user()
+        CertificateIdentity::new(&name, &CertificateDer::from(b"a certificate".as_slice())).user()
     }
 
     #[test]
@@ -251,14 +259,14 @@ mod tests {
             &[(USER_ID, NUMBER, "1")],
             &[(USER_ID, TEXT, "1"), (USER_ID, TEXT, "2")],
         ] {
-            assert_eq!(user(&[&bob[..1], uids].concat()), Err(Unverified::Uid), "{uids:?}");
+            assert_eq!(user(&[&bob[..1], uids].concat()), Err(ClientCertificateError::Uid), "{uids:?}");
         }
     }
 
     #[test]
     fn a_bundle_is_refused_as_a_whole() {
         let ca = testkit::pki::Authority::new("ca").pem();
-        assert!(Authority::from_pem(format!("# two\n{ca}{ca}").as_bytes()).is_ok());
+        assert!(ClientCa::from_pem(format!("# two\n{ca}{ca}").as_bytes()).is_ok());
         for (text, complaint) in [
             (String::new(), "it has no certificate in PEM"),
             ("nonsense".to_owned(), "it has no certificate in PEM"),
@@ -269,7 +277,7 @@ mod tests {
                 "a certificate in it cannot be used: ",
             ),
         ] {
-            let error = Authority::from_pem(text.as_bytes()).unwrap_err().to_string();
+            let error = ClientCa::from_pem(text.as_bytes()).unwrap_err().to_string();
             assert!(error.starts_with(complaint), "{error}");
         }
     }

@@ -1,11 +1,11 @@
 //! Who asks, and whether they may.
 
 pub mod certificate;
-pub mod published;
+pub mod config_map;
 pub mod request_header;
 pub mod review;
+pub mod settings;
 pub mod token;
-pub mod trust;
 pub mod user;
 
 use std::fmt::{self, Display};
@@ -14,37 +14,37 @@ use std::sync::Arc;
 use http::HeaderMap;
 use thiserror::Error;
 
-use certificate::{Presented, Unverified};
+use certificate::{ClientCertificateError, ClientChain};
+use settings::AuthenticationSettings;
 use token::{TokenError, TokenReviewer};
-use trust::Trust;
 use user::User;
 
 /// Finds out who asks: the front proxy's word, a client certificate, a bearer token, else nobody in particular.
 pub struct Authenticators {
-    trust: Arc<Trust>,
+    settings: Arc<AuthenticationSettings>,
     tokens: TokenReviewer,
 }
 
 /// Why a request is nobody's: something was shown that does not hold, and nothing else that does. Holds what each
 /// authenticator says.
 #[derive(Debug, Error)]
-pub struct Unauthenticated(Vec<Failure>);
+pub struct Unauthenticated(Vec<AuthenticatorError>);
 
 /// Why one authenticator knows nobody.
 #[derive(Debug, Error)]
-enum Failure {
+enum AuthenticatorError {
     #[error("no front proxy: {0}")]
-    FrontProxy(#[source] Unverified),
+    FrontProxy(#[source] ClientCertificateError),
     #[error("no client certificate: {0}")]
-    Certificate(#[source] Unverified),
+    Certificate(#[source] ClientCertificateError),
     #[error(transparent)]
     Token(#[from] TokenError),
 }
 
 impl Authenticators {
-    /// Authenticators that follow `trust` as it changes.
-    pub fn new(trust: Arc<Trust>, tokens: TokenReviewer) -> Self {
-        Self { trust, tokens }
+    /// Authenticators that follow `settings` as it changes.
+    pub fn new(settings: Arc<AuthenticationSettings>, tokens: TokenReviewer) -> Self {
+        Self { settings, tokens }
     }
 
     /// Who sent a request with these headers over a connection with this certificate. The first authenticator that
@@ -56,19 +56,19 @@ impl Authenticators {
     pub async fn authenticate(
         &self,
         headers: &HeaderMap,
-        presented: Option<&Presented>,
+        presented: Option<&ClientChain>,
     ) -> Result<User, Unauthenticated> {
         let mut failures = Vec::new();
         if let Some(presented) = presented {
             match self.front_proxy(headers, presented) {
                 Ok(Some(user)) => return Ok(user.authenticated()),
                 Ok(None) => {}
-                Err(error) => failures.push(Failure::FrontProxy(error)),
+                Err(error) => failures.push(AuthenticatorError::FrontProxy(error)),
             }
             match self.client(presented) {
                 Ok(Some(user)) => return Ok(user.authenticated()),
                 Ok(None) => {}
-                Err(error) => failures.push(Failure::Certificate(error)),
+                Err(error) => failures.push(AuthenticatorError::Certificate(error)),
             }
         }
         if let Some(token) = token::bearer(headers) {
@@ -80,13 +80,17 @@ impl Authenticators {
         if failures.is_empty() { Ok(User::anonymous()) } else { Err(Unauthenticated(failures)) }
     }
 
-    fn front_proxy(&self, headers: &HeaderMap, presented: &Presented) -> Result<Option<User>, Unverified> {
-        let Some(front_proxy) = self.trust.front_proxy() else { return Ok(None) };
+    fn front_proxy(
+        &self,
+        headers: &HeaderMap,
+        presented: &ClientChain,
+    ) -> Result<Option<User>, ClientCertificateError> {
+        let Some(front_proxy) = self.settings.front_proxy() else { return Ok(None) };
         front_proxy.authenticate(headers, presented)
     }
 
-    fn client(&self, presented: &Presented) -> Result<Option<User>, Unverified> {
-        let Some(authority) = self.trust.clients() else { return Ok(None) };
+    fn client(&self, presented: &ClientChain) -> Result<Option<User>, ClientCertificateError> {
+        let Some(authority) = self.settings.clients() else { return Ok(None) };
         presented.verify(&authority)?.user()
     }
 }
@@ -94,7 +98,7 @@ impl Authenticators {
 impl Unauthenticated {
     /// Whether too many requests wait to be identified; it may be identified later.
     pub fn is_too_early(&self) -> bool {
-        self.0.iter().any(|failure| matches!(failure, Failure::Token(TokenError::TooMany)))
+        self.0.iter().any(|failure| matches!(failure, AuthenticatorError::Token(TokenError::TooMany)))
     }
 }
 

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::percent_decode_str;
 
-use super::certificate::{Authority, Presented, Unverified};
+use super::certificate::{ClientCa, ClientCertificateError, ClientChain};
 use super::user::User;
 
 /// Whom to believe as a front proxy, and which headers it sends. Prefixes are lower case.
 pub struct FrontProxy {
     /// Who signs its certificate.
-    pub authority: Arc<Authority>,
+    pub authority: Arc<ClientCa>,
     /// The common names it may have; empty for any.
     pub allowed_names: Vec<String>,
     /// Headers with the user's name; the first that has one counts.
@@ -34,11 +34,11 @@ impl FrontProxy {
     pub fn authenticate(
         &self,
         headers: &HeaderMap,
-        presented: &Presented,
-    ) -> Result<Option<User>, Unverified> {
+        presented: &ClientChain,
+    ) -> Result<Option<User>, ClientCertificateError> {
         let subject = presented.verify(&self.authority)?;
         if !self.allowed_names.is_empty() && !self.allowed_names.contains(&subject.common_name) {
-            return Err(Unverified::NameNotAllowed(subject.common_name));
+            return Err(ClientCertificateError::NameNotAllowed(subject.common_name));
         }
         let Some(name) = first(headers, &self.username_headers) else { return Ok(None) };
         let groups = self.group_headers.iter().flat_map(|header| headers.get_all(header));

@@ -88,7 +88,7 @@ pub struct Reviewer {
 }
 
 /// Allowed and denied have times of their own.
-struct Kept {
+struct DecisionTtl {
     allowed: Duration,
     denied: Duration,
 }
@@ -96,11 +96,15 @@ struct Kept {
 impl Reviewer {
     /// A reviewer that asks through the current client.
     pub fn new(clients: Clients, config: &Authorization) -> Self {
-        let kept = Kept { allowed: config.allowed_ttl, denied: config.denied_ttl };
+        let kept = DecisionTtl { allowed: config.allowed_ttl, denied: config.denied_ttl };
         Self {
             clients,
             always_allow_paths: config.always_allow_paths.clone(),
-            verdicts: Cache::builder().weigher(weigh).max_capacity(VERDICTS).expire_after(kept).build(),
+            verdicts: Cache::builder()
+                .weigher(cache_weight)
+                .max_capacity(VERDICTS)
+                .expire_after(kept)
+                .build(),
             anonymous: Semaphore::new(WAITING),
         }
     }
@@ -145,7 +149,7 @@ impl Reviewer {
 }
 
 /// About how many bytes a verdict takes.
-fn weigh((user, action): &(User, Action), decision: &Decision) -> u32 {
+fn cache_weight((user, action): &(User, Action), decision: &Decision) -> u32 {
     let extra =
         user.extra.iter().map(|(key, values)| key.len() + values.iter().map(String::len).sum::<usize>());
     let user = user.name.len()
@@ -161,7 +165,7 @@ fn weigh((user, action): &(User, Action), decision: &Decision) -> u32 {
     u32::try_from(512 + user + action + decision.reason.len()).unwrap_or(u32::MAX)
 }
 
-impl Expiry<(User, Action), Decision> for Kept {
+impl Expiry<(User, Action), Decision> for DecisionTtl {
     fn expire_after_create(&self, _: &(User, Action), decision: &Decision, _: Instant) -> Option<Duration> {
         Some(if decision.allowed { self.allowed } else { self.denied })
     }

@@ -7,9 +7,9 @@ use super::codec::{EXPANSION, EncodeItem, EncodeList, FRAME, json};
 use super::group::Group;
 use super::memory::{Reserve, Stopped};
 use super::meta::{Expression, LabelSelector};
-use super::page::custom::ItemRef;
+use super::page::custom::CustomItemRef;
 use super::quantity::Quantity;
-use super::text::Text;
+use super::text::JsonText;
 use super::time::Timestamp;
 
 /// The API group.
@@ -41,7 +41,7 @@ pub struct MetricValueList<'a> {
 #[derive(Clone, Debug)]
 pub struct MetricValue<'a> {
     /// Whose object and metric this is.
-    pub item: ItemRef<'a>,
+    pub item: CustomItemRef<'a>,
     /// The value: the item's own, or one that was made of several clusters' values.
     pub value: Cow<'a, Quantity>,
     /// When the oldest of the values was taken.
@@ -49,12 +49,12 @@ pub struct MetricValue<'a> {
     /// The longest of the windows, in seconds.
     pub window_seconds: Option<i64>,
     /// The clusters that have the object, in their order; never empty.
-    pub clusters: Clusters<'a>,
+    pub clusters: SourceClusters<'a>,
 }
 
 /// The clusters that a value comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Clusters<'a> {
+pub enum SourceClusters<'a> {
     /// A single one, as for nearly all values.
     One(&'a str),
     /// Several, sorted by name.
@@ -105,8 +105,8 @@ impl EncodeList for MetricValueList<'_> {
 impl EncodeItem for MetricValue<'_> {
     fn most_bytes(&self) -> usize {
         let clusters = match &self.clusters {
-            Clusters::One(cluster) => cluster.len(),
-            Clusters::Several(clusters) => clusters.iter().map(|cluster| cluster.len() + 1).sum(),
+            SourceClusters::One(cluster) => cluster.len(),
+            SourceClusters::Several(clusters) => clusters.iter().map(|cluster| cluster.len() + 1).sum(),
         };
         EXPANSION * (self.item.bytes() + self.value.heap_bytes() + clusters) + FRAME
     }
@@ -190,15 +190,15 @@ impl<'a> MetricValue<'a> {
     /// The metric's own selector, joined with the clusters: one cluster as a label, several as a requirement.
     fn selector(&self, cluster_label: Option<&'a str>) -> Option<LabelSelector<'a>> {
         let own = self.item.selector();
-        let Some(label) = cluster_label.map(Text::Plain) else { return own };
+        let Some(label) = cluster_label.map(JsonText::Plain) else { return own };
         let mut selector = own.unwrap_or_default();
         // A member that is itself a federation may have tagged its values; ours is the outer one.
         selector.match_labels.retain(|(key, _)| *key != label);
         match &self.clusters {
-            Clusters::One(cluster) => selector.match_labels.push((label, Text::Plain(cluster))),
-            Clusters::Several(clusters) => {
-                let values = clusters.iter().copied().map(Text::Plain).collect();
-                let operator = Text::Plain("In");
+            SourceClusters::One(cluster) => selector.match_labels.push((label, JsonText::Plain(cluster))),
+            SourceClusters::Several(clusters) => {
+                let values = clusters.iter().copied().map(JsonText::Plain).collect();
+                let operator = JsonText::Plain("In");
                 selector.match_expressions.push(Expression { key: label, operator, values });
             }
         }

@@ -6,10 +6,10 @@ use super::codec::protobuf::Writer;
 use super::codec::{EXPANSION, EncodeItem, EncodeList, FRAME, json};
 use super::group::Group;
 use super::memory::{Reserve, Stopped};
-use super::meta::{Entry, write_entries};
-use super::page::external::ItemRef;
+use super::meta::{KeyValue, write_entries};
+use super::page::external::ExternalItemRef;
 use super::quantity::Quantity;
-use super::text::Text;
+use super::text::JsonText;
 use super::time::Timestamp;
 
 /// The API group.
@@ -31,9 +31,9 @@ pub struct ExternalMetricValueList<'a> {
 #[derive(Clone, Debug)]
 pub struct ExternalMetricValue<'a> {
     /// Whose metric's name this is.
-    pub item: ItemRef<'a>,
+    pub item: ExternalItemRef<'a>,
     /// The labels in the order of their keys, with the clusters if they are named.
-    pub labels: Vec<(Text<'a>, Cow<'a, str>)>,
+    pub labels: Vec<(JsonText<'a>, Cow<'a, str>)>,
     /// The value: the item's own, or one that was made of several clusters' values.
     pub value: Cow<'a, Quantity>,
     /// When the oldest of the values was taken.
@@ -90,7 +90,7 @@ impl ExternalMetricValue<'_> {
         out.quantity(5, &self.value);
     }
 
-    fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
-        self.labels.iter().map(|(key, value)| (*key, Text::Plain(value)))
+    fn entries(&self) -> impl Iterator<Item = KeyValue<'_>> {
+        self.labels.iter().map(|(key, value)| (*key, JsonText::Plain(value)))
     }
 }

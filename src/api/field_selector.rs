@@ -8,18 +8,18 @@ use std::str::FromStr;
 /// Requirements that must all hold; none match everything. [`Display`] gives a text that reads back as the same.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct FieldSelector {
-    requirements: Vec<Requirement>,
+    requirements: Vec<FieldRequirement>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Requirement {
-    field: Field,
+struct FieldRequirement {
+    field: SelectableField,
     value: String,
     equal: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Field {
+enum SelectableField {
     Name,
     Namespace,
 }
@@ -49,10 +49,10 @@ impl FieldSelector {
 
     /// Whether an object of this name and namespace matches.
     pub fn matches(&self, name: &str, namespace: &str) -> bool {
-        self.requirements.iter().all(|Requirement { field, value, equal }| {
+        self.requirements.iter().all(|FieldRequirement { field, value, equal }| {
             let actual = match field {
-                Field::Name => name,
-                Field::Namespace => namespace,
+                SelectableField::Name => name,
+                SelectableField::Namespace => namespace,
             };
             (actual == value) == *equal
         })
@@ -60,18 +60,19 @@ impl FieldSelector {
 
     /// The only name that can match, if there is one.
     pub fn name(&self) -> Option<&str> {
-        let mut names = self.requirements.iter().filter(|one| one.field == Field::Name && one.equal);
+        let mut names =
+            self.requirements.iter().filter(|one| one.field == SelectableField::Name && one.equal);
         names.next().map(|one| one.value.as_str())
     }
 }
 
 impl Display for FieldSelector {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        for (index, Requirement { field, value, equal }) in self.requirements.iter().enumerate() {
+        for (index, FieldRequirement { field, value, equal }) in self.requirements.iter().enumerate() {
             let separator = if index == 0 { "" } else { "," };
             let field = match field {
-                Field::Name => "metadata.name",
-                Field::Namespace => "metadata.namespace",
+                SelectableField::Name => "metadata.name",
+                SelectableField::Namespace => "metadata.namespace",
             };
             let value = value.replace('\\', r"\\").replace(',', r"\,").replace('=', r"\=");
             write!(f, "{separator}{field}{}{value}", if *equal { "=" } else { "!=" })?;
@@ -85,12 +86,12 @@ impl FromStr for FieldSelector {
 
     fn from_str(text: &str) -> Result<Self, FieldSelectorError> {
         let terms = terms(text).into_iter().filter(|term| !term.is_empty());
-        let requirements = terms.map(|term| Requirement::read(term, text)).collect::<Result<_, _>>()?;
+        let requirements = terms.map(|term| FieldRequirement::read(term, text)).collect::<Result<_, _>>()?;
         Ok(Self { requirements })
     }
 }
 
-impl Requirement {
+impl FieldRequirement {
     fn read(term: &str, whole: &str) -> Result<Self, FieldSelectorError> {
         let syntax = || FieldSelectorError::Syntax(whole.to_owned(), term.to_owned());
         // A field's name has no operator in it, so the first one is where it ends; each has an equals sign.
@@ -101,8 +102,8 @@ impl Requirement {
         };
         let value = unescaped(value)?;
         let field = match field {
-            "metadata.name" => Field::Name,
-            "metadata.namespace" => Field::Namespace,
+            "metadata.name" => SelectableField::Name,
+            "metadata.namespace" => SelectableField::Namespace,
             other => return Err(FieldSelectorError::Field(other.to_owned())),
         };
         Ok(Self { field, value, equal })

@@ -15,7 +15,7 @@ pub enum Group {
 
 /// Whose CPU and memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Resource {
+pub enum MetricsResource {
     /// Nodes, which are in no namespace.
     Nodes,
     /// Pods, container by container.
@@ -56,7 +56,7 @@ impl Display for Group {
     }
 }
 
-impl Resource {
+impl MetricsResource {
     /// Both.
     pub const ALL: [Self; 2] = [Self::Nodes, Self::Pods];
 

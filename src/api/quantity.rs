@@ -31,7 +31,7 @@ const LONGEST: usize = 4096;
 /// be missing, white space is trimmed, `null` is zero) are the caller's.
 #[derive(Clone, Debug)]
 pub struct Quantity {
-    amount: Amount,
+    amount: QuantityValue,
     format: Format,
     /// The text it was read from, where Go repeats that text although it is not canonical (`+1`, `1.500`).
     text: Option<Box<str>>,
@@ -70,7 +70,7 @@ pub enum QuantityError {
 
 /// A number as Go holds it.
 #[derive(Clone, Debug)]
-enum Amount {
+enum QuantityValue {
     /// Go's `int64Amount`: `mantissa` × 10^`exponent`.
     Small { mantissa: i64, exponent: i32 },
     /// Go's `infDecAmount`, for what does not fit.
@@ -86,7 +86,7 @@ struct Decimal {
 
 impl Quantity {
     /// Nothing, to start a sum from: the first summand that is added gives it its format.
-    pub const ZERO: Self = Self { amount: Amount::ZERO, format: Format::DecimalSi, text: None };
+    pub const ZERO: Self = Self { amount: QuantityValue::ZERO, format: Format::DecimalSi, text: None };
 
     fn is_zero(&self) -> bool {
         self.amount.is_zero()
@@ -96,8 +96,8 @@ impl Quantity {
     #[must_use]
     pub fn heap_bytes(&self) -> usize {
         let decimal = match &self.amount {
-            Amount::Small { .. } => 0,
-            Amount::Big(decimal) => {
+            QuantityValue::Small { .. } => 0,
+            QuantityValue::Big(decimal) => {
                 size_of::<Decimal>() + usize::try_from(decimal.unscaled.bits() / 8).unwrap_or(usize::MAX) + 8
             }
         };
@@ -128,7 +128,7 @@ impl Quantity {
         if rest.sign() == Sign::Plus {
             part.unscaled += 1;
         }
-        Self { amount: Amount::Big(Box::new(part)), format: self.format, text: None }
+        Self { amount: QuantityValue::Big(Box::new(part)), format: self.format, text: None }
     }
 }
 
@@ -156,8 +156,8 @@ impl Ord for Quantity {
     fn cmp(&self, other: &Self) -> Ordering {
         match (&self.amount, &other.amount) {
             (
-                Amount::Small { mantissa: left, exponent: left_exponent },
-                Amount::Small { mantissa: right, exponent: right_exponent },
+                QuantityValue::Small { mantissa: left, exponent: left_exponent },
+                QuantityValue::Small { mantissa: right, exponent: right_exponent },
             ) if left_exponent == right_exponent => left.cmp(right),
             (left, right) => {
                 let (mut left, mut right) = (left.to_decimal(), right.to_decimal());
@@ -169,7 +169,7 @@ impl Ord for Quantity {
     }
 }
 
-impl Amount {
+impl QuantityValue {
     const ZERO: Self = Self::Small { mantissa: 0, exponent: 0 };
 
     fn is_zero(&self) -> bool {
@@ -206,9 +206,11 @@ impl Amount {
 }
 
 impl Decimal {
-    fn add(&mut self, other: &Amount) {
+    fn add(&mut self, other: &QuantityValue) {
         match other {
-            Amount::Big(decimal) if decimal.exponent == self.exponent => self.unscaled += &decimal.unscaled,
+            QuantityValue::Big(decimal) if decimal.exponent == self.exponent => {
+                self.unscaled += &decimal.unscaled;
+            }
             _ => {
                 let mut other = other.to_decimal();
                 other.lower_to(self.exponent);
@@ -228,7 +230,7 @@ impl Decimal {
 }
 
 /// The sum of two small amounts (mantissa, exponent), unless it leaves 64 bits.
-fn small_sum(left: (i64, i32), right: (i64, i32)) -> Option<Amount> {
+fn small_sum(left: (i64, i32), right: (i64, i32)) -> Option<QuantityValue> {
     let (high, low) = if left.1 >= right.1 { (left, right) } else { (right, left) };
     let (mantissa, exponent) = match (high, low) {
         ((0, _), rest) | (rest, (0, _)) => rest,
@@ -237,5 +239,5 @@ fn small_sum(left: (i64, i32), right: (i64, i32)) -> Option<Amount> {
             (raised.checked_add(low.0)?, low.1)
         }
     };
-    Some(Amount::Small { mantissa, exponent })
+    Some(QuantityValue::Small { mantissa, exponent })
 }

@@ -2,10 +2,10 @@
 
 use super::codec::protobuf::Writer;
 use super::codec::{EXPANSION, Encode, EncodeItem, EncodeList, FRAME, json};
-use super::group::{Group, Resource};
+use super::group::{Group, MetricsResource};
 use super::memory::{Reserve, Stopped};
 use super::meta::ObjectMeta;
-use super::page::resource::{Container, ItemRef};
+use super::page::resource::{Container, ResourceItemRef};
 use super::time::Timestamp;
 
 /// The API group.
@@ -19,7 +19,7 @@ pub const GROUP_VERSION: &str = "metrics.k8s.io/v1beta1";
 #[derive(Clone, Copy, Debug)]
 pub struct ObjectMetrics<'a> {
     /// The object as its member sent it.
-    pub item: ItemRef<'a>,
+    pub item: ResourceItemRef<'a>,
     /// The annotation that names the cluster, if it is named: key and value.
     pub cluster: Option<(&'a str, &'a str)>,
 }
@@ -27,15 +27,15 @@ pub struct ObjectMetrics<'a> {
 /// A `PodMetricsList` or `NodeMetricsList`.
 pub struct ObjectMetricsList<'a> {
     /// Of what.
-    pub resource: Resource,
+    pub resource: MetricsResource,
     /// The objects.
     pub items: Vec<ObjectMetrics<'a>>,
 }
 
 /// One `PodMetrics` or `NodeMetrics` by itself.
-pub struct Single<'a> {
+pub struct SingleObjectMetrics<'a> {
     /// Of what.
-    pub resource: Resource,
+    pub resource: MetricsResource,
     /// The object.
     pub item: ObjectMetrics<'a>,
 }
@@ -66,7 +66,7 @@ impl EncodeItem for ObjectMetrics<'_> {
     }
 }
 
-impl Encode for Single<'_> {
+impl Encode for SingleObjectMetrics<'_> {
     fn to_json(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(384);
         self.item.write_whole(self.resource, &mut out);
@@ -90,7 +90,7 @@ impl<'a> ObjectMetrics<'a> {
     }
 
     /// Writes the JSON of the object by itself.
-    pub fn write_whole(self, resource: Resource, out: &mut Vec<u8>) {
+    pub fn write_whole(self, resource: MetricsResource, out: &mut Vec<u8>) {
         json::display(out, format_args!(r#"{{"kind":"{}","apiVersion":"{GROUP_VERSION}""#, resource.kind()));
         self.write_json(out);
     }
@@ -103,11 +103,11 @@ impl<'a> ObjectMetrics<'a> {
         Timestamp::write_json(self.item.timestamp(), out);
         json::display(out, format_args!(r#","window":"{}","#, self.item.window()));
         match self.item.resource() {
-            Resource::Nodes => {
+            MetricsResource::Nodes => {
                 out.extend_from_slice(br#""usage":"#);
                 self.item.amounts().write_json(out);
             }
-            Resource::Pods => {
+            MetricsResource::Pods => {
                 out.extend_from_slice(br#""containers":["#);
                 json::separated(out, self.item.containers(), |out, Container { name, usage }| {
                     out.extend_from_slice(br#"{"name":"#);
@@ -127,8 +127,8 @@ impl<'a> ObjectMetrics<'a> {
         out.message(2, |out| Timestamp::write_protobuf(self.item.timestamp(), out));
         out.message(3, |out| out.number(1, self.item.window().as_nanos()));
         match self.item.resource() {
-            Resource::Nodes => self.item.amounts().write_protobuf(out, 4),
-            Resource::Pods => {
+            MetricsResource::Nodes => self.item.amounts().write_protobuf(out, 4),
+            MetricsResource::Pods => {
                 for Container { name, usage } in self.item.containers() {
                     out.message(4, |out| {
                         out.text(1, name);

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use super::codec::Encode;
-use super::codec::protobuf::{Envelope, Fields, Malformed, Writer};
+use super::codec::protobuf::{Envelope, Fields, MalformedProtobuf, Writer};
 
 /// A failure as a client of Kubernetes reads it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -13,7 +13,7 @@ pub struct Status {
     kind: &'static str,
     #[serde(rename = "apiVersion")]
     api_version: &'static str,
-    metadata: Metadata,
+    metadata: StatusMetadata,
     status: &'static str,
     /// What went wrong, for people.
     pub message: String,
@@ -85,7 +85,7 @@ pub struct MemberStatus {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-struct Metadata {}
+struct StatusMetadata {}
 
 impl Status {
     /// A failure of the given code.
@@ -93,7 +93,7 @@ impl Status {
         Self {
             kind: "Status",
             api_version: "v1",
-            metadata: Metadata {},
+            metadata: StatusMetadata {},
             status: "Failure",
             message: message.into(),
             reason: Some(reason),
@@ -178,14 +178,14 @@ impl MemberStatus {
     /// Reads a body that claims to be JSON; `None` if it is no Status.
     pub fn from_json(body: &[u8]) -> Option<Self> {
         #[derive(Deserialize)]
-        struct Wire {
+        struct JsonStatus {
             kind: String,
             #[serde(default)]
             message: String,
             #[serde(default)]
             reason: String,
         }
-        let wire: Wire = serde_json::from_slice(body).ok()?;
+        let wire: JsonStatus = serde_json::from_slice(body).ok()?;
         (wire.kind == "Status").then_some(Self { message: wire.message, reason: wire.reason })
     }
 
@@ -195,7 +195,7 @@ impl MemberStatus {
         Self::read(envelope.raw).ok()
     }
 
-    fn read(message: &[u8]) -> Result<Self, Malformed> {
+    fn read(message: &[u8]) -> Result<Self, MalformedProtobuf> {
         let mut status = Self::default();
         for field in Fields::of(message) {
             match field? {

@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use super::codec::negotiate::MetaVersion;
 use super::codec::protobuf::Writer;
 use super::codec::{Encode, EncodeItem, EncodeList, FRAME, json};
-use super::group::Resource;
+use super::group::MetricsResource;
 use super::memory::{Reserve, Stopped, make_room};
-use super::page::resource::Amounts;
+use super::page::resource::ResourceList;
 use super::quantity::Quantity;
 use super::resource_metrics::ObjectMetrics;
-use super::text::Text;
+use super::text::JsonText;
 
 /// A `Table` with a row for each object, as metrics-server makes it (`addPodMetricsToTable`): the first object says which
 /// columns there are.
@@ -18,7 +18,7 @@ pub struct Table<'a> {
     /// The version to write it in.
     pub version: MetaVersion,
     /// Of what.
-    pub resource: Resource,
+    pub resource: MetricsResource,
     /// The objects.
     pub items: Vec<ObjectMetrics<'a>>,
     /// What stands beside the cells of a row.
@@ -46,7 +46,7 @@ pub enum IncludeObject {
 pub struct IncludeObjectError(String);
 
 /// A `PartialObjectMetadataList`.
-pub struct MetadataList<'a> {
+pub struct PartialObjectMetadataList<'a> {
     /// The version to write it in.
     pub version: MetaVersion,
     /// The objects.
@@ -54,7 +54,7 @@ pub struct MetadataList<'a> {
 }
 
 /// A `PartialObjectMetadata`.
-pub struct Metadata<'a> {
+pub struct PartialObjectMetadata<'a> {
     /// The version to write it in.
     pub version: MetaVersion,
     /// The object.
@@ -132,7 +132,7 @@ impl Table<'_> {
     }
 }
 
-impl EncodeList for MetadataList<'_> {
+impl EncodeList for PartialObjectMetadataList<'_> {
     fn to_json(&self, reserve: &mut Reserve<'_>) -> Result<Vec<u8>, Stopped> {
         let group_version = self.version.group_version();
         json::list(METADATA_LIST, group_version, &self.items, 256, reserve, |out, item| {
@@ -153,7 +153,7 @@ impl EncodeList for MetadataList<'_> {
     }
 }
 
-impl Encode for Metadata<'_> {
+impl Encode for PartialObjectMetadata<'_> {
     fn to_json(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(256);
         partial(&mut out, self.item, self.version);
@@ -170,7 +170,7 @@ impl Encode for Metadata<'_> {
 
 fn column(out: &mut Vec<u8>, name: &str, format: &str, description: &str) {
     out.extend_from_slice(br#"{"name":"#);
-    json::string(out, Text::Plain(name));
+    json::string(out, JsonText::Plain(name));
     json::display(
         out,
         format_args!(r#","type":"string","format":"{format}","description":"{description}","priority":0}}"#),
@@ -188,7 +188,7 @@ fn partial(out: &mut Vec<u8>, item: ObjectMetrics<'_>, version: MetaVersion) {
 }
 
 /// The first resources in the order of their names that the first object has; they are the columns.
-fn names(amounts: Amounts<'_>) -> Vec<String> {
+fn names(amounts: ResourceList<'_>) -> Vec<String> {
     let mut names: BTreeSet<String> = BTreeSet::new();
     for (name, _) in amounts.iter() {
         names.insert(name.decode().into_owned());
@@ -200,9 +200,9 @@ fn names(amounts: Amounts<'_>) -> Vec<String> {
 }
 
 /// What the object takes of a resource, all containers together.
-fn total(amounts: Amounts<'_>, resource: &str) -> Quantity {
+fn total(amounts: ResourceList<'_>, resource: &str) -> Quantity {
     let mut total = Quantity::ZERO;
-    let of_resource = amounts.iter().filter(|(name, _)| *name == Text::Plain(resource));
+    let of_resource = amounts.iter().filter(|(name, _)| *name == JsonText::Plain(resource));
     of_resource.for_each(|(_, amount)| total.add(amount));
     total
 }

@@ -118,7 +118,7 @@ impl FromStr for Timestamp {
     type Err = TimestampError;
 
     fn from_str(text: &str) -> Result<Self, TimestampError> {
-        let mut scan = Scan(text.as_bytes());
+        let mut scan = TimeScanner(text.as_bytes());
         let year = scan.digits(4)?;
         scan.expect(b'-')?;
         let month = scan.digits(2)?;
@@ -167,9 +167,9 @@ impl Display for Timestamp {
 }
 
 /// What is left of a text.
-struct Scan<'a>(&'a [u8]);
+struct TimeScanner<'a>(&'a [u8]);
 
-impl Scan<'_> {
+impl TimeScanner<'_> {
     fn expect(&mut self, byte: u8) -> Result<(), TimestampError> {
         self.0 = self.0.strip_prefix(&[byte]).ok_or(TimestampError::Syntax)?;
         Ok(())

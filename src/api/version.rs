@@ -7,7 +7,7 @@ use serde::Serialize;
 /// What `/version` and `version -o json` say. What is not known of a build is empty, as in Go.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Info {
+pub struct VersionInfo {
     /// The first number of the version.
     pub major: &'static str,
     /// The second.
@@ -45,7 +45,7 @@ fn architecture() -> &'static str {
     }
 }
 
-impl Info {
+impl VersionInfo {
     /// This build.
     pub fn current() -> Self {
         let (major, minor) = (env!("CARGO_PKG_VERSION_MAJOR"), env!("CARGO_PKG_VERSION_MINOR"));

@@ -14,25 +14,25 @@ use super::values;
 pub enum Command {
     /// Issue serving certificates, and look at those that are there
     #[command(subcommand, arg_required_else_help = false)]
-    Certs(Certs),
+    Certs(CertsCommand),
     /// Check every link between a FederatedHPA and a metric, and say what is broken and what to do about it
-    Check(Check),
+    Check(CheckFlags),
     /// Ask all members for a metric, and show its values by cluster
-    Query(Box<Query>),
+    Query(Box<QueryFlags>),
 }
 
 /// What is done with certificates.
 #[derive(Debug, Subcommand)]
-pub enum Certs {
+pub enum CertsCommand {
     /// Issue a serving certificate for the adapter, by an authority that is made for it or by a given one
-    Issue(Issue),
+    Issue(CertsIssueFlags),
     /// Show what certificates say, and fail if one has ended, ends soon or lacks the adapter's name
-    Show(Show),
+    Show(CertsShowFlags),
 }
 
 /// `certs issue`.
 #[derive(Debug, Args)]
-pub struct Issue {
+pub struct CertsIssueFlags {
     /// Service in the control plane by which the APIServices name the adapter
     #[arg(long, value_name = "NAME", default_value = "karmada-metrics-adapter", value_parser = values::dns_label)]
     pub service: String,
@@ -67,7 +67,7 @@ pub struct Issue {
 
 /// `certs show`.
 #[derive(Debug, Args)]
-pub struct Show {
+pub struct CertsShowFlags {
     /// Files in PEM, and addresses that present their certificates in a TLS handshake
     #[arg(value_name = "FILE|HOST:PORT", required = true)]
     pub sources: Vec<OsString>,
@@ -83,12 +83,12 @@ pub struct Show {
     pub warn: Duration,
     /// Shape of the answer: json for machines; without it, a table
     #[arg(short, long, value_name = "FORMAT", hide_possible_values = true)]
-    pub output: Option<Output>,
+    pub output: Option<OutputFormat>,
 }
 
 /// `check`.
 #[derive(Debug, Args)]
-pub struct Check {
+pub struct CheckFlags {
     /// Kubeconfig of the Karmada API server; without one, the environment's kubeconfig or else the Pod's service account
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
@@ -118,12 +118,12 @@ pub struct Check {
     pub service_namespace: String,
     /// Shape of the answer: json for machines; without it, a table
     #[arg(short, long, value_name = "FORMAT", hide_possible_values = true)]
-    pub output: Option<Output>,
+    pub output: Option<OutputFormat>,
 }
 
 /// `query`.
 #[derive(Debug, Args)]
-pub struct Query {
+pub struct QueryFlags {
     /// Path to ask for, as it is given to kubectl get --raw; in place of it, --metric and the flags beside it
     #[arg(value_name = "PATH", required_unless_present_any = ["metric", "group"], conflicts_with_all = ["metric", "group", "resource", "namespace", "name", "selector", "metric_selector"])]
     pub path: Option<String>,
@@ -132,7 +132,7 @@ pub struct Query {
     pub metric: Option<String>,
     /// API to ask: custom, external or resource (CPU and memory)
     #[arg(long, value_name = "API", default_value = "custom", hide_possible_values = true)]
-    pub group: Api,
+    pub group: MetricsApi,
     /// Resource whose metric it is, with its group, such as pods or jobs.batch
     #[arg(long, value_name = "NAME", default_value = "pods")]
     pub resource: String,
@@ -167,12 +167,12 @@ pub struct Query {
     pub watch: Option<Duration>,
     /// Shape of the answer: json for machines, with --watch one line each time; without it, a table
     #[arg(short, long, value_name = "FORMAT", hide_possible_values = true)]
-    pub output: Option<Output>,
+    pub output: Option<OutputFormat>,
 }
 
 /// A metrics API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Api {
+pub enum MetricsApi {
     /// `custom.metrics.k8s.io`.
     Custom,
     /// `external.metrics.k8s.io`.
@@ -183,7 +183,7 @@ pub enum Api {
 
 /// The shape of a command's result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Output {
+pub enum OutputFormat {
     /// JSON, indented.
     Json,
 }

@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::values::{self, ExternalMerges, List};
-use crate::config::{self, Contradiction, LogFormat, OnMemberFailure, Rate, SameNamePods, TlsVersion};
+use super::values::{self, ExternalMergeFlag, ListFlag};
+use crate::config::{
+    self, ConflictingFlags, LogFormat, OnMemberFailure, RateLimit, SameNamePods, TlsVersion,
+};
 
 /// The reference's rate for whichever half of a rate is left out while the other is given.
 const DEFAULT_QPS: f32 = 40.0;
@@ -21,7 +23,7 @@ const DEFAULT_STREAMS: u32 = 250;
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Serving")]
-pub struct Serving {
+pub struct ServingFlags {
     /// Address to listen on; an unspecified one (0.0.0.0 or ::) means all interfaces, IPv4 and IPv6
     #[arg(long, value_name = "IP", default_value = "0.0.0.0", value_parser = values::ip)]
     bind_address: IpAddr,
@@ -44,7 +46,7 @@ pub struct Serving {
     /// TLS 1.2 suites to allow, by their IANA names (those of TLS 1.3 are always allowed); without any, all that are
     /// safe
     #[arg(long, value_name = "SUITES", value_parser = values::list)]
-    tls_cipher_suites: Vec<List>,
+    tls_cipher_suites: Vec<ListFlag>,
     /// Offer clients HTTP/1.1 only
     #[arg(long)]
     disable_http2_serving: bool,
@@ -80,7 +82,7 @@ pub struct Serving {
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Metrics")]
-pub struct Metrics {
+pub struct MetricsFlags {
     /// Address of the plain-HTTP /metrics; 0 or empty turns it off
     #[arg(long, value_name = "HOST:PORT", default_value = ":8080", value_parser = values::metrics_address)]
     metrics_bind_address: values::MetricsAddress,
@@ -88,7 +90,7 @@ pub struct Metrics {
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Control plane")]
-pub struct ControlPlane {
+pub struct ControlPlaneFlags {
     /// Kubeconfig of the Karmada API server, whose Cluster objects are the members; without one, the environment's
     /// kubeconfig or else the Pod's service account
     #[arg(long, value_name = "FILE")]
@@ -108,7 +110,7 @@ pub struct ControlPlane {
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Authentication")]
-pub struct Authentication {
+pub struct AuthenticationFlags {
     /// Kubeconfig of the API server that reviews tokens and holds the ConfigMap
     /// kube-system/extension-apiserver-authentication; without one, as for --kubeconfig
     #[arg(long, value_name = "FILE")]
@@ -131,24 +133,24 @@ pub struct Authentication {
     requestheader_client_ca_file: Option<OsString>,
     /// Common names, one of which the front proxy's certificate must have; without any, every name will do
     #[arg(long, value_name = "NAMES", value_parser = values::list)]
-    requestheader_allowed_names: Vec<List>,
+    requestheader_allowed_names: Vec<ListFlag>,
     /// Headers that name the user, of which a request's first counts
     #[arg(long, value_name = "HEADERS", default_value = "x-remote-user", value_parser = values::headers)]
-    requestheader_username_headers: Vec<List>,
+    requestheader_username_headers: Vec<ListFlag>,
     /// Headers that name the user's groups, which all count
     #[arg(long, value_name = "HEADERS", default_value = "x-remote-group", value_parser = values::headers)]
-    requestheader_group_headers: Vec<List>,
+    requestheader_group_headers: Vec<ListFlag>,
     /// Beginnings of headers that say more of the user; the rest of such a header's name is the key
     #[arg(long, value_name = "PREFIXES", default_value = "x-remote-extra-", value_parser = values::headers)]
-    requestheader_extra_headers_prefix: Vec<List>,
+    requestheader_extra_headers_prefix: Vec<ListFlag>,
     /// Headers that hold the user's uid, of which a request's first counts
     #[arg(long, value_name = "HEADERS", value_parser = values::headers)]
-    requestheader_uid_headers: Vec<List>,
+    requestheader_uid_headers: Vec<ListFlag>,
 }
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Authorization")]
-pub struct Authorization {
+pub struct AuthorizationFlags {
     /// Kubeconfig of the API server that reviews access; without one, as for --kubeconfig
     #[arg(long, value_name = "FILE")]
     authorization_kubeconfig: Option<OsString>,
@@ -159,7 +161,7 @@ pub struct Authorization {
         default_value = "/healthz,/readyz,/livez",
         value_parser = values::open_paths
     )]
-    authorization_always_allow_paths: Vec<List>,
+    authorization_always_allow_paths: Vec<ListFlag>,
     /// How long a permission is kept; 0 reviews each request
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = values::duration)]
     authorization_webhook_cache_authorized_ttl: Duration,
@@ -170,7 +172,7 @@ pub struct Authorization {
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Members")]
-pub struct Members {
+pub struct MembersFlags {
     /// Kubeconfig whose contexts are the members, in place of the Clusters of --kubeconfig; it and the files that it
     /// refers to are read again when they change
     #[arg(long, value_name = "FILE")]
@@ -220,7 +222,7 @@ pub struct Members {
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Merging")]
-pub struct Merging {
+pub struct MergingFlags {
     /// Label that says which cluster a value came from, and by which a query chooses clusters; empty turns both off
     #[arg(
         long,
@@ -237,12 +239,12 @@ pub struct Merging {
     /// seen from each): sum, max, min or avg (one item with that) or each (one for each cluster, as for metrics that
     /// are not named); the last rule for a metric wins
     #[arg(long, value_name = "METRIC=RULE", value_parser = values::external_merges)]
-    external_merge: Vec<ExternalMerges>,
+    external_merge: Vec<ExternalMergeFlag>,
 }
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Logging")]
-pub struct Logging {
+pub struct LoggingFlags {
     /// Shape of a log line on stderr: text or json
     #[arg(long, value_name = "FORMAT", default_value = "text", hide_possible_values = true)]
     logging_format: LogFormat,
@@ -252,15 +254,15 @@ pub struct Logging {
     v: i32,
 }
 
-impl TryFrom<Serving> for config::Serving {
-    type Error = Contradiction;
+impl TryFrom<ServingFlags> for config::Serving {
+    type Error = ConflictingFlags;
 
-    fn try_from(flags: Serving) -> Result<Self, Contradiction> {
+    fn try_from(flags: ServingFlags) -> Result<Self, ConflictingFlags> {
         let certificate = match (path(flags.tls_cert_file), path(flags.tls_private_key_file)) {
             (Some(certificate), Some(key)) => Some((certificate, key)),
             (None, None) => None,
-            (Some(_), None) => return Err(Contradiction::CertificateWithoutKey),
-            (None, Some(_)) => return Err(Contradiction::KeyWithoutCertificate),
+            (Some(_), None) => return Err(ConflictingFlags::CertificateWithoutKey),
+            (None, Some(_)) => return Err(ConflictingFlags::KeyWithoutCertificate),
         };
         Ok(Self {
             bind_address: flags.bind_address,
@@ -273,7 +275,7 @@ impl TryFrom<Serving> for config::Serving {
             },
             http2: !flags.disable_http2_serving,
             request_timeout: flags.request_timeout,
-            pressure: config::Pressure {
+            pressure: config::RequestLimits {
                 client_timeout: flags.client_timeout,
                 idle_timeout: flags.idle_timeout,
                 connections: flags.max_connections,
@@ -289,15 +291,15 @@ impl TryFrom<Serving> for config::Serving {
     }
 }
 
-impl From<Metrics> for config::Metrics {
-    fn from(flags: Metrics) -> Self {
+impl From<MetricsFlags> for config::Metrics {
+    fn from(flags: MetricsFlags) -> Self {
         let bind: Option<SocketAddr> = flags.metrics_bind_address.into();
         Self { bind }
     }
 }
 
-impl From<ControlPlane> for config::ControlPlane {
-    fn from(flags: ControlPlane) -> Self {
+impl From<ControlPlaneFlags> for config::ControlPlane {
+    fn from(flags: ControlPlaneFlags) -> Self {
         Self {
             kubeconfig: path(flags.kubeconfig),
             rate: rate(flags.kube_api_qps, flags.kube_api_burst),
@@ -306,8 +308,8 @@ impl From<ControlPlane> for config::ControlPlane {
     }
 }
 
-impl From<Authentication> for config::Authentication {
-    fn from(flags: Authentication) -> Self {
+impl From<AuthenticationFlags> for config::Authentication {
+    fn from(flags: AuthenticationFlags) -> Self {
         Self {
             kubeconfig: path(flags.authentication_kubeconfig),
             client_ca_file: path(flags.client_ca_file),
@@ -327,8 +329,8 @@ impl From<Authentication> for config::Authentication {
     }
 }
 
-impl From<Authorization> for config::Authorization {
-    fn from(flags: Authorization) -> Self {
+impl From<AuthorizationFlags> for config::Authorization {
+    fn from(flags: AuthorizationFlags) -> Self {
         Self {
             kubeconfig: path(flags.authorization_kubeconfig),
             always_allow_paths: joined(flags.authorization_always_allow_paths),
@@ -338,8 +340,8 @@ impl From<Authorization> for config::Authorization {
     }
 }
 
-impl From<Members> for config::Members {
-    fn from(flags: Members) -> Self {
+impl From<MembersFlags> for config::Members {
+    fn from(flags: MembersFlags) -> Self {
         Self {
             fleet_kubeconfig: path(flags.fleet_kubeconfig),
             timeout: flags.member_timeout,
@@ -349,7 +351,7 @@ impl From<Members> for config::Members {
             discovery_interval: flags.discovery_interval,
             discovery_bytes: flags.discovery_bytes,
             on_failure: flags.on_member_failure,
-            last_known: config::LastKnown {
+            last_known: config::LastKnownConfig {
                 max_age: flags.last_known_max_age,
                 bytes: flags.last_known_bytes,
                 late: flags.last_known_late,
@@ -359,8 +361,8 @@ impl From<Members> for config::Members {
     }
 }
 
-impl From<Merging> for config::Merging {
-    fn from(flags: Merging) -> Self {
+impl From<MergingFlags> for config::Merging {
+    fn from(flags: MergingFlags) -> Self {
         Self {
             cluster_label: Some(flags.cluster_label).filter(|label| !label.is_empty()),
             same_name_pods: flags.same_name_pods,
@@ -369,8 +371,8 @@ impl From<Merging> for config::Merging {
     }
 }
 
-impl From<Logging> for config::Logging {
-    fn from(flags: Logging) -> Self {
+impl From<LoggingFlags> for config::Logging {
+    fn from(flags: LoggingFlags) -> Self {
         Self { format: flags.logging_format, verbosity: flags.v }
     }
 }
@@ -381,17 +383,17 @@ fn path(text: Option<OsString>) -> Option<PathBuf> {
 }
 
 /// The values of a list flag in the order of its uses.
-fn joined(uses: Vec<List>) -> Vec<String> {
+fn joined(uses: Vec<ListFlag>) -> Vec<String> {
     uses.into_iter().flat_map(Vec::from).collect()
 }
 
 /// The limit that a pair of flags asks for: none when neither is given or the rate is not above zero.
-fn rate(qps: Option<f32>, burst: Option<i64>) -> Option<Rate> {
+fn rate(qps: Option<f32>, burst: Option<i64>) -> Option<RateLimit> {
     if qps.is_none() && burst.is_none() {
         return None;
     }
     let qps = qps.unwrap_or(DEFAULT_QPS);
     let burst = burst.filter(|&burst| burst > 0);
     let burst = burst.map_or(DEFAULT_BURST, |burst| u32::try_from(burst).unwrap_or(u32::MAX));
-    (qps > 0.0).then_some(Rate { qps, burst })
+    (qps > 0.0).then_some(RateLimit { qps, burst })
 }

@@ -4,16 +4,16 @@
 
 use clap::{Arg, ArgAction, ArgMatches, Command, parser::ValueSource};
 
-use super::values::{self, Complaint};
+use super::values::{self, FlagValueError};
 use crate::api::duration::GoDuration;
 use crate::api::quantity::Quantity;
 
 /// The ones that were set, and their last values, as clap's derive flattens them into the command line.
 #[derive(Clone, Debug)]
-pub struct Ignored(Vec<(&'static str, String)>);
+pub struct IgnoredFlags(Vec<(&'static str, String)>);
 
 /// What is so, whatever these flags say.
-pub struct Truth {
+pub struct IgnoredFlagWarning {
     /// A whole sentence.
     pub sentence: &'static str,
     /// Each with the value, beside the empty one, that leads nobody astray.
@@ -22,7 +22,7 @@ pub struct Truth {
 
 /// What a flag's value has to be.
 #[derive(Clone, Copy)]
-enum Kind {
+enum FlagType {
     Bool,
     Int,
     Uint,
@@ -42,99 +42,99 @@ enum Kind {
     CertificateAndKey,
 }
 
-const TABLE: &[(&str, Kind)] = &[
-    ("add-dir-header", Kind::Bool),
-    ("alsologtostderr", Kind::Bool),
-    ("alsologtostderrthreshold", Kind::Severity),
-    ("audit-log-batch-buffer-size", Kind::Int),
-    ("audit-log-batch-max-size", Kind::Int),
-    ("audit-log-batch-max-wait", Kind::Duration),
-    ("audit-log-batch-throttle-burst", Kind::Int),
-    ("audit-log-batch-throttle-enable", Kind::Bool),
-    ("audit-log-batch-throttle-qps", Kind::Float),
-    ("audit-log-compress", Kind::Bool),
-    ("audit-log-format", Kind::Text),
-    ("audit-log-maxage", Kind::Int),
-    ("audit-log-maxbackup", Kind::Int),
-    ("audit-log-maxsize", Kind::Int),
-    ("audit-log-mode", Kind::Text),
-    ("audit-log-path", Kind::Text),
-    ("audit-log-truncate-enabled", Kind::Bool),
-    ("audit-log-truncate-max-batch-size", Kind::Int),
-    ("audit-log-truncate-max-event-size", Kind::Int),
-    ("audit-log-version", Kind::Text),
-    ("audit-policy-file", Kind::Text),
-    ("audit-webhook-batch-buffer-size", Kind::Int),
-    ("audit-webhook-batch-max-size", Kind::Int),
-    ("audit-webhook-batch-max-wait", Kind::Duration),
-    ("audit-webhook-batch-throttle-burst", Kind::Int),
-    ("audit-webhook-batch-throttle-enable", Kind::Bool),
-    ("audit-webhook-batch-throttle-qps", Kind::Float),
-    ("audit-webhook-config-file", Kind::Text),
-    ("audit-webhook-initial-backoff", Kind::Duration),
-    ("audit-webhook-mode", Kind::Text),
-    ("audit-webhook-truncate-enabled", Kind::Bool),
-    ("audit-webhook-truncate-max-batch-size", Kind::Int),
-    ("audit-webhook-truncate-max-event-size", Kind::Int),
-    ("audit-webhook-version", Kind::Text),
-    ("contention-profiling", Kind::Bool),
-    ("debug-socket-path", Kind::Text),
-    ("enable-pprof", Kind::Bool),
-    ("enable-priority-and-fairness", Kind::Bool),
-    ("legacy-stderr-threshold-behavior", Kind::Bool),
-    ("log-backtrace-at", Kind::TraceLocation),
-    ("log-dir", Kind::Text),
-    ("log-file", Kind::Text),
-    ("log-file-max-size", Kind::Uint),
-    ("log-flush-frequency", Kind::Duration),
-    ("log-json-info-buffer-size", Kind::Quantity),
-    ("log-json-split-stream", Kind::Bool),
-    ("log-text-info-buffer-size", Kind::Quantity),
-    ("log-text-split-stream", Kind::Bool),
-    ("logtostderr", Kind::Bool),
-    ("one-output", Kind::Bool),
-    ("permit-address-sharing", Kind::Bool),
-    ("permit-port-sharing", Kind::Bool),
-    ("profiling", Kind::Bool),
-    ("profiling-bind-address", Kind::Text),
-    ("skip-headers", Kind::Bool),
-    ("skip-log-headers", Kind::Bool),
-    ("stderrthreshold", Kind::Severity),
-    ("tls-curve-preferences", Kind::Ints),
-    ("tls-sni-cert-key", Kind::CertificateAndKey),
-    ("vmodule", Kind::ModuleLevels),
+const TABLE: &[(&str, FlagType)] = &[
+    ("add-dir-header", FlagType::Bool),
+    ("alsologtostderr", FlagType::Bool),
+    ("alsologtostderrthreshold", FlagType::Severity),
+    ("audit-log-batch-buffer-size", FlagType::Int),
+    ("audit-log-batch-max-size", FlagType::Int),
+    ("audit-log-batch-max-wait", FlagType::Duration),
+    ("audit-log-batch-throttle-burst", FlagType::Int),
+    ("audit-log-batch-throttle-enable", FlagType::Bool),
+    ("audit-log-batch-throttle-qps", FlagType::Float),
+    ("audit-log-compress", FlagType::Bool),
+    ("audit-log-format", FlagType::Text),
+    ("audit-log-maxage", FlagType::Int),
+    ("audit-log-maxbackup", FlagType::Int),
+    ("audit-log-maxsize", FlagType::Int),
+    ("audit-log-mode", FlagType::Text),
+    ("audit-log-path", FlagType::Text),
+    ("audit-log-truncate-enabled", FlagType::Bool),
+    ("audit-log-truncate-max-batch-size", FlagType::Int),
+    ("audit-log-truncate-max-event-size", FlagType::Int),
+    ("audit-log-version", FlagType::Text),
+    ("audit-policy-file", FlagType::Text),
+    ("audit-webhook-batch-buffer-size", FlagType::Int),
+    ("audit-webhook-batch-max-size", FlagType::Int),
+    ("audit-webhook-batch-max-wait", FlagType::Duration),
+    ("audit-webhook-batch-throttle-burst", FlagType::Int),
+    ("audit-webhook-batch-throttle-enable", FlagType::Bool),
+    ("audit-webhook-batch-throttle-qps", FlagType::Float),
+    ("audit-webhook-config-file", FlagType::Text),
+    ("audit-webhook-initial-backoff", FlagType::Duration),
+    ("audit-webhook-mode", FlagType::Text),
+    ("audit-webhook-truncate-enabled", FlagType::Bool),
+    ("audit-webhook-truncate-max-batch-size", FlagType::Int),
+    ("audit-webhook-truncate-max-event-size", FlagType::Int),
+    ("audit-webhook-version", FlagType::Text),
+    ("contention-profiling", FlagType::Bool),
+    ("debug-socket-path", FlagType::Text),
+    ("enable-pprof", FlagType::Bool),
+    ("enable-priority-and-fairness", FlagType::Bool),
+    ("legacy-stderr-threshold-behavior", FlagType::Bool),
+    ("log-backtrace-at", FlagType::TraceLocation),
+    ("log-dir", FlagType::Text),
+    ("log-file", FlagType::Text),
+    ("log-file-max-size", FlagType::Uint),
+    ("log-flush-frequency", FlagType::Duration),
+    ("log-json-info-buffer-size", FlagType::Quantity),
+    ("log-json-split-stream", FlagType::Bool),
+    ("log-text-info-buffer-size", FlagType::Quantity),
+    ("log-text-split-stream", FlagType::Bool),
+    ("logtostderr", FlagType::Bool),
+    ("one-output", FlagType::Bool),
+    ("permit-address-sharing", FlagType::Bool),
+    ("permit-port-sharing", FlagType::Bool),
+    ("profiling", FlagType::Bool),
+    ("profiling-bind-address", FlagType::Text),
+    ("skip-headers", FlagType::Bool),
+    ("skip-log-headers", FlagType::Bool),
+    ("stderrthreshold", FlagType::Severity),
+    ("tls-curve-preferences", FlagType::Ints),
+    ("tls-sni-cert-key", FlagType::CertificateAndKey),
+    ("vmodule", FlagType::ModuleLevels),
 ];
 
 /// What silence would hide.
-pub const TRUTHS: &[Truth] = &[
-    Truth {
+pub const WARNINGS: &[IgnoredFlagWarning] = &[
+    IgnoredFlagWarning {
         sentence: "nothing is audited here; Karmada's API server can audit the requests that it passes on",
         // The reference, too, audits nothing without a policy, and Karmada's manifests have no more than a path of -.
         flags: &[("audit-policy-file", ""), ("audit-webhook-config-file", ""), ("audit-log-path", "-")],
     },
-    Truth {
+    IgnoredFlagWarning {
         sentence: "logs go to stderr and to no file",
         flags: &[("log-dir", ""), ("log-file", ""), ("logtostderr", "true")],
     },
-    Truth {
+    IgnoredFlagWarning {
         sentence: "every client is shown the certificate of --tls-cert-file, whatever name it asks for",
         flags: &[("tls-sni-cert-key", "")],
     },
-    Truth {
+    IgnoredFlagWarning {
         sentence: "the groups that a key exchange may use are not limited",
         flags: &[("tls-curve-preferences", "")],
     },
 ];
 
-impl Ignored {
+impl IgnoredFlags {
     /// The flags' names without dashes.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         self.0.iter().map(|&(name, _)| name)
     }
 
     /// What has to be said of them, and which of them each sentence is about.
-    pub fn truths(&self) -> impl Iterator<Item = (&'static str, Vec<&'static str>)> {
-        TRUTHS.iter().filter_map(|truth| {
+    pub fn warnings(&self) -> impl Iterator<Item = (&'static str, Vec<&'static str>)> {
+        WARNINGS.iter().filter_map(|truth| {
             let misleads = |&(flag, harmless): &(&str, &str)| {
                 self.0.iter().any(|(name, value)| *name == flag && !value.is_empty() && value != harmless)
             };
@@ -150,18 +150,18 @@ impl Ignored {
         if !flags.is_empty() {
             tracing::info!(flags, "flags without a meaning here are accepted and ignored");
         }
-        for (sentence, flags) in self.truths() {
+        for (sentence, flags) in self.warnings() {
             tracing::warn!(flags = flags.join(","), "{sentence}");
         }
     }
 }
 
-impl clap::Args for Ignored {
+impl clap::Args for IgnoredFlags {
     fn augment_args(command: Command) -> Command {
         command.args(TABLE.iter().map(|&(name, kind)| {
             let arg = Arg::new(name).long(name).hide(true);
             match kind {
-                Kind::Bool => arg.action(ArgAction::SetTrue),
+                FlagType::Bool => arg.action(ArgAction::SetTrue),
                 _ => arg.action(ArgAction::Append).value_parser(move |text: &str| kind.check(text)),
             }
         }))
@@ -172,13 +172,13 @@ impl clap::Args for Ignored {
     }
 }
 
-impl clap::FromArgMatches for Ignored {
+impl clap::FromArgMatches for IgnoredFlags {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let set = |&(name, kind): &(&'static str, Kind)| {
+        let set = |&(name, kind): &(&'static str, FlagType)| {
             let given = matches.value_source(name) == Some(ValueSource::CommandLine);
             let value = match kind {
                 // It has more than one spelling.
-                Kind::Bool => matches.get_flag(name).to_string(),
+                FlagType::Bool => matches.get_flag(name).to_string(),
                 _ => matches.get_raw(name)?.next_back()?.to_string_lossy().into_owned(),
             };
             given.then_some((name, value))
@@ -192,8 +192,8 @@ impl clap::FromArgMatches for Ignored {
     }
 }
 
-impl Kind {
-    fn check(self, text: &str) -> Result<(), Complaint> {
+impl FlagType {
+    fn check(self, text: &str) -> Result<(), FlagValueError> {
         let (right, complaint) = match self {
             Self::Bool => return values::boolean(text).map(drop),
             Self::Int => return values::int(text).map(drop),

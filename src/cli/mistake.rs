@@ -4,13 +4,13 @@ use std::error::Error as _;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use super::Stop;
+use super::EarlyExit;
 
 /// What a refusal of clap's amounts to.
-pub fn stop(error: &clap::Error) -> Stop {
+pub fn stop(error: &clap::Error) -> EarlyExit {
     match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Stop::Asked(error.render().to_string()),
-        kind => Stop::Mistake(line(error, kind)),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => EarlyExit::Asked(error.render().to_string()),
+        kind => EarlyExit::Mistake(line(error, kind)),
     }
 }
 
@@ -31,7 +31,7 @@ fn line(error: &clap::Error, kind: ErrorKind) -> String {
             Some(likely) => format!("{flag}: there is no such flag; was {likely} meant?"),
             None => format!("{flag}: there is no such flag (--help lists all)"),
         },
-        (ErrorKind::InvalidSubcommand, _) => match likeliest(error) {
+        (ErrorKind::InvalidSubcommand, _) => match closest(error) {
             Some(likely) => format!("{named:?}: there is no such subcommand; was {likely} meant?"),
             None => format!("{named:?}: there is no such subcommand (--help lists all)"),
         },
@@ -57,7 +57,7 @@ fn line(error: &clap::Error, kind: ErrorKind) -> String {
 }
 
 /// clap puts what is most alike last.
-fn likeliest(error: &clap::Error) -> Option<&str> {
+fn closest(error: &clap::Error) -> Option<&str> {
     match error.get(ContextKind::SuggestedSubcommand)? {
         ContextValue::Strings(names) => names.last().map(String::as_str),
         _ => None,

@@ -4,7 +4,7 @@ use clap::{Command, ValueEnum};
 use clap_complete::Shell;
 
 use super::commands;
-use crate::api::version::Info;
+use crate::api::version::VersionInfo;
 
 /// What a word instead of flags asks for.
 #[derive(Debug, clap::Subcommand)]
@@ -14,12 +14,12 @@ pub enum Subcommand {
     Command(Box<commands::Command>),
     /// Something that is told.
     #[command(flatten)]
-    Text(Text),
+    Text(InfoCommand),
 }
 
 /// What the command line itself answers, beside `--help` and `--version`.
 #[derive(Debug, clap::Subcommand)]
-pub enum Text {
+pub enum InfoCommand {
     /// Print the version
     Version {
         /// Shape of the answer: json for all that is known of the build; without it, one line
@@ -41,13 +41,13 @@ pub enum Output {
     Json,
 }
 
-impl Text {
+impl InfoCommand {
     /// The text for stdout. Of `program`, flags that are on or off must be plain switches.
     pub fn answer(&self, program: &Command) -> String {
         match self {
             Self::Version { output: None } => program.render_version(),
             Self::Version { output: Some(Output::Json) } => {
-                let info = serde_json::to_string_pretty(&Info::current());
+                let info = serde_json::to_string_pretty(&VersionInfo::current());
                 info.expect("texts are JSON") + "\n"
             }
             Self::Completion { shell } => {

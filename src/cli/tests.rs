@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::*;
-use crate::config::{ExternalMerge, LogFormat, Pressure, Rate, SameNamePods, TlsVersion};
+use crate::config::{ExternalMerge, LogFormat, RateLimit, RequestLimits, SameNamePods, TlsVersion};
 
-fn read(args: &[&str]) -> Result<Cli, Stop> {
+fn read(args: &[&str]) -> Result<Cli, EarlyExit> {
     Cli::read(["karmada-metrics-adapter"].iter().chain(args))
 }
 
@@ -21,8 +21,8 @@ fn config(args: &[&str]) -> Config {
 /// The one line that an argument list is refused with.
 fn refusal(args: &[&str]) -> String {
     let line = match read(args) {
-        Ok(cli) => Config::try_from(cli).map(drop).map_err(Stop::from).unwrap_err().to_string(),
-        Err(Stop::Asked(text)) => panic!("{args:?} was answered: {text}"),
+        Ok(cli) => Config::try_from(cli).map(drop).map_err(EarlyExit::from).unwrap_err().to_string(),
+        Err(EarlyExit::Asked(text)) => panic!("{args:?} was answered: {text}"),
         Err(stop) => stop.to_string(),
     };
     assert!(!line.contains('\n'), "more than a line: {line}");
@@ -32,7 +32,7 @@ fn refusal(args: &[&str]) -> String {
 /// What the command line answers by itself.
 fn answer(args: &[&str]) -> String {
     match read(args) {
-        Err(Stop::Asked(text)) => text,
+        Err(EarlyExit::Asked(text)) => text,
         other => panic!("{args:?}: {other:?}"),
     }
 }
@@ -63,7 +63,7 @@ fn without_arguments_the_defaults_of_the_reference_hold() {
 fn own_flags_have_the_documented_defaults() {
     let config = config(&[]);
     assert_eq!(config.serving.request_timeout, Duration::from_secs(30));
-    let expected = Pressure {
+    let expected = RequestLimits {
         client_timeout: Duration::from_secs(30),
         idle_timeout: Duration::from_secs(90),
         connections: 1024,
@@ -191,12 +191,12 @@ fn a_rate_holds_only_where_it_is_asked_for() {
     let rate = |args| config(args).members.rate;
     assert_eq!(
         rate(&["--cluster-api-qps=12.5", "--cluster-api-burst=20"]),
-        Some(Rate { qps: 12.5, burst: 20 })
+        Some(RateLimit { qps: 12.5, burst: 20 })
     );
-    assert_eq!(rate(&["--cluster-api-qps=12.5"]), Some(Rate { qps: 12.5, burst: 60 }));
-    assert_eq!(rate(&["--cluster-api-burst=100"]), Some(Rate { qps: 40.0, burst: 100 }));
+    assert_eq!(rate(&["--cluster-api-qps=12.5"]), Some(RateLimit { qps: 12.5, burst: 60 }));
+    assert_eq!(rate(&["--cluster-api-burst=100"]), Some(RateLimit { qps: 40.0, burst: 100 }));
     assert_eq!(rate(&["--cluster-api-qps=0", "--cluster-api-burst=100"]), None);
-    assert_eq!(config(&["--kube-api-qps=5"]).control_plane.rate, Some(Rate { qps: 5.0, burst: 60 }));
+    assert_eq!(config(&["--kube-api-qps=5"]).control_plane.rate, Some(RateLimit { qps: 5.0, burst: 60 }));
 }
 
 #[test]
@@ -291,7 +291,7 @@ fn the_arguments_of_karmadas_deployment_are_understood() {
     let cli = read(&args).unwrap();
     let ignored = Vec::from_iter(cli.ignored().names());
     assert_eq!(ignored, ["audit-log-maxage", "audit-log-maxbackup", "audit-log-path"]);
-    assert_eq!(cli.ignored().truths().next(), None, "nobody expects more of them");
+    assert_eq!(cli.ignored().warnings().next(), None, "nobody expects more of them");
     let config = config(&args);
     assert_eq!(config.authentication.client_ca_file, Some(PathBuf::from("/etc/karmada/pki/ca.crt")));
     assert_eq!(config.authorization.kubeconfig, Some(PathBuf::from("/etc/kubeconfig")));
@@ -396,7 +396,7 @@ fn help_groups_the_flags_that_mean_something_and_the_version_names_the_program()
 
 #[test]
 fn what_was_asked_for_ends_well_and_a_mistake_with_two() {
-    assert_eq!(Stop::Asked(String::new()).report(), ExitCode::SUCCESS);
+    assert_eq!(EarlyExit::Asked(String::new()).report(), ExitCode::SUCCESS);
     assert_eq!(read(&["--zzz"]).unwrap_err().report(), ExitCode::from(2));
-    assert_eq!(Stop::from(Contradiction::KeyWithoutCertificate).report(), ExitCode::from(2));
+    assert_eq!(EarlyExit::from(ConflictingFlags::KeyWithoutCertificate).report(), ExitCode::from(2));
 }

@@ -14,28 +14,28 @@ use crate::config::ExternalMerge;
 pub const MEMBER_TIMEOUT: &str = "5s";
 
 /// What is wrong with a value.
-pub type Complaint = &'static str;
+pub type FlagValueError = &'static str;
 
 /// One use of a flag that holds a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct List(Vec<String>);
+pub struct ListFlag(Vec<String>);
 
 /// One use of a flag that holds rules for external metrics by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ExternalMerges(Vec<(String, ExternalMerge)>);
+pub struct ExternalMergeFlag(Vec<(String, ExternalMerge)>);
 
 /// Where `/metrics` is served, if anywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MetricsAddress(Option<SocketAddr>);
 
-impl From<List> for Vec<String> {
-    fn from(list: List) -> Self {
+impl From<ListFlag> for Vec<String> {
+    fn from(list: ListFlag) -> Self {
         list.0
     }
 }
 
-impl From<ExternalMerges> for Vec<(String, ExternalMerge)> {
-    fn from(merges: ExternalMerges) -> Self {
+impl From<ExternalMergeFlag> for Vec<(String, ExternalMerge)> {
+    fn from(merges: ExternalMergeFlag) -> Self {
         merges.0
     }
 }
@@ -47,7 +47,7 @@ impl From<MetricsAddress> for Option<SocketAddr> {
 }
 
 /// `strconv.ParseBool`.
-pub fn boolean(text: &str) -> Result<bool, Complaint> {
+pub fn boolean(text: &str) -> Result<bool, FlagValueError> {
     match text {
         "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
         "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
@@ -56,55 +56,55 @@ pub fn boolean(text: &str) -> Result<bool, Complaint> {
 }
 
 /// pflag's `int`.
-pub fn int(text: &str) -> Result<i64, Complaint> {
+pub fn int(text: &str) -> Result<i64, FlagValueError> {
     whole(text).ok_or("is not a whole number")
 }
 
 /// pflag's `uint`.
-pub fn uint(text: &str) -> Result<u64, Complaint> {
+pub fn uint(text: &str) -> Result<u64, FlagValueError> {
     // Unlike `strconv.ParseInt`, `ParseUint` refuses a sign.
     let unsigned = Some(text).filter(|text| !text.starts_with(['+', '-']));
     unsigned.and_then(whole).ok_or("is not a whole number of 0 or more")
 }
 
 /// A whole number above zero.
-pub fn count(text: &str) -> Result<usize, Complaint> {
+pub fn count(text: &str) -> Result<usize, FlagValueError> {
     whole(text).filter(|&count| count > 0).ok_or("is not a whole number above zero")
 }
 
 /// A whole number; zero stands for no limit.
-pub fn limit(text: &str) -> Result<usize, Complaint> {
+pub fn limit(text: &str) -> Result<usize, FlagValueError> {
     whole(text).ok_or("is not a whole number of 0 or more")
 }
 
 /// pflag's `int`, as far as it is a number of HTTP/2 streams; as in the reference, one below zero is read as zero.
-pub fn streams(text: &str) -> Result<u32, Complaint> {
+pub fn streams(text: &str) -> Result<u32, FlagValueError> {
     let number = int(text)?;
     Ok(u32::try_from(number.max(0)).unwrap_or(u32::MAX))
 }
 
 /// pflag's `float32`, without its spellings of infinity and of no number.
-pub fn float(text: &str) -> Result<f32, Complaint> {
+pub fn float(text: &str) -> Result<f32, FlagValueError> {
     text.parse().ok().filter(|number: &f32| number.is_finite()).ok_or("is not a number")
 }
 
 /// klog's `Level`.
-pub fn level(text: &str) -> Result<i32, Complaint> {
+pub fn level(text: &str) -> Result<i32, FlagValueError> {
     whole(text).ok_or("is not a log level (0 to 10)")
 }
 
 /// A TCP port.
-pub fn port(text: &str) -> Result<u16, Complaint> {
+pub fn port(text: &str) -> Result<u16, FlagValueError> {
     whole(text).ok_or("is not a port (0 to 65535)")
 }
 
 /// pflag's `ip`.
-pub fn ip(text: &str) -> Result<IpAddr, Complaint> {
+pub fn ip(text: &str) -> Result<IpAddr, FlagValueError> {
     text.trim().parse().map_err(|_| "is not an IP address")
 }
 
 /// `HOST:PORT` as Go's `net.Listen` takes it, for hosts that need no resolver; empty or `0` turns it off.
-pub fn metrics_address(text: &str) -> Result<MetricsAddress, Complaint> {
+pub fn metrics_address(text: &str) -> Result<MetricsAddress, FlagValueError> {
     let complaint = "is not an address to listen on (such as :8080 or 127.0.0.1:8080; 0 turns it off)";
     if matches!(text, "" | "0") {
         return Ok(MetricsAddress(None));
@@ -124,39 +124,39 @@ pub fn metrics_address(text: &str) -> Result<MetricsAddress, Complaint> {
 }
 
 /// A duration above zero.
-pub fn time_span(text: &str) -> Result<Duration, Complaint> {
+pub fn time_span(text: &str) -> Result<Duration, FlagValueError> {
     let span = duration(text).ok().filter(|span| !span.is_zero());
     span.ok_or("is not a duration above zero (such as 500ms, 5s or 1m30s)")
 }
 
 /// A duration of zero or more.
-pub fn duration(text: &str) -> Result<Duration, Complaint> {
+pub fn duration(text: &str) -> Result<Duration, FlagValueError> {
     let duration = text.parse::<GoDuration>().and_then(Duration::try_from);
     duration.map_err(|_| "is not a duration of zero or more (such as 500ms, 5s or 1m30s)")
 }
 
 /// Whole days (`365d`), or a duration, of a second at least, which is what certificates count in.
-pub fn lifetime(text: &str) -> Result<Duration, Complaint> {
+pub fn lifetime(text: &str) -> Result<Duration, FlagValueError> {
     let lifetime = notice(text).ok().filter(|lifetime| lifetime.as_secs() > 0);
     lifetime.ok_or("is not a time of a second at least (such as 365d, 24h or 30m)")
 }
 
 /// Whole days (`30d`), or a duration, of zero or more.
-pub fn notice(text: &str) -> Result<Duration, Complaint> {
+pub fn notice(text: &str) -> Result<Duration, FlagValueError> {
     let days = text.strip_suffix('d').and_then(whole::<u16>);
     let days = days.map(|days| Duration::from_secs(u64::from(days) * 24 * 60 * 60));
     days.or_else(|| duration(text).ok()).ok_or("is not a time of zero or more (such as 30d, 24h or 30m)")
 }
 
 /// The name of a Service or a namespace (`IsDNS1123Label` of k8s.io/apimachinery).
-pub fn dns_label(text: &str) -> Result<String, Complaint> {
+pub fn dns_label(text: &str) -> Result<String, FlagValueError> {
     let complaint =
         "is not the name of a Service or namespace (lower-case letters, digits and -, at most 63)";
     if is_dns_label(text) { Ok(text.to_owned()) } else { Err(complaint) }
 }
 
 /// A DNS name; its first label may be `*`.
-pub fn dns_name(text: &str) -> Result<String, Complaint> {
+pub fn dns_name(text: &str) -> Result<String, FlagValueError> {
     let labels = text.strip_prefix("*.").unwrap_or(text);
     if text.len() <= 253 && labels.split('.').all(is_dns_label) {
         Ok(text.to_owned())
@@ -166,7 +166,7 @@ pub fn dns_name(text: &str) -> Result<String, Complaint> {
 }
 
 /// A number of bytes above zero, plain or with one of Kubernetes' binary suffixes.
-pub fn bytes(text: &str) -> Result<usize, Complaint> {
+pub fn bytes(text: &str) -> Result<usize, FlagValueError> {
     let (digits, unit) = [("Ki", 1 << 10), ("Mi", 1 << 20), ("Gi", 1 << 30)]
         .into_iter()
         .find_map(|(suffix, unit)| Some((text.strip_suffix(suffix)?, unit)))
@@ -179,7 +179,7 @@ pub fn bytes(text: &str) -> Result<usize, Complaint> {
 }
 
 /// A label's key, or nothing.
-pub fn label_key_or_empty(text: &str) -> Result<String, Complaint> {
+pub fn label_key_or_empty(text: &str) -> Result<String, FlagValueError> {
     // A selector that is a bare key asks whether the label exists: the selector's own rules judge the key.
     let is_key = |selector: Selector| matches!(selector.requirements(), [only] if only.key() == text);
     if text.is_empty() || text.parse().is_ok_and(is_key) {
@@ -190,7 +190,7 @@ pub fn label_key_or_empty(text: &str) -> Result<String, Complaint> {
 }
 
 /// One use of pflag's `strings`: a record of CSV as Go's encoding/csv reads one.
-pub fn list(text: &str) -> Result<List, Complaint> {
+pub fn list(text: &str) -> Result<ListFlag, FlagValueError> {
     let complaint =
         "is not a list (values are separated by commas; one that holds a comma or a quote is quoted)";
     let mut values = Vec::new();
@@ -212,42 +212,42 @@ pub fn list(text: &str) -> Result<List, Complaint> {
             _ => Some(after.strip_prefix(',').ok_or(complaint)?),
         };
     }
-    Ok(List(values))
+    Ok(ListFlag(values))
 }
 
 /// A list of HTTP header names, or of their beginnings, made lower case.
-pub fn headers(text: &str) -> Result<List, Complaint> {
-    let List(names) = list(text)?;
+pub fn headers(text: &str) -> Result<ListFlag, FlagValueError> {
+    let ListFlag(names) = list(text)?;
     let is_name = |name: &String| {
         !name.is_empty()
             && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
     };
     if names.iter().all(is_name) {
-        Ok(List(names.iter().map(|name| name.to_ascii_lowercase()).collect()))
+        Ok(ListFlag(names.iter().map(|name| name.to_ascii_lowercase()).collect()))
     } else {
         Err("does not name HTTP headers (such as x-remote-user)")
     }
 }
 
 /// A list of paths whose last character may be `*`, after `path.NewAuthorizer` of k8s.io/apiserver.
-pub fn open_paths(text: &str) -> Result<List, Complaint> {
-    let List(paths) = list(text)?;
+pub fn open_paths(text: &str) -> Result<ListFlag, FlagValueError> {
+    let ListFlag(paths) = list(text)?;
     if paths.iter().all(|path| path.find('*').is_none_or(|star| star + 1 == path.len())) {
-        Ok(List(paths))
+        Ok(ListFlag(paths))
     } else {
         Err("holds a path with a * that is not its last character")
     }
 }
 
 /// A list of metrics' names and what becomes of them, as pflag's `stringToString` reads one.
-pub fn external_merges(text: &str) -> Result<ExternalMerges, Complaint> {
+pub fn external_merges(text: &str) -> Result<ExternalMergeFlag, FlagValueError> {
     let rule = |pair: &String| {
         let (metric, rule) = pair.split_once('=').filter(|(metric, _)| !metric.is_empty())?;
         Some((metric.to_owned(), ExternalMerge::from_str(rule, false).ok()?))
     };
     let complaint = "is not a list of METRIC=sum|max|min|avg|each (such as queue_depth=max,orders=sum)";
-    let List(pairs) = list(text).map_err(|_| complaint)?;
-    pairs.iter().map(rule).collect::<Option<_>>().map(ExternalMerges).ok_or(complaint)
+    let ListFlag(pairs) = list(text).map_err(|_| complaint)?;
+    pairs.iter().map(rule).collect::<Option<_>>().map(ExternalMergeFlag).ok_or(complaint)
 }
 
 fn is_dns_label(text: &str) -> bool {

@@ -16,10 +16,10 @@ use tower::{BoxError, service_fn};
 use tower_http::timeout::TimeoutBody;
 
 use super::ControlError;
-use super::login::{LoginError, Logins};
+use super::login::{LoginError, PluginLogins};
 use crate::api::duration::GoDuration;
 use crate::kubeconfig::Context;
-use crate::transport::{self, Liveness, Progress, Settings, Transport};
+use crate::transport::{self, Liveness, Progress, Transport, TransportSettings};
 
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -39,7 +39,7 @@ struct ApiServer {
     /// The connections as whoever the context itself names.
     transport: Arc<Transport>,
     /// Those that are used instead where a plugin says who asks.
-    logins: Option<Logins>,
+    logins: Option<PluginLogins>,
     /// How long a response may be silent.
     silence: Duration,
 }
@@ -54,7 +54,7 @@ pub(super) fn client(
     watch_timeout: Duration,
 ) -> Result<Client, ControlError> {
     let Context { credentials, plugin, namespace, impersonation } = context;
-    let settings = Settings {
+    let settings = TransportSettings {
         connections: CONNECTIONS,
         shares: SHARES,
         connect_timeout: CONNECT,
@@ -75,7 +75,7 @@ pub(super) fn client(
     }
     let transport = Transport::new(credentials.clone(), &settings);
     let transport = Arc::new(transport.map_err(|source| ControlError::Trust { flag, source })?);
-    let logins = plugin.map(|plugin| Logins::new(plugin, credentials, settings));
+    let logins = plugin.map(|plugin| PluginLogins::new(plugin, credentials, settings));
     let api_server = Arc::new(ApiServer { transport, logins, silence: watch_timeout + MARGIN });
     let service = service_fn(move |request| api_server.clone().send(request));
     let headers = config.extra_headers_layer().map_err(refused)?;
@@ -93,7 +93,7 @@ impl ApiServer {
     async fn send(
         self: Arc<Self>,
         request: Request<Body>,
-    ) -> Result<Response<TimeoutBody<transport::Body>>, BoxError> {
+    ) -> Result<Response<TimeoutBody<transport::TransportBody>>, BoxError> {
         let transport = match &self.logins {
             Some(logins) => logins.current().await?,
             None => self.transport.clone(),

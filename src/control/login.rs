@@ -7,10 +7,10 @@ use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
 use thiserror::Error;
 
-use crate::kubeconfig::plugin::{Plugin, Said};
+use crate::kubeconfig::plugin::{ExecPlugin, PluginCredentials};
 use crate::process::work::result_of;
 use crate::transport::credentials::Credentials;
-use crate::transport::{Settings, Transport};
+use crate::transport::{Transport, TransportSettings};
 
 /// How long before its end a login is renewed.
 const AHEAD: Duration = Duration::from_secs(10);
@@ -18,25 +18,25 @@ const AHEAD: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// The connections of a plugin's last login. It is run when a request needs it, once for all requests that wait.
-pub(super) struct Logins {
-    plugin: Plugin,
+pub(super) struct PluginLogins {
+    plugin: ExecPlugin,
     credentials: Credentials,
-    settings: Settings,
-    last: Mutex<Option<Login>>,
+    settings: TransportSettings,
+    last: Mutex<Option<PluginLogin>>,
 }
 
-struct Login {
+struct PluginLogin {
     begun: Instant,
     /// The API server has refused it.
     is_refused: bool,
-    connected: Connected,
+    connected: PendingLogin,
 }
 
 /// What comes of running the plugin, which goes on when those who wait for it leave.
-type Connected = Shared<BoxFuture<'static, Result<Connection, LoginError>>>;
+type PendingLogin = Shared<BoxFuture<'static, Result<LoginTransport, LoginError>>>;
 
 #[derive(Clone)]
-struct Connection {
+struct LoginTransport {
     transport: Arc<Transport>,
     /// When the login ends.
     until: Option<SystemTime>,
@@ -47,8 +47,8 @@ struct Connection {
 #[error("{0}")]
 pub(super) struct LoginError(String);
 
-impl Logins {
-    pub(super) fn new(plugin: Plugin, credentials: Credentials, settings: Settings) -> Self {
+impl PluginLogins {
+    pub(super) fn new(plugin: ExecPlugin, credentials: Credentials, settings: TransportSettings) -> Self {
         Self { plugin, credentials, settings, last: Mutex::default() }
     }
 
@@ -73,38 +73,38 @@ impl Logins {
     pub(super) fn note_refusal(&self, refused: &Arc<Transport>) {
         let mut last = self.last.lock().expect("no holder panics");
         if let Some(login) = &mut *last
-            && let Some(Ok(Connection { transport, .. })) = result_of(&login.connected)
+            && let Some(Ok(LoginTransport { transport, .. })) = result_of(&login.connected)
             && Arc::ptr_eq(&transport, refused)
         {
             login.is_refused = true;
         }
     }
 
-    fn log_in(&self) -> Login {
+    fn log_in(&self) -> PluginLogin {
         let (plugin, credentials) = (self.plugin.clone(), self.credentials.clone());
         let settings = self.settings.clone();
         let task = tokio::spawn(async move {
             let said = plugin.run().await.map_err(|error| LoginError(error.to_string()))?;
-            let Said { login, until } = said;
+            let PluginCredentials { login, until } = said;
             let credentials = credentials.logged_in(login);
             let transport = Transport::new(credentials, &settings);
             let transport = transport.map_err(|error| LoginError(error.to_string()))?;
-            Ok(Connection { transport: Arc::new(transport), until })
+            Ok(LoginTransport { transport: Arc::new(transport), until })
         });
         let ended = |error: tokio::task::JoinError| Err(LoginError(error.to_string()));
         let connected = async move { task.await.unwrap_or_else(ended) };
-        Login { begun: Instant::now(), is_refused: false, connected: connected.boxed().shared() }
+        PluginLogin { begun: Instant::now(), is_refused: false, connected: connected.boxed().shared() }
     }
 }
 
-impl Login {
+impl PluginLogin {
     /// Whether the plugin has to be run again. It is not run all the time, even if it fails or each of its logins is refused.
     fn is_over(&self) -> bool {
         let ends_soon = |until: SystemTime| until <= SystemTime::now() + AHEAD;
         let is_useless = match result_of(&self.connected) {
             None => false,
             Some(Err(_)) => true,
-            Some(Ok(Connection { until, .. })) => self.is_refused || until.is_some_and(ends_soon),
+            Some(Ok(LoginTransport { until, .. })) => self.is_refused || until.is_some_and(ends_soon),
         };
         is_useless && self.begun.elapsed() >= PAUSE
     }

@@ -3,7 +3,7 @@
 
 mod connection;
 mod login;
-pub mod watching;
+pub mod watcher;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,12 +17,14 @@ use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 use tower::service_fn;
 
-use crate::config::Rate;
-use crate::kubeconfig::{Context, Unusable, current_context, without_content};
+use crate::config::RateLimit;
+use crate::kubeconfig::{Context, ContextError, current_context, without_content};
 use crate::process::file;
 use crate::process::rate::Bucket;
-use crate::transport::credentials::{Credentials, CredentialsError, Endpoint, Login, Token, Trust};
-use crate::transport::tls::TrustError;
+use crate::transport::credentials::{
+    BearerToken, Credentials, CredentialsError, Endpoint, ServerVerification, UserCredentials,
+};
+use crate::transport::tls::TlsConfigError;
 
 pub use connection::lacks_credentials;
 
@@ -54,7 +56,7 @@ pub enum ControlError {
         /// The flag that names the kubeconfig.
         flag: &'static str,
         /// Why.
-        source: Unusable,
+        source: ContextError,
     },
     /// No connection can be made with what it says.
     #[error("{flag}: the kubeconfig cannot be used: {source}")]
@@ -62,7 +64,7 @@ pub enum ControlError {
         /// The flag that names the kubeconfig.
         flag: &'static str,
         /// Why.
-        source: TrustError,
+        source: TlsConfigError,
     },
     /// No kubeconfig is given and the process does not run in a cluster.
     #[error(
@@ -116,7 +118,7 @@ impl Clients {
         kubeconfig: Option<&Path>,
         interval: Duration,
         watch_timeout: Duration,
-        rate: Option<Rate>,
+        rate: Option<RateLimit>,
     ) -> Result<Self, ControlError> {
         let bucket = rate.and_then(Bucket::new).map(Arc::new);
         let path = kubeconfig.map(Path::to_owned);
@@ -201,8 +203,8 @@ fn service_account() -> Result<Context, ServiceAccountError> {
     };
     let credentials = Credentials {
         endpoint: Endpoint::parse(&format!("https://{host}:{port}"))?,
-        login: Login { token: Some(Token::parse(&file("token")?)?), certificate: None },
-        trust: Trust::Bundle(file("ca.crt")?),
+        login: UserCredentials { token: Some(BearerToken::parse(&file("token")?)?), certificate: None },
+        trust: ServerVerification::Bundle(file("ca.crt")?),
         server_name: None,
         proxy: None,
     };

@@ -12,16 +12,16 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::Fleet;
 use crate::api::custom_metrics::Version;
-use crate::api::discovery::{Catalog, Catalogs, Entry, entries};
+use crate::api::discovery::{Catalog, Catalogs, DiscoveryEntry, entries};
 use crate::api::group::Group;
-use crate::api::text::shortened;
-use crate::member::names::Names;
+use crate::api::text::shorten;
+use crate::member::shared_entries::SharedEntries;
 use crate::member::{Failure, Member};
 use crate::process::work;
 use crate::transport::{Progress, Stage};
 
 /// How long the first discovery of each member may hold up readiness.
-const PATIENCE: Duration = Duration::from_secs(1);
+const FIRST_DISCOVERY_TIMEOUT: Duration = Duration::from_secs(1);
 /// The first pause after a failure.
 const RETRY: Duration = Duration::from_secs(1);
 /// One list is read at a time: until its names are known, they take up to 30 MiB.
@@ -32,32 +32,32 @@ pub struct Discovery {
     fleet: watch::Receiver<Arc<Fleet>>,
     interval: Duration,
     member_timeout: Duration,
-    names: Arc<Names>,
+    names: Arc<SharedEntries>,
     catalogs: watch::Sender<Arc<Catalogs>>,
     settled: watch::Sender<bool>,
 }
 
 /// One member that is asked again and again.
-struct Followed {
+struct MemberDiscovery {
     member: Arc<Member>,
-    asking: [Asking; 2],
+    asking: [ApiTask; 2],
 }
 
 /// One member's API that is asked for; how one fares does not touch the other.
-struct Asking {
+struct ApiTask {
     first: watch::Receiver<bool>,
     _task: AbortOnDropHandle<()>,
 }
 
 /// What one member lists for one API.
-struct List {
+struct DiscoveryTarget {
     member: Arc<Member>,
-    api: Api,
+    api: DiscoveryApi,
 }
 
 /// An API that lists metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Api {
+enum DiscoveryApi {
     Custom,
     External,
 }
@@ -69,7 +69,7 @@ impl Discovery {
         fleet: watch::Receiver<Arc<Fleet>>,
         interval: Duration,
         member_timeout: Duration,
-        names: Arc<Names>,
+        names: Arc<SharedEntries>,
     ) -> (Self, watch::Receiver<Arc<Catalogs>>, watch::Receiver<bool>) {
         let (catalogs, known) = watch::channel(Arc::default());
         let (settled, is_settled) = watch::channel(false);
@@ -78,7 +78,7 @@ impl Discovery {
 
     /// Runs until it is dropped. `fleet_known` says when the members of the first moment are all there.
     pub async fn run(mut self, mut fleet_known: watch::Receiver<bool>) {
-        let mut followed: BTreeMap<String, Followed> = BTreeMap::new();
+        let mut followed: BTreeMap<String, MemberDiscovery> = BTreeMap::new();
         let mut known = false;
         loop {
             let fleet = self.fleet.borrow_and_update().clone();
@@ -90,7 +90,7 @@ impl Discovery {
             }
             tokio::select! {
                 changed = self.fleet.changed() => if changed.is_err() { return },
-                () = self.names.news() => {}
+                () = self.names.added() => {}
                 result = fleet_known.wait_for(|known| *known), if !known => match result {
                     Ok(_) => known = true,
                     Err(_) => return,
@@ -100,7 +100,7 @@ impl Discovery {
     }
 
     /// Starts to ask new members and stops asking those that have left.
-    fn follow(&self, fleet: &Fleet, followed: &mut BTreeMap<String, Followed>) {
+    fn follow(&self, fleet: &Fleet, followed: &mut BTreeMap<String, MemberDiscovery>) {
         let members: BTreeMap<&str, &Arc<Member>> =
             fleet.members().map(|member| (member.name(), member)).collect();
         followed.retain(|name, followed| {
@@ -108,21 +108,21 @@ impl Discovery {
         });
         for (name, member) in members {
             if !followed.contains_key(name) {
-                let asking = [Api::Custom, Api::External].map(|api| {
+                let asking = [DiscoveryApi::Custom, DiscoveryApi::External].map(|api| {
                     let (first, ended) = watch::channel(false);
-                    let list = List { member: member.clone(), api };
+                    let list = DiscoveryTarget { member: member.clone(), api };
                     let asking = list.follow(self.interval, self.member_timeout, first);
-                    Asking { first: ended, _task: AbortOnDropHandle::new(tokio::spawn(asking)) }
+                    ApiTask { first: ended, _task: AbortOnDropHandle::new(tokio::spawn(asking)) }
                 });
-                let entry = Followed { member: member.clone(), asking };
+                let entry = MemberDiscovery { member: member.clone(), asking };
                 followed.insert(name.to_owned(), entry);
             }
         }
     }
 
     /// Waits for each member's first discovery, for a while.
-    async fn settle(&self, followed: &BTreeMap<String, Followed>) {
-        let until = Instant::now() + PATIENCE;
+    async fn settle(&self, followed: &BTreeMap<String, MemberDiscovery>) {
+        let until = Instant::now() + FIRST_DISCOVERY_TIMEOUT;
         for followed in followed.values() {
             for asking in &followed.asking {
                 let mut first = asking.first.clone();
@@ -137,7 +137,7 @@ impl Discovery {
     }
 
     fn unite(&self, fleet: &Fleet) {
-        let members = || fleet.entries().map(super::Entry::member);
+        let members = || fleet.entries().map(super::FleetEntry::member);
         let custom: Vec<_> = members().filter_map(|member| member.discovered()).collect();
         let external: Vec<_> = members().filter_map(|member| member.external()).collect();
         let union = Catalogs {
@@ -152,7 +152,7 @@ impl Discovery {
     }
 }
 
-impl List {
+impl DiscoveryTarget {
     /// Asks for it at once and then again and again; what was last known stays while that fails. Pauses are of random length,
     /// so that members are not asked in step: up to `interval`, and shorter after a failure.
     async fn follow(self, interval: Duration, timeout: Duration, first: watch::Sender<bool>) {
@@ -198,7 +198,7 @@ impl List {
         }
         let is_news = self.api.note(&self.member, None, Vec::new())?;
         // Few clusters have external metrics, so that their absence is no news.
-        if is_news && self.api == Api::Custom {
+        if is_news && self.api == DiscoveryApi::Custom {
             tracing::warn!(cluster = self.member.name(), "cluster has no custom metrics API");
         }
         Ok(())
@@ -217,7 +217,7 @@ impl List {
                 let read = work::run(reply.body.len(), move |_| {
                     let _reading = reading;
                     let entries = entries(&reply.content_type, &reply.body)
-                        .map_err(|error| Failure::Malformed(shortened(&error.to_string())))?;
+                        .map_err(|error| Failure::Malformed(shorten(&error.to_string())))?;
                     api.note(&member, version, entries)
                 });
                 read.await.map(|_| true)
@@ -228,7 +228,7 @@ impl List {
     }
 }
 
-impl Api {
+impl DiscoveryApi {
     fn group(self) -> Group {
         match self {
             Self::Custom => Group::Custom,
@@ -237,10 +237,15 @@ impl Api {
     }
 
     /// Lets the member note what it lists; tells whether that is news.
-    fn note(self, member: &Member, version: Option<Version>, entries: Vec<Entry>) -> Result<bool, Failure> {
+    fn note(
+        self,
+        member: &Member,
+        version: Option<Version>,
+        entries: Vec<DiscoveryEntry>,
+    ) -> Result<bool, Failure> {
         let noted = match self {
-            Self::Custom => member.learn(version, entries),
-            Self::External => member.learn_external(entries),
+            Self::Custom => member.add_metric(version, entries),
+            Self::External => member.add_external_metric(entries),
         };
         noted.map_err(|_| Failure::TooManyMetrics)
     }

@@ -8,19 +8,19 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use crate::process::metrics::{Seconds, seconds};
+use crate::process::metrics::{DurationHistogram, seconds};
 
 /// Gauges of the fleet, and the queue of its registry under the name that Karmada's dashboards look for. By
 /// default nobody reads them.
 pub struct FleetMetrics {
-    members: Family<Standing, Gauge>,
+    members: Family<StateLabel, Gauge>,
     snapshots: Counter,
-    waited: Seconds<Queue>,
+    waited: DurationHistogram<QueueLabel>,
 }
 
 /// How many clusters there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Census {
+pub struct ClusterCounts {
     /// Those that are asked.
     pub asked: usize,
     /// Members that are not Ready.
@@ -30,12 +30,12 @@ pub struct Census {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Standing {
+struct StateLabel {
     standing: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Queue {
+struct QueueLabel {
     name: &'static str,
 }
 
@@ -55,22 +55,24 @@ impl FleetMetrics {
         registry.register("karmada_metrics_adapter_clusters", help, metrics.members.clone());
         let help = "Snapshots of the fleet: one for all changes that come at about the same time";
         registry.register("karmada_metrics_adapter_fleet_snapshots", help, metrics.snapshots.clone());
-        metrics.census(Census::default());
+        metrics.census(ClusterCounts::default());
         metrics
     }
 
     pub(super) fn queued(&self, waited: Duration) {
-        self.waited.get_or_create(&Queue { name: "fleet" }).observe(waited.as_secs_f64());
+        self.waited.get_or_create(&QueueLabel { name: "fleet" }).observe(waited.as_secs_f64());
     }
 
-    pub(super) fn published(&self, census: Census) {
+    pub(super) fn published(&self, census: ClusterCounts) {
         self.snapshots.inc();
         self.census(census);
     }
 
-    fn census(&self, Census { asked, not_ready, outside }: Census) {
+    fn census(&self, ClusterCounts { asked, not_ready, outside }: ClusterCounts) {
         for (standing, count) in [("asked", asked), ("not_ready", not_ready), ("outside", outside)] {
-            self.members.get_or_create(&Standing { standing }).set(i64::try_from(count).unwrap_or(i64::MAX));
+            self.members
+                .get_or_create(&StateLabel { standing })
+                .set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }
 }

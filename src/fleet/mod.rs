@@ -15,22 +15,22 @@ use crate::member::Member;
 /// One immutable snapshot of all member clusters, ordered by name.
 #[derive(Clone, Default)]
 pub struct Fleet {
-    entries: Vec<Entry>,
-    outside: Vec<Outside>,
+    entries: Vec<FleetEntry>,
+    outside: Vec<UnusableCluster>,
 }
 
 /// A cluster that is no member.
 #[derive(Clone, Debug)]
-pub struct Outside {
+pub struct UnusableCluster {
     /// Its name.
     pub cluster: Arc<str>,
     /// Why.
-    pub lack: Lack,
+    pub reason: NoCredentials,
 }
 
 /// Why there are no credentials that can be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lack {
+pub struct NoCredentials {
     /// [`Cause::CredentialsUnknown`] is about to change. [`Cause::PullMode`] is no failure: the cluster is not meant to be a
     /// member. With any other cause a member keeps its last good credentials.
     pub cause: Cause,
@@ -40,14 +40,14 @@ pub struct Lack {
 
 /// One cluster in a fleet.
 #[derive(Clone)]
-pub struct Entry {
+pub struct FleetEntry {
     cluster: Arc<str>,
-    standing: Standing,
+    standing: ClusterState,
 }
 
 /// Whether a cluster is asked.
 #[derive(Clone)]
-pub enum Standing {
+pub enum ClusterState {
     /// It is.
     Ready(Arc<Member>),
     /// Karmada says that it is not Ready, so it is not asked and counts as failed; what is known of it stays known.
@@ -56,31 +56,31 @@ pub enum Standing {
 
 impl Fleet {
     /// A snapshot of the given clusters.
-    pub fn new(mut entries: Vec<Entry>, outside: Vec<Outside>) -> Self {
+    pub fn new(mut entries: Vec<FleetEntry>, outside: Vec<UnusableCluster>) -> Self {
         entries.sort_by(|one, two| one.cluster.cmp(&two.cluster));
         Self { entries, outside }
     }
 
     /// The clusters, ordered by name.
-    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+    pub fn entries(&self) -> impl Iterator<Item = &FleetEntry> {
         self.entries.iter()
     }
 
     /// The clusters that are no members.
-    pub fn outside(&self) -> &[Outside] {
+    pub fn unusable(&self) -> &[UnusableCluster] {
         &self.outside
     }
 
     /// The members that are asked.
     pub fn members(&self) -> impl Iterator<Item = &Arc<Member>> {
         self.entries.iter().filter_map(|entry| match &entry.standing {
-            Standing::Ready(member) => Some(member),
-            Standing::NotReady(_) => None,
+            ClusterState::Ready(member) => Some(member),
+            ClusterState::NotReady(_) => None,
         })
     }
 }
 
-impl Lack {
+impl NoCredentials {
     /// Credentials that are not known yet.
     pub fn unknown() -> Self {
         let message =
@@ -89,15 +89,15 @@ impl Lack {
     }
 }
 
-impl Entry {
+impl FleetEntry {
     /// A cluster that is asked.
     pub fn ready(member: Arc<Member>) -> Self {
-        Self { cluster: member.name().into(), standing: Standing::Ready(member) }
+        Self { cluster: member.name().into(), standing: ClusterState::Ready(member) }
     }
 
     /// A cluster that is not.
     pub fn not_ready(member: Arc<Member>) -> Self {
-        Self { cluster: member.name().into(), standing: Standing::NotReady(member) }
+        Self { cluster: member.name().into(), standing: ClusterState::NotReady(member) }
     }
 
     /// Its name.
@@ -107,12 +107,12 @@ impl Entry {
 
     /// Its member, whether it is asked or not.
     pub fn member(&self) -> &Arc<Member> {
-        let (Standing::Ready(member) | Standing::NotReady(member)) = &self.standing;
+        let (ClusterState::Ready(member) | ClusterState::NotReady(member)) = &self.standing;
         member
     }
 
     /// Whether it is asked.
-    pub fn standing(&self) -> &Standing {
+    pub fn state(&self) -> &ClusterState {
         &self.standing
     }
 }

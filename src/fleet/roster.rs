@@ -6,23 +6,23 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use super::metrics::{Census, FleetMetrics};
-use super::{Entry, Fleet, Lack, Outside};
+use super::metrics::{ClusterCounts, FleetMetrics};
+use super::{Fleet, FleetEntry, NoCredentials, UnusableCluster};
 use crate::api::cause::Cause;
-use crate::member::client::Limits;
-use crate::member::{Member, Refused};
+use crate::member::client::MemberLimits;
+use crate::member::{Member, TokenRefusal};
 use crate::transport::credentials::{Credentials, Endpoint};
-use crate::transport::tls::TrustError;
+use crate::transport::tls::TlsConfigError;
 
 /// How many members may wait for newer credentials.
 const REFUSALS: usize = 256;
 
 /// All clusters of a source, and the members made of them.
 pub struct Roster {
-    limits: Limits,
-    clusters: BTreeMap<String, Cluster>,
-    refusals: mpsc::Sender<Refused>,
-    refused: mpsc::Receiver<Refused>,
+    limits: MemberLimits,
+    clusters: BTreeMap<String, RosterCluster>,
+    refusals: mpsc::Sender<TokenRefusal>,
+    refused: mpsc::Receiver<TokenRefusal>,
     fleet: watch::Sender<Arc<Fleet>>,
     /// Whether the snapshot is older than what is known.
     changed: bool,
@@ -31,14 +31,14 @@ pub struct Roster {
 }
 
 #[derive(Default)]
-struct Cluster {
+struct RosterCluster {
     ready: bool,
-    joined: Option<Joined>,
+    joined: Option<RosterMember>,
     /// What has been said of it, so that it is said once.
-    complaint: Option<Lack>,
+    logged: Option<NoCredentials>,
 }
 
-struct Joined {
+struct RosterMember {
     uid: String,
     endpoint: Endpoint,
     member: Arc<Member>,
@@ -46,7 +46,7 @@ struct Joined {
 
 impl Roster {
     /// A roster without clusters.
-    pub fn new(limits: Limits, metrics: Arc<FleetMetrics>) -> Self {
+    pub fn new(limits: MemberLimits, metrics: Arc<FleetMetrics>) -> Self {
         let (refusals, refused) = mpsc::channel(REFUSALS);
         Self {
             limits,
@@ -71,26 +71,34 @@ impl Roster {
     }
 
     /// The next member that refuses whom it is asked as.
-    pub async fn refused(&mut self) -> Option<Refused> {
+    pub async fn refused(&mut self) -> Option<TokenRefusal> {
         self.refused.recv().await
     }
 
     /// Takes what is known of a cluster. Another `uid` makes it another cluster of that name.
-    pub fn put(&mut self, name: &str, uid: &str, ready: bool, credentials: Result<Credentials, Lack>) {
+    pub fn put(
+        &mut self,
+        name: &str,
+        uid: &str,
+        ready: bool,
+        credentials: Result<Credentials, NoCredentials>,
+    ) {
         let mut cluster = self.clusters.remove(name).unwrap_or_default();
         cluster.ready = ready;
         let taken = credentials.and_then(|credentials| {
-            self.join(name, uid, cluster.joined.as_ref(), credentials)
-                .map_err(|error| Lack { cause: Cause::CredentialsMalformed, message: error.to_string() })
+            self.join(name, uid, cluster.joined.as_ref(), credentials).map_err(|error| NoCredentials {
+                cause: Cause::CredentialsMalformed,
+                message: error.to_string(),
+            })
         });
         match taken {
             Ok(joined) => {
-                if cluster.complaint.take().is_some() && joined.is_none() {
+                if cluster.logged.take().is_some() && joined.is_none() {
                     tracing::info!(cluster = name, "the cluster's credentials can be used again");
                 }
                 cluster.joined = joined.or(cluster.joined);
             }
-            Err(lack) => cluster.lacks(name, uid, lack),
+            Err(lack) => cluster.set_unusable(name, uid, lack),
         }
         self.clusters.insert(name.to_owned(), cluster);
         self.changed = true;
@@ -115,9 +123,9 @@ impl Roster {
         &self,
         name: &str,
         uid: &str,
-        present: Option<&Joined>,
+        present: Option<&RosterMember>,
         credentials: Credentials,
-    ) -> Result<Option<Joined>, TrustError> {
+    ) -> Result<Option<RosterMember>, TlsConfigError> {
         if let Some(joined) = present
             && joined.uid == uid
             && joined.endpoint == credentials.endpoint
@@ -131,7 +139,7 @@ impl Roster {
         let refusals = self.refusals.clone();
         let member = Arc::new(Member::new(name.to_owned(), credentials, &self.limits, refusals)?);
         tracing::info!(cluster = name, %endpoint, "cluster joined the fleet");
-        Ok(Some(Joined { uid: uid.to_owned(), endpoint, member }))
+        Ok(Some(RosterMember { uid: uid.to_owned(), endpoint, member }))
     }
 
     /// A change of what the source follows has waited in its queue.
@@ -145,26 +153,26 @@ impl Roster {
             return;
         }
         let (mut entries, mut outside) = (Vec::with_capacity(self.clusters.len()), Vec::new());
-        let mut census = Census::default();
-        for (name, Cluster { ready, joined, complaint }) in &self.clusters {
+        let mut counts = ClusterCounts::default();
+        for (name, RosterCluster { ready, joined, logged: complaint }) in &self.clusters {
             match joined {
-                Some(Joined { member, .. }) if *ready => {
-                    census.asked += 1;
-                    entries.push(Entry::ready(member.clone()));
+                Some(RosterMember { member, .. }) if *ready => {
+                    counts.asked += 1;
+                    entries.push(FleetEntry::ready(member.clone()));
                 }
-                Some(Joined { member, .. }) => {
-                    census.not_ready += 1;
-                    entries.push(Entry::not_ready(member.clone()));
+                Some(RosterMember { member, .. }) => {
+                    counts.not_ready += 1;
+                    entries.push(FleetEntry::not_ready(member.clone()));
                 }
-                None => outside.push(Outside {
+                None => outside.push(UnusableCluster {
                     cluster: name.as_str().into(),
-                    lack: complaint.clone().unwrap_or_else(Lack::unknown),
+                    reason: complaint.clone().unwrap_or_else(NoCredentials::unknown),
                 }),
             }
         }
-        census.outside = outside.len();
+        counts.outside = outside.len();
         self.fleet.send_replace(Arc::new(Fleet::new(entries, outside)));
-        self.metrics.published(census);
+        self.metrics.published(counts);
     }
 
     /// Whether the source has seen all of its clusters once.
@@ -180,14 +188,14 @@ impl Roster {
     }
 }
 
-impl Cluster {
+impl RosterCluster {
     /// The same cluster whose credentials are missing or malformed is asked with the last good ones.
-    fn lacks(&mut self, name: &str, uid: &str, lack: Lack) {
+    fn set_unusable(&mut self, name: &str, uid: &str, lack: NoCredentials) {
         let other = self.joined.as_ref().is_some_and(|joined| joined.uid != uid);
         if other || lack.cause == Cause::PullMode {
             self.joined = None;
         }
-        if lack.cause == Cause::CredentialsUnknown || self.complaint.as_ref() == Some(&lack) {
+        if lack.cause == Cause::CredentialsUnknown || self.logged.as_ref() == Some(&lack) {
             return;
         }
         let (cause, reason) = (lack.cause.name(), &lack.message);
@@ -201,6 +209,6 @@ impl Cluster {
         } else {
             tracing::warn!(cluster = name, cause, reason, "cluster is not asked");
         }
-        self.complaint = Some(lack);
+        self.logged = Some(lack);
     }
 }

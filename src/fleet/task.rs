@@ -1,6 +1,6 @@
 //! Tasks that look for credentials and report to their source by a queue.
 
-use crate::member::Refused;
+use crate::member::TokenRefusal;
 
 /// Numbers the tasks of a source.
 #[derive(Default)]
@@ -12,7 +12,7 @@ pub struct Generation(u64);
 
 /// Members that wait for what a task finds. They wait no more when this is dropped.
 #[derive(Default)]
-pub struct Waiting(Vec<Refused>);
+pub struct WaitingMembers(Vec<TokenRefusal>);
 
 impl Generations {
     /// The number of the next task.
@@ -22,9 +22,9 @@ impl Generations {
     }
 }
 
-impl Waiting {
+impl WaitingMembers {
     /// One more.
-    pub fn push(&mut self, refused: Refused) {
+    pub fn push(&mut self, refused: TokenRefusal) {
         self.0.retain(|refused| !refused.is_abandoned());
         self.0.push(refused);
     }

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::last_known::LastKnown;
+use super::last_known::LastKnownCache;
 use super::{Gather, Outcome, outcome};
 use crate::member::failure::NoRoom;
 use crate::member::{Failure, Member};
-use crate::process::budget::Held;
+use crate::process::budget::Reserved;
 use crate::query::Query;
 use crate::transport::Progress;
 
@@ -65,9 +65,9 @@ impl Attempt<'_> {
         outcome
     }
 
-    fn or_last_known(&self, last_known: &LastKnown, outcome: Outcome) -> Outcome {
+    fn or_last_known(&self, last_known: &LastKnownCache, outcome: Outcome) -> Outcome {
         let failure = match outcome {
-            Outcome::Failure(failure) if failure.is_ill() => failure,
+            Outcome::Failure(failure) if failure.is_metrics_api_failure() => failure,
             outcome => return outcome,
         };
         let Some(kept) = last_known.of(self.member.id(), self.query) else {
@@ -75,7 +75,7 @@ impl Attempt<'_> {
         };
         let (age, mut share) = (kept.age(), self.gather.inflight.share());
         match share.grow(kept.page.memory()) {
-            Ok(()) => Outcome::StoodIn { page: Held::new(kept.page, share), age, failure },
+            Ok(()) => Outcome::StoodIn { page: Reserved::new(kept.page, share), age, failure },
             Err(_) => Outcome::Failure(NoRoom.into()),
         }
     }
@@ -84,7 +84,7 @@ impl Attempt<'_> {
     /// for answers.
     fn await_late(
         &self,
-        last_known: &Arc<LastKnown>,
+        last_known: &Arc<LastKnownCache>,
         asking: impl Future<Output = Outcome> + Send + 'static,
     ) {
         let Some(right) = last_known.late(self.member.id(), self.query) else { return };

@@ -12,19 +12,19 @@ use futures::stream::FuturesUnordered;
 use futures::{Stream, StreamExt as _};
 
 use crate::config::{Members, OnMemberFailure};
-use crate::fleet::{Fleet, Standing};
+use crate::fleet::{ClusterState, Fleet};
 use crate::member::Failure;
 use crate::member::failure::NoRoom;
 use crate::process::budget::Budget;
 use crate::query::Query;
 use attempt::Attempt;
-use last_known::LastKnown;
+use last_known::LastKnownCache;
 use metrics::GatherMetrics;
 pub use outcome::Outcome;
 
 /// What one member made of a query.
 #[derive(Debug)]
-pub struct Answered {
+pub struct MemberOutcome {
     /// The cluster's name.
     pub cluster: Arc<str>,
     /// What came of it.
@@ -34,7 +34,7 @@ pub struct Answered {
 }
 
 /// What is asked, of whom, and for how long.
-pub struct Asking<'a, C: Fn(&str) -> bool> {
+pub struct MemberQuery<'a, C: Fn(&str) -> bool> {
     /// The members that there are.
     pub fleet: &'a Fleet,
     /// Which of them are asked, by the cluster's name.
@@ -51,7 +51,7 @@ pub struct Gather {
     patience: Duration,
     late: Duration,
     /// What stands in, if anything does.
-    last_known: Option<Arc<LastKnown>>,
+    last_known: Option<Arc<LastKnownCache>>,
     /// What stands in counts here too while a query has it: it may be kept no more by then.
     inflight: Budget,
     metrics: Arc<GatherMetrics>,
@@ -64,7 +64,7 @@ impl Gather {
         Self {
             patience: config.timeout,
             late: config.last_known.late,
-            last_known: stands_in.then(|| Arc::new(LastKnown::new(config.last_known))),
+            last_known: stands_in.then(|| Arc::new(LastKnownCache::new(config.last_known))),
             inflight,
             metrics,
         }
@@ -75,8 +75,11 @@ impl Gather {
     ///
     /// # Errors
     /// If there is no memory for the members' answers.
-    pub async fn ask_all(&self, asking: Asking<'_, impl Fn(&str) -> bool>) -> Result<Vec<Answered>, NoRoom> {
-        let mut asking = std::pin::pin!(self.ask_each(asking));
+    pub async fn query_all(
+        &self,
+        asking: MemberQuery<'_, impl Fn(&str) -> bool>,
+    ) -> Result<Vec<MemberOutcome>, NoRoom> {
+        let mut asking = std::pin::pin!(self.query_each(asking));
         let mut answers = Vec::new();
         while let Some(answered) = asking.next().await {
             if let Outcome::Failure(Failure::NoRoom(none)) = answered.outcome {
@@ -89,19 +92,24 @@ impl Gather {
     }
 
     /// The same, each answer as it comes.
-    pub fn ask_each(&self, asking: Asking<'_, impl Fn(&str) -> bool>) -> impl Stream<Item = Answered> {
-        let Asking { fleet, chosen, query, timeout } = asking;
+    pub fn query_each(
+        &self,
+        asking: MemberQuery<'_, impl Fn(&str) -> bool>,
+    ) -> impl Stream<Item = MemberOutcome> {
+        let MemberQuery { fleet, chosen, query, timeout } = asking;
         self.metrics.query(query.group());
         let asked = fleet.entries().filter(|entry| chosen(entry.cluster()));
         let asking = asked.map(move |entry| async move {
             let start = Instant::now();
-            let outcome = match entry.standing() {
-                Standing::Ready(member) => Attempt { gather: self, member, query, timeout }.outcome().await,
-                Standing::NotReady(_) => Outcome::Failure(Failure::NotReady),
+            let outcome = match entry.state() {
+                ClusterState::Ready(member) => {
+                    Attempt { gather: self, member, query, timeout }.outcome().await
+                }
+                ClusterState::NotReady(_) => Outcome::Failure(Failure::NotReady),
             };
             let (cluster, elapsed) = (entry.cluster().clone(), start.elapsed());
             entry.member().count(query.group(), &outcome.ended(elapsed));
-            Answered { cluster, outcome, elapsed }
+            MemberOutcome { cluster, outcome, elapsed }
         });
         asking.collect::<FuturesUnordered<_>>()
     }

@@ -7,27 +7,27 @@ use http::StatusCode;
 
 use crate::api::custom_metrics::Version;
 use crate::api::discovery::Catalog;
-use crate::api::page::{Format, Page, PageError};
+use crate::api::page::{BodyFormat, Page, PageError};
 use crate::api::status::MemberStatus;
-use crate::api::text::shortened;
-use crate::member::client::Reply;
-use crate::member::metrics::Ended;
+use crate::api::text::shorten;
+use crate::member::client::MemberResponse;
+use crate::member::metrics::QueryEnd;
 use crate::member::{Failure, Member};
-use crate::process::budget::Held;
+use crate::process::budget::Reserved;
 use crate::process::work;
 use crate::transport::{Progress, Stage};
 
-use crate::query::{CustomQuery, Query, Question};
+use crate::query::{CustomQuery, MetricsQuery, Query};
 
 /// What came of asking one member.
 #[derive(Debug)]
 pub enum Outcome {
     /// It has what was asked for.
-    Page(Held<Arc<Page>>),
+    Page(Reserved<Arc<Page>>),
     /// Its metrics API failed, and its last reply to the same query stands in.
     StoodIn {
         /// The last reply.
-        page: Held<Arc<Page>>,
+        page: Reserved<Arc<Page>>,
         /// How old that is.
         age: Duration,
         /// Why it has to stand in.
@@ -50,8 +50,8 @@ impl Outcome {
     }
 
     /// How it is counted.
-    pub(super) fn ended(&self, elapsed: Duration) -> Ended {
-        Ended {
+    pub(super) fn ended(&self, elapsed: Duration) -> QueryEnd {
+        QueryEnd {
             outcome: self.name(),
             skipped: matches!(self.failure(), Some(Failure::Skipped(_))),
             stood_in: matches!(self, Self::StoodIn { .. }),
@@ -71,16 +71,16 @@ impl Outcome {
 /// Asks a member, in the version that it has. `progress` says how far that has come.
 pub(super) async fn ask(member: Arc<Member>, query: Arc<Query>, progress: Arc<Progress>) -> Outcome {
     let get = async |version| member.get(query.group(), query.path(version), &progress).await;
-    let undiscovered = matches!(query.question(), Question::Custom(_)) && member.discovered().is_none();
+    let undiscovered = matches!(query.question(), MetricsQuery::Custom(_)) && member.discovered().is_none();
     // Where discovery found no such API it may have come since: a query is not gated on discovery.
     let reply = match get(member.version()).await {
-        Ok(reply) if undiscovered && lacks_version(&reply) => get(Version::V1Beta1).await,
+        Ok(reply) if undiscovered && is_version_missing(&reply) => get(Version::V1Beta1).await,
         other => other,
     };
     match reply {
         Ok(reply) => {
-            let outcome = judge(&member, &query, reply, progress.clone()).await;
-            if let (Outcome::Page(_), Question::Custom(query)) = (&outcome, query.question()) {
+            let outcome = classify(&member, &query, reply, progress.clone()).await;
+            if let (Outcome::Page(_), MetricsQuery::Custom(query)) = (&outcome, query.question()) {
                 member.has(query.resource(), &query.metric, query.is_namespaced());
             }
             outcome
@@ -90,18 +90,18 @@ pub(super) async fn ask(member: Arc<Member>, query: Arc<Query>, progress: Arc<Pr
 }
 
 /// A 404 that is no `Status` comes from an API server that has no such API; one that is comes from the API.
-fn lacks_version(reply: &Reply) -> bool {
+fn is_version_missing(reply: &MemberResponse) -> bool {
     reply.status == StatusCode::NOT_FOUND && read_status(reply).is_none()
 }
 
-async fn judge(member: &Member, query: &Query, reply: Reply, progress: Arc<Progress>) -> Outcome {
+async fn classify(member: &Member, query: &Query, reply: MemberResponse, progress: Arc<Progress>) -> Outcome {
     match reply.status {
         StatusCode::OK => read_page(query, &reply.content_type, reply.body, progress).await,
         StatusCode::NOT_FOUND => Outcome::NotFound,
-        status if status.is_server_error() && knows_others_only(member, query) => Outcome::NotFound,
+        status if status.is_server_error() && lists_only_others(member, query) => Outcome::NotFound,
         status => {
             let message = read_status(&reply).map_or_else(|| plain_text(&reply), |status| status.message);
-            Outcome::Failure(Failure::Status { status, message: shortened(&message) })
+            Outcome::Failure(Failure::Status { status, message: shorten(&message) })
         }
     }
 }
@@ -109,12 +109,12 @@ async fn judge(member: &Member, query: &Query, reply: Reply, progress: Arc<Progr
 async fn read_page(
     query: &Query,
     content_type: &str,
-    body: Held<Vec<u8>>,
+    body: Reserved<Vec<u8>>,
     progress: Arc<Progress>,
 ) -> Outcome {
     let format = match content_type {
-        "application/vnd.kubernetes.protobuf" => Format::Protobuf,
-        _ => Format::Json,
+        "application/vnd.kubernetes.protobuf" => BodyFormat::Protobuf,
+        _ => BodyFormat::Json,
     };
     let expected = query.expected();
     progress.set(Stage::Received);
@@ -123,7 +123,7 @@ async fn read_page(
         let (body, mut share) = body.into_parts();
         let page = Page::read(expected, format, body, &mut |bytes| caller.reserve(&mut share, bytes))?;
         share.shrink_to(page.memory());
-        Ok(Held::new(Arc::new(page), share))
+        Ok(Reserved::new(Arc::new(page), share))
     });
     match reading.await {
         Ok(page) if page.is_empty() => Outcome::NotFound,
@@ -135,15 +135,15 @@ async fn read_page(
 
 /// prometheus-adapter answers 500 for a kind of object that its cluster lacks; its discovery tells the two apart.
 /// That holds for custom metrics alone: KEDA's discovery of external ones lists a placeholder.
-fn knows_others_only(member: &Member, query: &Query) -> bool {
-    let Question::Custom(query) = query.question() else { return false };
+fn lists_only_others(member: &Member, query: &Query) -> bool {
+    let MetricsQuery::Custom(query) = query.question() else { return false };
     let lacks = |query: &CustomQuery, catalog: &Catalog| {
         !catalog.is_empty() && !catalog.contains(query.resource(), &query.metric)
     };
     member.discovered().is_some_and(|discovered| lacks(query, &discovered.catalog))
 }
 
-fn read_status(reply: &Reply) -> Option<MemberStatus> {
+fn read_status(reply: &MemberResponse) -> Option<MemberStatus> {
     match reply.content_type.as_str() {
         "application/vnd.kubernetes.protobuf" => MemberStatus::from_protobuf(&reply.body),
         "application/json" => MemberStatus::from_json(&reply.body),
@@ -151,7 +151,7 @@ fn read_status(reply: &Reply) -> Option<MemberStatus> {
     }
 }
 
-fn plain_text(reply: &Reply) -> String {
+fn plain_text(reply: &MemberResponse) -> String {
     if reply.content_type != "text/plain" {
         return String::new();
     }
@@ -174,12 +174,12 @@ mod tests {
             metric: "queue".to_owned(),
             label_selector: String::new(),
         };
-        let query = Query::from(Question::External(query));
+        let query = Query::from(MetricsQuery::External(query));
         let progress = Arc::new(Progress::default());
-        let body = Held::new(vec![b' '; 1 << 20], Budget::new(0).share());
+        let body = Reserved::new(vec![b' '; 1 << 20], Budget::new(0).share());
         let late = || Failure::late(&progress, Duration::from_secs(5));
 
-        let places = work::all_places().await;
+        let places = work::all_permits().await;
         let mut reading = pin!(read_page(&query, "application/json", body, progress.clone()));
         assert!(futures::poll!(&mut reading).is_pending());
         assert!(matches!(late(), Failure::Unread(_)), "{}", late());

@@ -14,9 +14,10 @@ use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
 
 use crate::transport::credentials::{
-    ClientCertificate, Credentials, CredentialsError, Endpoint, Login, Proxy, Token, Trust,
+    BearerToken, ClientCertificate, Credentials, CredentialsError, Endpoint, Proxy, ServerVerification,
+    UserCredentials,
 };
-use plugin::{Plugin, Unrunnable};
+use plugin::{ExecPlugin, PluginConfigError};
 
 /// One context that can be used.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,7 +25,7 @@ pub struct Context {
     /// How its cluster is reached. Who asks it may be up to a plugin.
     pub credentials: Credentials,
     /// The program that says who asks it.
-    pub plugin: Option<Plugin>,
+    pub plugin: Option<ExecPlugin>,
     /// The namespace of requests that name none.
     pub namespace: Option<String>,
     /// Whom the user acts as; `None` for itself.
@@ -46,7 +47,7 @@ pub struct Impersonation {
 
 /// Why a context cannot be used.
 #[derive(Debug, Error)]
-pub enum Unusable {
+pub enum ContextError {
     /// The file says of none that it is the current one.
     #[error("it has no current-context")]
     NoCurrent,
@@ -86,7 +87,7 @@ pub enum Unusable {
     HalfCertificate,
     /// A plugin that cannot be run here.
     #[error(transparent)]
-    Plugin(#[from] Unrunnable),
+    Plugin(#[from] PluginConfigError),
     /// A value that is malformed.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
@@ -96,25 +97,26 @@ pub enum Unusable {
 ///
 /// # Errors
 /// If there is none, or it cannot be used.
-pub fn current_context(file: &Kubeconfig) -> Result<Context, Unusable> {
+pub fn current_context(file: &Kubeconfig) -> Result<Context, ContextError> {
     let current = file.current_context.as_deref().filter(|name| !name.is_empty());
-    context(file, current.ok_or(Unusable::NoCurrent)?)
+    context(file, current.ok_or(ContextError::NoCurrent)?)
 }
 
 /// Reads a context of a file and all that it refers to.
 ///
 /// # Errors
 /// If it cannot be used.
-pub fn context(file: &Kubeconfig, name: &str) -> Result<Context, Unusable> {
+pub fn context(file: &Kubeconfig, name: &str) -> Result<Context, ContextError> {
     let context = file.contexts.iter().find(|named| named.name == name);
-    let context = context.ok_or_else(|| Unusable::NoContext(name.to_owned()))?;
-    let context = context.context.as_ref().ok_or(Unusable::NoCluster)?;
+    let context = context.ok_or_else(|| ContextError::NoContext(name.to_owned()))?;
+    let context = context.context.as_ref().ok_or(ContextError::NoCluster)?;
     let cluster = file.clusters.iter().find(|named| named.name == context.cluster);
-    let cluster = cluster.and_then(|named| named.cluster.as_ref()).ok_or(Unusable::NoCluster)?;
+    let cluster = cluster.and_then(|named| named.cluster.as_ref()).ok_or(ContextError::NoCluster)?;
     let user = match context.user.as_deref().filter(|name| !name.is_empty()) {
         Some(name) => {
             let user = file.auth_infos.iter().find(|named| named.name == name);
-            user.and_then(|named| named.auth_info.clone()).ok_or_else(|| Unusable::NoUser(name.to_owned()))?
+            user.and_then(|named| named.auth_info.clone())
+                .ok_or_else(|| ContextError::NoUser(name.to_owned()))?
         }
         None => AuthInfo::default(),
     };
@@ -123,13 +125,13 @@ pub fn context(file: &Kubeconfig, name: &str) -> Result<Context, Unusable> {
     let impersonation = impersonation(&user);
     // As for kubectl, a token comes before a plugin.
     let plugin = match user.exec.filter(|_| login.token.is_none()) {
-        Some(exec) => Some(Plugin::new(&exec, cluster)?),
+        Some(exec) => Some(ExecPlugin::new(&exec, cluster)?),
         None => None,
     };
     Ok(Context { credentials: credentials(cluster, login)?, plugin, namespace, impersonation })
 }
 
-fn credentials(cluster: &Cluster, login: Login) -> Result<Credentials, Unusable> {
+fn credentials(cluster: &Cluster, login: UserCredentials) -> Result<Credentials, ContextError> {
     let some = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     let bundle = data_or_file(
         "certificate-authority-data",
@@ -140,12 +142,12 @@ fn credentials(cluster: &Cluster, login: Login) -> Result<Credentials, Unusable>
         |name: String| ServerName::try_from(name.clone()).map_err(|_| CredentialsError::ServerName(name));
     let proxy = |url: String| Proxy::parse(&url, []);
     Ok(Credentials {
-        endpoint: Endpoint::parse(&some(&cluster.server).ok_or(Unusable::NoServer)?)?,
+        endpoint: Endpoint::parse(&some(&cluster.server).ok_or(ContextError::NoServer)?)?,
         login,
         trust: match bundle {
-            _ if cluster.insecure_skip_tls_verify == Some(true) => Trust::Anything,
-            Some(bundle) => Trust::Bundle(bundle),
-            None => Trust::System,
+            _ if cluster.insecure_skip_tls_verify == Some(true) => ServerVerification::Anything,
+            Some(bundle) => ServerVerification::Bundle(bundle),
+            None => ServerVerification::System,
         },
         server_name: some(&cluster.tls_server_name).map(name).transpose()?,
         proxy: some(&cluster.proxy_url).map(proxy).transpose()?,
@@ -153,12 +155,12 @@ fn credentials(cluster: &Cluster, login: Login) -> Result<Credentials, Unusable>
 }
 
 /// Whom the user of a context is asked as, save what a plugin has to say.
-fn login(user: &AuthInfo) -> Result<Login, Unusable> {
+fn login(user: &AuthInfo) -> Result<UserCredentials, ContextError> {
     if user.username.is_some() || user.password.is_some() {
-        return Err(Unusable::Basic);
+        return Err(ContextError::Basic);
     }
     if let Some(provider) = &user.auth_provider {
-        return Err(Unusable::AuthProvider(provider.name.clone()));
+        return Err(ContextError::AuthProvider(provider.name.clone()));
     }
     let token = match (secret(user.token.as_ref()), user.token_file.as_deref()) {
         (Some(token), _) => Some(token.as_bytes().to_owned()),
@@ -172,12 +174,12 @@ fn login(user: &AuthInfo) -> Result<Login, Unusable> {
     )?;
     let key =
         data_or_file("client-key-data", secret(user.client_key_data.as_ref()), user.client_key.as_deref())?;
-    Ok(Login {
-        token: token.map(|token| Token::parse(&token)).transpose()?,
+    Ok(UserCredentials {
+        token: token.map(|token| BearerToken::parse(&token)).transpose()?,
         certificate: match (chain, key) {
             (Some(chain), Some(key)) => Some(ClientCertificate::parse(chain, key)?),
             (None, None) => None,
-            _ => return Err(Unusable::HalfCertificate),
+            _ => return Err(ContextError::HalfCertificate),
         },
     })
 }
@@ -205,16 +207,18 @@ fn data_or_file(
     field: &'static str,
     data: Option<&str>,
     file: Option<&str>,
-) -> Result<Option<Vec<u8>>, Unusable> {
+) -> Result<Option<Vec<u8>>, ContextError> {
     match (data.filter(|data| !data.is_empty()), file.filter(|file| !file.is_empty())) {
-        (Some(data), _) => BASE64_STANDARD.decode(data.trim()).map(Some).map_err(|_| Unusable::Base64(field)),
+        (Some(data), _) => {
+            BASE64_STANDARD.decode(data.trim()).map(Some).map_err(|_| ContextError::Base64(field))
+        }
         (None, Some(file)) => file_content(file).map(Some),
         (None, None) => Ok(None),
     }
 }
 
-fn file_content(path: &str) -> Result<Vec<u8>, Unusable> {
-    fs::read(path).map_err(|source| Unusable::File { path: path.into(), source })
+fn file_content(path: &str) -> Result<Vec<u8>, ContextError> {
+    fs::read(path).map_err(|source| ContextError::File { path: path.into(), source })
 }
 
 /// What is wrong with a kubeconfig. Where its YAML is malformed, kube shows the lines, and tokens may be in them.

@@ -20,16 +20,16 @@ use tokio::time::timeout;
 
 use crate::api::time::Timestamp;
 use crate::process::expiry;
-use crate::transport::credentials::{ClientCertificate, CredentialsError, Login, Token};
+use crate::transport::credentials::{BearerToken, ClientCertificate, CredentialsError, UserCredentials};
 
 /// How long a plugin may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PLUGIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// How much of its output is read.
 const OUTPUT: u64 = 1024 * 1024;
 
 /// A program that says whom a cluster is asked as.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Plugin {
+pub struct ExecPlugin {
     command: String,
     args: Vec<String>,
     env: Vec<(String, String)>,
@@ -38,16 +38,16 @@ pub struct Plugin {
 }
 
 /// What a plugin said, and until when that holds.
-pub struct Said {
+pub struct PluginCredentials {
     /// Whom the cluster is asked as.
-    pub login: Login,
+    pub login: UserCredentials,
     /// `None`: nothing says that it ends.
     pub until: Option<SystemTime>,
 }
 
 /// Why there is nothing to run.
 #[derive(Debug, Error)]
-pub enum Unrunnable {
+pub enum PluginConfigError {
     /// There is no command.
     #[error("its exec plugin has no command")]
     NoCommand,
@@ -71,7 +71,7 @@ pub enum PluginError {
         source: io::Error,
     },
     /// It takes too long.
-    #[error("the exec plugin {0} has not ended within {PATIENCE:?}")]
+    #[error("the exec plugin {0} has not ended within {PLUGIN_TIMEOUT:?}")]
     Timeout(String),
     /// It says itself that it has failed.
     #[error("the exec plugin {command} has failed ({status}): run it by hand to see why")]
@@ -94,20 +94,20 @@ pub enum PluginError {
     },
 }
 
-impl Plugin {
+impl ExecPlugin {
     /// What `exec` of a user says, for a cluster.
     ///
     /// # Errors
     /// If it cannot be run here.
-    pub fn new(exec: &ExecConfig, cluster: &Cluster) -> Result<Self, Unrunnable> {
+    pub fn new(exec: &ExecConfig, cluster: &Cluster) -> Result<Self, PluginConfigError> {
         let command = exec.command.clone().filter(|command| !command.is_empty());
         if exec.interactive_mode == Some(ExecInteractiveMode::Always) {
-            return Err(Unrunnable::Interactive);
+            return Err(PluginConfigError::Interactive);
         }
         let mut spec = json!({"interactive": false});
         if exec.provide_cluster_info {
             let cluster = ExecAuthCluster::try_from(cluster);
-            let cluster = cluster.map_err(|error| Unrunnable::Cluster(error.to_string()))?;
+            let cluster = cluster.map_err(|error| PluginConfigError::Cluster(error.to_string()))?;
             spec["cluster"] = json!(cluster);
         }
         let info = json!({"apiVersion": exec.api_version, "kind": "ExecCredential", "spec": spec});
@@ -115,7 +115,7 @@ impl Plugin {
             Some((entry.get("name")?.clone(), entry.get("value")?.clone()))
         };
         Ok(Self {
-            command: command.ok_or(Unrunnable::NoCommand)?,
+            command: command.ok_or(PluginConfigError::NoCommand)?,
             args: exec.args.clone().unwrap_or_default(),
             env: exec.env.iter().flatten().filter_map(variable).collect(),
             info: info.to_string(),
@@ -126,9 +126,10 @@ impl Plugin {
     ///
     /// # Errors
     /// If it says nothing that is of use.
-    pub async fn run(&self) -> Result<Said, PluginError> {
+    pub async fn run(&self) -> Result<PluginCredentials, PluginError> {
         let command = || self.command.clone();
-        let output = timeout(PATIENCE, self.output()).await.map_err(|_| PluginError::Timeout(command()))?;
+        let output =
+            timeout(PLUGIN_TIMEOUT, self.output()).await.map_err(|_| PluginError::Timeout(command()))?;
         let (status, output) = output.map_err(|source| PluginError::Start { command: command(), source })?;
         if !status.success() {
             return Err(PluginError::Failed { command: command(), status });
@@ -147,7 +148,7 @@ impl Plugin {
             .process_group(0)
             .kill_on_drop(true)
             .spawn()?;
-        let group = Group(child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)));
+        let group = ProcessGroup(child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)));
         let mut output = Vec::new();
         if let Some(stdout) = child.stdout.take() {
             stdout.take(OUTPUT).read_to_end(&mut output).await?;
@@ -157,14 +158,14 @@ impl Plugin {
         Ok((status, output))
     }
 
-    fn read(&self, output: &[u8]) -> Result<Said, PluginError> {
+    fn read(&self, output: &[u8]) -> Result<PluginCredentials, PluginError> {
         #[derive(Deserialize)]
         struct ExecCredential {
-            status: Option<Status>,
+            status: Option<ExecCredentialStatus>,
         }
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
-        struct Status {
+        struct ExecCredentialStatus {
             expiration_timestamp: Option<String>,
             token: Option<String>,
             client_certificate_data: Option<String>,
@@ -189,29 +190,29 @@ impl Plugin {
             (None, None) if token.is_some() => None,
             _ => return Err(nothing()),
         };
-        let token = token.map(|token| Token::parse(token.as_bytes())).transpose().map_err(malformed)?;
+        let token = token.map(|token| BearerToken::parse(token.as_bytes())).transpose().map_err(malformed)?;
         let since = |seconds| UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(seconds).ok()?));
-        Ok(Said { login: Login { token, certificate }, until: until.and_then(since) })
+        Ok(PluginCredentials { login: UserCredentials { token, certificate }, until: until.and_then(since) })
     }
 }
 
 /// Shows neither arguments nor environment, in which secrets may be.
-impl std::fmt::Debug for Plugin {
+impl std::fmt::Debug for ExecPlugin {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Plugin").field("command", &self.command).finish_non_exhaustive()
     }
 }
 
 /// A plugin and what it has started: a shell that is killed leaves its own children behind.
-struct Group(Option<Pid>);
+struct ProcessGroup(Option<Pid>);
 
-impl Group {
+impl ProcessGroup {
     fn ended(mut self) {
         self.0 = None;
     }
 }
 
-impl Drop for Group {
+impl Drop for ProcessGroup {
     fn drop(&mut self) {
         if let Some(group) = self.0 {
             let _ = kill_process_group(group, Signal::KILL);

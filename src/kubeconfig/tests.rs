@@ -1,7 +1,7 @@
 use super::*;
 
 /// What a file says whose only context has this cluster and this user.
-fn read(cluster: &str, user: &str) -> Result<Context, Unusable> {
+fn read(cluster: &str, user: &str) -> Result<Context, ContextError> {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("config");
     let text = format!(
@@ -25,10 +25,10 @@ fn each_kind_of_login_is_read_and_a_token_comes_before_its_file_and_a_plugin() {
         ("{}".to_owned(), None, false),
     ] {
         let Context { credentials, plugin: found, .. } = read(cluster, &user).expect("it can be used");
-        let token = token.map(|token| Token::parse(token.as_bytes()).expect("a token"));
+        let token = token.map(|token| BearerToken::parse(token.as_bytes()).expect("a token"));
         assert_eq!((credentials.login.token, found.is_some()), (token, plugin), "{user}");
         assert_eq!(credentials.server_name, Some("api.example".try_into().expect("a name")));
-        assert!(credentials.proxy.is_some() && credentials.trust == Trust::System);
+        assert!(credentials.proxy.is_some() && credentials.trust == ServerVerification::System);
     }
 }
 

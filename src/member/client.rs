@@ -11,14 +11,14 @@ use tokio::sync::Semaphore;
 
 use super::failure::Failure;
 use super::metrics::MemberMetrics;
-use super::names::Names;
+use super::shared_entries::SharedEntries;
 use crate::api::group::Group;
 use crate::api::memory::make_room;
-use crate::config::Rate;
-use crate::process::budget::{Budget, Held};
+use crate::config::RateLimit;
+use crate::process::budget::{Budget, Reserved};
 use crate::transport::credentials::Credentials;
-use crate::transport::tls::TrustError;
-use crate::transport::{Body, Liveness, Progress, Settings, Transport};
+use crate::transport::tls::TlsConfigError;
+use crate::transport::{Liveness, Progress, Transport, TransportBody, TransportSettings};
 
 /// How much memory is taken at once for a body that says how long it is.
 const EXPECTED: usize = 1024 * 1024;
@@ -28,7 +28,7 @@ const EXPLANATION: usize = 64 * 1024;
 
 /// Limits that all members share or take from the configuration.
 #[derive(Clone, Debug)]
-pub struct Limits {
+pub struct MemberLimits {
     /// Connections to one member over HTTP/1.1; with HTTP/2 one is enough.
     pub connections: usize,
     /// How long an answer waits for a member. What finds out whether anybody is there takes less.
@@ -38,17 +38,17 @@ pub struct Limits {
     /// How many bytes all queries hold at a time.
     pub inflight: Budget,
     /// What all of them list.
-    pub names: Arc<Names>,
+    pub names: Arc<SharedEntries>,
     /// What they make of queries.
     pub metrics: Arc<MemberMetrics>,
     /// Members that shake hands at a time.
     pub handshakes: Arc<Semaphore>,
     /// How often one member is asked; `None` for as often as clients ask.
-    pub rate: Option<Rate>,
+    pub rate: Option<RateLimit>,
 }
 
 /// Sends requests to one member with one set of credentials.
-pub struct Client {
+pub struct MemberClient {
     transport: Transport,
     body_bytes: usize,
     inflight: Budget,
@@ -56,23 +56,23 @@ pub struct Client {
 
 /// An answer of a member, whatever its status.
 #[derive(Debug)]
-pub struct Reply {
+pub struct MemberResponse {
     /// The HTTP status.
     pub status: StatusCode,
     /// The media type, without parameters, in lower case.
     pub content_type: String,
     /// The whole body, and what it takes of `--inflight-bytes`.
-    pub body: Held<Vec<u8>>,
+    pub body: Reserved<Vec<u8>>,
 }
 
-impl Client {
+impl MemberClient {
     /// A client; nothing is dialled yet.
     ///
     /// # Errors
     /// If the endpoint, the CA bundle or the proxy cannot be used.
-    pub fn new(credentials: Credentials, limits: &Limits) -> Result<Self, TrustError> {
+    pub fn new(credentials: Credentials, limits: &MemberLimits) -> Result<Self, TlsConfigError> {
         let timeout = limits.timeout;
-        let settings = Settings {
+        let settings = TransportSettings {
             connections: limits.connections,
             // One for each metrics API.
             shares: Group::ALL.len(),
@@ -104,7 +104,7 @@ impl Client {
         path: &str,
         accept: &'static str,
         progress: &Progress,
-    ) -> Result<Reply, Failure> {
+    ) -> Result<MemberResponse, Failure> {
         let uri = self.transport.uri(path)?;
         let request = || {
             let mut request = self.transport.request(uri.clone());
@@ -132,7 +132,7 @@ impl Client {
     }
 
     /// Reads the body within its limit. What explains a failure is cut off where nobody would read on.
-    async fn read(&self, response: Response<Body>) -> Result<Reply, Failure> {
+    async fn read(&self, response: Response<TransportBody>) -> Result<MemberResponse, Failure> {
         let (head, mut body) = response.into_parts();
         let explains = head.status != StatusCode::OK;
         let limit = if explains { EXPLANATION } else { self.body_bytes };
@@ -156,6 +156,10 @@ impl Client {
         }
         let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
         let media_type = content_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
-        Ok(Reply { status: head.status, content_type: media_type, body: Held::fitted(bytes, share) })
+        Ok(MemberResponse {
+            status: head.status,
+            content_type: media_type,
+            body: Reserved::fitted(bytes, share),
+        })
     }
 }

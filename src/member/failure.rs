@@ -9,7 +9,7 @@ use crate::api::cause::Cause;
 use crate::api::duration::GoDuration;
 use crate::api::memory::Stopped;
 use crate::api::page::PageError;
-use crate::api::text::shortened;
+use crate::api::text::shorten;
 use crate::transport::{Progress, SendError, Stage};
 
 /// Why a member gave no usable answer. The text says what an operator can look for; it never has a token in it.
@@ -101,7 +101,7 @@ impl From<Stopped> for Failure {
 impl Failure {
     /// What is wrong with a page.
     pub fn malformed(error: &PageError) -> Self {
-        Self::Malformed(shortened(&error.to_string()))
+        Self::Malformed(shorten(&error.to_string()))
     }
 
     /// What it means that no answer came within `timeout`, by how far the request had come. One that waited for its turn for
@@ -132,7 +132,7 @@ impl Failure {
     }
 
     /// Whether the member is at fault, and only with its metrics API: what its last reply can stand in for.
-    pub fn is_ill(&self) -> bool {
+    pub fn is_metrics_api_failure(&self) -> bool {
         !self.is_unreachable() && !matches!(self, Self::NoRoom(_))
     }
 

@@ -29,28 +29,28 @@ pub(super) trait Probe: Send + Sync + 'static {
     fn cluster(&self) -> &str;
 
     /// Whether what is skipped answers. `None` once the member has left.
-    fn answers(&self, target: &Target) -> Option<impl Future<Output = bool> + Send + 'static>;
+    fn is_answering(&self, target: &ProbeTarget) -> Option<impl Future<Output = bool> + Send + 'static>;
 }
 
 /// The state of one member: of its API server, and of each metrics API behind it.
 #[derive(Default)]
-pub(super) struct Health {
-    server: Arc<Breaker>,
-    apis: [Arc<Breaker>; Group::ALL.len()],
+pub(super) struct MemberHealth {
+    server: Arc<CircuitBreaker>,
+    apis: [Arc<CircuitBreaker>; Group::ALL.len()],
 }
 
 /// What is asked as long as it answers, and skipped when it has failed again and again.
 #[derive(Default)]
-struct Breaker(Mutex<State>);
+struct CircuitBreaker(Mutex<BreakerState>);
 
-enum State {
-    Asked {
+enum BreakerState {
+    Closed {
         /// How many in a row.
         failures: u32,
         /// When it last answered, and to what.
         answered: Option<(Instant, Arc<str>)>,
     },
-    Skipped {
+    Open {
         skip: Skip,
         _looking: AbortOnDropHandle<()>,
     },
@@ -58,20 +58,20 @@ enum State {
 
 /// What is asked in the background.
 #[derive(Clone)]
-pub(super) enum Target {
+pub(super) enum ProbeTarget {
     /// The API server.
     Server,
     /// A metrics API, by the path that it answered last, else by one that it failed to answer.
     Api(Group, Arc<str>),
 }
 
-impl Default for State {
+impl Default for BreakerState {
     fn default() -> Self {
-        Self::Asked { failures: 0, answered: None }
+        Self::Closed { failures: 0, answered: None }
     }
 }
 
-impl Health {
+impl MemberHealth {
     pub(super) fn skipped(&self, group: Group) -> Option<Skip> {
         self.server.skipped().or_else(|| self.api(group).skipped())
     }
@@ -88,13 +88,13 @@ impl Health {
     ) {
         let api = self.api(group);
         let target =
-            |answered: Option<Arc<str>>| Target::Api(group, answered.unwrap_or_else(|| path.clone()));
+            |answered: Option<Arc<str>>| ProbeTarget::Api(group, answered.unwrap_or_else(|| path.clone()));
         match failure {
             Some(
                 failure @ (Failure::NotConnected(_)
                 | Failure::Send(SendError::Connect(_) | SendError::NoAnswer(_))),
             ) => {
-                self.server.failed(probe, begun, failure, |_| Target::Server);
+                self.server.failed(probe, begun, failure, |_| ProbeTarget::Server);
                 api.suspected();
             }
             // A connection that breaks is often the first that is seen of an API server that ends.
@@ -127,21 +127,21 @@ impl Health {
         }
     }
 
-    fn api(&self, group: Group) -> &Arc<Breaker> {
+    fn api(&self, group: Group) -> &Arc<CircuitBreaker> {
         &self.apis[group as usize]
     }
 }
 
-impl Breaker {
+impl CircuitBreaker {
     fn skipped(&self) -> Option<Skip> {
         match &*self.state() {
-            State::Asked { .. } => None,
-            State::Skipped { skip, .. } => Some(skip.clone()),
+            BreakerState::Closed { .. } => None,
+            BreakerState::Open { skip, .. } => Some(skip.clone()),
         }
     }
 
     fn answered(&self, path: &Arc<str>) {
-        if let State::Asked { failures, answered } = &mut *self.state() {
+        if let BreakerState::Closed { failures, answered } = &mut *self.state() {
             *failures = 0;
             *answered = Some((Instant::now(), path.clone()));
         }
@@ -149,7 +149,7 @@ impl Breaker {
 
     /// A failure in its row that is more likely somebody else's: it does not end the row, nor is it the last of one.
     fn suspected(&self) {
-        if let State::Asked { failures, .. } = &mut *self.state() {
+        if let BreakerState::Closed { failures, .. } = &mut *self.state() {
             *failures = (*failures + 1).min(FAILURES - 1);
         }
     }
@@ -159,10 +159,10 @@ impl Breaker {
         probe: impl FnOnce() -> P,
         begun: Instant,
         failure: &Failure,
-        target: impl FnOnce(Option<Arc<str>>) -> Target,
+        target: impl FnOnce(Option<Arc<str>>) -> ProbeTarget,
     ) {
         let mut state = self.state();
-        let State::Asked { failures, answered } = &mut *state else { return };
+        let BreakerState::Closed { failures, answered } = &mut *state else { return };
         // What has answered others since is not to blame as a whole: some questions take it too long.
         if answered.as_ref().is_some_and(|(answered, _)| *answered >= begun) {
             return;
@@ -180,17 +180,17 @@ impl Breaker {
                 "cluster is skipped until it answers in the background"
             );
             let skip = Skip { unreachable, cause, message };
-            let looking = tokio::spawn(look_after(Arc::downgrade(self), probe, target));
-            *state = State::Skipped { skip, _looking: AbortOnDropHandle::new(looking) };
+            let looking = tokio::spawn(probe_until_answered(Arc::downgrade(self), probe, target));
+            *state = BreakerState::Open { skip, _looking: AbortOnDropHandle::new(looking) };
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, BreakerState> {
         self.0.lock().expect("no holder panics")
     }
 }
 
-impl Target {
+impl ProbeTarget {
     fn name(&self) -> &'static str {
         match self {
             Self::Server => "API server",
@@ -209,7 +209,7 @@ impl Target {
 }
 
 /// Asks again and again until there is an answer, or the member has left.
-async fn look_after(breaker: Weak<Breaker>, probe: impl Probe, target: Target) {
+async fn probe_until_answered(breaker: Weak<CircuitBreaker>, probe: impl Probe, target: ProbeTarget) {
     let pauses = ExponentialBuilder::new().with_min_delay(PAUSES.0).with_max_delay(PAUSES.1);
     let mut pauses = pauses.with_jitter().without_max_times().build();
     let mut attempts = FuturesUnordered::new();
@@ -222,14 +222,14 @@ async fn look_after(breaker: Weak<Breaker>, probe: impl Probe, target: Target) {
                     if let Some(breaker) = breaker.upgrade() {
                         let (cluster, what) = (probe.cluster(), target.name());
                         tracing::info!(cluster, what, "cluster answers again and is asked again");
-                        *breaker.state() = State::default();
+                        *breaker.state() = BreakerState::default();
                     }
                     return;
                 },
             }
         }
         if attempts.len() < target.attempts() {
-            let Some(answers) = probe.answers(&target) else { return };
+            let Some(answers) = probe.is_answering(&target) else { return };
             attempts.push(answers);
         }
     }

@@ -13,7 +13,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::api::group::Group;
-use crate::process::metrics::{Seconds, seconds};
+use crate::process::metrics::{DurationHistogram, seconds};
 
 /// The series of all members; by default nobody reads them.
 #[derive(Debug)]
@@ -21,20 +21,20 @@ pub struct MemberMetrics {
     outcomes: Family<OutcomeLabels, Counter>,
     stood_in: Family<MemberLabels, Counter>,
     skipped: Family<MemberLabels, Gauge>,
-    seconds: Seconds<MemberLabels>,
+    seconds: DurationHistogram<MemberLabels>,
     /// Those that a member has handles of.
-    clusters: Mutex<HashMap<Arc<str>, Arc<Cluster>>>,
+    clusters: Mutex<HashMap<Arc<str>, Arc<ClusterSeries>>>,
 }
 
 /// A member's handles on its cluster's series.
 #[derive(Debug)]
-pub struct Series {
-    cluster: Arc<Cluster>,
+pub struct MemberSeries {
+    cluster: Arc<ClusterSeries>,
     metrics: Arc<MemberMetrics>,
 }
 
 /// How one query ended at a member.
-pub struct Ended {
+pub struct QueryEnd {
     /// `Found`, `NotFound`, or the cause of a failure.
     pub outcome: &'static str,
     /// Whether it was not asked, since it failed again and again.
@@ -46,14 +46,14 @@ pub struct Ended {
 }
 
 #[derive(Debug)]
-struct Cluster {
+struct ClusterSeries {
     name: Arc<str>,
     /// Those of each [`Group`] that it was queried for.
-    groups: [OnceLock<Handles>; Group::ALL.len()],
+    groups: [OnceLock<ApiSeries>; Group::ALL.len()],
 }
 
 #[derive(Debug)]
-struct Handles {
+struct ApiSeries {
     labels: MemberLabels,
     seconds: Histogram,
     skipped: Gauge,
@@ -104,16 +104,16 @@ impl MemberMetrics {
     }
 
     /// Handles on a cluster's series. Two members of one name, such as one that left and one that came, share them.
-    pub fn series(self: &Arc<Self>, cluster: &Arc<str>) -> Series {
+    pub fn series(self: &Arc<Self>, cluster: &Arc<str>) -> MemberSeries {
         let mut clusters = self.clusters.lock().expect("no holder panics");
-        let new = || Arc::new(Cluster { name: cluster.clone(), groups: Default::default() });
+        let new = || Arc::new(ClusterSeries { name: cluster.clone(), groups: Default::default() });
         let cluster = clusters.entry(cluster.clone()).or_insert_with(new).clone();
-        Series { cluster, metrics: self.clone() }
+        MemberSeries { cluster, metrics: self.clone() }
     }
 
-    fn handles(&self, cluster: &str, group: Group) -> Handles {
+    fn handles(&self, cluster: &str, group: Group) -> ApiSeries {
         let labels = MemberLabels { cluster: cluster.to_owned(), group: group.name() };
-        Handles {
+        ApiSeries {
             seconds: self.seconds.get_or_create_owned(&labels),
             skipped: self.skipped.get_or_create_owned(&labels),
             stood_in: OnceLock::new(),
@@ -122,8 +122,8 @@ impl MemberMetrics {
         }
     }
 
-    fn forget(&self, handles: &Handles) {
-        let Handles { labels, outcomes, .. } = handles;
+    fn forget(&self, handles: &ApiSeries) {
+        let ApiSeries { labels, outcomes, .. } = handles;
         self.seconds.remove(labels);
         self.skipped.remove(labels);
         self.stood_in.remove(labels);
@@ -133,9 +133,9 @@ impl MemberMetrics {
     }
 }
 
-impl Series {
+impl MemberSeries {
     /// Counts a query.
-    pub fn count(&self, group: Group, ended: &Ended) {
+    pub fn count(&self, group: Group, ended: &QueryEnd) {
         let cluster = &self.cluster;
         let handles =
             cluster.groups[group as usize].get_or_init(|| self.metrics.handles(&cluster.name, group));
@@ -156,7 +156,7 @@ impl Series {
     }
 }
 
-impl Drop for Series {
+impl Drop for MemberSeries {
     fn drop(&mut self) {
         let mut clusters = self.metrics.clusters.lock().expect("no holder panics");
         // One is in the map and one is here.
@@ -192,7 +192,7 @@ mod tests {
             text.lines().filter(|line| line.contains(&format!("cluster=\"{cluster}\""))).count()
         };
         let ended =
-            |outcome| Ended { outcome, skipped: true, stood_in: true, elapsed: Duration::from_secs(1) };
+            |outcome| QueryEnd { outcome, skipped: true, stood_in: true, elapsed: Duration::from_secs(1) };
 
         let (stays, leaves) = (metrics.series(&"stays".into()), metrics.series(&"leaves".into()));
         for group in Group::ALL {

@@ -4,7 +4,7 @@ pub mod client;
 pub mod failure;
 mod health;
 pub mod metrics;
-pub mod names;
+pub mod shared_entries;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -18,20 +18,20 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::api::custom_metrics::Version;
-use crate::api::discovery::{Catalog, Entry};
+use crate::api::discovery::{Catalog, DiscoveryEntry};
 use crate::api::group::Group;
-use crate::process::budget::{Exhausted, Held};
+use crate::process::budget::{Exhausted, Reserved};
 use crate::process::rate::Bucket;
 use crate::process::work::result_of;
 use crate::transport::credentials::Credentials;
-use crate::transport::tls::TrustError;
+use crate::transport::tls::TlsConfigError;
 use crate::transport::{Progress, SendError, Stage};
-use client::{Client, Limits, Reply};
+use client::{MemberClient, MemberLimits, MemberResponse};
 pub use failure::Failure;
 use failure::Skip;
-use health::{Health, Probe, Target};
-use metrics::{Ended, Series};
-use names::Names;
+use health::{MemberHealth, Probe, ProbeTarget};
+use metrics::{MemberSeries, QueryEnd};
+use shared_entries::SharedEntries;
 
 /// What members are asked for: protobuf, or JSON.
 pub const ACCEPT: &str = "application/vnd.kubernetes.protobuf,application/json";
@@ -48,22 +48,22 @@ const ADDED: usize = 100;
 pub struct Member {
     name: Arc<str>,
     id: u64,
-    series: Series,
+    series: MemberSeries,
     rate: Option<Bucket>,
     timeout: Duration,
-    health: Health,
-    client: ArcSwap<Client>,
-    names: Arc<Names>,
+    health: MemberHealth,
+    client: ArcSwap<MemberClient>,
+    names: Arc<SharedEntries>,
     discovered: ArcSwapOption<Discovered>,
     /// How many metrics its list has gained since its last discovery. Held while that changes.
     added: Mutex<usize>,
-    external: ArcSwapOption<Held<Catalog>>,
-    refusals: mpsc::Sender<Refused>,
-    renewal: Mutex<Option<Renewal>>,
+    external: ArcSwapOption<Reserved<Catalog>>,
+    refusals: mpsc::Sender<TokenRefusal>,
+    renewal: Mutex<Option<CredentialRenewal>>,
 }
 
 /// Newer credentials that are asked for.
-struct Renewal {
+struct CredentialRenewal {
     begun: Instant,
     /// Shared by all queries that wait for them.
     ended: Shared<BoxFuture<'static, ()>>,
@@ -76,7 +76,7 @@ struct MemberProbe {
 }
 
 /// A member has refused its token: whoever knows newer credentials renews the member and then drops this.
-pub struct Refused {
+pub struct TokenRefusal {
     /// The cluster's name.
     pub cluster: String,
     done: oneshot::Sender<()>,
@@ -88,7 +88,7 @@ pub struct Discovered {
     /// The version to ask it in; `None` if it has no custom metrics API.
     pub version: Option<Version>,
     /// Its metrics.
-    pub catalog: Held<Catalog>,
+    pub catalog: Reserved<Catalog>,
 }
 
 impl Member {
@@ -99,11 +99,11 @@ impl Member {
     pub fn new(
         name: String,
         credentials: Credentials,
-        limits: &Limits,
-        refusals: mpsc::Sender<Refused>,
-    ) -> Result<Self, TrustError> {
+        limits: &MemberLimits,
+        refusals: mpsc::Sender<TokenRefusal>,
+    ) -> Result<Self, TlsConfigError> {
         let rate = limits.rate.and_then(Bucket::new);
-        let client = ArcSwap::from_pointee(Client::new(credentials, limits)?);
+        let client = ArcSwap::from_pointee(MemberClient::new(credentials, limits)?);
         let name = name.into();
         static IDS: AtomicU64 = AtomicU64::new(0);
         Ok(Self {
@@ -112,7 +112,7 @@ impl Member {
             id: IDS.fetch_add(1, Ordering::Relaxed),
             rate,
             timeout: limits.timeout,
-            health: Health::default(),
+            health: MemberHealth::default(),
             client,
             names: limits.names.clone(),
             discovered: ArcSwapOption::empty(),
@@ -134,7 +134,7 @@ impl Member {
     }
 
     /// Counts a query to it.
-    pub fn count(&self, group: Group, ended: &Ended) {
+    pub fn count(&self, group: Group, ended: &QueryEnd) {
         self.series.count(group, ended);
     }
 
@@ -151,7 +151,7 @@ impl Member {
     }
 
     /// What asks it at present.
-    fn client(&self) -> Arc<Client> {
+    fn client(&self) -> Arc<MemberClient> {
         self.client.load_full()
     }
 
@@ -159,11 +159,11 @@ impl Member {
     ///
     /// # Errors
     /// If the new credentials cannot be used; the old ones stay.
-    pub fn renew(&self, credentials: Credentials, limits: &Limits) -> Result<bool, TrustError> {
+    pub fn renew(&self, credentials: Credentials, limits: &MemberLimits) -> Result<bool, TlsConfigError> {
         if *self.client.load().credentials() == credentials {
             return Ok(false);
         }
-        self.client.store(Arc::new(Client::new(credentials, limits)?));
+        self.client.store(Arc::new(MemberClient::new(credentials, limits)?));
         Ok(true)
     }
 
@@ -179,7 +179,12 @@ impl Member {
     ///
     /// # Errors
     /// If no whole answer came.
-    pub async fn get(&self, group: Group, path: &str, progress: &Progress) -> Result<Reply, Failure> {
+    pub async fn get(
+        &self,
+        group: Group,
+        path: &str,
+        progress: &Progress,
+    ) -> Result<MemberResponse, Failure> {
         let client = self.client();
         let result = client.get(group, path, ACCEPT, progress).await;
         let renewed = match &result {
@@ -198,7 +203,7 @@ impl Member {
 
     /// The client after one that was refused. If there is none yet, newer credentials are asked for, once for all queries
     /// that are refused at a time.
-    async fn after_refusal(&self, refused: &Arc<Client>) -> Option<Arc<Client>> {
+    async fn after_refusal(&self, refused: &Arc<MemberClient>) -> Option<Arc<MemberClient>> {
         if self.other_than(refused).is_none()
             && let Some(renewal) = self.renewal()
         {
@@ -210,21 +215,21 @@ impl Member {
     /// The renewal that is in progress, or a new one; `None` if one has ended in vain a moment ago.
     fn renewal(&self) -> Option<Shared<BoxFuture<'static, ()>>> {
         let mut renewal = self.renewal.lock().expect("no holder panics");
-        if let Some(Renewal { begun, ended }) = &*renewal {
+        if let Some(CredentialRenewal { begun, ended }) = &*renewal {
             let in_progress = result_of(ended).is_none();
             if in_progress || begun.elapsed() < RENEWAL_PAUSE {
                 return in_progress.then(|| ended.clone());
             }
         }
         let (done, answered) = oneshot::channel();
-        let refusal = Refused { cluster: self.name.to_string(), done };
+        let refusal = TokenRefusal { cluster: self.name.to_string(), done };
         self.refusals.try_send(refusal).ok()?;
         let ended = timeout(RENEWAL, answered).map(drop).boxed().shared();
-        *renewal = Some(Renewal { begun: Instant::now(), ended: ended.clone() });
+        *renewal = Some(CredentialRenewal { begun: Instant::now(), ended: ended.clone() });
         Some(ended)
     }
 
-    fn other_than(&self, client: &Arc<Client>) -> Option<Arc<Client>> {
+    fn other_than(&self, client: &Arc<MemberClient>) -> Option<Arc<MemberClient>> {
         Some(self.client()).filter(|current| !Arc::ptr_eq(current, client))
     }
 
@@ -239,7 +244,7 @@ impl Member {
     }
 
     /// What discovery of external metrics last said; `None` until it has.
-    pub fn external(&self) -> Option<Arc<Held<Catalog>>> {
+    pub fn external(&self) -> Option<Arc<Reserved<Catalog>>> {
         self.external.load_full()
     }
 
@@ -247,8 +252,12 @@ impl Member {
     ///
     /// # Errors
     /// If there is no memory left for the list. Then nothing is known of its metrics.
-    pub fn learn(&self, version: Option<Version>, mut entries: Vec<Entry>) -> Result<bool, Exhausted> {
-        entries.retain(Entry::is_custom);
+    pub fn add_metric(
+        &self,
+        version: Option<Version>,
+        mut entries: Vec<DiscoveryEntry>,
+    ) -> Result<bool, Exhausted> {
+        entries.retain(DiscoveryEntry::is_custom);
         let mut added = self.added.lock().expect("no holder panics");
         *added = 0;
         if let Some(known) = self.discovered()
@@ -259,7 +268,7 @@ impl Member {
         }
         let (catalog, result) = self.catalog(entries);
         self.discovered.store(Some(Arc::new(Discovered { version, catalog })));
-        self.names.note_news();
+        self.names.note_addition();
         result
     }
 
@@ -267,19 +276,19 @@ impl Member {
     ///
     /// # Errors
     /// If there is no memory left for the list. Then nothing is known of its external metrics.
-    pub fn learn_external(&self, mut entries: Vec<Entry>) -> Result<bool, Exhausted> {
-        entries.retain(Entry::is_external);
+    pub fn add_external_metric(&self, mut entries: Vec<DiscoveryEntry>) -> Result<bool, Exhausted> {
+        entries.retain(DiscoveryEntry::is_external);
         if self.external().is_some_and(|known| known.is_of(&entries)) {
             return Ok(false);
         }
         let (catalog, result) = self.catalog(entries);
         self.external.store(Some(Arc::new(catalog)));
-        self.names.note_news();
+        self.names.note_addition();
         result
     }
 
     /// A list that is news; an empty one if there is no memory left for it.
-    fn catalog(&self, entries: Vec<Entry>) -> (Held<Catalog>, Result<bool, Exhausted>) {
+    fn catalog(&self, entries: Vec<DiscoveryEntry>) -> (Reserved<Catalog>, Result<bool, Exhausted>) {
         match self.names.catalog(entries) {
             Ok(catalog) => (catalog, Ok(true)),
             Err(exhausted) => (self.names.empty(), Err(exhausted)),
@@ -294,12 +303,12 @@ impl Member {
         }
         let mut added = self.added.lock().expect("no holder panics");
         let Some(known) = self.discovered().filter(|known| *added < ADDED && lacks(known)) else { return };
-        let Some(entry) = Entry::of(resource, metric, namespaced) else { return };
+        let Some(entry) = DiscoveryEntry::of(resource, metric, namespaced) else { return };
         // If there is no memory left for it, it is not listed.
         if let Ok(catalog) = self.names.with(&known.catalog, entry) {
             *added += 1;
             self.discovered.store(Some(Arc::new(Discovered { version: known.version, catalog })));
-            self.names.note_news();
+            self.names.note_addition();
         }
     }
 }
@@ -309,16 +318,18 @@ impl Probe for MemberProbe {
         &self.cluster
     }
 
-    fn answers(&self, target: &Target) -> Option<impl Future<Output = bool> + Send + 'static> {
+    fn is_answering(&self, target: &ProbeTarget) -> Option<impl Future<Output = bool> + Send + 'static> {
         let member = self.member.upgrade()?;
         let (client, limit, target) = (member.client(), member.timeout, target.clone());
         Some(async move {
             let progress = Progress::default();
             let asking = async {
                 match &target {
-                    Target::Server => client.probe().await.is_ok(),
+                    ProbeTarget::Server => client.probe().await.is_ok(),
                     // Whether one that there is no memory for is well again remains unknown.
-                    Target::Api(group, path) => client.get(*group, path, ACCEPT, &progress).await.is_ok(),
+                    ProbeTarget::Api(group, path) => {
+                        client.get(*group, path, ACCEPT, &progress).await.is_ok()
+                    }
                 }
             };
             timeout(limit, asking).await.unwrap_or(false)
@@ -326,7 +337,7 @@ impl Probe for MemberProbe {
     }
 }
 
-impl Refused {
+impl TokenRefusal {
     /// Whether nobody waits any more.
     pub fn is_abandoned(&self) -> bool {
         self.done.is_closed()

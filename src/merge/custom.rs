@@ -4,19 +4,19 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use super::Pages;
-use crate::api::custom_metrics::{Clusters, MetricValue};
+use crate::api::custom_metrics::{MetricValue, SourceClusters};
 use crate::api::memory::{Reserve, Stopped, make_room, push};
-use crate::api::page::custom::ItemRef;
-use crate::api::text::Text;
+use crate::api::page::custom::CustomItemRef;
+use crate::api::text::JsonText;
 use crate::config::SameNamePods;
 
 /// One item and the cluster that it came from.
 #[derive(Clone, Copy)]
-struct Tagged<'a> {
+struct ClusterItem<'a> {
     cluster: &'a str,
-    item: ItemRef<'a>,
-    namespace: Text<'a>,
-    name: Text<'a>,
+    item: CustomItemRef<'a>,
+    namespace: JsonText<'a>,
+    name: JsonText<'a>,
 }
 
 /// The items of all pages, ordered by namespace, name and cluster. Objects that several clusters share are one
@@ -32,11 +32,11 @@ pub fn merge<'a>(
     reserve: &mut Reserve<'_>,
 ) -> Result<Vec<MetricValue<'a>>, Stopped> {
     let count = pages.iter().map(|(_, page)| page.len()).sum();
-    let mut tagged: Vec<Tagged<'a>> = Vec::new();
+    let mut tagged: Vec<ClusterItem<'a>> = Vec::new();
     make_room(&mut tagged, count, reserve)?;
     for &(cluster, page) in pages {
         for item in page.custom() {
-            let item = Tagged { cluster, item, namespace: item.namespace(), name: item.name() };
+            let item = ClusterItem { cluster, item, namespace: item.namespace(), name: item.name() };
             push(&mut tagged, item, reserve)?;
         }
     }
@@ -44,12 +44,12 @@ pub fn merge<'a>(
         return if tagged.is_empty() { Ok(Vec::new()) } else { Ok(vec![sum(&tagged, reserve)?]) };
     }
     // A stable sort takes as much again.
-    reserve(count * size_of::<Tagged<'_>>())?;
+    reserve(count * size_of::<ClusterItem<'_>>())?;
     tagged.sort_by(|one, two| one.object(two).then_with(|| one.cluster.cmp(two.cluster)));
     let mut values = Vec::new();
     make_room(&mut values, count, reserve)?;
     for shared in tagged.chunk_by(|one, two| one.object(two).is_eq()) {
-        let pods = shared.len() > 1 && shared[0].item.kind() == Text::Plain("Pod");
+        let pods = shared.len() > 1 && shared[0].item.kind() == JsonText::Plain("Pod");
         if pods && same_name == SameNamePods::Separate {
             for of_cluster in shared.chunk_by(|one, two| one.cluster == two.cluster) {
                 let value = sum(of_cluster, reserve)?;
@@ -64,7 +64,7 @@ pub fn merge<'a>(
     Ok(values)
 }
 
-impl Tagged<'_> {
+impl ClusterItem<'_> {
     /// Compares the objects: namespace and name first, since they give the answer its order.
     fn object(&self, other: &Self) -> Ordering {
         self.namespace
@@ -76,14 +76,14 @@ impl Tagged<'_> {
 }
 
 /// The items as one; `shared` is never empty and sorted by cluster.
-fn sum<'a>(shared: &[Tagged<'a>], reserve: &mut Reserve<'_>) -> Result<MetricValue<'a>, Stopped> {
+fn sum<'a>(shared: &[ClusterItem<'a>], reserve: &mut Reserve<'_>) -> Result<MetricValue<'a>, Stopped> {
     let [first, others @ ..] = shared else { unreachable!("chunks are never empty") };
     let mut value = MetricValue {
         item: first.item,
         value: Cow::Borrowed(first.item.value()),
         timestamp: first.item.timestamp(),
         window_seconds: first.item.window_seconds(),
-        clusters: Clusters::One(first.cluster),
+        clusters: SourceClusters::One(first.cluster),
     };
     if others.is_empty() {
         return Ok(value);
@@ -100,12 +100,12 @@ fn sum<'a>(shared: &[Tagged<'a>], reserve: &mut Reserve<'_>) -> Result<MetricVal
     }
     reserve(value.value.heap_bytes())?;
     if clusters.len() > 1 {
-        value.clusters = Clusters::Several(clusters);
+        value.clusters = SourceClusters::Several(clusters);
     }
     Ok(value)
 }
 
-fn average<'a>(shared: &[Tagged<'a>], reserve: &mut Reserve<'_>) -> Result<MetricValue<'a>, Stopped> {
+fn average<'a>(shared: &[ClusterItem<'a>], reserve: &mut Reserve<'_>) -> Result<MetricValue<'a>, Stopped> {
     let mut value = sum(shared, reserve)?;
     let count = u32::try_from(shared.len()).unwrap_or(u32::MAX);
     value.value = Cow::Owned(value.value.divided_by(count));
@@ -114,7 +114,7 @@ fn average<'a>(shared: &[Tagged<'a>], reserve: &mut Reserve<'_>) -> Result<Metri
 }
 
 /// The group in an object's `apiVersion`; the core group is also written `/v1`.
-fn group(item: ItemRef<'_>) -> Cow<'_, str> {
+fn group(item: CustomItemRef<'_>) -> Cow<'_, str> {
     let end = |text: &str| text.rfind('/').unwrap_or(0);
     match item.api_version().decode() {
         Cow::Borrowed(text) => Cow::Borrowed(&text[..end(text)]),

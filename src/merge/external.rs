@@ -5,18 +5,18 @@ use std::borrow::Cow;
 use super::Pages;
 use crate::api::external_metrics::ExternalMetricValue;
 use crate::api::memory::{Reserve, Stopped, push};
-use crate::api::meta::Entry;
-use crate::api::page::external::ItemRef;
+use crate::api::meta::KeyValue;
+use crate::api::page::external::ExternalItemRef;
 use crate::api::quantity::Quantity;
-use crate::api::text::Text;
+use crate::api::text::JsonText;
 use crate::config::ExternalMerge;
 
 /// One series as a cluster sees it.
-struct Seen<'a> {
+struct ExternalSeries<'a> {
     cluster: &'a str,
-    item: ItemRef<'a>,
+    item: ExternalItemRef<'a>,
     /// In the order of their keys, without the cluster.
-    labels: Vec<Entry<'a>>,
+    labels: Vec<KeyValue<'a>>,
 }
 
 /// The series of all pages, ordered by metric, labels and cluster. Each stays by itself unless `rule` says that those of
@@ -31,19 +31,20 @@ pub fn merge<'a>(
     cluster_label: Option<&'a str>,
     reserve: &mut Reserve<'_>,
 ) -> Result<Vec<ExternalMetricValue<'a>>, Stopped> {
-    let mut seen: Vec<Seen<'a>> = Vec::new();
+    let mut seen: Vec<ExternalSeries<'a>> = Vec::new();
     for &(cluster, page) in pages {
         for item in page.external() {
-            let item = Seen { cluster, item, labels: labels(item, cluster_label) };
-            reserve(item.labels.capacity() * size_of::<Entry<'_>>())?;
+            let item = ExternalSeries { cluster, item, labels: labels(item, cluster_label) };
+            reserve(item.labels.capacity() * size_of::<KeyValue<'_>>())?;
             push(&mut seen, item, reserve)?;
         }
     }
     // Pages come in the order of their clusters, and a stable sort keeps it. It takes as much again.
-    reserve(seen.len() * size_of::<Seen<'_>>())?;
+    reserve(seen.len() * size_of::<ExternalSeries<'_>>())?;
     seen.sort_by(|one, other| one.series().cmp(&other.series()));
-    let alike =
-        |one: &Seen<'a>, other: &Seen<'a>| rule != ExternalMerge::Each && one.series() == other.series();
+    let alike = |one: &ExternalSeries<'a>, other: &ExternalSeries<'a>| {
+        rule != ExternalMerge::Each && one.series() == other.series()
+    };
     let mut values = Vec::new();
     for group in seen.chunk_by(alike) {
         let value = one(group, rule, cluster_label, reserve)?;
@@ -53,22 +54,22 @@ pub fn merge<'a>(
 }
 
 /// What the item's series is called, without a tag of ours that the member may have given it itself.
-fn labels<'a>(item: ItemRef<'a>, cluster_label: Option<&str>) -> Vec<Entry<'a>> {
+fn labels<'a>(item: ExternalItemRef<'a>, cluster_label: Option<&str>) -> Vec<KeyValue<'a>> {
     let mut labels = item.labels();
-    labels.retain(|(key, _)| cluster_label.is_none_or(|label| *key != Text::Plain(label)));
+    labels.retain(|(key, _)| cluster_label.is_none_or(|label| *key != JsonText::Plain(label)));
     labels.sort_unstable();
     labels
 }
 
-impl<'a> Seen<'a> {
-    fn series(&self) -> (Text<'a>, &[Entry<'a>]) {
+impl<'a> ExternalSeries<'a> {
+    fn series(&self) -> (JsonText<'a>, &[KeyValue<'a>]) {
         (self.item.metric(), &self.labels)
     }
 }
 
 /// What is never empty as one value.
 fn one<'a>(
-    group: &[Seen<'a>],
+    group: &[ExternalSeries<'a>],
     rule: ExternalMerge,
     cluster_label: Option<&'a str>,
     reserve: &mut Reserve<'_>,
@@ -88,14 +89,14 @@ fn one<'a>(
     let clusters = clusters(group, reserve)?;
     reserve(
         value.heap_bytes()
-            + (first.labels.len() + 1) * size_of::<(Text<'_>, Cow<'_, str>)>()
+            + (first.labels.len() + 1) * size_of::<(JsonText<'_>, Cow<'_, str>)>()
             + first.item.bytes()
             + clusters.len(),
     )?;
     let mut labels = Vec::with_capacity(first.labels.len() + 1);
     labels.extend(first.labels.iter().map(|(key, value)| (*key, value.decode())));
     if let Some(label) = cluster_label {
-        let label = Text::Plain(label);
+        let label = JsonText::Plain(label);
         let at = labels.partition_point(|(key, _)| *key < label);
         labels.insert(at, (label, clusters));
     }
@@ -115,7 +116,7 @@ fn sum<'a>(values: impl Iterator<Item = &'a Quantity>) -> Quantity {
     })
 }
 
-fn clusters<'a>(group: &[Seen<'a>], reserve: &mut Reserve<'_>) -> Result<Cow<'a, str>, Stopped> {
+fn clusters<'a>(group: &[ExternalSeries<'a>], reserve: &mut Reserve<'_>) -> Result<Cow<'a, str>, Stopped> {
     let mut names: Vec<&'a str> = Vec::new();
     for seen in group {
         if names.last() != Some(&seen.cluster) {

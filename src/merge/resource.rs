@@ -3,10 +3,10 @@
 use super::Pages;
 use crate::api::field_selector::FieldSelector;
 use crate::api::memory::{Reserve, Stopped, push};
-use crate::api::page::resource::ItemRef;
+use crate::api::page::resource::ResourceItemRef;
 use crate::api::resource_metrics::ObjectMetrics;
 use crate::api::selector::Selector;
-use crate::api::text::Text;
+use crate::api::text::JsonText;
 
 /// The objects of all pages that both selectors accept, ordered by namespace, name and cluster; `cluster_label` is the
 /// annotation that names each one's cluster. Members are sent the selectors too, and may pass over those for fields.
@@ -35,14 +35,14 @@ pub fn merge<'a>(
         }
     }
     // Pages come in the order of their clusters, and a stable sort keeps it. It takes as much again.
-    reserve(objects.len() * size_of::<(Text<'_>, Text<'_>, ObjectMetrics<'_>)>())?;
+    reserve(objects.len() * size_of::<(JsonText<'_>, JsonText<'_>, ObjectMetrics<'_>)>())?;
     objects.sort_by(|one, other| (one.0, one.1).cmp(&(other.0, other.1)));
     reserve(objects.len() * size_of::<ObjectMetrics<'_>>())?;
     Ok(objects.into_iter().map(|(_, _, object)| object).collect())
 }
 
 /// Whether both selectors accept an object.
-pub fn is_chosen(item: ItemRef<'_>, labels: &Selector, fields: &FieldSelector) -> bool {
+pub fn is_chosen(item: ResourceItemRef<'_>, labels: &Selector, fields: &FieldSelector) -> bool {
     if !fields.is_empty() && !fields.matches(&item.name().decode(), &item.namespace().decode()) {
         return false;
     }

@@ -30,7 +30,7 @@ pub struct Share {
 
 /// A value together with the share of the memory budget that it takes.
 #[derive(Debug)]
-pub struct Held<T> {
+pub struct Reserved<T> {
     // Dropped before its share is given back.
     value: T,
     share: Share,
@@ -115,7 +115,7 @@ impl Drop for Share {
     }
 }
 
-impl<T> Held<T> {
+impl<T> Reserved<T> {
     /// A value and its share.
     pub fn new(value: T, share: Share) -> Self {
         Self { value, share }
@@ -127,7 +127,7 @@ impl<T> Held<T> {
     }
 }
 
-impl Held<Vec<u8>> {
+impl Reserved<Vec<u8>> {
     /// Bytes without spare memory; of `share` stays what they take.
     pub fn fitted(mut bytes: Vec<u8>, mut share: Share) -> Self {
         bytes.shrink_to_fit();
@@ -136,7 +136,7 @@ impl Held<Vec<u8>> {
     }
 }
 
-impl<T> Deref for Held<T> {
+impl<T> Deref for Reserved<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -144,7 +144,7 @@ impl<T> Deref for Held<T> {
     }
 }
 
-impl AsRef<[u8]> for Held<Vec<u8>> {
+impl AsRef<[u8]> for Reserved<Vec<u8>> {
     fn as_ref(&self) -> &[u8] {
         &self.value
     }
@@ -195,7 +195,7 @@ mod tests {
         let (mut body, mut share) = (Vec::with_capacity(600), budget.share());
         assert_eq!(share.grow(600), Ok(()));
         body.extend_from_slice(&[7; 100]);
-        let mut body = Bytes::from_owner(Held::fitted(body, share));
+        let mut body = Bytes::from_owner(Reserved::fitted(body, share));
         assert_eq!(budget.gauge().get(), 100);
         let part = body.split_to(10);
         drop(body);

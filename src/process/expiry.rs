@@ -23,26 +23,26 @@ const WATCH: Duration = Duration::from_secs(60 * 60);
 /// The ends of the certificates that this process serves with or trusts. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Expiry {
-    gauge: Family<Label, Gauge>,
-    ends: Arc<Mutex<BTreeMap<&'static str, End>>>,
+    gauge: Family<CertificateLabel, Gauge>,
+    ends: Arc<Mutex<BTreeMap<&'static str, TrackedCertificate>>>,
     news: Arc<Notify>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Label {
+struct CertificateLabel {
     certificate: &'static str,
 }
 
 /// When a certificate ends and when the log last said so; seconds since 1970.
 #[derive(Clone, Copy, Debug)]
-struct End {
+struct TrackedCertificate {
     at: i64,
     said: Option<i64>,
 }
 
 /// What there is to say of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Word {
+enum ExpiryState {
     Soon,
     Over,
 }
@@ -60,11 +60,11 @@ impl Expiry {
     /// Notes that the certificate called `certificate` ends `at` so many seconds after 1970; `None` that there is none.
     /// [`end`] reads it from a certificate. Of a chain the first end counts, of a bundle of authorities the last.
     pub fn note(&self, certificate: &'static str, at: Option<i64>) {
-        let label = Label { certificate };
+        let label = CertificateLabel { certificate };
         let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(at) = at {
             self.gauge.get_or_create(&label).set(at);
-            ends.insert(certificate, End { at, said: None });
+            ends.insert(certificate, TrackedCertificate { at, said: None });
         } else {
             self.gauge.remove(&label);
             ends.remove(certificate);
@@ -77,25 +77,27 @@ impl Expiry {
     pub fn warn(self) -> AbortOnDropHandle<()> {
         AbortOnDropHandle::new(tokio::spawn(async move {
             loop {
-                let next = self.look(now());
+                let next = self.check_all(now());
                 let _ = tokio::time::timeout(next, self.news.notified()).await;
             }
         }))
     }
 
     /// Says what there is to say, and how long there will be nothing more.
-    fn look(&self, now: i64) -> Duration {
+    fn check_all(&self, now: i64) -> Duration {
         let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
         for (certificate, end) in ends.iter_mut() {
-            let Some(word) = end.word(now) else { continue };
+            let Some(word) = end.expiry_state(now) else { continue };
             end.said = Some(now);
             let not_after = Timestamp::new(end.at, 0).map_or_else(String::new, |at| at.to_string());
             match word {
-                Word::Soon => {
+                ExpiryState::Soon => {
                     let days = (end.at - now) / DAY;
                     tracing::warn!(certificate, not_after, days, "a certificate ends soon: renew it");
                 }
-                Word::Over => tracing::error!(certificate, not_after, "a certificate has ended: renew it"),
+                ExpiryState::Over => {
+                    tracing::error!(certificate, not_after, "a certificate has ended: renew it");
+                }
             }
         }
         let next = ends.values().map(|end| end.at - now).filter(|&left| left > 0).min();
@@ -103,14 +105,14 @@ impl Expiry {
     }
 }
 
-impl End {
-    fn word(self, now: i64) -> Option<Word> {
+impl TrackedCertificate {
+    fn expiry_state(self, now: i64) -> Option<ExpiryState> {
         let word = match self.at - now {
-            ..=0 => Word::Over,
-            left if left <= AHEAD => Word::Soon,
+            ..=0 => ExpiryState::Over,
+            left if left <= AHEAD => ExpiryState::Soon,
             _ => return None,
         };
-        let turned = |said: i64| said < self.at && word == Word::Over;
+        let turned = |said: i64| said < self.at && word == ExpiryState::Over;
         let due = self.said.is_none_or(|said| turned(said) || now - said >= DAY);
         due.then_some(word)
     }
@@ -134,30 +136,30 @@ mod tests {
 
     #[test]
     fn a_certificate_is_warned_of_thirty_days_ahead_once_a_day_and_at_its_end() {
-        let mut end = End { at: 100 * DAY, said: None };
-        assert_eq!(end.word(69 * DAY), None);
-        assert_eq!(end.word(70 * DAY), Some(Word::Soon));
+        let mut end = TrackedCertificate { at: 100 * DAY, said: None };
+        assert_eq!(end.expiry_state(69 * DAY), None);
+        assert_eq!(end.expiry_state(70 * DAY), Some(ExpiryState::Soon));
         end.said = Some(70 * DAY);
-        assert_eq!(end.word(71 * DAY - 1), None);
-        assert_eq!(end.word(71 * DAY), Some(Word::Soon));
+        assert_eq!(end.expiry_state(71 * DAY - 1), None);
+        assert_eq!(end.expiry_state(71 * DAY), Some(ExpiryState::Soon));
         end.said = Some(100 * DAY - 5);
-        assert_eq!(end.word(100 * DAY - 1), None);
-        assert_eq!(end.word(100 * DAY), Some(Word::Over), "its end is said at once");
+        assert_eq!(end.expiry_state(100 * DAY - 1), None);
+        assert_eq!(end.expiry_state(100 * DAY), Some(ExpiryState::Over), "its end is said at once");
         end.said = Some(100 * DAY);
-        assert_eq!(end.word(101 * DAY - 1), None);
-        assert_eq!(end.word(101 * DAY), Some(Word::Over));
+        assert_eq!(end.expiry_state(101 * DAY - 1), None);
+        assert_eq!(end.expiry_state(101 * DAY), Some(ExpiryState::Over));
     }
 
     #[test]
     fn the_next_look_is_at_the_next_end_or_within_the_hour() {
         let expiry = Expiry::register(&mut Registry::default());
-        assert_eq!(expiry.look(0), WATCH);
+        assert_eq!(expiry.check_all(0), WATCH);
         expiry.note("serving", Some(DAY));
-        assert_eq!(expiry.look(0), WATCH);
+        assert_eq!(expiry.check_all(0), WATCH);
         expiry.note("client-ca", Some(10));
-        assert_eq!(expiry.look(0), Duration::from_secs(10));
-        assert_eq!(expiry.look(20), WATCH);
+        assert_eq!(expiry.check_all(0), Duration::from_secs(10));
+        assert_eq!(expiry.check_all(20), WATCH);
         expiry.note("client-ca", None);
-        assert_eq!(expiry.look(0), WATCH);
+        assert_eq!(expiry.check_all(0), WATCH);
     }
 }

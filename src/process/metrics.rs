@@ -8,29 +8,29 @@ use prometheus_client::registry::Registry;
 
 use crate::api::version;
 
-/// The media type of [`Metrics::encode`].
+/// The media type of [`MetricsRegistry::encode`].
 pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Seconds, from a millisecond to half a minute, by labels.
-pub type Seconds<L> = Family<L, Histogram, fn() -> Histogram>;
+pub type DurationHistogram<L> = Family<L, Histogram, fn() -> Histogram>;
 
-/// A family of [`Seconds`] without observations.
-pub fn seconds<L: Clone + std::hash::Hash + Eq>() -> Seconds<L> {
+/// A family of [`DurationHistogram`] without observations.
+pub fn seconds<L: Clone + std::hash::Hash + Eq>() -> DurationHistogram<L> {
     Family::new_with_constructor(|| Histogram::new(BUCKETS))
 }
 
 const BUCKETS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 30.0];
 
 /// All metrics of this process.
-pub struct Metrics {
+pub struct MetricsRegistry {
     registry: Registry,
 }
 
-impl Metrics {
+impl MetricsRegistry {
     /// Takes what the layers have registered, and adds what is known of the build under the name that Karmada's
     /// dashboards look for.
     pub fn new(mut registry: Registry) -> Self {
-        let build = version::Info::current();
+        let build = version::VersionInfo::current();
         let build = vec![
             ("git_version", build.git_version.to_owned()),
             ("compiler", build.compiler.to_owned()),

@@ -6,14 +6,14 @@ use std::time::Duration;
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
-use crate::config::Rate;
+use crate::config::RateLimit;
 
 /// A token bucket, which is full at first.
 pub struct Bucket(DefaultDirectRateLimiter);
 
 impl Bucket {
     /// `None` if the rate is too small to be one.
-    pub fn new(Rate { qps, burst }: Rate) -> Option<Self> {
+    pub fn new(RateLimit { qps, burst }: RateLimit) -> Option<Self> {
         let period = Duration::try_from_secs_f64(1.0 / f64::from(qps)).ok()?;
         let quota = Quota::with_period(period)?.allow_burst(NonZeroU32::new(burst)?);
         Some(Self(RateLimiter::direct(quota)))

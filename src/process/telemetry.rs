@@ -69,7 +69,7 @@ fn subscriber(
         .with_env_filter(filter)
         .with_target(logging.verbosity >= 2)
         .with_ansi(ansi && logging.format == LogFormat::Text)
-        .with_writer(Lines(output));
+        .with_writer(SingleLineFormat(output));
     match logging.format {
         LogFormat::Text => Box::new(lines.compact().finish()),
         LogFormat::Json => Box::new(lines.json().flatten_event(true).with_span_list(false).finish()),
@@ -77,19 +77,19 @@ fn subscriber(
 }
 
 /// Keeps an event on one line, whatever a member's message in it holds, so that no reply can forge a line.
-struct Lines<M>(M);
+struct SingleLineFormat<M>(M);
 
-struct Line<W>(W);
+struct SingleLineWriter<W>(W);
 
-impl<'a, M: MakeWriter<'a>> MakeWriter<'a> for Lines<M> {
-    type Writer = Line<M::Writer>;
+impl<'a, M: MakeWriter<'a>> MakeWriter<'a> for SingleLineFormat<M> {
+    type Writer = SingleLineWriter<M::Writer>;
 
     fn make_writer(&'a self) -> Self::Writer {
-        Line(self.0.make_writer())
+        SingleLineWriter(self.0.make_writer())
     }
 }
 
-impl<W: Write> Write for Line<W> {
+impl<W: Write> Write for SingleLineWriter<W> {
     /// The formatter writes an event in one piece.
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         self.0.write_all(&one_line(event))?;

@@ -13,7 +13,7 @@ use crate::api::memory::Stopped;
 /// From how many bytes of input on work leaves the threads that serve requests.
 const LARGE: usize = 256 * 1024;
 /// As much at a time as there are processors; more would only take memory.
-static PLACES: LazyLock<Semaphore> =
+static BLOCKING_TASKS: LazyLock<Semaphore> =
     LazyLock::new(|| Semaphore::new(available_parallelism().map_or(1, usize::from)));
 
 /// Whoever waits for the result of work.
@@ -47,7 +47,7 @@ pub async fn run<T: Send + 'static>(bytes: usize, work: impl FnOnce(&Caller) -> 
     if bytes <= LARGE {
         return work(&caller);
     }
-    let place = PLACES.acquire().await.expect("the semaphore is never closed");
+    let place = BLOCKING_TASKS.acquire().await.expect("the semaphore is never closed");
     let working = tokio::task::spawn_blocking(move || {
         let _place = place;
         work(&caller)
@@ -64,10 +64,10 @@ pub async fn run<T: Send + 'static>(bytes: usize, work: impl FnOnce(&Caller) -> 
 
 /// All places, so that whatever comes waits.
 #[cfg(test)]
-pub async fn all_places() -> tokio::sync::SemaphorePermit<'static> {
+pub async fn all_permits() -> tokio::sync::SemaphorePermit<'static> {
     let places = available_parallelism().map_or(1, usize::from);
     let places = u32::try_from(places).expect("few processors");
-    PLACES.acquire_many(places).await.expect("the semaphore is never closed")
+    BLOCKING_TASKS.acquire_many(places).await.expect("the semaphore is never closed")
 }
 
 #[cfg(test)]
@@ -96,7 +96,7 @@ mod tests {
             has_begun = has_begun => has_begun.expect("it begins"),
         }
         assert_eq!(budget.gauge().get(), 5);
-        assert!(PLACES.available_permits() < places);
+        assert!(BLOCKING_TASKS.available_permits() < places);
         go_on.send(()).expect("it waits");
         assert_eq!(stopped.await.expect("it ends"), (Ok(()), Err(Stopped::CallerLeft)));
     }

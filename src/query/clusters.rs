@@ -1,6 +1,6 @@
 //! Selectors that choose clusters too.
 
-use super::ReadError;
+use super::QueryError;
 use crate::api::selector::{Requirement, Selector};
 
 /// Takes the requirements on the cluster label out of a selector; the rest is passed on, as it came if there are
@@ -8,7 +8,7 @@ use crate::api::selector::{Requirement, Selector};
 pub(super) fn choose_clusters(
     selector: &str,
     label: Option<&str>,
-) -> Result<(Vec<Requirement>, String), ReadError> {
+) -> Result<(Vec<Requirement>, String), QueryError> {
     let parsed = selector.parse::<Selector>()?;
     let Some(label) = label else { return Ok((Vec::new(), selector.to_owned())) };
     let (clusters, rest) = parsed.split_off(label);

@@ -1,8 +1,8 @@
 //! `custom.metrics.k8s.io`: one metric of one kind of object.
 
-use super::ReadError;
+use super::QueryError;
 use super::clusters::choose_clusters;
-use super::target::{Target, check_names, written};
+use super::request_target::{RequestTarget, check_names, written};
 use crate::api::custom_metrics::Version;
 use crate::api::selector::{Requirement, Selector};
 
@@ -21,7 +21,7 @@ pub struct CustomQuery {
     /// The version that the client speaks. Each member is asked in the one that it has.
     pub version: Version,
     /// The objects that are meant.
-    pub subject: Subject,
+    pub subject: MetricTarget,
     /// The metric's name.
     pub metric: String,
     /// Which objects, as a label selector; empty for all. Passed on as it came.
@@ -32,7 +32,7 @@ pub struct CustomQuery {
 
 /// Whose metric is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Subject {
+pub enum MetricTarget {
     /// `/namespaces/<namespace>/<resource>/<name>/<metric>`
     Namespaced {
         /// The namespace.
@@ -62,20 +62,22 @@ impl CustomQuery {
     pub(super) fn read(
         version: Version,
         segments: &[&str],
-        target: &Target,
+        target: &RequestTarget,
         cluster_label: Option<&str>,
-    ) -> Result<(Self, Vec<Requirement>), ReadError> {
+    ) -> Result<(Self, Vec<Requirement>), QueryError> {
         let (subject, metric) = match *segments {
             ["namespaces", namespace, resource, name, metric] => {
                 let (namespace, resource) = (namespace.to_owned(), resource.to_owned());
-                (Subject::Namespaced { namespace, resource, name: name.to_owned() }, metric)
+                (MetricTarget::Namespaced { namespace, resource, name: name.to_owned() }, metric)
             }
-            ["namespaces", name, "metrics", metric] => (Subject::Namespace { name: name.to_owned() }, metric),
-            ["namespaces", _, _] => return Err(ReadError::Path),
+            ["namespaces", name, "metrics", metric] => {
+                (MetricTarget::Namespace { name: name.to_owned() }, metric)
+            }
+            ["namespaces", _, _] => return Err(QueryError::Path),
             [resource, name, metric] => {
-                (Subject::Root { resource: resource.to_owned(), name: name.to_owned() }, metric)
+                (MetricTarget::Root { resource: resource.to_owned(), name: name.to_owned() }, metric)
             }
-            _ => return Err(ReadError::NotFound),
+            _ => return Err(QueryError::NotFound),
         };
         check_names(segments)?;
         let label_selector = target.parameter("labelSelector").to_owned();
@@ -89,11 +91,11 @@ impl CustomQuery {
     /// The path and query that asks a member that serves this version.
     pub fn path(&self, version: Version) -> String {
         let segments: &[&str] = match &self.subject {
-            Subject::Namespaced { namespace, resource, name } => {
+            MetricTarget::Namespaced { namespace, resource, name } => {
                 &["namespaces", namespace, resource, name, &self.metric]
             }
-            Subject::Root { resource, name } => &[resource, name, &self.metric],
-            Subject::Namespace { name } => &["namespaces", name, "metrics", &self.metric],
+            MetricTarget::Root { resource, name } => &[resource, name, &self.metric],
+            MetricTarget::Namespace { name } => &["namespaces", name, "metrics", &self.metric],
         };
         let selectors =
             [("labelSelector", &*self.label_selector), ("metricLabelSelector", &self.metric_label_selector)];
@@ -103,20 +105,21 @@ impl CustomQuery {
     /// The resource as discovery names it.
     pub fn resource(&self) -> &str {
         match &self.subject {
-            Subject::Namespaced { resource, .. } | Subject::Root { resource, .. } => resource,
-            Subject::Namespace { .. } => "namespaces",
+            MetricTarget::Namespaced { resource, .. } | MetricTarget::Root { resource, .. } => resource,
+            MetricTarget::Namespace { .. } => "namespaces",
         }
     }
 
     /// Whether the objects are in a namespace.
     pub fn is_namespaced(&self) -> bool {
-        matches!(self.subject, Subject::Namespaced { .. })
+        matches!(self.subject, MetricTarget::Namespaced { .. })
     }
 
     /// The one object that is meant, if it is not all of them.
     pub fn object(&self) -> Option<&str> {
-        let (Subject::Namespaced { name, .. } | Subject::Root { name, .. } | Subject::Namespace { name }) =
-            &self.subject;
+        let (MetricTarget::Namespaced { name, .. }
+        | MetricTarget::Root { name, .. }
+        | MetricTarget::Namespace { name }) = &self.subject;
         Some(name.as_str()).filter(|name| *name != "*")
     }
 }
@@ -128,7 +131,7 @@ mod tests {
     fn pods(name: &str, metric: &str) -> CustomQuery {
         CustomQuery {
             version: Version::V1Beta2,
-            subject: Subject::Namespaced {
+            subject: MetricTarget::Namespaced {
                 namespace: "default".to_owned(),
                 resource: "pods".to_owned(),
                 name: name.to_owned(),

@@ -1,8 +1,8 @@
 //! `external.metrics.k8s.io`: what is known of things outside the clusters.
 
-use super::ReadError;
+use super::QueryError;
 use super::clusters::choose_clusters;
-use super::target::{Target, check_names, written};
+use super::request_target::{RequestTarget, check_names, written};
 use crate::api::external_metrics::{GROUP, GROUP_VERSION};
 use crate::api::selector::Requirement;
 
@@ -28,14 +28,14 @@ impl ExternalQuery {
     /// What the segments below the version ask for, and of which clusters.
     pub(super) fn read(
         segments: &[&str],
-        target: &Target,
+        target: &RequestTarget,
         cluster_label: Option<&str>,
-    ) -> Result<(Self, Vec<Requirement>), ReadError> {
-        let &["namespaces", namespace, metric] = segments else { return Err(ReadError::NotFound) };
+    ) -> Result<(Self, Vec<Requirement>), QueryError> {
+        let &["namespaces", namespace, metric] = segments else { return Err(QueryError::NotFound) };
         check_names(segments)?;
         let (namespace, metric) = (namespace.to_owned(), metric.to_owned());
         if target.is_watch() {
-            return Err(ReadError::NotWatched { resource: metric, group: GROUP });
+            return Err(QueryError::NotWatched { resource: metric, group: GROUP });
         }
         let (clusters, label_selector) = choose_clusters(target.parameter("labelSelector"), cluster_label)?;
         Ok((Self { namespace, metric, label_selector }, clusters))

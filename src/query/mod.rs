@@ -4,15 +4,15 @@
 mod clusters;
 mod custom;
 mod external;
+pub mod request_target;
 mod resource;
-pub mod target;
 
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, OnceLock};
 
 use thiserror::Error;
 
-use self::target::Target;
+use self::request_target::RequestTarget;
 use crate::api::custom_metrics::{self, Version};
 use crate::api::external_metrics;
 use crate::api::field_selector::FieldSelectorError;
@@ -20,13 +20,13 @@ use crate::api::group::Group;
 use crate::api::page::Expected;
 use crate::api::resource_metrics;
 use crate::api::selector::{Requirement, SelectorError};
-pub use custom::{CustomQuery, Subject};
+pub use custom::{CustomQuery, MetricTarget};
 pub use external::ExternalQuery;
 pub use resource::ResourceQuery;
 
 /// What is asked of one of the metrics APIs, decoded.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Question {
+pub enum MetricsQuery {
     /// Of `custom.metrics.k8s.io`.
     Custom(CustomQuery),
     /// Of `external.metrics.k8s.io`.
@@ -38,23 +38,23 @@ pub enum Question {
 /// A question and the paths that ask it, each encoded once. Equal queries have equal answers at the same time.
 #[derive(Debug)]
 pub struct Query {
-    question: Question,
+    question: MetricsQuery,
     /// By version of custom metrics; the other groups have one.
     paths: [OnceLock<Arc<str>>; Version::ALL.len()],
 }
 
 impl Query {
     /// What is asked.
-    pub fn question(&self) -> &Question {
+    pub fn question(&self) -> &MetricsQuery {
         &self.question
     }
 
     /// The API that is asked.
     pub fn group(&self) -> Group {
         match &self.question {
-            Question::Custom(_) => Group::Custom,
-            Question::External(_) => Group::External,
-            Question::Resource(_) => Group::Resource,
+            MetricsQuery::Custom(_) => Group::Custom,
+            MetricsQuery::External(_) => Group::External,
+            MetricsQuery::Resource(_) => Group::Resource,
         }
     }
 
@@ -62,21 +62,23 @@ impl Query {
     /// itself so that none can leave its place.
     pub fn path(&self, version: Version) -> &Arc<str> {
         match &self.question {
-            Question::Custom(query) => {
+            MetricsQuery::Custom(query) => {
                 self.paths[version as usize].get_or_init(|| query.path(version).into())
             }
-            Question::External(query) => self.paths[0].get_or_init(|| query.path().into()),
-            Question::Resource(query) => self.paths[0].get_or_init(|| query.path().into()),
+            MetricsQuery::External(query) => self.paths[0].get_or_init(|| query.path().into()),
+            MetricsQuery::Resource(query) => self.paths[0].get_or_init(|| query.path().into()),
         }
     }
 
     /// What a member's answer has to be.
     pub fn expected(&self) -> Expected {
         match &self.question {
-            Question::Custom(_) => Expected::MetricValues,
-            Question::External(_) => Expected::ExternalValues,
-            Question::Resource(ResourceQuery { resource, name: Some(_), .. }) => Expected::Object(*resource),
-            Question::Resource(ResourceQuery { resource, name: None, .. }) => Expected::List(*resource),
+            MetricsQuery::Custom(_) => Expected::MetricValues,
+            MetricsQuery::External(_) => Expected::ExternalValues,
+            MetricsQuery::Resource(ResourceQuery { resource, name: Some(_), .. }) => {
+                Expected::Object(*resource)
+            }
+            MetricsQuery::Resource(ResourceQuery { resource, name: None, .. }) => Expected::List(*resource),
         }
     }
 
@@ -86,8 +88,8 @@ impl Query {
     }
 }
 
-impl From<Question> for Query {
-    fn from(question: Question) -> Self {
+impl From<MetricsQuery> for Query {
+    fn from(question: MetricsQuery) -> Self {
         Self { question, paths: Default::default() }
     }
 }
@@ -108,16 +110,16 @@ impl Hash for Query {
 
 /// What is asked, and of which clusters.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Asked {
+pub struct ClientQuery {
     /// What is asked.
-    pub question: Question,
+    pub question: MetricsQuery,
     /// Requirements on the cluster label; none for all clusters.
     pub clusters: Vec<Requirement>,
 }
 
 /// Why a path asks for no metrics.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub enum ReadError {
+pub enum QueryError {
     /// It is no path of a metrics API.
     #[error("the server could not find the requested resource")]
     NotFound,
@@ -140,17 +142,17 @@ pub enum ReadError {
     },
 }
 
-impl Question {
+impl MetricsQuery {
     /// What a client's path asks for. Requirements on `cluster_label` choose clusters, if there is such a label.
     ///
     /// # Errors
     /// If it asks for no metrics.
-    pub fn read(target: &Target, cluster_label: Option<&str>) -> Result<Asked, ReadError> {
+    pub fn read(target: &RequestTarget, cluster_label: Option<&str>) -> Result<ClientQuery, QueryError> {
         let segments: Vec<&str> = target.segments.iter().map(String::as_str).collect();
-        let ["apis", group, version, below @ ..] = &segments[..] else { return Err(ReadError::NotFound) };
+        let ["apis", group, version, below @ ..] = &segments[..] else { return Err(QueryError::NotFound) };
         let (question, clusters) = match (*group, *version) {
             (custom_metrics::GROUP, version) => {
-                let version = Version::from_name(version).ok_or(ReadError::NotFound)?;
+                let version = Version::from_name(version).ok_or(QueryError::NotFound)?;
                 let (query, clusters) = CustomQuery::read(version, below, target, cluster_label)?;
                 (Self::Custom(query), clusters)
             }
@@ -161,9 +163,9 @@ impl Question {
             (resource_metrics::GROUP, resource_metrics::VERSION) => {
                 (Self::Resource(ResourceQuery::read(below, target)?), Vec::new())
             }
-            _ => return Err(ReadError::NotFound),
+            _ => return Err(QueryError::NotFound),
         };
-        Ok(Asked { question, clusters })
+        Ok(ClientQuery { question, clusters })
     }
 
     /// Parameters that the API does not have, and the ones that they are taken for.

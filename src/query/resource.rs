@@ -1,9 +1,9 @@
 //! `metrics.k8s.io`: CPU and memory of nodes and pods.
 
-use super::ReadError;
-use super::target::{Target, check_names, written};
+use super::QueryError;
+use super::request_target::{RequestTarget, check_names, written};
 use crate::api::field_selector::FieldSelector;
-use crate::api::group::Resource;
+use crate::api::group::MetricsResource;
 use crate::api::resource_metrics::{GROUP, GROUP_VERSION};
 use crate::api::selector::Selector;
 
@@ -19,7 +19,7 @@ pub(super) const MISTAKEN: &[(&str, &str)] = &[
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ResourceQuery {
     /// Of what.
-    pub resource: Resource,
+    pub resource: MetricsResource,
     /// The only namespace, if it is not all of them.
     pub namespace: Option<String>,
     /// The one object that is meant, if it is not a list.
@@ -32,14 +32,14 @@ pub struct ResourceQuery {
 
 impl ResourceQuery {
     /// What the segments below the version ask for. Selectors are for lists.
-    pub(super) fn read(segments: &[&str], target: &Target) -> Result<Self, ReadError> {
+    pub(super) fn read(segments: &[&str], target: &RequestTarget) -> Result<Self, QueryError> {
         let (resource, namespace, name) = match *segments {
-            ["nodes"] => (Resource::Nodes, None, None),
-            ["nodes", name] => (Resource::Nodes, None, Some(name)),
-            ["pods"] => (Resource::Pods, None, None),
-            ["namespaces", namespace, "pods"] => (Resource::Pods, Some(namespace), None),
-            ["namespaces", namespace, "pods", name] => (Resource::Pods, Some(namespace), Some(name)),
-            _ => return Err(ReadError::NotFound),
+            ["nodes"] => (MetricsResource::Nodes, None, None),
+            ["nodes", name] => (MetricsResource::Nodes, None, Some(name)),
+            ["pods"] => (MetricsResource::Pods, None, None),
+            ["namespaces", namespace, "pods"] => (MetricsResource::Pods, Some(namespace), None),
+            ["namespaces", namespace, "pods", name] => (MetricsResource::Pods, Some(namespace), Some(name)),
+            _ => return Err(QueryError::NotFound),
         };
         check_names(segments)?;
         let mut query = Self {
@@ -51,7 +51,7 @@ impl ResourceQuery {
         };
         if name.is_none() {
             if target.is_watch() {
-                return Err(ReadError::NotWatched { resource: resource.name().to_owned(), group: GROUP });
+                return Err(QueryError::NotWatched { resource: resource.name().to_owned(), group: GROUP });
             }
             query.label_selector = target.parameter("labelSelector").parse()?;
             query.field_selector = target.parameter("fieldSelector").parse()?;
@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn lists_and_objects_have_their_paths() {
         let list = ResourceQuery {
-            resource: Resource::Pods,
+            resource: MetricsResource::Pods,
             namespace: Some("default".to_owned()),
             name: None,
             label_selector: "app=x".parse().expect("a selector"),
@@ -91,7 +91,7 @@ mod tests {
             "/apis/metrics.k8s.io/v1beta1/namespaces/default/pods?labelSelector=app%3Dx&fieldSelector=metadata.name%21%3Da"
         );
         let node = ResourceQuery {
-            resource: Resource::Nodes,
+            resource: MetricsResource::Nodes,
             namespace: None,
             name: Some("a/b".to_owned()),
             label_selector: Selector::default(),

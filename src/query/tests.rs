@@ -1,14 +1,14 @@
 use proptest::prelude::*;
 
 use super::clusters::choose_clusters;
-use super::target::{check_names, is_segment_name};
+use super::request_target::{check_names, is_segment_name};
 use super::*;
-use crate::api::group::Resource;
+use crate::api::group::MetricsResource;
 
 /// A path as a client sends it.
-fn read(path: &str, cluster_label: Option<&str>) -> Result<Asked, ReadError> {
+fn read(path: &str, cluster_label: Option<&str>) -> Result<ClientQuery, QueryError> {
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
-    Question::read(&Target::read(path, query).expect("a well-formed path"), cluster_label)
+    MetricsQuery::read(&RequestTarget::read(path, query).expect("a well-formed path"), cluster_label)
 }
 
 /// Whatever may stand in a segment.
@@ -24,16 +24,16 @@ fn selector() -> impl Strategy<Value = String> {
     ]
 }
 
-fn subject() -> impl Strategy<Value = Subject> {
+fn subject() -> impl Strategy<Value = MetricTarget> {
     prop_oneof![
-        (name(), name(), name()).prop_map(|(namespace, resource, name)| Subject::Namespaced {
+        (name(), name(), name()).prop_map(|(namespace, resource, name)| MetricTarget::Namespaced {
             namespace,
             resource,
             name
         }),
         (name().prop_filter("it is a place", |resource| resource != "namespaces"), name())
-            .prop_map(|(resource, name)| Subject::Root { resource, name }),
-        name().prop_map(|name| Subject::Namespace { name }),
+            .prop_map(|(resource, name)| MetricTarget::Root { resource, name }),
+        name().prop_map(|name| MetricTarget::Namespace { name }),
     ]
 }
 
@@ -58,13 +58,17 @@ fn resource() -> impl Strategy<Value = ResourceQuery> {
         field_selector: Default::default(),
     };
     let list = prop_oneof![
-        Just(of(Resource::Nodes, None, None)),
-        Just(of(Resource::Pods, None, None)),
-        name().prop_map(move |namespace| of(Resource::Pods, Some(namespace), None)),
+        Just(of(MetricsResource::Nodes, None, None)),
+        Just(of(MetricsResource::Pods, None, None)),
+        name().prop_map(move |namespace| of(MetricsResource::Pods, Some(namespace), None)),
     ];
     prop_oneof![
-        name().prop_map(move |name| of(Resource::Nodes, None, Some(name))),
-        (name(), name()).prop_map(move |(namespace, name)| of(Resource::Pods, Some(namespace), Some(name))),
+        name().prop_map(move |name| of(MetricsResource::Nodes, None, Some(name))),
+        (name(), name()).prop_map(move |(namespace, name)| of(
+            MetricsResource::Pods,
+            Some(namespace),
+            Some(name)
+        )),
         (list, selector(), fields).prop_map(|(list, labels, fields)| ResourceQuery {
             label_selector: labels.parse().expect("a selector"),
             field_selector: fields.parse().expect("a selector"),
@@ -79,12 +83,12 @@ proptest! {
         custom in custom(), namespace in name(), metric in name(), selector in selector(), resource in resource(),
     ) {
         let written = custom.path(custom.version);
-        prop_assert_eq!(read(&written, None).map(|asked| asked.question), Ok(Question::Custom(custom)));
+        prop_assert_eq!(read(&written, None).map(|asked| asked.question), Ok(MetricsQuery::Custom(custom)));
         let external = ExternalQuery { namespace, metric, label_selector: selector };
         let written = external.path();
-        prop_assert_eq!(read(&written, None).map(|asked| asked.question), Ok(Question::External(external)));
+        prop_assert_eq!(read(&written, None).map(|asked| asked.question), Ok(MetricsQuery::External(external)));
         let written = resource.path();
-        prop_assert_eq!(read(&written, None).map(|asked| asked.question), Ok(Question::Resource(resource)));
+        prop_assert_eq!(read(&written, None).map(|asked| asked.question), Ok(MetricsQuery::Resource(resource)));
     }
 }
 
@@ -101,7 +105,7 @@ fn a_requirement_on_the_cluster_label_chooses_clusters_and_is_not_passed_on() {
 #[test]
 fn names_that_would_be_places_in_a_path_are_refused() {
     for name in ["", ".", "..", "a/b", "../../secrets", "%2e%2e", "a%2Fb"] {
-        assert_eq!(check_names(&["pods", name]), Err(ReadError::Path), "{name:?}");
+        assert_eq!(check_names(&["pods", name]), Err(QueryError::Path), "{name:?}");
     }
     assert_eq!(check_names(&["namespaces", "default", "pods", "*", "m"]), Ok(()));
 }
@@ -109,24 +113,24 @@ fn names_that_would_be_places_in_a_path_are_refused() {
 #[test]
 fn what_asks_for_no_metrics_is_told_from_what_asks_wrongly() {
     for (path, expected) in [
-        ("/apis/custom.metrics.k8s.io/v1beta3/nodes/*/m", ReadError::NotFound),
-        ("/apis/custom.metrics.k8s.io/v1beta2/nodes/m", ReadError::NotFound),
-        ("/apis/custom.metrics.k8s.io/v1beta2/namespaces/a/b", ReadError::Path),
-        ("/apis/external.metrics.k8s.io/v1beta1/namespaces/a", ReadError::NotFound),
-        ("/apis/metrics.k8s.io/v1beta1/services", ReadError::NotFound),
-        ("/apis/apps/v1/namespaces/default/deployments", ReadError::NotFound),
-        ("/version", ReadError::NotFound),
+        ("/apis/custom.metrics.k8s.io/v1beta3/nodes/*/m", QueryError::NotFound),
+        ("/apis/custom.metrics.k8s.io/v1beta2/nodes/m", QueryError::NotFound),
+        ("/apis/custom.metrics.k8s.io/v1beta2/namespaces/a/b", QueryError::Path),
+        ("/apis/external.metrics.k8s.io/v1beta1/namespaces/a", QueryError::NotFound),
+        ("/apis/metrics.k8s.io/v1beta1/services", QueryError::NotFound),
+        ("/apis/apps/v1/namespaces/default/deployments", QueryError::NotFound),
+        ("/version", QueryError::NotFound),
     ] {
         assert_eq!(read(path, None), Err(expected), "{path}");
     }
     for path in ["/apis/external.metrics.k8s.io/v1beta1/namespaces/a/m", "/apis/metrics.k8s.io/v1beta1/nodes"]
     {
         assert!(
-            matches!(read(&format!("{path}?watch=1"), None), Err(ReadError::NotWatched { .. })),
+            matches!(read(&format!("{path}?watch=1"), None), Err(QueryError::NotWatched { .. })),
             "{path}"
         );
         assert!(read(&format!("{path}?watch=false"), None).is_ok(), "{path}");
         let selector = read(&format!("{path}?labelSelector=a%20b"), None);
-        assert!(matches!(selector, Err(ReadError::Selector(_))), "{path}");
+        assert!(matches!(selector, Err(QueryError::Selector(_))), "{path}");
     }
 }

@@ -48,17 +48,17 @@ pub enum CertificateError {
 
 /// The certificate that is shown in handshakes, at present.
 #[derive(Debug)]
-pub struct Shown {
+pub struct ServingCertificate {
     current: ArcSwap<CertifiedKey>,
 }
 
 /// Where certificates are looked after.
-struct Custody {
+struct CertificateLoader {
     provider: Arc<CryptoProvider>,
     expiry: Expiry,
 }
 
-impl Shown {
+impl ServingCertificate {
     /// The certificate that the configuration names, or a generated one. Named files are followed as long as the handle
     /// is kept; what cannot be served is refused then, and what was shown stays.
     ///
@@ -70,7 +70,7 @@ impl Shown {
         reload_interval: Duration,
         expiry: &Expiry,
     ) -> Result<(Arc<Self>, Option<AbortOnDropHandle<()>>), CertificateError> {
-        let custody = Custody { provider: provider.clone(), expiry: expiry.clone() };
+        let custody = CertificateLoader { provider: provider.clone(), expiry: expiry.clone() };
         let Some((certificate, key)) = &config.certificate else {
             return Ok((Self::of(custody.generated(config.cert_dir.as_deref())?), None));
         };
@@ -90,13 +90,13 @@ impl Shown {
     }
 }
 
-impl ResolvesServerCert for Shown {
+impl ResolvesServerCert for ServingCertificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(self.current.load_full())
     }
 }
 
-impl Custody {
+impl CertificateLoader {
     fn read(&self, contents: &[Vec<u8>]) -> Result<CertifiedKey, CertificateError> {
         let [certificate, key] = contents else { return Err(CertificateError::NoCertificate) };
         let chain: Vec<_> = CertificateDer::pem_slice_iter(certificate).filter_map(Result::ok).collect();

@@ -19,9 +19,9 @@ use tokio::time::{Sleep, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 
-use super::outgoing::Outgoing;
-use super::places::{Busy, Phase, Place, Stay};
-use crate::access::certificate::Presented;
+use super::connection_limit::{ActiveRequest, ConnectionSlot, IdleLimits, Phase};
+use super::response_body::ResponseBody;
+use crate::access::certificate::ClientChain;
 use crate::config;
 
 /// Most bytes of a request's head. Go's servers take 1 MiB; what kube-apiserver sends has a few KiB.
@@ -45,7 +45,7 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// How long clients may take.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct ConnectionTimeouts {
     /// A handshake, a request's head, a pause in taking an answer.
     pub client: Duration,
     /// Without a request.
@@ -58,38 +58,38 @@ pub struct Limits {
 
 /// What is spoken on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Protocol {
+pub(super) enum ClientProtocol {
     Http1,
     Http2,
 }
 
 /// Whose connection it is.
-pub(super) struct Client {
-    pub(super) protocol: Protocol,
-    pub(super) presented: Option<Arc<Presented>>,
-    pub(super) place: Place,
+pub(super) struct ClientConnection {
+    pub(super) protocol: ClientProtocol,
+    pub(super) presented: Option<Arc<ClientChain>>,
+    pub(super) place: ConnectionSlot,
 }
 
-impl Limits {
+impl ConnectionTimeouts {
     /// The limits that the configuration sets.
     pub fn new(config: &config::Serving) -> Self {
-        let config::Pressure { client_timeout, idle_timeout, streams, .. } = config.pressure;
+        let config::RequestLimits { client_timeout, idle_timeout, streams, .. } = config.pressure;
         let request = config.request_timeout.saturating_add(client_timeout);
         Self { client: client_timeout, idle: idle_timeout, request, streams }
     }
 }
 
 /// Answers a connection's requests until the client or `closing` ends it, or a limit does.
-pub(super) async fn converse<S>(
+pub(super) async fn serve_connection<S>(
     stream: S,
-    client: Client,
+    client: ClientConnection,
     router: Router,
-    limits: Limits,
+    limits: ConnectionTimeouts,
     closing: CancellationToken,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Client { protocol, presented, place } = client;
+    let ClientConnection { protocol, presented, place } = client;
     let place = Arc::new(place);
     let requests = place.clone();
     let service = service_fn(move |request: Request<Incoming>| {
@@ -101,11 +101,11 @@ pub(super) async fn converse<S>(
         }
         answer(router.clone(), request, busy)
     });
-    let heads = (protocol == Protocol::Http1).then(|| place.clone());
-    let stream = TokioIo::new(Patient { stream, heads, patience: limits.client, pause: None });
-    let stay = Stay { idle: limits.idle, head: limits.client, busy: Some(limits.request) };
+    let heads = (protocol == ClientProtocol::Http1).then(|| place.clone());
+    let stream = TokioIo::new(WriteTimeout { stream, heads, patience: limits.client, pause: None });
+    let stay = IdleLimits { idle: limits.idle, head: limits.client, busy: Some(limits.request) };
     match protocol {
-        Protocol::Http1 => {
+        ClientProtocol::Http1 => {
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 // Pauses in a head are seen to here, apart from those between requests.
@@ -116,8 +116,8 @@ pub(super) async fn converse<S>(
                 .serve_connection(stream, service);
             drive(connection, http1::Connection::graceful_shutdown, &place, stay, closing).await;
         }
-        Protocol::Http2 => {
-            let connection = http2::Builder::new(Streams { longest: limits.request })
+        ClientProtocol::Http2 => {
+            let connection = http2::Builder::new(StreamExecutor { longest: limits.request })
                 .timer(TokioTimer::new())
                 .keep_alive_interval(PING.0)
                 .keep_alive_timeout(PING.1)
@@ -129,7 +129,7 @@ pub(super) async fn converse<S>(
                 .max_send_buf_size(SENDING)
                 .serve_connection(stream, service);
             // Many people's requests share a connection of kube-apiserver's, so each is bounded by itself.
-            let stay = Stay { busy: None, ..stay };
+            let stay = IdleLimits { busy: None, ..stay };
             drive(connection, http2::Connection::graceful_shutdown, &place, stay, closing).await;
         }
     }
@@ -138,10 +138,10 @@ pub(super) async fn converse<S>(
 async fn answer(
     mut router: Router,
     request: Request<Body>,
-    busy: Busy,
-) -> Result<Response<Outgoing<Busy>>, Infallible> {
+    busy: ActiveRequest,
+) -> Result<Response<ResponseBody<ActiveRequest>>, Infallible> {
     let response = router.call(request).await?;
-    Ok(response.map(|body| Outgoing::new(body, busy)))
+    Ok(response.map(|body| ResponseBody::new(body, busy)))
 }
 
 /// Lets a connection go on until it ends. One that overstays without a request, or has to make room, is asked to leave, and cut
@@ -149,8 +149,8 @@ async fn answer(
 async fn drive<C>(
     connection: C,
     ask_to_leave: fn(Pin<&mut C>),
-    place: &Place,
-    mut stay: Stay,
+    place: &ConnectionSlot,
+    mut stay: IdleLimits,
     closing: CancellationToken,
 ) where
     C: Future<Output = hyper::Result<()>>,
@@ -167,7 +167,7 @@ async fn drive<C>(
             }
             () = closing.cancelled(), if !leaving => {}
             () = place.evicted(), if !leaving => {}
-            phase = place.overstayed(stay) => {
+            phase = place.expired(stay) => {
                 if leaving || phase != Phase::Idle {
                     tracing::debug!(?phase, "a connection took longer than it may and is cut");
                     return;
@@ -184,11 +184,11 @@ async fn drive<C>(
 /// Runs the requests of an HTTP/2 connection, none for longer than it may take. One that is given up is reset, and its
 /// neighbours do not notice.
 #[derive(Clone)]
-struct Streams {
+struct StreamExecutor {
     longest: Duration,
 }
 
-impl<F> hyper::rt::Executor<F> for Streams
+impl<F> hyper::rt::Executor<F> for StreamExecutor
 where
     F: Future<Output: Send> + Send + 'static,
 {
@@ -203,15 +203,15 @@ where
 }
 
 /// A stream that fails when the client takes nothing of what is sent for too long.
-struct Patient<S> {
+struct WriteTimeout<S> {
     stream: S,
     /// Who is to know that a head may have begun.
-    heads: Option<Arc<Place>>,
+    heads: Option<Arc<ConnectionSlot>>,
     patience: Duration,
     pause: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S> Patient<S> {
+impl<S> WriteTimeout<S> {
     fn sent<T>(&mut self, context: &mut Context<'_>, progress: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if progress.is_ready() {
             self.pause = None;
@@ -223,7 +223,7 @@ impl<S> Patient<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -240,7 +240,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

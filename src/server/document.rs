@@ -9,7 +9,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde::Serialize;
 
-use crate::server::error::Error;
+use crate::server::error::ApiError;
 
 /// The media type of most documents.
 pub(super) const JSON: &str = "application/json";
@@ -71,8 +71,8 @@ impl Document {
 }
 
 /// The response of a document, to which nothing but a GET may be done.
-pub(super) fn only_get(request: &Request, handle: impl FnOnce() -> Response) -> Result<Response, Error> {
-    if request.method() == Method::GET { Ok(handle()) } else { Err(Error::MethodNotAllowed) }
+pub(super) fn only_get(request: &Request, handle: impl FnOnce() -> Response) -> Result<Response, ApiError> {
+    if request.method() == Method::GET { Ok(handle()) } else { Err(ApiError::MethodNotAllowed) }
 }
 
 /// Says that nobody may keep the response.

@@ -9,16 +9,16 @@ use axum::response::Response;
 use tokio::sync::{Mutex, watch};
 
 use super::document::{Document, JSON, UNCACHED, only_get};
-use super::error::Error;
-use crate::api::discovery::{self, Aggregated, Catalogs};
+use super::error::ApiError;
+use crate::api::discovery::{self, AggregatedVersion, Catalogs};
 use crate::api::group::Group;
 use crate::process::work;
 
 /// The encoded documents of the members' metrics as last known.
-pub struct Documents {
+pub struct DiscoveryDocuments {
     catalogs: watch::Receiver<Arc<Catalogs>>,
     address: Arc<str>,
-    encoded: Arc<ArcSwap<Encoded>>,
+    encoded: Arc<ArcSwap<EncodedDocuments>>,
     /// One encoding at a time, also of a request that has left; others wait for it.
     encoding: Arc<Mutex<()>>,
 }
@@ -27,25 +27,25 @@ pub struct Documents {
 const METRIC: usize = 1024;
 
 /// One generation of documents.
-pub(super) struct Encoded {
+pub(super) struct EncodedDocuments {
     of: Arc<Catalogs>,
     groups: Document,
-    /// In [`Aggregated::V2`] and [`Aggregated::V2Beta1`].
+    /// In [`AggregatedVersion::V2`] and [`AggregatedVersion::V2Beta1`].
     aggregated: [Document; 2],
     /// By group and version; that of a group itself has an empty version.
     below: BTreeMap<(&'static str, &'static str), Document>,
 }
 
-impl Documents {
+impl DiscoveryDocuments {
     /// Documents that follow the catalogs. `address` is where this server listens, such as `:443`.
     pub fn new(catalogs: watch::Receiver<Arc<Catalogs>>, address: String) -> Self {
-        let encoded = Encoded::new(catalogs.borrow().clone(), &address);
+        let encoded = EncodedDocuments::new(catalogs.borrow().clone(), &address);
         let encoded = Arc::new(ArcSwap::from_pointee(encoded));
         Self { catalogs, address: address.into(), encoded, encoding: Arc::default() }
     }
 
     /// The newest generation, encoded for the first request after a change, where it blocks no other request.
-    pub(super) async fn current(&self) -> Arc<Encoded> {
+    pub(super) async fn current(&self) -> Arc<EncodedDocuments> {
         if let Some(encoded) = self.newest() {
             return encoded;
         }
@@ -58,7 +58,7 @@ impl Documents {
         let newest = self.encoded.clone();
         work::run(bytes, move |_| {
             let _encoding = encoding;
-            let encoded = Arc::new(Encoded::new(catalogs, &address));
+            let encoded = Arc::new(EncodedDocuments::new(catalogs, &address));
             newest.store(encoded.clone());
             encoded
         })
@@ -66,17 +66,18 @@ impl Documents {
     }
 
     /// The newest generation, if it is encoded.
-    fn newest(&self) -> Option<Arc<Encoded>> {
+    fn newest(&self) -> Option<Arc<EncodedDocuments>> {
         let encoded = self.encoded.load_full();
         Arc::ptr_eq(&encoded.of, &self.catalogs.borrow()).then_some(encoded)
     }
 }
 
-impl Encoded {
+impl EncodedDocuments {
     fn new(catalogs: Arc<Catalogs>, address: &str) -> Self {
         let plain = |value| Document::json(&value, JSON, UNCACHED);
-        let aggregated =
-            |format: Aggregated| Document::json(&catalogs.aggregated(format), format.media_type(), "public");
+        let aggregated = |format: AggregatedVersion| {
+            Document::json(&catalogs.aggregated(format), format.media_type(), "public")
+        };
         let mut below = BTreeMap::new();
         for group in Group::ALL {
             below.insert((group.name(), ""), plain(group.document()));
@@ -87,7 +88,7 @@ impl Encoded {
         }
         Self {
             groups: plain(discovery::group_list(address)),
-            aggregated: [aggregated(Aggregated::V2), aggregated(Aggregated::V2Beta1)],
+            aggregated: [aggregated(AggregatedVersion::V2), aggregated(AggregatedVersion::V2Beta1)],
             below,
             of: catalogs,
         }
@@ -99,16 +100,16 @@ impl Encoded {
     }
 
     /// `/apis` in an aggregated format.
-    pub(super) fn aggregated(&self, format: Aggregated) -> &Document {
+    pub(super) fn aggregated(&self, format: AggregatedVersion) -> &Document {
         match format {
-            Aggregated::V2 => &self.aggregated[0],
-            Aggregated::V2Beta1 => &self.aggregated[1],
+            AggregatedVersion::V2 => &self.aggregated[0],
+            AggregatedVersion::V2Beta1 => &self.aggregated[1],
         }
     }
 
     /// `/apis/<group>`, where the version is empty, and `/apis/<group>/<version>`.
-    pub(super) fn below(&self, request: &Request, group: &str, version: &str) -> Result<Response, Error> {
-        let document = self.below.get(&(group, version)).ok_or(Error::NotFound)?;
+    pub(super) fn below(&self, request: &Request, group: &str, version: &str) -> Result<Response, ApiError> {
+        let document = self.below.get(&(group, version)).ok_or(ApiError::NotFound)?;
         only_get(request, || document.response(request.headers()))
     }
 }

@@ -16,21 +16,21 @@ use crate::api::codec::Encode as _;
 use crate::api::codec::negotiate::{Encoding, NotAcceptable};
 use crate::api::status::{Details, Reason, Status};
 use crate::api::table::IncludeObjectError;
-use crate::query::ReadError;
-use crate::query::target::BadPath;
+use crate::query::QueryError;
+use crate::query::request_target::PathError;
 
 /// Why a request is not answered with what it asks for.
 #[derive(Debug, Error)]
-pub enum Error {
+pub enum ApiError {
     /// The path cannot be read.
     #[error(transparent)]
-    Path(#[from] BadPath),
+    Path(#[from] PathError),
     /// Nobody that is known asks.
     #[error(transparent)]
     Unauthenticated(#[from] Unauthenticated),
     /// The user may not do that.
     #[error("{} may not {} {}: {}", .0.user.name, .0.info.verb, .0.info.target.path, .0.decision.reason)]
-    Forbidden(Box<Refusal>),
+    Forbidden(Box<Denial>),
     /// The request is to be made in the name of somebody else.
     #[error(
         "impersonation is not supported by karmada-metrics-adapter itself: send Impersonate-* headers to the Karmada API server"
@@ -47,7 +47,7 @@ pub enum Error {
     MethodNotAllowed,
     /// The path asks for no metrics.
     #[error(transparent)]
-    Query(#[from] ReadError),
+    Query(#[from] QueryError),
     /// The parameter `includeObject` is none.
     #[error(transparent)]
     IncludeObject(#[from] IncludeObjectError),
@@ -73,7 +73,7 @@ pub enum Error {
 
 /// Who may not do what, and why.
 #[derive(Debug)]
-pub struct Refusal {
+pub struct Denial {
     /// Who asks.
     pub user: User,
     /// What for.
@@ -82,14 +82,14 @@ pub struct Refusal {
     pub decision: Decision,
 }
 
-impl Error {
+impl ApiError {
     /// The failure as clients of Kubernetes read it.
     pub fn status(self) -> Status {
         let text = self.to_string();
         let empty = Details::default;
         match self {
             Self::Path(_)
-            | Self::Query(ReadError::Path | ReadError::Selector(_) | ReadError::FieldSelector(_))
+            | Self::Query(QueryError::Path | QueryError::Selector(_) | QueryError::FieldSelector(_))
             | Self::IncludeObject(_)
             | Self::TimeoutParameter => Status::failure(400, Reason::BadRequest, text),
             Self::NotAcceptable(NotAcceptable::MediaType) => {
@@ -98,7 +98,7 @@ impl Error {
             Self::NotAcceptable(NotAcceptable::Parameters) => {
                 Status::failure(406, Reason::NotAcceptable, text)
             }
-            Self::Query(ReadError::NotWatched { resource: kind, group }) => {
+            Self::Query(QueryError::NotWatched { resource: kind, group }) => {
                 let details = Details { group: group.to_owned(), kind, ..Details::default() };
                 Status::failure(405, Reason::MethodNotAllowed, text).with_details(details)
             }
@@ -112,7 +112,7 @@ impl Error {
             Self::Review(_) => {
                 Status::failure(500, Reason::InternalError, format!("Internal error occurred: {text}"))
             }
-            Self::NotFound | Self::Query(ReadError::NotFound) => {
+            Self::NotFound | Self::Query(QueryError::NotFound) => {
                 Status::failure(404, Reason::NotFound, text).with_details(empty())
             }
             Self::MethodNotAllowed => {
@@ -125,7 +125,7 @@ impl Error {
     }
 }
 
-impl IntoResponse for Error {
+impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let forbidden = matches!(self, Self::Forbidden(_));
         let status = self.status();
@@ -159,7 +159,7 @@ pub fn encoded(mut response: Response, encoding: Encoding) -> Response {
 }
 
 /// `responsewriters.Forbidden` and `forbiddenMessage` of `k8s.io/apiserver`.
-fn forbidden(Refusal { user, info, decision }: &Refusal) -> Status {
+fn forbidden(Denial { user, info, decision }: &Denial) -> Status {
     let user = &user.name;
     let reason = if decision.reason.is_empty() { String::new() } else { format!(": {}", decision.reason) };
     match info.action() {

@@ -4,7 +4,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// What the checks look at.
-pub struct Health {
+pub struct HealthSources {
     /// Whether the watches have synced.
     pub synced: watch::Receiver<bool>,
     /// Whether the first discovery is over.

@@ -10,12 +10,12 @@ use axum::response::{IntoResponse, Response};
 use http::HeaderValue;
 use http::request::Parts;
 
-use super::Serving;
-use super::error::{self, Error, Refusal};
+use super::ServerState;
+use super::error::{self, ApiError, Denial};
+use super::in_flight;
 use super::negotiation::accepted;
-use super::pressure;
 use super::request_info::RequestInfo;
-use crate::access::certificate::Presented;
+use crate::access::certificate::ClientChain;
 use crate::access::user::User;
 use crate::api::codec::negotiate::Offer;
 use crate::api::duration::GoDuration;
@@ -24,7 +24,7 @@ use crate::process::budget::Share;
 const AUDIT_ID: &str = "audit-id";
 
 /// Puts the layers around the routes.
-pub fn around(routes: Router<Arc<Serving>>, serving: &Arc<Serving>) -> Router<Arc<Serving>> {
+pub fn around(routes: Router<Arc<ServerState>>, serving: &Arc<ServerState>) -> Router<Arc<ServerState>> {
     routes
         .layer(from_fn_with_state(serving.clone(), authorize))
         .layer(from_fn_with_state(serving.clone(), bound))
@@ -33,7 +33,7 @@ pub fn around(routes: Router<Arc<Serving>>, serving: &Arc<Serving>) -> Router<Ar
 
 /// Counts and logs the request, and gives it an id that the API server's audit log can be searched for; one that
 /// came along is kept.
-async fn observe(State(serving): State<Arc<Serving>>, mut request: Request, next: Next) -> Response {
+async fn observe(State(serving): State<Arc<ServerState>>, mut request: Request, next: Next) -> Response {
     let start = Instant::now();
     let incoming = request.headers().get(AUDIT_ID).filter(|id| !id.is_empty() && id.len() <= 64).cloned();
     let audit_id = incoming.unwrap_or_else(|| {
@@ -41,7 +41,7 @@ async fn observe(State(serving): State<Arc<Serving>>, mut request: Request, next
         HeaderValue::try_from(id).expect("a UUID is ASCII")
     });
     let (method, uri) = (request.method().clone(), request.uri().clone());
-    let info = pressure::check_url(&uri).and_then(|()| Ok(Arc::new(RequestInfo::read(&request)?)));
+    let info = in_flight::check_url(&uri).and_then(|()| Ok(Arc::new(RequestInfo::read(&request)?)));
     let (info, mut response) = match info {
         Ok(info) => {
             let encoding = accepted(request.headers(), &info, Offer::Whole).map(|(encoding, _)| encoding);
@@ -62,19 +62,19 @@ async fn observe(State(serving): State<Arc<Serving>>, mut request: Request, next
 
 /// How long a request may take, for handlers that have to end in time by themselves.
 #[derive(Clone, Copy, Debug)]
-pub struct Allowed(pub Duration);
+pub struct RequestTimeout(pub Duration);
 
 /// Ends a request that takes longer than it may; a client's own `timeout` shortens that.
-async fn bound(State(serving): State<Arc<Serving>>, mut request: Request, next: Next) -> Response {
+async fn bound(State(serving): State<Arc<ServerState>>, mut request: Request, next: Next) -> Response {
     let info = request.extensions().get::<Arc<RequestInfo>>();
     let asked = info.map_or("", |info| info.target.parameter("timeout"));
     let Some(timeout) = shortest(asked, serving.request_timeout) else {
-        return Error::TimeoutParameter.into_response();
+        return ApiError::TimeoutParameter.into_response();
     };
-    request.extensions_mut().insert(Allowed(timeout));
+    request.extensions_mut().insert(RequestTimeout(timeout));
     match tokio::time::timeout(timeout, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => Error::Timeout.into_response(),
+        Err(_) => ApiError::Timeout.into_response(),
     }
 }
 
@@ -88,10 +88,10 @@ fn shortest(asked: &str, most: Duration) -> Option<Duration> {
 }
 
 /// Finds out who asks, whether there is room for the request, and whether they may.
-async fn authorize(State(serving): State<Arc<Serving>>, request: Request, next: Next) -> Response {
+async fn authorize(State(serving): State<Arc<ServerState>>, request: Request, next: Next) -> Response {
     let (mut head, body) = request.into_parts();
     match admitted(&serving, &mut head).await {
-        Ok(share) => pressure::until_taken(share, next.run(Request::from_parts(head, body)).await),
+        Ok(share) => in_flight::hold_until_sent(share, next.run(Request::from_parts(head, body)).await),
         Err(error) => {
             tracing::debug!(%error, "request refused");
             error.into_response()
@@ -99,27 +99,31 @@ async fn authorize(State(serving): State<Arc<Serving>>, request: Request, next: 
     }
 }
 
-async fn admitted(serving: &Serving, head: &mut Parts) -> Result<Option<Share>, Error> {
+async fn admitted(serving: &ServerState, head: &mut Parts) -> Result<Option<Share>, ApiError> {
     let (user, info) = identified(serving, head).await?;
     let share = serving.admission.admit(&user, &info)?;
     review(serving, user, info).await?;
     Ok(share)
 }
 
-async fn identified(serving: &Serving, head: &Parts) -> Result<(User, Arc<RequestInfo>), Error> {
-    let info = head.extensions.get::<Arc<RequestInfo>>().ok_or(Error::NotFound)?.clone();
-    let presented = head.extensions.get::<Arc<Presented>>().map(AsRef::as_ref);
+async fn identified(serving: &ServerState, head: &Parts) -> Result<(User, Arc<RequestInfo>), ApiError> {
+    let info = head.extensions.get::<Arc<RequestInfo>>().ok_or(ApiError::NotFound)?.clone();
+    let presented = head.extensions.get::<Arc<ClientChain>>().map(AsRef::as_ref);
     let user = serving.authenticators.authenticate(&head.headers, presented).await?;
     // The Karmada API server impersonates by itself and passes none of these headers on.
     if head.headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {
-        return Err(Error::Impersonation);
+        return Err(ApiError::Impersonation);
     }
     Ok((user, info))
 }
 
-async fn review(serving: &Serving, user: User, info: Arc<RequestInfo>) -> Result<(), Error> {
+async fn review(serving: &ServerState, user: User, info: Arc<RequestInfo>) -> Result<(), ApiError> {
     let decision = serving.reviewer.review(&user, info.action()).await?;
-    if decision.allowed { Ok(()) } else { Err(Error::Forbidden(Box::new(Refusal { user, info, decision }))) }
+    if decision.allowed {
+        Ok(())
+    } else {
+        Err(ApiError::Forbidden(Box::new(Denial { user, info, decision })))
+    }
 }
 
 #[cfg(test)]

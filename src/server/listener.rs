@@ -13,10 +13,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::connection::{Client, Limits, Protocol, converse};
-use super::places::{Place, Places, Stay};
+use super::connection::{ClientConnection, ClientProtocol, ConnectionTimeouts, serve_connection};
+use super::connection_limit::{ConnectionLimit, ConnectionSlot, IdleLimits};
 use super::tls::HTTP2;
-use crate::access::certificate::Presented;
+use crate::access::certificate::ClientChain;
 
 /// Most handshakes at a time. When one more begins, the one that has taken longest is given up: a client of good will
 /// needs milliseconds.
@@ -29,11 +29,11 @@ const COMPLAIN: Duration = Duration::from_secs(60);
 
 /// What a listener serves, and within which bounds.
 #[derive(Clone)]
-pub struct Reception {
+pub struct ListenerConfig {
     /// Answers requests.
     pub router: Router,
     /// How long clients may take.
-    pub limits: Limits,
+    pub limits: ConnectionTimeouts,
     /// Most connections at a time.
     pub connections: usize,
     /// From then on no connection is accepted, and those that there are end.
@@ -54,42 +54,52 @@ pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Serves over TLS until it closes, then ends what was begun.
-pub async fn serve_tls(listener: TcpListener, tls: Arc<ServerConfig>, reception: Reception) {
+pub async fn serve_tls(listener: TcpListener, tls: Arc<ServerConfig>, reception: ListenerConfig) {
     let acceptor = TlsAcceptor::from(tls);
-    let connections = Places::new(reception.connections);
-    let Reception { router, limits, closing, .. } = reception;
+    let connections = ConnectionLimit::new(reception.connections);
+    let ListenerConfig { router, limits, closing, .. } = reception;
     let serving = {
         let (connections, closing) = (connections.clone(), closing.clone());
-        async move |stream: TcpStream, handshake: Place| {
-            let most = Stay { idle: limits.client, head: limits.client, busy: Some(limits.client) };
+        async move |stream: TcpStream, handshake: ConnectionSlot| {
+            let most = IdleLimits { idle: limits.client, head: limits.client, busy: Some(limits.client) };
             let accepted = async { Some((acceptor.accept(stream).await.ok()?, connections.take().await?)) };
             let accepted = tokio::select! {
                 accepted = accepted => accepted,
-                _ = handshake.overstayed(most) => None,
+                _ = handshake.expired(most) => None,
                 () = handshake.evicted() => None,
                 () = closing.cancelled() => None,
             };
             let Some((stream, place)) = accepted else { return };
             drop(handshake);
             let (_, session) = stream.get_ref();
-            let presented = Presented::new(session.peer_certificates()).map(Arc::new);
-            let protocol =
-                if session.alpn_protocol() == Some(HTTP2) { Protocol::Http2 } else { Protocol::Http1 };
-            converse(stream, Client { protocol, presented, place }, router, limits, closing).await;
+            let presented = ClientChain::new(session.peer_certificates()).map(Arc::new);
+            let protocol = if session.alpn_protocol() == Some(HTTP2) {
+                ClientProtocol::Http2
+            } else {
+                ClientProtocol::Http1
+            };
+            serve_connection(
+                stream,
+                ClientConnection { protocol, presented, place },
+                router,
+                limits,
+                closing,
+            )
+            .await;
         }
     };
-    serve(listener, (&Places::new(HANDSHAKES), &connections), &closing, serving).await;
+    serve(listener, (&ConnectionLimit::new(HANDSHAKES), &connections), &closing, serving).await;
 }
 
 /// Serves in plain text until it closes, then ends what was begun.
-pub async fn serve_plain(listener: TcpListener, reception: Reception) {
-    let connections = Places::new(reception.connections);
-    let Reception { router, limits, closing, .. } = reception;
+pub async fn serve_plain(listener: TcpListener, reception: ListenerConfig) {
+    let connections = ConnectionLimit::new(reception.connections);
+    let ListenerConfig { router, limits, closing, .. } = reception;
     let serving = {
         let closing = closing.clone();
-        async move |stream: TcpStream, place: Place| {
-            let client = Client { protocol: Protocol::Http1, presented: None, place };
-            converse(stream, client, router, limits, closing).await;
+        async move |stream: TcpStream, place: ConnectionSlot| {
+            let client = ClientConnection { protocol: ClientProtocol::Http1, presented: None, place };
+            serve_connection(stream, client, router, limits, closing).await;
         }
     };
     serve(listener, (&connections, &connections), &closing, serving).await;
@@ -98,11 +108,11 @@ pub async fn serve_plain(listener: TcpListener, reception: Reception) {
 /// Accepts connections, each into one of the first places; those of the second they take themselves.
 async fn serve<C, F>(
     listener: TcpListener,
-    (first, second): (&Arc<Places>, &Arc<Places>),
+    (first, second): (&Arc<ConnectionLimit>, &Arc<ConnectionLimit>),
     closing: &CancellationToken,
     serving: C,
 ) where
-    C: FnOnce(TcpStream, Place) -> F + Clone,
+    C: FnOnce(TcpStream, ConnectionSlot) -> F + Clone,
     F: Future<Output = ()> + Send + 'static,
 {
     let connections = TaskTracker::new();

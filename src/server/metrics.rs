@@ -11,16 +11,16 @@ use prometheus_client::registry::Registry;
 
 use super::request_info::RequestInfo;
 use crate::api::group::Group;
-use crate::process::metrics::{Seconds, seconds};
+use crate::process::metrics::{DurationHistogram, seconds};
 
 /// Counts requests and their time.
 pub struct RequestMetrics {
-    total: Family<Counted, Counter>,
-    seconds: Seconds<Labels>,
+    total: Family<CodeLabels, Counter>,
+    seconds: DurationHistogram<RequestLabels>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Labels {
+struct RequestLabels {
     verb: String,
     group: String,
     version: String,
@@ -32,9 +32,9 @@ struct Labels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Counted {
+struct CodeLabels {
     #[prometheus(flatten)]
-    labels: Labels,
+    labels: RequestLabels,
     code: u16,
 }
 
@@ -55,7 +55,7 @@ impl RequestMetrics {
     /// Counts a request. What a client may make up at will is counted by name only if it was answered with 200; of others
     /// the metrics API is named.
     pub fn observe(&self, info: Option<&RequestInfo>, status: StatusCode, elapsed: Duration) {
-        let mut labels = Labels {
+        let mut labels = RequestLabels {
             verb: String::new(),
             group: String::new(),
             version: String::new(),
@@ -83,6 +83,6 @@ impl RequestMetrics {
             }
         }
         self.seconds.get_or_create(&labels).observe(elapsed.as_secs_f64());
-        self.total.get_or_create(&Counted { labels, code: status.as_u16() }).inc();
+        self.total.get_or_create(&CodeLabels { labels, code: status.as_u16() }).inc();
     }
 }

@@ -2,19 +2,19 @@
 
 mod certificate;
 pub mod connection;
+mod connection_limit;
 mod document;
 pub mod documents;
 pub mod error;
 pub mod handlers;
 pub mod health;
+pub mod in_flight;
 pub mod layers;
 pub mod listener;
 pub mod metrics;
 pub mod negotiation;
-mod outgoing;
-mod places;
-pub mod pressure;
 pub mod request_info;
+mod response_body;
 pub mod tls;
 
 use std::sync::Arc;
@@ -24,29 +24,29 @@ use axum::Router;
 
 use crate::access::Authenticators;
 use crate::access::review::Reviewer;
-use crate::answer::Answers;
-use crate::process::metrics::Metrics;
-use documents::Documents;
-use health::Health;
+use crate::process::metrics::MetricsRegistry;
+use crate::response::Responder;
+use documents::DiscoveryDocuments;
+use health::HealthSources;
+use in_flight::InFlightLimit;
 use metrics::RequestMetrics;
-use pressure::Admission;
 
 /// What requests are served from.
-pub struct Serving {
+pub struct ServerState {
     /// Who asks.
     pub authenticators: Authenticators,
     /// Whether they may.
     pub reviewer: Reviewer,
     /// Metrics of members.
-    pub answers: Answers,
+    pub answers: Responder,
     /// How many requests are worked on at a time.
-    pub admission: Admission,
+    pub admission: InFlightLimit,
     /// Discovery.
-    pub documents: Documents,
+    pub documents: DiscoveryDocuments,
     /// Health checks.
-    pub health: Health,
+    pub health: HealthSources,
     /// This process' own metrics.
-    pub metrics: Arc<Metrics>,
+    pub metrics: Arc<MetricsRegistry>,
     /// What is counted of requests.
     pub requests: RequestMetrics,
     /// How long a request may take.
@@ -54,6 +54,6 @@ pub struct Serving {
 }
 
 /// The service of the secure port.
-pub fn router(serving: Arc<Serving>) -> Router {
+pub fn router(serving: Arc<ServerState>) -> Router {
     layers::around(handlers::routes(), &serving).with_state(serving)
 }

@@ -4,23 +4,23 @@ use http::{Method, Request};
 
 use crate::access::review::Action;
 use crate::api::field_selector::FieldSelector;
-use crate::query::target::{BadPath, Target, is_segment_name};
+use crate::query::request_target::{PathError, RequestTarget, is_segment_name};
 
 /// A request's path, taken apart as `RequestInfoFactory.NewRequestInfo` of `k8s.io/apiserver` does it, with one
 /// difference: segments are split first and decoded once after that, so that an encoded slash stays in its segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestInfo {
     /// Its path and parameters.
-    pub target: Target,
+    pub target: RequestTarget,
     /// What is to be done: `get`, `list`, … for a resource, the method in lower case otherwise.
     pub verb: String,
     /// The resource, if the path names one.
-    pub resource: Option<Resource>,
+    pub resource: Option<RequestedResource>,
 }
 
 /// The part of a path below `/apis/<group>/<version>`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Resource {
+pub struct RequestedResource {
     /// The API group; empty for the core group.
     pub group: String,
     /// Its version.
@@ -40,7 +40,7 @@ impl RequestInfo {
     ///
     /// # Errors
     /// If the path or the query is not well-formed.
-    pub fn read<B>(request: &Request<B>) -> Result<Self, BadPath> {
+    pub fn read<B>(request: &Request<B>) -> Result<Self, PathError> {
         Self::of(request.method(), request.uri().path(), request.uri().query().unwrap_or(""))
     }
 
@@ -48,15 +48,15 @@ impl RequestInfo {
     pub fn action(&self) -> Action {
         let verb = self.verb.clone();
         match self.resource.clone() {
-            Some(Resource { group, version, namespace, resource, subresource, name, .. }) => {
+            Some(RequestedResource { group, version, namespace, resource, subresource, name, .. }) => {
                 Action::Resource { verb, group, version, namespace, resource, subresource, name }
             }
             None => Action::Path { verb, path: self.target.path.clone() },
         }
     }
 
-    fn of(method: &Method, path: &str, query: &str) -> Result<Self, BadPath> {
-        let target = Target::read(path, query)?;
+    fn of(method: &Method, path: &str, query: &str) -> Result<Self, PathError> {
+        let target = RequestTarget::read(path, query)?;
         let resource = resource(&target.segments);
         let verb = match &resource {
             Some(resource) => resource_verb(method, resource),
@@ -84,7 +84,7 @@ impl RequestInfo {
 }
 
 /// The resource that the segments name, if they are long enough to name one.
-fn resource(segments: &[String]) -> Option<Resource> {
+fn resource(segments: &[String]) -> Option<RequestedResource> {
     let (group, version, rest) = match segments {
         [api, version, rest @ ..] if api == "api" && !rest.is_empty() => (String::new(), version, rest),
         [apis, group, version, rest @ ..] if apis == "apis" && !rest.is_empty() => {
@@ -92,7 +92,7 @@ fn resource(segments: &[String]) -> Option<Resource> {
         }
         _ => return None,
     };
-    let mut resource = Resource { group, version: version.clone(), ..Resource::default() };
+    let mut resource = RequestedResource { group, version: version.clone(), ..RequestedResource::default() };
     let mut parts = rest;
     if let [first, namespace, below @ ..] = parts
         && first == "namespaces"
@@ -108,7 +108,7 @@ fn resource(segments: &[String]) -> Option<Resource> {
     Some(resource)
 }
 
-fn resource_verb(method: &Method, resource: &Resource) -> String {
+fn resource_verb(method: &Method, resource: &RequestedResource) -> String {
     let verb = match *method {
         Method::POST => "create",
         Method::PUT => "update",
@@ -131,7 +131,7 @@ mod tests {
         RequestInfo::of(&Method::GET, path, query).expect("a well-formed path")
     }
 
-    fn resource_of(path: &str) -> Resource {
+    fn resource_of(path: &str) -> RequestedResource {
         get(path).resource.expect("a resource")
     }
 
@@ -140,7 +140,8 @@ mod tests {
         let path = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/pods";
         let encoded = get(&format!("{path}/%2A/http_requests"));
         assert_eq!(encoded, get(&format!("{path}/*/http_requests")));
-        let Resource { namespace, resource, name, subresource, .. } = encoded.resource.expect("a resource");
+        let RequestedResource { namespace, resource, name, subresource, .. } =
+            encoded.resource.expect("a resource");
         assert_eq!([namespace, resource, name, subresource], ["default", "pods", "*", "http_requests"]);
         assert_eq!(encoded.verb, "get");
     }

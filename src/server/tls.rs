@@ -11,7 +11,7 @@ use rustls::{DistinguishedName, ServerConfig};
 use thiserror::Error;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::certificate::{CertificateError, Shown};
+use super::certificate::{CertificateError, ServingCertificate};
 use crate::config::{Serving, ServingTls, TlsVersion};
 use crate::process::expiry::Expiry;
 use crate::transport::signatures::signature_checks;
@@ -43,8 +43,9 @@ pub fn server_config(
         TlsVersion::Tls12 => &[&TLS13, &TLS12][..],
         TlsVersion::Tls13 => &[&TLS13][..],
     };
-    let (shown, following) = Shown::new(&serving.tls, &provider, serving.reload_interval, expiry)?;
-    let asking = AskOnly { algorithms: provider.signature_verification_algorithms };
+    let (shown, following) =
+        ServingCertificate::new(&serving.tls, &provider, serving.reload_interval, expiry)?;
+    let asking = OptionalClientCert { algorithms: provider.signature_verification_algorithms };
     let mut server = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)
         .map_err(|_| TlsError::NoSuite)?
@@ -96,11 +97,11 @@ fn provider(config: &ServingTls) -> Result<CryptoProvider, TlsError> {
 /// Asks for a certificate and proves that the client holds its key; whether its chain holds is found out when a
 /// request comes, since a client with a bad certificate may still be somebody by other means.
 #[derive(Debug)]
-struct AskOnly {
+struct OptionalClientCert {
     algorithms: WebPkiSupportedAlgorithms,
 }
 
-impl ClientCertVerifier for AskOnly {
+impl ClientCertVerifier for OptionalClientCert {
     fn client_auth_mandatory(&self) -> bool {
         false
     }

@@ -17,9 +17,9 @@ pub struct Credentials {
     /// Where the API server is.
     pub endpoint: Endpoint,
     /// Whom it is asked as.
-    pub login: Login,
+    pub login: UserCredentials,
     /// Which certificates it may show.
-    pub trust: Trust,
+    pub trust: ServerVerification,
     /// The name that its certificate must have, if it is not the endpoint's.
     pub server_name: Option<ServerName<'static>>,
     /// The proxy that it names; without one, the environment's is used ([`super::environment::proxy_of`]).
@@ -36,9 +36,9 @@ pub struct Endpoint {
 
 /// Whom an API server is asked as: both of them may be shown, or neither.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Login {
+pub struct UserCredentials {
     /// In the `Authorization` header.
-    pub token: Option<Token>,
+    pub token: Option<BearerToken>,
     /// In the TLS handshake.
     pub certificate: Option<ClientCertificate>,
 }
@@ -52,11 +52,11 @@ pub struct ClientCertificate {
 
 /// A bearer token. It is never shown.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Token(HeaderValue);
+pub struct BearerToken(HeaderValue);
 
 /// Which serving certificates are accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Trust {
+pub enum ServerVerification {
     /// Any at all.
     Anything,
     /// Those that the system's roots vouch for.
@@ -99,9 +99,9 @@ pub enum CredentialsError {
 
 impl Credentials {
     /// The same with what a plugin said: its token, and its certificate in place of the one here.
-    pub fn logged_in(&self, login: Login) -> Self {
+    pub fn logged_in(&self, login: UserCredentials) -> Self {
         let certificate = login.certificate.or_else(|| self.login.certificate.clone());
-        Self { login: Login { token: login.token, certificate }, ..self.clone() }
+        Self { login: UserCredentials { token: login.token, certificate }, ..self.clone() }
     }
 }
 
@@ -146,7 +146,7 @@ impl fmt::Display for Endpoint {
     }
 }
 
-impl Token {
+impl BearerToken {
     /// A token as it stands in a Secret.
     ///
     /// # Errors
@@ -165,7 +165,7 @@ impl Token {
     }
 }
 
-impl fmt::Debug for Token {
+impl fmt::Debug for BearerToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Token(..)")
     }
@@ -308,7 +308,7 @@ mod tests {
 
     #[test]
     fn neither_tokens_nor_proxy_passwords_are_shown() {
-        let token = Token::parse(b"s3cr3t-token\n").expect("a token");
+        let token = BearerToken::parse(b"s3cr3t-token\n").expect("a token");
         let proxy = Proxy::parse("http://user:s3cr3t@proxy:3128", [("X-Key", "s3cr3t,b")]).expect("a proxy");
         assert_eq!(proxy.headers.get_all("x-key").iter().count(), 2);
         assert!(!format!("{token:?} {proxy:?}").contains("s3cr3t"));

@@ -30,9 +30,9 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use tower::{ServiceExt as _, service_fn};
 
-use super::credentials::{Credentials, Proxy, Trust, address, host};
+use super::credentials::{Credentials, Proxy, ServerVerification, address, host};
 use super::environment::proxy_of;
-use super::tls::{TrustError, client_config};
+use super::tls::{TlsConfigError, client_config};
 use crate::api::duration::GoDuration;
 use crate::api::text::root_cause;
 pub use error::DialError;
@@ -46,7 +46,7 @@ const PROXY_HEAD: usize = 256 << 10;
 type BoxError = Box<dyn Error + Send + Sync>;
 
 /// The right to begin a handshake.
-pub type Turn<'a> = SemaphorePermit<'a>;
+pub type HandshakePermit<'a> = SemaphorePermit<'a>;
 
 /// A stream of bytes: TCP, or what is spoken on it.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -91,8 +91,8 @@ impl Dialer {
         credentials: &Credentials,
         handshakes: Arc<Semaphore>,
         timeout: Duration,
-    ) -> Result<Self, TrustError> {
-        let target = credentials.endpoint.uri("/").map_err(|_| TrustError::Endpoint)?;
+    ) -> Result<Self, TlsConfigError> {
+        let target = credentials.endpoint.uri("/").map_err(|_| TlsConfigError::Endpoint)?;
         let tls = if target.scheme() == Some(&Scheme::HTTPS) {
             let mut config = client_config(&credentials.trust)?;
             config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -102,19 +102,19 @@ impl Dialer {
             }
             let name = match &credentials.server_name {
                 Some(name) => name.clone(),
-                None => server_name(&target).ok_or(TrustError::Endpoint)?,
+                None => server_name(&target).ok_or(TlsConfigError::Endpoint)?,
             };
             Some(connector(config, name))
         } else {
             None
         };
         let proxy = proxy_of(credentials).map(ProxyHop::new).transpose()?;
-        let has_bundle = matches!(credentials.trust, Trust::Bundle(_));
+        let has_bundle = matches!(credentials.trust, ServerVerification::Bundle(_));
         Ok(Self { target, tls, has_bundle, proxy, handshakes, timeout })
     }
 
     /// Waits until a handshake may begin.
-    pub async fn turn(&self) -> Option<Turn<'_>> {
+    pub async fn turn(&self) -> Option<HandshakePermit<'_>> {
         self.handshakes.acquire().await.ok()
     }
 
@@ -122,7 +122,10 @@ impl Dialer {
     ///
     /// # Errors
     /// Where the way ends.
-    pub async fn dial(&self, mut turn: Option<Turn<'_>>) -> Result<(Box<dyn Io>, bool), DialError> {
+    pub async fn dial(
+        &self,
+        mut turn: Option<HandshakePermit<'_>>,
+    ) -> Result<(Box<dyn Io>, bool), DialError> {
         let mut connecting = std::pin::pin!(self.connect());
         // A handshake that is not done by then waits for the network and costs nothing: others may begin.
         let end_turn = async {
@@ -165,7 +168,7 @@ impl Dialer {
 }
 
 impl ProxyHop {
-    fn new(proxy: &Proxy) -> Result<Self, TrustError> {
+    fn new(proxy: &Proxy) -> Result<Self, TlsConfigError> {
         let authority = proxy.url.authority().map_or("", Authority::as_str);
         let (user_info, _) = authority.rsplit_once('@').unwrap_or(("", authority));
         let (user, password) = user_info.split_once(':').unwrap_or((user_info, ""));
@@ -173,11 +176,11 @@ impl ProxyHop {
         let login = (!user_info.is_empty()).then(|| (decode(user), decode(password)));
         let scheme = proxy.url.scheme_str().unwrap_or_default();
         let address: Uri =
-            format!("http://{}", address(&proxy.url)).parse().map_err(|_| TrustError::Proxy)?;
+            format!("http://{}", address(&proxy.url)).parse().map_err(|_| TlsConfigError::Proxy)?;
         // It shows a certificate of its own and not the API server's, so the system's roots verify it.
         let tls = if scheme == "https" {
-            let name = server_name(&address).ok_or(TrustError::Proxy)?;
-            Some(connector(client_config(&Trust::System)?, name))
+            let name = server_name(&address).ok_or(TlsConfigError::Proxy)?;
+            Some(connector(client_config(&ServerVerification::System)?, name))
         } else {
             None
         };
@@ -188,7 +191,7 @@ impl ProxyHop {
         if let Some((user, password)) = login {
             let credentials = BASE64_STANDARD.encode(format!("{user}:{password}"));
             let mut header =
-                HeaderValue::try_from(format!("Basic {credentials}")).map_err(|_| TrustError::Proxy)?;
+                HeaderValue::try_from(format!("Basic {credentials}")).map_err(|_| TlsConfigError::Proxy)?;
             header.set_sensitive(true);
             headers.insert(PROXY_AUTHORIZATION, header);
         }

@@ -15,14 +15,14 @@ use super::credentials::{Credentials, CredentialsError, Proxy, host, port};
 pub struct Proxies {
     http: Option<Proxy>,
     https: Option<Proxy>,
-    exceptions: Vec<Exception>,
+    exceptions: Vec<NoProxyEntry>,
     /// What of the variables cannot be used.
     ignored: Vec<String>,
 }
 
 /// An element of `NO_PROXY`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Exception {
+enum NoProxyEntry {
     /// `*`
     All,
     /// `10.0.0.0/8`
@@ -54,7 +54,7 @@ impl Proxies {
         proxies.http = proxies.proxy("HTTP_PROXY", http);
         proxies.https = proxies.proxy("HTTPS_PROXY", https);
         for element in exceptions.split(',').map(|element| element.trim().to_ascii_lowercase()) {
-            match Exception::parse(&element) {
+            match NoProxyEntry::parse(&element) {
                 Some(exception) => proxies.exceptions.push(exception),
                 None if element.is_empty() => {}
                 None => proxies.ignore(format!("NO_PROXY: {element:?} is no name, address or network")),
@@ -103,7 +103,7 @@ pub fn proxy_of(credentials: &Credentials) -> Option<&Proxy> {
     credentials.proxy.as_ref().or_else(of_environment)
 }
 
-impl Exception {
+impl NoProxyEntry {
     fn parse(element: &str) -> Option<Self> {
         if element == "*" {
             return Some(Self::All);

@@ -5,10 +5,10 @@ pub mod credentials;
 pub mod dial;
 pub mod environment;
 pub mod error;
-mod open;
+mod http1_connections;
 mod pool;
 mod progress;
-mod share;
+mod request_slots;
 pub mod signatures;
 mod timer;
 pub mod tls;
@@ -32,14 +32,14 @@ use error::Processed;
 pub use error::SendError;
 use pool::{Lease, Pool};
 pub use progress::{Progress, Stage};
-use tls::TrustError;
+use tls::TlsConfigError;
 
 /// How often a request is sent at most, each time on another connection.
 const TRIES: usize = 3;
 
 /// How an API server is connected to.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct TransportSettings {
     /// Most connections over HTTP/1.1; with HTTP/2 one is enough.
     pub connections: usize,
     /// The number of shares into which connections and streams are divided, so that no kind of request can take all.
@@ -71,7 +71,7 @@ pub struct Transport {
 
 /// The body of a response. The connection is free for the next request once it has been read to its end; dropped before, it
 /// cancels the request.
-pub struct Body {
+pub struct TransportBody {
     incoming: Incoming,
     lease: Option<Lease>,
     silence: Duration,
@@ -89,7 +89,7 @@ impl Transport {
     ///
     /// # Errors
     /// If the endpoint, the CA bundle or the proxy cannot be used.
-    pub fn new(credentials: Credentials, settings: &Settings) -> Result<Self, TrustError> {
+    pub fn new(credentials: Credentials, settings: &TransportSettings) -> Result<Self, TlsConfigError> {
         let dialer = Dialer::new(&credentials, settings.handshakes.clone(), settings.connect_timeout)?;
         let liveness = settings.liveness;
         let pool = Pool::new(dialer, settings.connections, settings.shares, liveness);
@@ -114,7 +114,7 @@ impl Transport {
         request: impl Fn() -> Request<Full<Bytes>>,
         share: usize,
         progress: &Progress,
-    ) -> Result<Response<Body>, SendError> {
+    ) -> Result<Response<TransportBody>, SendError> {
         let mut resend = None;
         let mut tries = 0;
         loop {
@@ -129,7 +129,11 @@ impl Transport {
                 Ok(response) => {
                     progress.set(Stage::Reading);
                     let silence = self.liveness.silence();
-                    return Ok(response.map(|incoming| Body { incoming, lease: Some(lease), silence }));
+                    return Ok(response.map(|incoming| TransportBody {
+                        incoming,
+                        lease: Some(lease),
+                        silence,
+                    }));
                 }
                 Err(error) => error,
             };
@@ -204,7 +208,7 @@ impl Transport {
     }
 }
 
-impl hyper::body::Body for Body {
+impl hyper::body::Body for TransportBody {
     type Data = Bytes;
     type Error = SendError;
 
@@ -243,7 +247,7 @@ impl hyper::body::Body for Body {
 
 #[cfg(test)]
 mod tests {
-    use credentials::{Endpoint, Login, Trust};
+    use credentials::{Endpoint, ServerVerification, UserCredentials};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::{TcpListener, TcpStream};
 
@@ -253,14 +257,14 @@ mod tests {
     fn without_turns(endpoint: &str) -> (Transport, Arc<Semaphore>) {
         let credentials = Credentials {
             endpoint: Endpoint::parse(endpoint).unwrap(),
-            login: Login::default(),
-            trust: Trust::Anything,
+            login: UserCredentials::default(),
+            trust: ServerVerification::Anything,
             server_name: None,
             proxy: None,
         };
         let minute = Duration::from_secs(60);
         let handshakes = Arc::new(Semaphore::new(0));
-        let settings = Settings {
+        let settings = TransportSettings {
             connections: 2,
             shares: 1,
             connect_timeout: minute,

@@ -22,11 +22,11 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::task::JoinHandle;
 
 use super::Liveness;
-use super::dial::{Dialer, Turn};
+use super::dial::{Dialer, HandshakePermit};
 use super::error::SendError;
-use super::open::{Counted, Http1Connections};
+use super::http1_connections::{Http1Connections, OpenConnection};
 use super::progress::{Progress, Stage};
-use super::share::{Places, Resend, Resending};
+use super::request_slots::{RequestSlots, Resend, Resending};
 use super::timer::GraceTimer;
 use crate::api::text::root_cause;
 use crate::process::work::result_of;
@@ -53,38 +53,38 @@ const PACE: Duration = Duration::from_millis(100);
 
 /// The connections to one API server.
 pub(super) struct Pool {
-    line: Arc<Line>,
+    line: Arc<Connector>,
     /// The attempt to settle the protocol that is in progress, shared by all who wait for it.
-    settling: Mutex<Option<Settling>>,
-    streams: Places,
-    connections: Places,
+    settling: Mutex<Option<ProtocolNegotiation>>,
+    streams: RequestSlots,
+    connections: RequestSlots,
     /// By share: the requests that are about to be sent again.
     resending: Vec<Arc<Resending>>,
 }
 
 /// Goes on when those who wait for it leave, so that a slow server is settled for the next.
 #[derive(Clone)]
-struct Settling {
+struct ProtocolNegotiation {
     /// It is its turn to shake hands.
     begun: Shared<oneshot::Receiver<()>>,
     ended: Shared<BoxFuture<'static, Result<(), SendError>>>,
 }
 
 /// What it takes to make connections, and those that were made.
-struct Line {
+struct Connector {
     dialer: Dialer,
     liveness: Liveness,
-    state: Mutex<State>,
+    state: Mutex<ConnectorState>,
     http1: Arc<Http1Connections>,
 }
 
-struct State {
-    protocol: Protocol,
+struct ConnectorState {
+    protocol: PoolProtocol,
     /// When the last HTTP/2 connection was made.
     made: Option<Instant>,
 }
 
-enum Protocol {
+enum PoolProtocol {
     /// No connection has been made, or the last one ended.
     Unsettled,
     Http2(Arc<Http2>),
@@ -97,17 +97,17 @@ type Http2 = http2::SendRequest<Full<Bytes>>;
 struct Http1 {
     sender: http1::SendRequest<Full<Bytes>>,
     is_used: bool,
-    _counted: Option<Counted>,
+    _counted: Option<OpenConnection>,
 }
 
 /// A connection for one request, and the right to use it.
 pub(super) struct Lease {
-    connection: Connection,
-    line: Arc<Line>,
+    connection: LeasedConnection,
+    line: Arc<Connector>,
     _place: OwnedSemaphorePermit,
 }
 
-enum Connection {
+enum LeasedConnection {
     Http1(Http1),
     Http2(Arc<Http2>),
 }
@@ -115,15 +115,15 @@ enum Connection {
 impl Pool {
     /// A pool without connections; at most `connections` are made with HTTP/1.1, and one for each share at least.
     pub(super) fn new(dialer: Dialer, connections: usize, shares: usize, liveness: Liveness) -> Self {
-        let state = State { protocol: Protocol::Unsettled, made: None };
+        let state = ConnectorState { protocol: PoolProtocol::Unsettled, made: None };
         // Each share has a place.
         let most = connections.max(shares);
         let http1 = Http1Connections::new(most);
         Self {
-            line: Arc::new(Line { dialer, liveness, state: Mutex::new(state), http1 }),
+            line: Arc::new(Connector { dialer, liveness, state: Mutex::new(state), http1 }),
             settling: Mutex::new(None),
-            streams: Places::new(STREAMS, shares),
-            connections: Places::new(most, shares),
+            streams: RequestSlots::new(STREAMS, shares),
+            connections: RequestSlots::new(most, shares),
             resending: (0..shares).map(|_| Arc::default()).collect(),
         }
     }
@@ -145,8 +145,8 @@ impl Pool {
             self.line.drop_idle();
         }
         loop {
-            if !self.line.is_settled() {
-                self.settle(progress).await?;
+            if !self.line.is_negotiated() {
+                self.negotiate(progress).await?;
             }
             progress.set(Stage::Waiting);
             if resend.is_none() {
@@ -156,9 +156,9 @@ impl Pool {
             let place = if is_http1 { &self.connections } else { &self.streams }.take(share).await;
             // It may have ended meanwhile.
             let connection = if is_http1 {
-                self.line.http1(progress).await?.map(Connection::Http1)
+                self.line.http1(progress).await?.map(LeasedConnection::Http1)
             } else {
-                self.line.http2().map(Connection::Http2)
+                self.line.http2().map(LeasedConnection::Http2)
             };
             if let Some(connection) = connection {
                 return Ok(Lease { connection, line: self.line.clone(), _place: place });
@@ -172,14 +172,14 @@ impl Pool {
     }
 
     /// The right to shake hands for a connection of its own.
-    pub(super) async fn turn(&self) -> Option<Turn<'_>> {
+    pub(super) async fn turn(&self) -> Option<HandshakePermit<'_>> {
         self.line.dialer.turn().await
     }
 
     /// The head of the response to a request on a connection of its own, beside the bounds.
     pub(super) async fn head(
         &self,
-        turn: Option<Turn<'_>>,
+        turn: Option<HandshakePermit<'_>>,
         request: Request<Full<Bytes>>,
     ) -> Result<Parts, SendError> {
         let mut connection = self.line.make(turn, None).await?;
@@ -189,8 +189,8 @@ impl Pool {
     }
 
     /// Makes the first connection; whoever comes meanwhile waits and shares what comes of it.
-    async fn settle(&self, progress: &Progress) -> Result<(), SendError> {
-        let Settling { begun, ended } = {
+    async fn negotiate(&self, progress: &Progress) -> Result<(), SendError> {
+        let ProtocolNegotiation { begun, ended } = {
             let mut current = self.settling.lock().expect("no holder panics");
             match current.take().filter(|settling| result_of(&settling.ended).is_none()) {
                 Some(settling) => current.insert(settling).clone(),
@@ -204,8 +204,8 @@ impl Pool {
     }
 }
 
-impl Line {
-    fn settle(self: Arc<Self>) -> Settling {
+impl Connector {
+    fn settle(self: Arc<Self>) -> ProtocolNegotiation {
         let (begin, begun) = oneshot::channel();
         let task = tokio::spawn(async move {
             let made = self.state().made;
@@ -216,7 +216,7 @@ impl Line {
             self.connect(turn, counted).await
         });
         let ended = async move { task.await.unwrap_or_else(|_| Err(given_up())) };
-        Settling { begun: begun.shared(), ended: ended.boxed().shared() }
+        ProtocolNegotiation { begun: begun.shared(), ended: ended.boxed().shared() }
     }
 
     /// An HTTP/1.1 connection: an idle one, or a new one; `None` once another protocol is spoken. While one is made it takes
@@ -265,23 +265,28 @@ impl Line {
     }
 
     /// Makes a connection. One of HTTP/2 is there for all at once, one of HTTP/1.1 is idle.
-    async fn connect(&self, turn: Option<Turn<'_>>, counted: Option<Counted>) -> Result<(), SendError> {
+    async fn connect(
+        &self,
+        turn: Option<HandshakePermit<'_>>,
+        counted: Option<OpenConnection>,
+    ) -> Result<(), SendError> {
         let made = self.make(turn, counted).await;
         let mut state = self.state();
         match made {
-            Ok(Connection::Http2(connection)) => {
-                *state = State { protocol: Protocol::Http2(connection), made: Some(Instant::now()) };
+            Ok(LeasedConnection::Http2(connection)) => {
+                *state =
+                    ConnectorState { protocol: PoolProtocol::Http2(connection), made: Some(Instant::now()) };
             }
-            Ok(Connection::Http1(connection)) => {
-                if !matches!(state.protocol, Protocol::Http1(_)) {
-                    state.protocol = Protocol::Http1(Vec::new());
+            Ok(LeasedConnection::Http1(connection)) => {
+                if !matches!(state.protocol, PoolProtocol::Http1(_)) {
+                    state.protocol = PoolProtocol::Http1(Vec::new());
                 }
                 drop(state);
                 self.put_idle(connection);
             }
             Err(error) => {
-                if self.http1.open() == 0 && matches!(state.protocol, Protocol::Http1(_)) {
-                    state.protocol = Protocol::Unsettled;
+                if self.http1.open() == 0 && matches!(state.protocol, PoolProtocol::Http1(_)) {
+                    state.protocol = PoolProtocol::Unsettled;
                 }
                 return Err(error);
             }
@@ -289,7 +294,11 @@ impl Line {
         Ok(())
     }
 
-    async fn make(&self, turn: Option<Turn<'_>>, counted: Option<Counted>) -> Result<Connection, SendError> {
+    async fn make(
+        &self,
+        turn: Option<HandshakePermit<'_>>,
+        counted: Option<OpenConnection>,
+    ) -> Result<LeasedConnection, SendError> {
         let (stream, is_http2) = self.dialer.dial(turn).await?;
         let failed = |error: hyper::Error| SendError::Lost(root_cause(&error));
         if is_http2 {
@@ -306,7 +315,7 @@ impl Line {
                 .await
                 .map_err(failed)?;
             tokio::spawn(connection);
-            return Ok(Connection::Http2(Arc::new(sender)));
+            return Ok(LeasedConnection::Http2(Arc::new(sender)));
         }
         let (sender, connection) = http1::Builder::new()
             .max_headers(HEADER_COUNT)
@@ -315,24 +324,24 @@ impl Line {
             .await
             .map_err(failed)?;
         tokio::spawn(connection);
-        Ok(Connection::Http1(Http1 { sender, is_used: false, _counted: counted }))
+        Ok(LeasedConnection::Http1(Http1 { sender, is_used: false, _counted: counted }))
     }
 
-    fn is_settled(&self) -> bool {
+    fn is_negotiated(&self) -> bool {
         match &self.state().protocol {
-            Protocol::Unsettled => false,
-            Protocol::Http2(connection) => !connection.is_closed(),
-            Protocol::Http1(_) => true,
+            PoolProtocol::Unsettled => false,
+            PoolProtocol::Http2(connection) => !connection.is_closed(),
+            PoolProtocol::Http1(_) => true,
         }
     }
 
     fn speaks_http1(&self) -> bool {
-        matches!(self.state().protocol, Protocol::Http1(_))
+        matches!(self.state().protocol, PoolProtocol::Http1(_))
     }
 
     fn http2(&self) -> Option<Arc<Http2>> {
         match &self.state().protocol {
-            Protocol::Http2(connection) if !connection.is_closed() => Some(connection.clone()),
+            PoolProtocol::Http2(connection) if !connection.is_closed() => Some(connection.clone()),
             _ => None,
         }
     }
@@ -340,31 +349,31 @@ impl Line {
     /// Gives an HTTP/2 connection to no more requests; those in progress end on it.
     fn retire(&self, connection: &Arc<Http2>) {
         let mut state = self.state();
-        if matches!(&state.protocol, Protocol::Http2(current) if Arc::ptr_eq(current, connection)) {
-            state.protocol = Protocol::Unsettled;
+        if matches!(&state.protocol, PoolProtocol::Http2(current) if Arc::ptr_eq(current, connection)) {
+            state.protocol = PoolProtocol::Unsettled;
         }
     }
 
     fn take_idle(&self) -> Option<Http1> {
-        let Protocol::Http1(idle) = &mut self.state().protocol else { return None };
+        let PoolProtocol::Http1(idle) = &mut self.state().protocol else { return None };
         idle.retain(|(since, connection)| since.elapsed() < IDLE && !connection.sender.is_closed());
         idle.pop().map(|(_, connection)| connection)
     }
 
     fn put_idle(&self, connection: Http1) {
-        if let Protocol::Http1(idle) = &mut self.state().protocol {
+        if let PoolProtocol::Http1(idle) = &mut self.state().protocol {
             idle.push((Instant::now(), connection));
         }
         self.http1.note_idle();
     }
 
     fn drop_idle(&self) {
-        if let Protocol::Http1(idle) = &mut self.state().protocol {
+        if let PoolProtocol::Http1(idle) = &mut self.state().protocol {
             idle.clear();
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ConnectorState> {
         self.state.lock().expect("no holder panics")
     }
 }
@@ -381,27 +390,27 @@ impl Lease {
     /// Whether it carried a request before, so that it may have died since.
     pub(super) fn is_reused(&self) -> bool {
         match &self.connection {
-            Connection::Http1(connection) => connection.is_used,
-            Connection::Http2(_) => true,
+            LeasedConnection::Http1(connection) => connection.is_used,
+            LeasedConnection::Http2(_) => true,
         }
     }
 
     /// Gives the connection back after a whole response; one that is merely dropped is closed.
     pub(super) fn done(self) {
-        if let Connection::Http1(connection) = self.connection {
+        if let LeasedConnection::Http1(connection) = self.connection {
             self.line.put_idle(Http1 { is_used: true, ..connection });
         }
     }
 
     /// Lets no other request use the connection.
     pub(super) fn retire(self) {
-        if let Connection::Http2(connection) = &self.connection {
+        if let LeasedConnection::Http2(connection) = &self.connection {
             self.line.retire(connection);
         }
     }
 }
 
-impl Connection {
+impl LeasedConnection {
     /// HTTP/2 wants the absolute URI, HTTP/1.1 the path and the host apart.
     fn send(
         &mut self,

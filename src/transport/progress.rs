@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 /// How far an attempt has come, kept by whoever makes it and read when its time is over: that says why there is no
 /// response.
 #[derive(Debug)]
-pub struct Progress(Mutex<State>);
+pub struct Progress(Mutex<ProgressState>);
 
 /// A stage of an attempt. One that is repeated on another connection begins again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub enum Stage {
 }
 
 #[derive(Debug)]
-struct State {
+struct ProgressState {
     stage: Stage,
     since: Instant,
     /// How long it was [`Stage::Waiting`] before.
@@ -49,15 +49,15 @@ impl Progress {
     pub fn set(&self, stage: Stage) {
         let mut state = self.state();
         let waited = state.waited + state.waiting();
-        *state = State { stage, since: Instant::now(), waited };
+        *state = ProgressState { stage, since: Instant::now(), waited };
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ProgressState> {
         self.0.lock().expect("no holder panics")
     }
 }
 
-impl State {
+impl ProgressState {
     fn waiting(&self) -> Duration {
         if self.stage == Stage::Waiting { self.since.elapsed() } else { Duration::ZERO }
     }
@@ -65,6 +65,10 @@ impl State {
 
 impl Default for Progress {
     fn default() -> Self {
-        Self(Mutex::new(State { stage: Stage::Waiting, since: Instant::now(), waited: Duration::ZERO }))
+        Self(Mutex::new(ProgressState {
+            stage: Stage::Waiting,
+            since: Instant::now(),
+            waited: Duration::ZERO,
+        }))
     }
 }

@@ -12,12 +12,12 @@ use rustls::{CertificateError, ClientConfig, RootCertStore};
 use thiserror::Error;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::credentials::Trust;
+use super::credentials::ServerVerification;
 use super::signatures::signature_checks;
 
 /// Why no connection can be made with the given credentials.
 #[derive(Debug, Error)]
-pub enum TrustError {
+pub enum TlsConfigError {
     /// The bundle has no certificate in it.
     #[error("the CA bundle has no valid PEM certificate")]
     EmptyBundle,
@@ -42,17 +42,17 @@ pub enum TrustError {
 ///
 /// # Errors
 /// If the trust is empty.
-pub fn client_config(trust: &Trust) -> Result<ClientConfig, TrustError> {
+pub fn client_config(trust: &ServerVerification) -> Result<ClientConfig, TlsConfigError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let (roots, bundle) = match trust {
-        Trust::Anything => (None, Vec::new()),
-        Trust::System => (Some(system_roots()?), Vec::new()),
-        Trust::Bundle(pem) => {
+        ServerVerification::Anything => (None, Vec::new()),
+        ServerVerification::System => (Some(system_roots()?), Vec::new()),
+        ServerVerification::Bundle(pem) => {
             let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem).filter_map(Result::ok).collect();
             let mut roots = RootCertStore::empty();
             roots.add_parsable_certificates(certificates.iter().cloned());
             if roots.is_empty() {
-                return Err(TrustError::EmptyBundle);
+                return Err(TlsConfigError::EmptyBundle);
             }
             (Some(roots), certificates)
         }
@@ -68,10 +68,10 @@ pub fn client_config(trust: &Trust) -> Result<ClientConfig, TrustError> {
     Ok(config.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth())
 }
 
-fn system_roots() -> Result<RootCertStore, TrustError> {
+fn system_roots() -> Result<RootCertStore, TlsConfigError> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if roots.is_empty() { Err(TrustError::NoSystemRoots) } else { Ok(roots) }
+    if roots.is_empty() { Err(TlsConfigError::NoSystemRoots) } else { Ok(roots) }
 }
 
 /// Accepts a chain that ends in the bundle, and a leaf that itself is in the bundle, as Go's `x509.Verify` does and

@@ -21,7 +21,7 @@ const LAYERS: [&str; 17] = [
     "member",
     "fleet",
     "gather",
-    "answer",
+    "response",
     "access",
     "server",
     "app",

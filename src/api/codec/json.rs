@@ -5,7 +5,7 @@ use std::io::Write as _;
 
 use super::{EncodeItem, FRAME};
 use crate::api::memory::{Reserve, Stopped, make_room};
-use crate::api::text::Text;
+use crate::api::text::JsonText;
 
 /// For how many bytes of JSON at a time there is room made to indent them.
 const INDENTED: usize = 1024;
@@ -13,17 +13,17 @@ const INDENTED: usize = 1024;
 const INDENTED_EXPANSION: usize = 32;
 
 /// Writes a string with its quotes.
-pub fn string(out: &mut Vec<u8>, text: Text<'_>) {
+pub fn string(out: &mut Vec<u8>, text: JsonText<'_>) {
     out.push(b'"');
     match text {
-        Text::Escaped(content) => out.extend_from_slice(content.as_bytes()),
-        Text::Plain(text) => escape(out, text),
+        JsonText::Escaped(content) => out.extend_from_slice(content.as_bytes()),
+        JsonText::Plain(text) => escape(out, text),
     }
     out.push(b'"');
 }
 
 /// Writes `,"key":"text"`; nothing if the text is empty, as Go's `omitempty`.
-pub fn non_empty(out: &mut Vec<u8>, key: &str, text: Text<'_>) {
+pub fn non_empty(out: &mut Vec<u8>, key: &str, text: JsonText<'_>) {
     if text.is_empty() {
         return;
     }
@@ -106,7 +106,7 @@ pub fn key(out: &mut Vec<u8>, key: &str) {
 }
 
 /// Writes an object of texts, such as labels.
-pub fn texts<'a>(out: &mut Vec<u8>, entries: impl IntoIterator<Item = (Text<'a>, Text<'a>)>) {
+pub fn texts<'a>(out: &mut Vec<u8>, entries: impl IntoIterator<Item = (JsonText<'a>, JsonText<'a>)>) {
     out.push(b'{');
     separated(out, entries, |out, (key, value)| {
         string(out, key);
@@ -198,7 +198,7 @@ mod tests {
         for text in ["", "plain", "qu\"ote", "back\\slash", "line\nfeed\ttab\r", "\u{1}\u{1f}", "ümläut ☃"]
         {
             let mut out = Vec::new();
-            string(&mut out, Text::Plain(text));
+            string(&mut out, JsonText::Plain(text));
             assert_eq!(serde_json::from_slice::<String>(&out).expect("valid JSON"), text);
         }
     }

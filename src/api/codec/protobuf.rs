@@ -10,7 +10,7 @@ use thiserror::Error;
 use super::{EncodeItem, FRAME};
 use crate::api::memory::{Reserve, Stopped, make_room};
 use crate::api::quantity::Quantity;
-use crate::api::text::Text;
+use crate::api::text::JsonText;
 
 /// What a protobuf body starts with.
 pub const MAGIC: &[u8; 4] = b"k8s\0";
@@ -24,7 +24,7 @@ pub struct Writer {
 
 /// Why bytes are no protobuf message.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-pub enum Malformed {
+pub enum MalformedProtobuf {
     /// A number or a length-delimited field reaches past the end.
     #[error("a field reaches past the end")]
     Truncated,
@@ -47,7 +47,7 @@ pub enum Malformed {
 
 /// The value of one field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Value<'a> {
+pub enum FieldValue<'a> {
     /// A varint.
     Number(u64),
     /// A string, bytes or a message.
@@ -78,12 +78,12 @@ impl<'a> Envelope<'a> {
     ///
     /// # Errors
     /// If the magic bytes are missing or the envelope is malformed.
-    pub fn read(body: &'a [u8]) -> Result<Self, Malformed> {
-        let body = body.strip_prefix(MAGIC).ok_or(Malformed::Magic)?;
+    pub fn read(body: &'a [u8]) -> Result<Self, MalformedProtobuf> {
+        let body = body.strip_prefix(MAGIC).ok_or(MalformedProtobuf::Magic)?;
         let mut envelope = Self::default();
         for field in Fields::of(body) {
             match field? {
-                (1, Value::Bytes(type_meta)) => {
+                (1, FieldValue::Bytes(type_meta)) => {
                     for field in Fields::of(type_meta) {
                         match field? {
                             (1, value) => envelope.api_version = value.text()?,
@@ -92,7 +92,7 @@ impl<'a> Envelope<'a> {
                         }
                     }
                 }
-                (2, Value::Bytes(raw)) => envelope.raw = raw,
+                (2, FieldValue::Bytes(raw)) => envelope.raw = raw,
                 _ => {}
             }
         }
@@ -177,10 +177,10 @@ impl Writer {
     }
 
     /// A string that a member sent, also an empty one.
-    pub fn text(&mut self, field: u64, text: Text<'_>) {
+    pub fn text(&mut self, field: u64, text: JsonText<'_>) {
         match text {
-            Text::Plain(text) => self.string(field, text),
-            Text::Escaped(_) => self.string(field, &text.decode()),
+            JsonText::Plain(text) => self.string(field, text),
+            JsonText::Escaped(_) => self.string(field, &text.decode()),
         }
     }
 
@@ -248,13 +248,13 @@ fn varint(mut number: u64) -> ([u8; 10], usize) {
     }
 }
 
-impl<'a> Value<'a> {
+impl<'a> FieldValue<'a> {
     /// The field as a string; a field of another type is an empty one.
     ///
     /// # Errors
     /// If it is not UTF-8.
-    pub fn text(self) -> Result<&'a str, Malformed> {
-        str::from_utf8(self.bytes()).map_err(|_| Malformed::Utf8)
+    pub fn text(self) -> Result<&'a str, MalformedProtobuf> {
+        str::from_utf8(self.bytes()).map_err(|_| MalformedProtobuf::Utf8)
     }
 
     /// The field as bytes or as a message; a field of another type is an empty one.
@@ -274,31 +274,31 @@ impl<'a> Fields<'a> {
         Self { rest: message }
     }
 
-    fn field(&mut self) -> Result<(u64, Value<'a>), Malformed> {
+    fn field(&mut self) -> Result<(u64, FieldValue<'a>), MalformedProtobuf> {
         let tag = self.varint()?;
         let value = match tag & 7 {
-            0 => Value::Number(self.varint()?),
-            1 => self.take(8).map(|_| Value::Fixed)?,
+            0 => FieldValue::Number(self.varint()?),
+            1 => self.take(8).map(|_| FieldValue::Fixed)?,
             2 => {
-                let length = usize::try_from(self.varint()?).map_err(|_| Malformed::Truncated)?;
-                Value::Bytes(self.take(length)?)
+                let length = usize::try_from(self.varint()?).map_err(|_| MalformedProtobuf::Truncated)?;
+                FieldValue::Bytes(self.take(length)?)
             }
-            5 => self.take(4).map(|_| Value::Fixed)?,
-            _ => return Err(Malformed::WireType),
+            5 => self.take(4).map(|_| FieldValue::Fixed)?,
+            _ => return Err(MalformedProtobuf::WireType),
         };
         Ok((tag >> 3, value))
     }
 
-    fn take(&mut self, length: usize) -> Result<&'a [u8], Malformed> {
-        let (taken, rest) = self.rest.split_at_checked(length).ok_or(Malformed::Truncated)?;
+    fn take(&mut self, length: usize) -> Result<&'a [u8], MalformedProtobuf> {
+        let (taken, rest) = self.rest.split_at_checked(length).ok_or(MalformedProtobuf::Truncated)?;
         self.rest = rest;
         Ok(taken)
     }
 
-    fn varint(&mut self) -> Result<u64, Malformed> {
+    fn varint(&mut self) -> Result<u64, MalformedProtobuf> {
         let mut number = 0;
         for shift in (0..70).step_by(7) {
-            let (&byte, rest) = self.rest.split_first().ok_or(Malformed::Truncated)?;
+            let (&byte, rest) = self.rest.split_first().ok_or(MalformedProtobuf::Truncated)?;
             self.rest = rest;
             // The tenth byte holds one bit; more of it is cut off, as in Go.
             number |= u64::from(byte & 0x7f).checked_shl(shift).unwrap_or(0);
@@ -306,12 +306,12 @@ impl<'a> Fields<'a> {
                 return Ok(number);
             }
         }
-        Err(Malformed::Number)
+        Err(MalformedProtobuf::Number)
     }
 }
 
 impl<'a> Iterator for Fields<'a> {
-    type Item = Result<(u64, Value<'a>), Malformed>;
+    type Item = Result<(u64, FieldValue<'a>), MalformedProtobuf>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.rest.is_empty() {
@@ -332,13 +332,13 @@ mod tests {
     #[test]
     fn a_length_past_the_end_is_an_error_and_ends_the_fields() {
         let mut fields = Fields::of(&[0x0a, 0xff, 0xff, 0xff, 0xff, 0x0f, 1, 2]);
-        assert_eq!(fields.next(), Some(Err(Malformed::Truncated)));
+        assert_eq!(fields.next(), Some(Err(MalformedProtobuf::Truncated)));
         assert_eq!(fields.next(), None);
     }
 
     #[test]
     fn an_endless_number_is_an_error() {
-        assert_eq!(Fields::of(&[0x80; 20]).next(), Some(Err(Malformed::Number)));
+        assert_eq!(Fields::of(&[0x80; 20]).next(), Some(Err(MalformedProtobuf::Number)));
     }
 
     #[test]
@@ -352,10 +352,10 @@ mod tests {
             let envelope = Envelope::read(&body).expect("an envelope");
             assert_eq!((envelope.api_version, envelope.kind), ("v1", "Text"));
             let fields: Vec<_> = Fields::of(envelope.raw).collect::<Result<_, _>>().expect("well-formed");
-            assert_eq!(fields[1], (2, Value::Number(u64::MAX)));
+            assert_eq!(fields[1], (2, FieldValue::Number(u64::MAX)));
             let inner: Vec<_> =
                 Fields::of(fields[0].1.bytes()).collect::<Result<_, _>>().expect("well-formed");
-            assert_eq!((fields[0].0, &inner[..]), (7, &[(1, Value::Bytes(text.as_bytes()))][..]));
+            assert_eq!((fields[0].0, &inner[..]), (7, &[(1, FieldValue::Bytes(text.as_bytes()))][..]));
         }
     }
 

@@ -3,12 +3,12 @@
 use std::iter;
 use std::sync::Arc;
 
-use super::list::Entry;
+use super::list::DiscoveryEntry;
 
 /// The metrics of one member, or of all, sorted by name and each once. Members that list the same entry share it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Catalog {
-    entries: Box<[Arc<Entry>]>,
+    entries: Box<[Arc<DiscoveryEntry>]>,
 }
 
 /// What is known of all members.
@@ -22,20 +22,20 @@ pub struct Catalogs {
 
 impl Catalog {
     /// These entries. One that is listed as namespaced and not is namespaced.
-    pub fn new(mut entries: Vec<Arc<Entry>>) -> Self {
+    pub fn new(mut entries: Vec<Arc<DiscoveryEntry>>) -> Self {
         entries.sort_unstable();
         entries.dedup_by(|one, other| one.name == other.name);
         Self { entries: entries.into() }
     }
 
     /// Whether these, which are sorted, are its entries.
-    pub fn is_of(&self, entries: &[Entry]) -> bool {
+    pub fn is_of(&self, entries: &[DiscoveryEntry]) -> bool {
         self.entries.iter().map(AsRef::as_ref).eq(entries)
     }
 
     /// All that several have.
     pub fn union<'a>(catalogs: impl Iterator<Item = &'a Self>) -> Self {
-        let mut entries: Vec<&Arc<Entry>> = catalogs.flat_map(|catalog| &*catalog.entries).collect();
+        let mut entries: Vec<&Arc<DiscoveryEntry>> = catalogs.flat_map(|catalog| &*catalog.entries).collect();
         // Most members list the same, which is faster to see by its address than by its name.
         entries.sort_unstable_by_key(|entry| Arc::as_ptr(entry));
         entries.dedup_by_key(|entry| Arc::as_ptr(entry));
@@ -59,7 +59,7 @@ impl Catalog {
     }
 
     /// Each metric.
-    pub fn entries(&self) -> &[Arc<Entry>] {
+    pub fn entries(&self) -> &[Arc<DiscoveryEntry>] {
         &self.entries
     }
 }

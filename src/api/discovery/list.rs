@@ -6,12 +6,12 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 
-use crate::api::codec::protobuf::{Envelope, Fields, Malformed};
-use crate::api::meta::{Bounded, has_long_string};
+use crate::api::codec::protobuf::{Envelope, Fields, MalformedProtobuf};
+use crate::api::meta::{BoundedArray, has_long_string};
 
 /// One entry of a list: a resource, or a metric in the shape of one.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Hash)]
-pub struct Entry {
+pub struct DiscoveryEntry {
     /// Its name; that of a subresource has a slash in it.
     #[serde(deserialize_with = "name")]
     pub name: Box<str>,
@@ -21,19 +21,19 @@ pub struct Entry {
 }
 
 /// By name; of two scopes of one name the namespaced one is first.
-impl Ord for Entry {
+impl Ord for DiscoveryEntry {
     fn cmp(&self, other: &Self) -> Ordering {
         self.name.cmp(&other.name).then(other.namespaced.cmp(&self.namespaced))
     }
 }
 
-impl PartialOrd for Entry {
+impl PartialOrd for DiscoveryEntry {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Entry {
+impl DiscoveryEntry {
     /// A custom metric; `None` if its name is none that a list may have.
     pub fn of(resource: &str, metric: &str, namespaced: bool) -> Option<Self> {
         let name = format!("{resource}/{metric}").into_boxed_str();
@@ -70,7 +70,7 @@ pub enum DiscoveryError {
     Json(#[from] serde_json::Error),
     /// The body is no protobuf.
     #[error("the body is not the protobuf of an APIResourceList: {0}")]
-    Protobuf(#[from] Malformed),
+    Protobuf(#[from] MalformedProtobuf),
     /// The body is some other object.
     #[error("the body is not an APIResourceList")]
     Kind,
@@ -83,7 +83,7 @@ pub enum DiscoveryError {
 ///
 /// # Errors
 /// If the body is anything else.
-pub fn entries(media_type: &str, body: &[u8]) -> Result<Vec<Entry>, DiscoveryError> {
+pub fn entries(media_type: &str, body: &[u8]) -> Result<Vec<DiscoveryEntry>, DiscoveryError> {
     let mut entries = match media_type {
         "application/vnd.kubernetes.protobuf" => from_protobuf(body),
         _ => from_json(body),
@@ -104,16 +104,16 @@ fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Box<str>, D::Error
     if is_odd(&name) { Err(D::Error::custom(DiscoveryError::Name)) } else { Ok(name.into()) }
 }
 
-fn from_json(body: &[u8]) -> Result<Vec<Entry>, DiscoveryError> {
+fn from_json(body: &[u8]) -> Result<Vec<DiscoveryEntry>, DiscoveryError> {
     #[derive(Deserialize)]
-    struct List {
+    struct JsonResourceList {
         kind: String,
-        resources: Option<Bounded<Entry, ENTRIES>>,
+        resources: Option<BoundedArray<DiscoveryEntry, ENTRIES>>,
     }
     if has_long_string(body) {
         return Err(DiscoveryError::Name);
     }
-    let list: List = serde_json::from_slice(body)?;
+    let list: JsonResourceList = serde_json::from_slice(body)?;
     if list.kind == "APIResourceList" {
         Ok(list.resources.unwrap_or_default().0)
     } else {
@@ -121,7 +121,7 @@ fn from_json(body: &[u8]) -> Result<Vec<Entry>, DiscoveryError> {
     }
 }
 
-fn from_protobuf(body: &[u8]) -> Result<Vec<Entry>, DiscoveryError> {
+fn from_protobuf(body: &[u8]) -> Result<Vec<DiscoveryEntry>, DiscoveryError> {
     let envelope = Envelope::read(body)?;
     if envelope.kind != "APIResourceList" {
         return Err(DiscoveryError::Kind);
@@ -129,7 +129,7 @@ fn from_protobuf(body: &[u8]) -> Result<Vec<Entry>, DiscoveryError> {
     let mut entries = Vec::new();
     for field in Fields::of(envelope.raw) {
         if let (2, resource) = field? {
-            let mut entry = Entry::default();
+            let mut entry = DiscoveryEntry::default();
             for field in Fields::of(resource.bytes()) {
                 match field? {
                     (1, text) if text.text()?.len() > NAME => return Err(DiscoveryError::Name),
@@ -142,7 +142,7 @@ fn from_protobuf(body: &[u8]) -> Result<Vec<Entry>, DiscoveryError> {
                 return Err(DiscoveryError::Name);
             }
             if entries.len() == ENTRIES {
-                return Err(Malformed::Crowded.into());
+                return Err(MalformedProtobuf::Crowded.into());
             }
             entries.push(entry);
         }
@@ -187,6 +187,6 @@ mod tests {
             (0..=ENTRIES).for_each(|_| list.message(2, |resource| resource.string(1, "pods/m")));
         });
         let read = entries("application/vnd.kubernetes.protobuf", &protobuf);
-        assert!(matches!(read, Err(DiscoveryError::Protobuf(Malformed::Crowded))));
+        assert!(matches!(read, Err(DiscoveryError::Protobuf(MalformedProtobuf::Crowded))));
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::group::Group;
 pub use catalog::{Catalog, Catalogs};
-pub use list::{Entry, entries};
+pub use list::{DiscoveryEntry, entries};
 
 /// What is listed while no metric is known: clients take an empty list for an error, and a subresource for nothing
 /// that they could ask for.
@@ -16,7 +16,7 @@ const PLACEHOLDER: &str = "metrics/none-discovered-yet";
 
 /// Which version of `apidiscovery.k8s.io` an aggregated document is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Aggregated {
+pub enum AggregatedVersion {
     /// Kubernetes 1.30 and later.
     V2,
     /// Kubernetes 1.26 to 1.29.
@@ -26,7 +26,7 @@ pub enum Aggregated {
 /// `metav1.APIResource`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Listed<'a> {
+struct APIResource<'a> {
     /// The resource, and its subresource behind a slash.
     name: &'a str,
     singular_name: &'static str,
@@ -38,28 +38,28 @@ struct Listed<'a> {
 /// `apidiscovery.APIResourceDiscovery`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct AggregatedResource<'a> {
+struct APIResourceDiscovery<'a> {
     resource: &'a str,
-    response_kind: Kind,
+    response_kind: ResponseKind,
     scope: &'static str,
     singular_resource: &'static str,
     verbs: &'static [&'static str],
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    subresources: Vec<Subresource<'a>>,
+    subresources: Vec<APISubresourceDiscovery<'a>>,
 }
 
 /// `apidiscovery.APISubresourceDiscovery`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Subresource<'a> {
+struct APISubresourceDiscovery<'a> {
     subresource: &'a str,
-    response_kind: Kind,
+    response_kind: ResponseKind,
     verbs: &'static [&'static str],
 }
 
 /// A kind without group and version has those of the list.
 #[derive(Serialize)]
-struct Kind {
+struct ResponseKind {
     group: &'static str,
     version: &'static str,
     kind: &'static str,
@@ -91,7 +91,7 @@ impl Catalogs {
             kind: &'static str,
             api_version: &'static str,
             group_version: String,
-            resources: Vec<Listed<'a>>,
+            resources: Vec<APIResource<'a>>,
         }
         APIResourceList {
             kind: "APIResourceList",
@@ -102,7 +102,7 @@ impl Catalogs {
     }
 
     /// `/apis` as `APIGroupDiscoveryList`.
-    pub fn aggregated(&self, format: Aggregated) -> impl Serialize {
+    pub fn aggregated(&self, format: AggregatedVersion) -> impl Serialize {
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
         struct APIGroupDiscoveryList<'a> {
@@ -119,7 +119,7 @@ impl Catalogs {
         #[derive(Serialize)]
         struct APIVersionDiscovery<'a> {
             version: &'static str,
-            resources: Vec<AggregatedResource<'a>>,
+            resources: Vec<APIResourceDiscovery<'a>>,
             freshness: &'static str,
         }
         let version = |group, version| APIVersionDiscovery {
@@ -139,8 +139,8 @@ impl Catalogs {
     }
 
     /// What a group has, sorted; never nothing.
-    fn listed(&self, group: Group) -> Vec<Listed<'_>> {
-        let mut listed: Vec<Listed<'_>> = match group {
+    fn listed(&self, group: Group) -> Vec<APIResource<'_>> {
+        let mut listed: Vec<APIResource<'_>> = match group {
             Group::Custom => {
                 let of_resources = self
                     .custom
@@ -167,18 +167,19 @@ impl Catalogs {
 }
 
 /// The resources of `metrics.k8s.io`.
-const USAGE: [Listed<'static>; 2] = [usage("nodes", false, "NodeMetrics"), usage("pods", true, "PodMetrics")];
+const USAGE: [APIResource<'static>; 2] =
+    [usage("nodes", false, "NodeMetrics"), usage("pods", true, "PodMetrics")];
 
-const fn usage(name: &'static str, namespaced: bool, kind: &'static str) -> Listed<'static> {
-    Listed { name, singular_name: "", namespaced, kind, verbs: &["get", "list"] }
+const fn usage(name: &'static str, namespaced: bool, kind: &'static str) -> APIResource<'static> {
+    APIResource { name, singular_name: "", namespaced, kind, verbs: &["get", "list"] }
 }
 
-fn metric(name: &str, namespaced: bool, group: Group) -> Listed<'_> {
+fn metric(name: &str, namespaced: bool, group: Group) -> APIResource<'_> {
     let kind = if group == Group::Custom { "MetricValueList" } else { "ExternalMetricValueList" };
-    Listed { name, singular_name: "", namespaced, kind, verbs: &["get"] }
+    APIResource { name, singular_name: "", namespaced, kind, verbs: &["get"] }
 }
 
-impl<'a> Listed<'a> {
+impl<'a> APIResource<'a> {
     fn resource(&self) -> &'a str {
         list::resource(self.name)
     }
@@ -190,17 +191,17 @@ impl<'a> Listed<'a> {
 
 /// The same in the aggregated form, each resource with its subresources. One that custom metrics are subresources of cannot be
 /// read itself and has no kind.
-fn aggregated<'a>(listed: &[Listed<'a>]) -> Vec<AggregatedResource<'a>> {
-    let kind = |kind| Kind { group: "", version: "", kind };
+fn aggregated<'a>(listed: &[APIResource<'a>]) -> Vec<APIResourceDiscovery<'a>> {
+    let kind = |kind| ResponseKind { group: "", version: "", kind };
     let of_resources = listed.chunk_by(|one, other| one.resource() == other.resource());
     of_resources
         .map(|listed| {
             let own = listed.iter().find(|one| one.subresource().is_none());
-            let subresource = |one: &Listed<'a>| {
+            let subresource = |one: &APIResource<'a>| {
                 let subresource = one.subresource()?;
-                Some(Subresource { subresource, response_kind: kind(one.kind), verbs: one.verbs })
+                Some(APISubresourceDiscovery { subresource, response_kind: kind(one.kind), verbs: one.verbs })
             };
-            AggregatedResource {
+            APIResourceDiscovery {
                 resource: listed[0].resource(),
                 response_kind: kind(own.map_or("", |own| own.kind)),
                 scope: if listed[0].namespaced { "Namespaced" } else { "Cluster" },
@@ -212,7 +213,7 @@ fn aggregated<'a>(listed: &[Listed<'a>]) -> Vec<AggregatedResource<'a>> {
         .collect()
 }
 
-impl Aggregated {
+impl AggregatedVersion {
     /// `apiVersion` of the document.
     pub fn api_version(self) -> &'static str {
         match self {
@@ -247,8 +248,10 @@ mod tests {
     use super::*;
 
     fn catalog(entries: &[(&str, bool)]) -> Catalog {
-        let entry =
-            |(name, namespaced): &(&str, bool)| Entry { name: (*name).into(), namespaced: *namespaced };
+        let entry = |(name, namespaced): &(&str, bool)| DiscoveryEntry {
+            name: (*name).into(),
+            namespaced: *namespaced,
+        };
         Catalog::new(entries.iter().map(entry).map(Arc::new).collect())
     }
 
@@ -274,7 +277,7 @@ mod tests {
         let list = value(all.resource_list(Group::Custom, "v1beta1"));
         let expected = [("nodes/load", false), ("pods.x/a", false), ("pods/a", true), ("pods/b", true)];
         assert_eq!(names(&list), expected);
-        let aggregated = value(all.aggregated(Aggregated::V2));
+        let aggregated = value(all.aggregated(AggregatedVersion::V2));
         let resources = aggregated["items"][0]["versions"][1]["resources"].as_array().expect("a list");
         let resources: Vec<_> = resources.iter().map(|one| (&one["resource"], &one["scope"])).collect();
         assert_eq!(
@@ -293,7 +296,7 @@ mod tests {
         let list = value(all.resource_list(Group::External, "v1beta1"));
         assert_eq!(names(&list), [("externalmetrics", true), ("queue", true)]);
         assert_eq!(
-            value(all.aggregated(Aggregated::V2))["items"][1]["versions"][0]["resources"][1],
+            value(all.aggregated(AggregatedVersion::V2))["items"][1]["versions"][0]["resources"][1],
             json!({
                 "resource": "queue", "scope": "Namespaced", "singularResource": "", "verbs": ["get"],
                 "responseKind": {"group": "", "version": "", "kind": "ExternalMetricValueList"},
@@ -304,7 +307,7 @@ mod tests {
     #[test]
     fn no_metrics_are_a_placeholder_in_each_document() {
         let none = Catalogs::default();
-        let aggregated = value(none.aggregated(Aggregated::V2));
+        let aggregated = value(none.aggregated(AggregatedVersion::V2));
         for (index, group) in [Group::Custom, Group::External].into_iter().enumerate() {
             let list = value(none.resource_list(group, "v1beta1"));
             assert_eq!(names(&list), [("metrics/none-discovered-yet", true)]);

@@ -3,8 +3,8 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::api::codec::protobuf::{Fields, Malformed, Writer};
-use crate::api::text::{Text, json_text};
+use crate::api::codec::protobuf::{Fields, MalformedProtobuf, Writer};
+use crate::api::text::{JsonText, json_text};
 
 /// How many labels, containers or values one object may have. More than any real one has: each is a few bytes in a body
 /// and many in memory.
@@ -12,16 +12,16 @@ pub const MOST: usize = 4096;
 
 /// A JSON array of at most so many elements.
 #[derive(Debug)]
-pub struct Bounded<T, const COUNT: usize = MOST>(pub Vec<T>);
+pub struct BoundedArray<T, const COUNT: usize = MOST>(pub Vec<T>);
 
 /// A key and its value.
-pub type Entry<'a> = (Text<'a>, Text<'a>);
+pub type KeyValue<'a> = (JsonText<'a>, JsonText<'a>);
 
 /// The entries of a JSON object, raw and in their order.
 #[derive(Default)]
-pub struct Entries<'a>(Vec<(&'a RawValue, &'a RawValue)>);
+pub struct ObjectEntries<'a>(Vec<(&'a RawValue, &'a RawValue)>);
 
-impl<'a> Entries<'a> {
+impl<'a> ObjectEntries<'a> {
     /// Each key with its value.
     pub fn iter(&self) -> impl Iterator<Item = (&'a RawValue, &'a RawValue)> {
         self.0.iter().copied()
@@ -31,16 +31,16 @@ impl<'a> Entries<'a> {
     ///
     /// # Errors
     /// If one is no string.
-    pub fn texts(&self) -> Result<Vec<Entry<'a>>, serde_json::Error> {
+    pub fn texts(&self) -> Result<Vec<KeyValue<'a>>, serde_json::Error> {
         self.iter().map(|(key, value)| Ok((json_text(Some(key))?, json_text(Some(value))?))).collect()
     }
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for ObjectEntries<'a> {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Visitor;
         impl<'de> serde::de::Visitor<'de> for Visitor {
-            type Value = Entries<'de>;
+            type Value = ObjectEntries<'de>;
 
             fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 formatter.write_str("an object")
@@ -54,7 +54,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
                     }
                     entries.push(entry);
                 }
-                Ok(Entries(entries))
+                Ok(ObjectEntries(entries))
             }
         }
         deserializer.deserialize_map(Visitor)
@@ -66,17 +66,17 @@ pub fn too_many<E: serde::de::Error>() -> E {
     E::custom("it has more entries than any object has")
 }
 
-impl<T, const COUNT: usize> Default for Bounded<T, COUNT> {
+impl<T, const COUNT: usize> Default for BoundedArray<T, COUNT> {
     fn default() -> Self {
         Self(Vec::new())
     }
 }
 
-impl<'de, T: Deserialize<'de>, const COUNT: usize> Deserialize<'de> for Bounded<T, COUNT> {
+impl<'de, T: Deserialize<'de>, const COUNT: usize> Deserialize<'de> for BoundedArray<T, COUNT> {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Visitor<T, const COUNT: usize>(std::marker::PhantomData<T>);
         impl<'de, T: Deserialize<'de>, const COUNT: usize> serde::de::Visitor<'de> for Visitor<T, COUNT> {
-            type Value = Bounded<T, COUNT>;
+            type Value = BoundedArray<T, COUNT>;
 
             fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 formatter.write_str("an array")
@@ -90,7 +90,7 @@ impl<'de, T: Deserialize<'de>, const COUNT: usize> Deserialize<'de> for Bounded<
                     }
                     elements.push(element);
                 }
-                Ok(Bounded(elements))
+                Ok(BoundedArray(elements))
             }
         }
         deserializer.deserialize_seq(Visitor::<T, COUNT>(std::marker::PhantomData))
@@ -101,9 +101,9 @@ impl<'de, T: Deserialize<'de>, const COUNT: usize> Deserialize<'de> for Bounded<
 ///
 /// # Errors
 /// If there are [`MOST`] already.
-pub fn add<T>(elements: &mut Vec<T>, element: T) -> Result<(), Malformed> {
+pub fn add<T>(elements: &mut Vec<T>, element: T) -> Result<(), MalformedProtobuf> {
     if elements.len() == MOST {
-        return Err(Malformed::Crowded);
+        return Err(MalformedProtobuf::Crowded);
     }
     elements.push(element);
     Ok(())
@@ -113,7 +113,7 @@ pub fn add<T>(elements: &mut Vec<T>, element: T) -> Result<(), Malformed> {
 ///
 /// # Errors
 /// If the message is malformed.
-pub fn read_entry(message: &[u8]) -> Result<Entry<'_>, Malformed> {
+pub fn read_entry(message: &[u8]) -> Result<KeyValue<'_>, MalformedProtobuf> {
     let (mut key, mut value) = ("", "");
     for field in Fields::of(message) {
         match field? {
@@ -122,11 +122,11 @@ pub fn read_entry(message: &[u8]) -> Result<Entry<'_>, Malformed> {
             _ => {}
         }
     }
-    Ok((Text::Plain(key), Text::Plain(value)))
+    Ok((JsonText::Plain(key), JsonText::Plain(value)))
 }
 
 /// Writes a map in protobuf in the order of its keys.
-pub fn write_entries(out: &mut Writer, field: u64, entries: &mut [Entry<'_>]) {
+pub fn write_entries(out: &mut Writer, field: u64, entries: &mut [KeyValue<'_>]) {
     entries.sort_unstable();
     for (key, value) in entries {
         out.message(field, |entry| {

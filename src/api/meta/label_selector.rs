@@ -3,16 +3,16 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Bounded, Entries, add, read_entry, too_many, write_entries};
+use super::{BoundedArray, ObjectEntries, add, read_entry, too_many, write_entries};
 use crate::api::codec::json;
-use crate::api::codec::protobuf::{Fields, Malformed, Writer};
-use crate::api::text::{Text, json_text};
+use crate::api::codec::protobuf::{Fields, MalformedProtobuf, Writer};
+use crate::api::text::{JsonText, json_text};
 
 /// `metav1.LabelSelector`, borrowed from the body that it was read from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LabelSelector<'a> {
     /// Labels and the values they must have, in the order of the body.
-    pub match_labels: Vec<(Text<'a>, Text<'a>)>,
+    pub match_labels: Vec<(JsonText<'a>, JsonText<'a>)>,
     /// Further requirements.
     pub match_expressions: Vec<Expression<'a>>,
 }
@@ -21,11 +21,11 @@ pub struct LabelSelector<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expression<'a> {
     /// The label.
-    pub key: Text<'a>,
+    pub key: JsonText<'a>,
     /// `In`, `NotIn`, `Exists` or `DoesNotExist`.
-    pub operator: Text<'a>,
+    pub operator: JsonText<'a>,
     /// The values it speaks of.
-    pub values: Vec<Text<'a>>,
+    pub values: Vec<JsonText<'a>>,
 }
 
 /// How many bytes a metric's own selector may have: more than any real one, which has hundreds. A few of them may be many
@@ -64,9 +64,9 @@ impl<'a> LabelSelector<'a> {
     ///
     /// # Errors
     /// If the message is malformed.
-    pub fn from_protobuf(message: &'a [u8]) -> Result<Self, Malformed> {
+    pub fn from_protobuf(message: &'a [u8]) -> Result<Self, MalformedProtobuf> {
         if message.len() > LONGEST {
-            return Err(Malformed::Crowded);
+            return Err(MalformedProtobuf::Crowded);
         }
         let mut selector = Self::default();
         for field in Fields::of(message) {
@@ -125,26 +125,26 @@ impl<'a> Expression<'a> {
         out.push(b'}');
     }
 
-    fn read(message: &'a [u8]) -> Result<Self, Malformed> {
+    fn read(message: &'a [u8]) -> Result<Self, MalformedProtobuf> {
         let (mut key, mut operator, mut values) = ("", "", Vec::new());
         for field in Fields::of(message) {
             match field? {
                 (1, text) => key = text.text()?,
                 (2, text) => operator = text.text()?,
-                (3, text) => add(&mut values, Text::Plain(text.text()?))?,
+                (3, text) => add(&mut values, JsonText::Plain(text.text()?))?,
                 _ => {}
             }
         }
-        Ok(Self { key: Text::Plain(key), operator: Text::Plain(operator), values })
+        Ok(Self { key: JsonText::Plain(key), operator: JsonText::Plain(operator), values })
     }
 }
 
 #[derive(Deserialize)]
 struct JsonSelector<'a> {
     #[serde(borrow, rename = "matchLabels")]
-    match_labels: Option<Entries<'a>>,
+    match_labels: Option<ObjectEntries<'a>>,
     #[serde(borrow, rename = "matchExpressions")]
-    match_expressions: Option<Bounded<JsonExpression<'a>>>,
+    match_expressions: Option<BoundedArray<JsonExpression<'a>>>,
 }
 
 #[derive(Deserialize)]
@@ -154,7 +154,7 @@ struct JsonExpression<'a> {
     #[serde(borrow)]
     operator: Option<&'a RawValue>,
     #[serde(borrow)]
-    values: Option<Bounded<Option<&'a RawValue>>>,
+    values: Option<BoundedArray<Option<&'a RawValue>>>,
 }
 
 #[cfg(test)]
@@ -166,7 +166,7 @@ mod tests {
         let json = r#"{"matchLabels":{"verb":"GET"},"matchExpressions":[{"key":"zone","operator":"In","values":["a","b"]}]}"#;
         let protobuf = b"\x0a\x0b\x0a\x04verb\x12\x03GET\x12\x10\x0a\x04zone\x12\x02In\x1a\x01a\x1a\x01b";
         let from_json = LabelSelector::from_json(json).expect("well-formed").expect("not null");
-        assert_eq!(from_json.match_expressions[0].values, [Text::Plain("a"), Text::Plain("b")]);
+        assert_eq!(from_json.match_expressions[0].values, [JsonText::Plain("a"), JsonText::Plain("b")]);
         assert_eq!(from_json, LabelSelector::from_protobuf(protobuf).expect("well-formed"));
     }
 

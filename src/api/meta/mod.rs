@@ -4,7 +4,7 @@ mod entries;
 mod label_selector;
 mod object_meta;
 
-pub use entries::{Bounded, Entries, Entry, MOST, add, read_entry, too_many, write_entries};
+pub use entries::{BoundedArray, KeyValue, MOST, ObjectEntries, add, read_entry, too_many, write_entries};
 pub use label_selector::{Expression, LabelSelector};
 pub use object_meta::{ObjectMeta, ObjectMetaError};
 

@@ -3,10 +3,10 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Entries, Entry, add, read_entry, write_entries};
+use super::{KeyValue, ObjectEntries, add, read_entry, write_entries};
 use crate::api::codec::json;
-use crate::api::codec::protobuf::{Fields, Malformed, Writer};
-use crate::api::text::{Text, json_text};
+use crate::api::codec::protobuf::{Fields, MalformedProtobuf, Writer};
+use crate::api::text::{JsonText, json_text};
 use crate::api::time::{Timestamp, TimestampError};
 
 /// `metav1.ObjectMeta` as far as metrics have it: owners, finalizers and managed fields belong to objects that are
@@ -14,16 +14,16 @@ use crate::api::time::{Timestamp, TimestampError};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(clippy::missing_docs_in_private_items, reason = "each is named as in Kubernetes")]
 pub struct ObjectMeta<'a> {
-    pub name: Text<'a>,
-    pub generate_name: Text<'a>,
-    pub namespace: Text<'a>,
-    pub self_link: Text<'a>,
-    pub uid: Text<'a>,
-    pub resource_version: Text<'a>,
+    pub name: JsonText<'a>,
+    pub generate_name: JsonText<'a>,
+    pub namespace: JsonText<'a>,
+    pub self_link: JsonText<'a>,
+    pub uid: JsonText<'a>,
+    pub resource_version: JsonText<'a>,
     pub generation: i64,
     pub creation_timestamp: Option<Timestamp>,
-    pub labels: Vec<Entry<'a>>,
-    pub annotations: Vec<Entry<'a>>,
+    pub labels: Vec<KeyValue<'a>>,
+    pub annotations: Vec<KeyValue<'a>>,
 }
 
 /// Why something is no metadata.
@@ -34,7 +34,7 @@ pub enum ObjectMetaError {
     Json(#[from] serde_json::Error),
     /// It is no protobuf.
     #[error(transparent)]
-    Protobuf(#[from] Malformed),
+    Protobuf(#[from] MalformedProtobuf),
     /// The time of creation is none.
     #[error("creationTimestamp: {0}")]
     Timestamp(#[from] TimestampError),
@@ -42,7 +42,7 @@ pub enum ObjectMetaError {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Json<'a> {
+struct JsonObjectMeta<'a> {
     #[serde(borrow)]
     name: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -59,9 +59,9 @@ struct Json<'a> {
     #[serde(borrow)]
     creation_timestamp: Option<&'a RawValue>,
     #[serde(borrow)]
-    labels: Option<Entries<'a>>,
+    labels: Option<ObjectEntries<'a>>,
     #[serde(borrow)]
-    annotations: Option<Entries<'a>>,
+    annotations: Option<ObjectEntries<'a>>,
 }
 
 impl<'a> ObjectMeta<'a> {
@@ -70,7 +70,9 @@ impl<'a> ObjectMeta<'a> {
     /// # Errors
     /// If it is no metadata.
     pub fn from_json(raw: &'a str) -> Result<Self, ObjectMetaError> {
-        let Some(json) = serde_json::from_str::<Option<Json<'a>>>(raw)? else { return Ok(Self::default()) };
+        let Some(json) = serde_json::from_str::<Option<JsonObjectMeta<'a>>>(raw)? else {
+            return Ok(Self::default());
+        };
         Ok(Self {
             name: json_text(json.name)?,
             generate_name: json_text(json.generate_name)?,
@@ -118,15 +120,15 @@ impl<'a> ObjectMeta<'a> {
                 }
                 _ => continue,
             };
-            *text = Text::Plain(value.text()?);
+            *text = JsonText::Plain(value.text()?);
         }
         Ok(meta)
     }
 
     /// Sets an annotation.
     pub fn annotate(&mut self, key: &'a str, value: &'a str) {
-        self.annotations.retain(|(own, _)| *own != Text::Plain(key));
-        self.annotations.push((Text::Plain(key), Text::Plain(value)));
+        self.annotations.retain(|(own, _)| *own != JsonText::Plain(key));
+        self.annotations.push((JsonText::Plain(key), JsonText::Plain(value)));
     }
 
     /// Writes the JSON form, with maps in the order of their keys.

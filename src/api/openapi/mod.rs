@@ -28,13 +28,13 @@ type Schemas = Map<String, Value>;
 
 /// Types as in OpenAPI v3, save that a reference is the name of a type and may have a description beside it.
 #[derive(Deserialize)]
-struct Source {
+struct OpenApiSource {
     operations: Vec<Operation>,
     schemas: Schemas,
 }
 
 #[derive(Deserialize)]
-struct Shared {
+struct SharedSchemas {
     parameters: BTreeMap<String, String>,
     schemas: Schemas,
 }
@@ -52,18 +52,18 @@ struct Operation {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Dialect {
+enum OpenApiVersion {
     V2,
     V3,
 }
 
 /// The documents of OpenAPI v3, one for each group version.
 pub fn v3() -> Vec<(Group, &'static str, Value)> {
-    let shared: Shared = read(SHARED);
+    let shared: SharedSchemas = read(SHARED);
     let documents = SOURCES.iter().map(|(group, version, text)| {
-        let source: Source = read(text);
-        let paths = Dialect::V3.paths(*group, version, &source.operations, &shared);
-        let schemas = Dialect::V3.schemas(&with_shared(source.schemas, &shared.schemas));
+        let source: OpenApiSource = read(text);
+        let paths = OpenApiVersion::V3.paths(*group, version, &source.operations, &shared);
+        let schemas = OpenApiVersion::V3.schemas(&with_shared(source.schemas, &shared.schemas));
         let document = json!({
             "openapi": "3.0.0", "info": info(), "paths": paths, "components": {"schemas": schemas},
         });
@@ -74,15 +74,15 @@ pub fn v3() -> Vec<(Group, &'static str, Value)> {
 
 /// The document of OpenAPI v2, of all group versions.
 pub fn v2() -> Value {
-    let shared: Shared = read(SHARED);
+    let shared: SharedSchemas = read(SHARED);
     let (mut paths, mut schemas) = (Map::new(), shared.schemas.clone());
     for (group, version, text) in SOURCES {
-        let source: Source = read(text);
-        paths.extend(Dialect::V2.paths(group, version, &source.operations, &shared));
+        let source: OpenApiSource = read(text);
+        paths.extend(OpenApiVersion::V2.paths(group, version, &source.operations, &shared));
         schemas.extend(source.schemas);
     }
     json!({
-        "swagger": "2.0", "info": info(), "paths": paths, "definitions": Dialect::V2.schemas(&schemas),
+        "swagger": "2.0", "info": info(), "paths": paths, "definitions": OpenApiVersion::V2.schemas(&schemas),
     })
 }
 
@@ -119,13 +119,13 @@ fn references(schema: &Value, found: &mut BTreeSet<String>) {
     }
 }
 
-impl Dialect {
+impl OpenApiVersion {
     fn paths(
         self,
         group: Group,
         version: &str,
         operations: &[Operation],
-        shared: &Shared,
+        shared: &SharedSchemas,
     ) -> Map<String, Value> {
         let paths = operations.iter().map(|operation| {
             let path = format!("/apis/{}/{version}{}", group.name(), operation.path);
@@ -134,7 +134,7 @@ impl Dialect {
         paths.collect()
     }
 
-    fn operation(self, group: Group, version: &str, operation: &Operation, shared: &Shared) -> Value {
+    fn operation(self, group: Group, version: &str, operation: &Operation, shared: &SharedSchemas) -> Value {
         let in_path = operation
             .path
             .split('/')

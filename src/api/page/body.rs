@@ -1,17 +1,17 @@
 //! A member's body, and where the parts of what was read lie in it.
 
-use crate::api::text::Text;
+use crate::api::text::JsonText;
 
 /// A body that was found to be well-formed.
 #[derive(Clone, Debug)]
 pub(super) struct Body {
     pub(super) bytes: Vec<u8>,
-    pub(super) format: Format,
+    pub(super) format: BodyFormat,
 }
 
 /// How a member encoded its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum BodyFormat {
     /// `application/json`.
     Json,
     /// `application/vnd.kubernetes.protobuf`.
@@ -26,7 +26,7 @@ pub(super) struct Span {
 }
 
 impl Body {
-    pub(super) fn text(&self, span: Span) -> Text<'_> {
+    pub(super) fn text(&self, span: Span) -> JsonText<'_> {
         self.format.text(&self.bytes, span)
     }
 
@@ -39,12 +39,12 @@ impl Body {
     }
 }
 
-impl Format {
+impl BodyFormat {
     /// A string that lies in a body of this format.
-    pub(super) fn text(self, body: &[u8], span: Span) -> Text<'_> {
+    pub(super) fn text(self, body: &[u8], span: Span) -> JsonText<'_> {
         match self {
-            Self::Json => Text::from_json(span.raw(body)),
-            Self::Protobuf => Text::Plain(span.raw(body)),
+            Self::Json => JsonText::from_json(span.raw(body)),
+            Self::Protobuf => JsonText::Plain(span.raw(body)),
         }
     }
 }
@@ -73,8 +73,8 @@ impl Span {
     }
 
     /// Where a string lies; nothing is nowhere.
-    pub(super) fn of_text(body: &[u8], text: Text<'_>) -> Self {
-        let (Text::Plain(text) | Text::Escaped(text)) = text;
+    pub(super) fn of_text(body: &[u8], text: JsonText<'_>) -> Self {
+        let (JsonText::Plain(text) | JsonText::Escaped(text)) = text;
         if text.is_empty() { Self::default() } else { Self::of(body, text.as_bytes()) }
     }
 }

@@ -3,22 +3,22 @@
 pub(super) mod json;
 pub(super) mod protobuf;
 
-use super::body::{Body, Format, Span};
+use super::body::{Body, BodyFormat, Span};
 use crate::api::meta::LabelSelector;
 use crate::api::quantity::Quantity;
-use crate::api::text::Text;
+use crate::api::text::JsonText;
 use crate::api::time::Timestamp;
 
 /// A reference to one item of a page.
 #[derive(Clone, Copy, Debug)]
-pub struct ItemRef<'a> {
+pub struct CustomItemRef<'a> {
     body: &'a Body,
-    item: &'a Item,
+    item: &'a CustomItem,
 }
 
 /// Where the parts of one item lie.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Item {
+pub(super) struct CustomItem {
     kind: Span,
     namespace: Span,
     name: Span,
@@ -33,10 +33,10 @@ pub(super) struct Item {
     value: Quantity,
 }
 
-impl Item {
+impl CustomItem {
     /// It in its body.
-    pub(super) fn of<'a>(&'a self, body: &'a Body) -> ItemRef<'a> {
-        ItemRef { body, item: self }
+    pub(super) fn of<'a>(&'a self, body: &'a Body) -> CustomItemRef<'a> {
+        CustomItemRef { body, item: self }
     }
 
     /// What it takes beside its own size.
@@ -45,44 +45,44 @@ impl Item {
     }
 }
 
-impl<'a> ItemRef<'a> {
+impl<'a> CustomItemRef<'a> {
     /// `describedObject.kind`.
-    pub fn kind(self) -> Text<'a> {
+    pub fn kind(self) -> JsonText<'a> {
         self.body.text(self.item.kind)
     }
 
     /// `describedObject.namespace`.
-    pub fn namespace(self) -> Text<'a> {
+    pub fn namespace(self) -> JsonText<'a> {
         self.body.text(self.item.namespace)
     }
 
     /// `describedObject.name`.
-    pub fn name(self) -> Text<'a> {
+    pub fn name(self) -> JsonText<'a> {
         self.body.text(self.item.name)
     }
 
     /// `describedObject.uid`.
-    pub fn uid(self) -> Text<'a> {
+    pub fn uid(self) -> JsonText<'a> {
         self.body.text(self.item.uid)
     }
 
     /// `describedObject.apiVersion`.
-    pub fn api_version(self) -> Text<'a> {
+    pub fn api_version(self) -> JsonText<'a> {
         self.body.text(self.item.api_version)
     }
 
     /// `describedObject.resourceVersion`.
-    pub fn resource_version(self) -> Text<'a> {
+    pub fn resource_version(self) -> JsonText<'a> {
         self.body.text(self.item.resource_version)
     }
 
     /// `describedObject.fieldPath`.
-    pub fn field_path(self) -> Text<'a> {
+    pub fn field_path(self) -> JsonText<'a> {
         self.body.text(self.item.field_path)
     }
 
     /// The metric's name.
-    pub fn metric(self) -> Text<'a> {
+    pub fn metric(self) -> JsonText<'a> {
         self.body.text(self.item.metric)
     }
 
@@ -93,8 +93,8 @@ impl<'a> ItemRef<'a> {
             return None;
         }
         match self.body.format {
-            Format::Json => LabelSelector::from_json(self.body.raw(span)).ok().flatten(),
-            Format::Protobuf => LabelSelector::from_protobuf(self.body.message(span)).ok(),
+            BodyFormat::Json => LabelSelector::from_json(self.body.raw(span)).ok().flatten(),
+            BodyFormat::Protobuf => LabelSelector::from_protobuf(self.body.message(span)).ok(),
         }
     }
 
@@ -110,7 +110,7 @@ impl<'a> ItemRef<'a> {
 
     /// How many bytes of the page it is made of, about.
     pub fn bytes(self) -> usize {
-        let Item {
+        let CustomItem {
             kind,
             namespace,
             name,

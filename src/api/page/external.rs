@@ -3,25 +3,25 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::body::{Body, Format, Span};
+use super::body::{Body, BodyFormat, Span};
 use super::{Expected, PageError, list};
-use crate::api::codec::protobuf::{Fields, Malformed};
+use crate::api::codec::protobuf::{Fields, MalformedProtobuf};
 use crate::api::memory::Reserve;
-use crate::api::meta::{Entries, Entry, add, read_entry};
+use crate::api::meta::{KeyValue, ObjectEntries, add, read_entry};
 use crate::api::quantity::Quantity;
-use crate::api::text::{Text, json_text};
+use crate::api::text::{JsonText, json_text};
 use crate::api::time::Timestamp;
 
 /// A reference to one item of a page.
 #[derive(Clone, Copy, Debug)]
-pub struct ItemRef<'a> {
+pub struct ExternalItemRef<'a> {
     body: &'a Body,
-    item: &'a Item,
+    item: &'a ExternalItem,
 }
 
 /// Where the parts of one item lie.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Item {
+pub(super) struct ExternalItem {
     metric: Span,
     /// The labels' object in JSON, the whole item in protobuf.
     labels: Span,
@@ -32,7 +32,7 @@ pub(super) struct Item {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct ExternalMetricValue<'a> {
+struct JsonExternalMetricValue<'a> {
     #[serde(borrow)]
     metric_name: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -45,22 +45,26 @@ struct ExternalMetricValue<'a> {
 }
 
 /// Where the parts of each item lie in `body`.
-pub(super) fn read(format: Format, body: &[u8], reserve: &mut Reserve<'_>) -> Result<Vec<Item>, PageError> {
+pub(super) fn read(
+    format: BodyFormat,
+    body: &[u8],
+    reserve: &mut Reserve<'_>,
+) -> Result<Vec<ExternalItem>, PageError> {
     let expected = Expected::ExternalValues;
     match format {
-        Format::Json => list::json(expected, body, reserve, |index, value, reserve| {
+        BodyFormat::Json => list::json(expected, body, reserve, |index, value, reserve| {
             from_json(body, index, &value, reserve)
         }),
-        Format::Protobuf => list::protobuf(expected, body, reserve, |index, _, message, reserve| {
+        BodyFormat::Protobuf => list::protobuf(expected, body, reserve, |index, _, message, reserve| {
             from_protobuf(body, index, message, reserve)
         }),
     }
 }
 
-impl Item {
+impl ExternalItem {
     /// It in its body.
-    pub(super) fn of<'a>(&'a self, body: &'a Body) -> ItemRef<'a> {
-        ItemRef { body, item: self }
+    pub(super) fn of<'a>(&'a self, body: &'a Body) -> ExternalItemRef<'a> {
+        ExternalItemRef { body, item: self }
     }
 
     /// What it takes beside its own size.
@@ -69,18 +73,18 @@ impl Item {
     }
 }
 
-impl<'a> ItemRef<'a> {
+impl<'a> ExternalItemRef<'a> {
     /// The metric's name.
-    pub fn metric(self) -> Text<'a> {
+    pub fn metric(self) -> JsonText<'a> {
         self.body.text(self.item.metric)
     }
 
     /// What tells the series of a metric apart, in the member's order.
-    pub fn labels(self) -> Vec<Entry<'a>> {
+    pub fn labels(self) -> Vec<KeyValue<'a>> {
         let span = self.item.labels;
         match self.body.format {
-            Format::Json => json_labels(self.body.raw(span)).unwrap_or_default(),
-            Format::Protobuf => protobuf_labels(self.body.message(span)).unwrap_or_default(),
+            BodyFormat::Json => json_labels(self.body.raw(span)).unwrap_or_default(),
+            BodyFormat::Protobuf => protobuf_labels(self.body.message(span)).unwrap_or_default(),
         }
     }
 
@@ -108,12 +112,12 @@ impl<'a> ItemRef<'a> {
 fn from_json(
     body: &[u8],
     index: usize,
-    value: &ExternalMetricValue<'_>,
+    value: &JsonExternalMetricValue<'_>,
     reserve: &mut Reserve<'_>,
-) -> Result<Item, PageError> {
+) -> Result<ExternalItem, PageError> {
     let labels = value.metric_labels.map_or("", RawValue::get);
     json_labels(labels)?;
-    Ok(Item {
+    Ok(ExternalItem {
         metric: Span::of_text(body, json_text(value.metric_name)?),
         labels: Span::of(body, labels.as_bytes()),
         timestamp: list::timestamp(index, value.timestamp)?,
@@ -122,14 +126,14 @@ fn from_json(
     })
 }
 
-fn json_labels(raw: &str) -> Result<Vec<Entry<'_>>, serde_json::Error> {
+fn json_labels(raw: &str) -> Result<Vec<KeyValue<'_>>, serde_json::Error> {
     if raw.is_empty() {
         return Ok(Vec::new());
     }
-    serde_json::from_str::<Option<Entries<'_>>>(raw)?.unwrap_or_default().texts()
+    serde_json::from_str::<Option<ObjectEntries<'_>>>(raw)?.unwrap_or_default().texts()
 }
 
-fn protobuf_labels(item: &[u8]) -> Result<Vec<Entry<'_>>, Malformed> {
+fn protobuf_labels(item: &[u8]) -> Result<Vec<KeyValue<'_>>, MalformedProtobuf> {
     let mut labels = Vec::new();
     for field in Fields::of(item) {
         if let (2, label) = field? {
@@ -144,9 +148,9 @@ fn from_protobuf(
     index: usize,
     message: &[u8],
     reserve: &mut Reserve<'_>,
-) -> Result<Item, PageError> {
+) -> Result<ExternalItem, PageError> {
     protobuf_labels(message)?;
-    let mut item = Item { labels: Span::of(body, message), ..Item::default() };
+    let mut item = ExternalItem { labels: Span::of(body, message), ..ExternalItem::default() };
     for field in Fields::of(message) {
         match field? {
             (1, name) => item.metric = Span::of(body, name.text()?.as_bytes()),

@@ -15,12 +15,12 @@ use crate::api::text::json_text;
 use crate::api::time::Timestamp;
 
 /// How many items a body may have whatever its size.
-const HANDFUL: usize = 64;
+const MIN_ITEMS: usize = 64;
 /// How many bytes the smallest real item has; one of a pod has 80 in protobuf.
-const SMALLEST: usize = 32;
+const MIN_ITEM_BYTES: usize = 32;
 
 /// What is done with each element as it is read.
-struct Reading<F> {
+struct ArrayReader<F> {
     read: F,
     /// What is wrong with an element, where serde's own words would say less.
     wrong: Option<PageError>,
@@ -39,9 +39,9 @@ pub(super) fn json<'a, T: Deserialize<'a>, I>(
         let item = read(items.len(), value, reserve)?;
         push(&mut items, item, body, reserve)
     };
-    let mut reading = Reading { read, wrong: None };
+    let mut reading = ArrayReader { read, wrong: None };
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let list = List { expected, reading: &mut reading, element: PhantomData };
+    let list = ListReader { expected, reading: &mut reading, element: PhantomData };
     let end = list.deserialize(&mut deserializer).and_then(|()| deserializer.end());
     reading.end(end)?;
     Ok(items)
@@ -52,7 +52,7 @@ pub(super) fn json_array<'a, T: Deserialize<'a>>(
     array: &'a str,
     read: impl FnMut(T) -> Result<(), PageError>,
 ) -> Result<(), PageError> {
-    let mut reading = Reading { read, wrong: None };
+    let mut reading = ArrayReader { read, wrong: None };
     let elements = Elements { reading: &mut reading, element: PhantomData };
     let end = elements.deserialize(&mut serde_json::Deserializer::from_str(array));
     reading.end(end)
@@ -79,7 +79,7 @@ pub(super) fn protobuf<'a, I>(
 
 /// Adds an item to those of `body`, as long as that many can be real.
 fn push<I>(items: &mut Vec<I>, item: I, body: &[u8], reserve: &mut Reserve<'_>) -> Result<(), PageError> {
-    if items.len() >= HANDFUL && items.len() * SMALLEST > body.len() {
+    if items.len() >= MIN_ITEMS && items.len() * MIN_ITEM_BYTES > body.len() {
         return Err(PageError::Crowded(body.len()));
     }
     Ok(memory::push(items, item, reserve)?)
@@ -135,21 +135,21 @@ fn quantity(index: usize, text: &str, reserve: &mut Reserve<'_>) -> Result<Quant
 }
 
 /// A list's object.
-struct List<'r, T, F> {
+struct ListReader<'r, T, F> {
     expected: Expected,
-    reading: &'r mut Reading<F>,
+    reading: &'r mut ArrayReader<F>,
     element: PhantomData<T>,
 }
 
 /// The elements of an array.
 struct Elements<'r, T, F> {
-    reading: &'r mut Reading<F>,
+    reading: &'r mut ArrayReader<F>,
     element: PhantomData<T>,
 }
 
 #[derive(Deserialize)]
 #[serde(field_identifier, rename_all = "camelCase")]
-enum Field {
+enum ListField {
     Kind,
     ApiVersion,
     Items,
@@ -157,7 +157,7 @@ enum Field {
     Other,
 }
 
-impl<F> Reading<F> {
+impl<F> ArrayReader<F> {
     fn end(self, end: Result<(), serde_json::Error>) -> Result<(), PageError> {
         match self.wrong {
             Some(wrong) => Err(wrong),
@@ -166,7 +166,9 @@ impl<F> Reading<F> {
     }
 }
 
-impl<'de, T: Deserialize<'de>, F: FnMut(T) -> Result<(), PageError>> DeserializeSeed<'de> for List<'_, T, F> {
+impl<'de, T: Deserialize<'de>, F: FnMut(T) -> Result<(), PageError>> DeserializeSeed<'de>
+    for ListReader<'_, T, F>
+{
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -174,7 +176,7 @@ impl<'de, T: Deserialize<'de>, F: FnMut(T) -> Result<(), PageError>> Deserialize
     }
 }
 
-impl<'de, T: Deserialize<'de>, F: FnMut(T) -> Result<(), PageError>> Visitor<'de> for List<'_, T, F> {
+impl<'de, T: Deserialize<'de>, F: FnMut(T) -> Result<(), PageError>> Visitor<'de> for ListReader<'_, T, F> {
     type Value = ();
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -185,23 +187,23 @@ impl<'de, T: Deserialize<'de>, F: FnMut(T) -> Result<(), PageError>> Visitor<'de
         let (mut kind, mut api_version) = (None, None);
         while let Some(field) = map.next_key()? {
             match field {
-                Field::Kind => kind = map.next_value::<Option<&'de RawValue>>()?,
-                Field::ApiVersion => api_version = map.next_value::<Option<&'de RawValue>>()?,
-                Field::Items => {
+                ListField::Kind => kind = map.next_value::<Option<&'de RawValue>>()?,
+                ListField::ApiVersion => api_version = map.next_value::<Option<&'de RawValue>>()?,
+                ListField::Items => {
                     // What stands before the items is enough to tell another list from a malformed one.
                     if kind.is_some() && api_version.is_some() {
                         self.check(kind, api_version)?;
                     }
                     map.next_value_seed(Elements { reading: &mut *self.reading, element: PhantomData })?;
                 }
-                Field::Other => drop(map.next_value::<IgnoredAny>()?),
+                ListField::Other => drop(map.next_value::<IgnoredAny>()?),
             }
         }
         self.check(kind, api_version)
     }
 }
 
-impl<T, F> List<'_, T, F> {
+impl<T, F> ListReader<'_, T, F> {
     fn check<E: serde::de::Error>(
         &mut self,
         kind: Option<&RawValue>,
@@ -239,7 +241,7 @@ impl<'de, T: Deserialize<'de>, F: FnMut(T) -> Result<(), PageError>> Visitor<'de
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<(), A::Error> {
-        let Reading { read, wrong } = self.reading;
+        let ArrayReader { read, wrong } = self.reading;
         while let Some(element) = sequence.next_element()? {
             if let Err(error) = read(element) {
                 *wrong = Some(error);

@@ -11,13 +11,13 @@ pub mod resource;
 
 use thiserror::Error;
 
-use super::codec::protobuf::Malformed;
+use super::codec::protobuf::MalformedProtobuf;
 use super::duration::DurationError;
-use super::group::{Group, Resource};
+use super::group::{Group, MetricsResource};
 use super::memory::{Reserve, Stopped};
 use super::meta::{ObjectMetaError, STRINGS_WITHIN, has_long_string};
 use super::quantity::QuantityError;
-pub use body::Format;
+pub use body::BodyFormat;
 use body::{Body, memory_of};
 
 /// A checked answer of one member.
@@ -37,9 +37,9 @@ pub enum Expected {
     /// An `ExternalMetricValueList`.
     ExternalValues,
     /// A `PodMetricsList` or `NodeMetricsList`.
-    List(Resource),
+    List(MetricsResource),
     /// One `PodMetrics` or `NodeMetrics`.
-    Object(Resource),
+    Object(MetricsResource),
 }
 
 /// Why a member's body is no page.
@@ -53,7 +53,7 @@ pub enum PageError {
     Utf8,
     /// The body is no protobuf.
     #[error("the body is not the protobuf that was asked for: {0}")]
-    Protobuf(#[from] Malformed),
+    Protobuf(#[from] MalformedProtobuf),
     /// The body is some other object.
     #[error("the body is a {kind:?} of {api_version:?}, not the {expected} that was asked for")]
     Kind {
@@ -111,8 +111,8 @@ pub enum PageError {
 /// Where the items' parts lie.
 #[derive(Clone, Debug)]
 enum Items {
-    Custom(Vec<custom::Item>),
-    External(Vec<external::Item>),
+    Custom(Vec<custom::CustomItem>),
+    External(Vec<external::ExternalItem>),
     Resource(resource::Objects),
 }
 
@@ -124,14 +124,14 @@ impl Page {
     /// If anything in it is not as the format and what is expected demand, or `reserve` stops it.
     pub fn read(
         expected: Expected,
-        format: Format,
+        format: BodyFormat,
         body: Vec<u8>,
         reserve: &mut Reserve<'_>,
     ) -> Result<Self, PageError> {
         if u32::try_from(body.len()).is_err() {
             return Err(PageError::TooLong);
         }
-        if format == Format::Json {
+        if format == BodyFormat::Json {
             if has_long_string(&body) {
                 return Err(PageError::LongString);
             }
@@ -140,8 +140,8 @@ impl Page {
             reserve(body.len() / 2)?;
         }
         let items = match (expected, format) {
-            (Expected::MetricValues, Format::Json) => Items::Custom(custom::json::items(&body, reserve)?),
-            (Expected::MetricValues, Format::Protobuf) => {
+            (Expected::MetricValues, BodyFormat::Json) => Items::Custom(custom::json::items(&body, reserve)?),
+            (Expected::MetricValues, BodyFormat::Protobuf) => {
                 Items::Custom(custom::protobuf::items(&body, reserve)?)
             }
             (Expected::ExternalValues, _) => Items::External(external::read(format, &body, reserve)?),
@@ -171,19 +171,20 @@ impl Page {
     }
 
     /// The custom metrics, in the member's order.
-    pub fn custom(&self) -> impl ExactSizeIterator<Item = custom::ItemRef<'_>> {
-        let items: &[custom::Item] = if let Items::Custom(items) = &self.items { items } else { &[] };
+    pub fn custom(&self) -> impl ExactSizeIterator<Item = custom::CustomItemRef<'_>> {
+        let items: &[custom::CustomItem] = if let Items::Custom(items) = &self.items { items } else { &[] };
         items.iter().map(|item| item.of(&self.body))
     }
 
     /// The external metrics, in the member's order.
-    pub fn external(&self) -> impl ExactSizeIterator<Item = external::ItemRef<'_>> {
-        let items: &[external::Item] = if let Items::External(items) = &self.items { items } else { &[] };
+    pub fn external(&self) -> impl ExactSizeIterator<Item = external::ExternalItemRef<'_>> {
+        let items: &[external::ExternalItem] =
+            if let Items::External(items) = &self.items { items } else { &[] };
         items.iter().map(|item| item.of(&self.body))
     }
 
     /// The pods or nodes, in the member's order.
-    pub fn resources(&self) -> impl Iterator<Item = resource::ItemRef<'_>> {
+    pub fn resources(&self) -> impl Iterator<Item = resource::ResourceItemRef<'_>> {
         let objects = if let Items::Resource(objects) = &self.items { Some(objects) } else { None };
         objects.into_iter().flat_map(|objects| objects.items(&self.body))
     }
@@ -202,8 +203,8 @@ impl Page {
 impl Items {
     fn memory(&self) -> usize {
         match self {
-            Self::Custom(items) => memory_of(items, custom::Item::heap_bytes),
-            Self::External(items) => memory_of(items, external::Item::heap_bytes),
+            Self::Custom(items) => memory_of(items, custom::CustomItem::heap_bytes),
+            Self::External(items) => memory_of(items, external::ExternalItem::heap_bytes),
             Self::Resource(objects) => objects.memory(),
         }
     }

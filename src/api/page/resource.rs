@@ -8,54 +8,54 @@ use std::ops::Range;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::body::{Body, Format, Span, memory_of};
+use super::body::{Body, BodyFormat, Span, memory_of};
 use super::{Expected, PageError, list};
 use crate::api::codec::json;
-use crate::api::codec::protobuf::{Envelope, Fields, Value, Writer};
+use crate::api::codec::protobuf::{Envelope, FieldValue, Fields, Writer};
 use crate::api::duration::GoDuration;
-use crate::api::group::Resource;
+use crate::api::group::MetricsResource;
 use crate::api::memory::Reserve;
 use crate::api::meta::ObjectMeta;
 use crate::api::quantity::Quantity;
-use crate::api::text::{Text, json_text};
+use crate::api::text::{JsonText, json_text};
 use crate::api::time::Timestamp;
-use usage::{Amount, ContainerUsage, Usage};
+use usage::{ContainerUsage, ResourceAmount, Usage};
 
 /// A reference to one item of a page.
 #[derive(Clone, Copy, Debug)]
-pub struct ItemRef<'a> {
+pub struct ResourceItemRef<'a> {
     body: &'a Body,
     objects: &'a Objects,
-    item: &'a Item,
+    item: &'a ResourceItem,
 }
 
 /// What one container of a pod takes.
 #[derive(Clone, Copy, Debug)]
 pub struct Container<'a> {
     /// Its name.
-    pub name: Text<'a>,
+    pub name: JsonText<'a>,
     /// What it takes.
-    pub usage: Amounts<'a>,
+    pub usage: ResourceList<'a>,
 }
 
 /// `v1.ResourceList`: how much of each resource, such as `cpu` and `memory`, in the order of their names.
 #[derive(Clone, Copy, Debug)]
-pub struct Amounts<'a> {
+pub struct ResourceList<'a> {
     body: &'a Body,
-    amounts: &'a [Amount],
+    amounts: &'a [ResourceAmount],
 }
 
 /// The pods or nodes of a page.
 #[derive(Clone, Debug)]
 pub(super) struct Objects {
-    resource: Resource,
-    items: Vec<Item>,
+    resource: MetricsResource,
+    items: Vec<ResourceItem>,
     usage: Usage,
 }
 
 /// Where the parts of one item lie.
 #[derive(Clone, Debug)]
-struct Item {
+struct ResourceItem {
     namespace: Span,
     name: Span,
     metadata: Span,
@@ -67,7 +67,7 @@ struct Item {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct ObjectMetrics<'a> {
+struct JsonObjectMetrics<'a> {
     #[serde(borrow, default)]
     kind: Cow<'a, str>,
     #[serde(borrow, default)]
@@ -87,17 +87,17 @@ struct ObjectMetrics<'a> {
 impl Objects {
     /// Where the parts of each item of a list lie in `body`.
     pub(super) fn of_list(
-        resource: Resource,
-        format: Format,
+        resource: MetricsResource,
+        format: BodyFormat,
         body: &[u8],
         reserve: &mut Reserve<'_>,
     ) -> Result<Self, PageError> {
         let (expected, mut usage) = (Expected::List(resource), Usage::default());
         let items = match format {
-            Format::Json => list::json(expected, body, reserve, |index, object, reserve| {
+            BodyFormat::Json => list::json(expected, body, reserve, |index, object, reserve| {
                 from_json(resource, body, index, &object, &mut usage, reserve)
             }),
-            Format::Protobuf => list::protobuf(expected, body, reserve, |index, _, message, reserve| {
+            BodyFormat::Protobuf => list::protobuf(expected, body, reserve, |index, _, message, reserve| {
                 from_protobuf(resource, body, index, message, &mut usage, reserve)
             }),
         }?;
@@ -106,20 +106,20 @@ impl Objects {
 
     /// Where the parts of a single object lie in `body`.
     pub(super) fn of_one(
-        resource: Resource,
-        format: Format,
+        resource: MetricsResource,
+        format: BodyFormat,
         body: &[u8],
         reserve: &mut Reserve<'_>,
     ) -> Result<Self, PageError> {
         let (expected, mut usage) = (Expected::Object(resource), Usage::default());
         let item = match format {
-            Format::Json => {
+            BodyFormat::Json => {
                 let text = str::from_utf8(body).map_err(|_| PageError::Utf8)?;
-                let object: ObjectMetrics<'_> = serde_json::from_str(text)?;
+                let object: JsonObjectMetrics<'_> = serde_json::from_str(text)?;
                 expected.check(&object.kind, &object.api_version)?;
                 from_json(resource, body, 0, &object, &mut usage, reserve)
             }
-            Format::Protobuf => {
+            BodyFormat::Protobuf => {
                 let Envelope { kind, api_version, raw } = Envelope::read(body)?;
                 expected.check(kind, api_version)?;
                 from_protobuf(resource, body, 0, raw, &mut usage, reserve)
@@ -129,8 +129,8 @@ impl Objects {
     }
 
     /// Each of them, in the member's order.
-    pub(super) fn items<'a>(&'a self, body: &'a Body) -> impl Iterator<Item = ItemRef<'a>> {
-        self.items.iter().map(move |item| ItemRef { body, objects: self, item })
+    pub(super) fn items<'a>(&'a self, body: &'a Body) -> impl Iterator<Item = ResourceItemRef<'a>> {
+        self.items.iter().map(move |item| ResourceItemRef { body, objects: self, item })
     }
 
     /// How many there are.
@@ -144,14 +144,14 @@ impl Objects {
     }
 }
 
-impl<'a> ItemRef<'a> {
+impl<'a> ResourceItemRef<'a> {
     /// `metadata.namespace`.
-    pub fn namespace(self) -> Text<'a> {
+    pub fn namespace(self) -> JsonText<'a> {
         self.body.text(self.item.namespace)
     }
 
     /// `metadata.name`.
-    pub fn name(self) -> Text<'a> {
+    pub fn name(self) -> JsonText<'a> {
         self.body.text(self.item.name)
     }
 
@@ -160,8 +160,8 @@ impl<'a> ItemRef<'a> {
         let span = self.item.metadata;
         match self.body.format {
             _ if span.start == span.end => ObjectMeta::default(),
-            Format::Json => ObjectMeta::from_json(self.body.raw(span)).unwrap_or_default(),
-            Format::Protobuf => ObjectMeta::from_protobuf(self.body.message(span)).unwrap_or_default(),
+            BodyFormat::Json => ObjectMeta::from_json(self.body.raw(span)).unwrap_or_default(),
+            BodyFormat::Protobuf => ObjectMeta::from_protobuf(self.body.message(span)).unwrap_or_default(),
         }
     }
 
@@ -176,7 +176,7 @@ impl<'a> ItemRef<'a> {
     }
 
     /// What the object is.
-    pub fn resource(self) -> Resource {
+    pub fn resource(self) -> MetricsResource {
         self.objects.resource
     }
 
@@ -189,7 +189,7 @@ impl<'a> ItemRef<'a> {
     }
 
     /// What the node takes, or all containers of the pod, one after the other.
-    pub fn amounts(self) -> Amounts<'a> {
+    pub fn amounts(self) -> ResourceList<'a> {
         match self.usage() {
             [] => self.amounts_of(0..0),
             [first, .., last] => self.amounts_of(first.amounts.start..last.amounts.end),
@@ -202,7 +202,7 @@ impl<'a> ItemRef<'a> {
         let (mut bytes, mut parts) = (self.item.metadata.len(), 0);
         for container in self.usage() {
             let amounts = self.amounts_of(container.amounts.clone()).amounts;
-            let amount = |amount: &Amount| amount.resource.len() + amount.quantity.heap_bytes();
+            let amount = |amount: &ResourceAmount| amount.resource.len() + amount.quantity.heap_bytes();
             bytes += container.name.len() + amounts.iter().map(amount).sum::<usize>();
             parts += 1 + amounts.len();
         }
@@ -213,14 +213,14 @@ impl<'a> ItemRef<'a> {
         self.objects.usage.containers(&self.item.containers)
     }
 
-    fn amounts_of(self, range: Range<u32>) -> Amounts<'a> {
-        Amounts { body: self.body, amounts: self.objects.usage.amounts(&range) }
+    fn amounts_of(self, range: Range<u32>) -> ResourceList<'a> {
+        ResourceList { body: self.body, amounts: self.objects.usage.amounts(&range) }
     }
 }
 
-impl<'a> Amounts<'a> {
+impl<'a> ResourceList<'a> {
     /// Each resource with its amount.
-    pub fn iter(self) -> impl Iterator<Item = (Text<'a>, &'a Quantity)> {
+    pub fn iter(self) -> impl Iterator<Item = (JsonText<'a>, &'a Quantity)> {
         self.amounts.iter().map(move |amount| (self.body.text(amount.resource), &amount.quantity))
     }
 
@@ -246,19 +246,19 @@ impl<'a> Amounts<'a> {
 }
 
 fn from_json(
-    resource: Resource,
+    resource: MetricsResource,
     body: &[u8],
     index: usize,
-    object: &ObjectMetrics<'_>,
+    object: &JsonObjectMetrics<'_>,
     usage: &mut Usage,
     reserve: &mut Reserve<'_>,
-) -> Result<Item, PageError> {
+) -> Result<ResourceItem, PageError> {
     let metadata = object.metadata.map_or("null", RawValue::get);
     let read = ObjectMeta::from_json(metadata).map_err(|source| PageError::Metadata { index, source })?;
     let containers = usage.add_json(resource, body, index, object, reserve)?;
     let window = json_text(object.window)?.decode();
     let window = if window.is_empty() { Ok(GoDuration::default()) } else { window.parse() };
-    Ok(Item {
+    Ok(ResourceItem {
         namespace: Span::of_text(body, read.namespace),
         name: Span::of_text(body, read.name),
         metadata: Span::of(body, metadata.as_bytes()),
@@ -269,14 +269,14 @@ fn from_json(
 }
 
 fn from_protobuf(
-    resource: Resource,
+    resource: MetricsResource,
     body: &[u8],
     index: usize,
     message: &[u8],
     usage: &mut Usage,
     reserve: &mut Reserve<'_>,
-) -> Result<Item, PageError> {
-    let mut item = Item {
+) -> Result<ResourceItem, PageError> {
+    let mut item = ResourceItem {
         namespace: Span::default(),
         name: Span::default(),
         metadata: Span::default(),
@@ -302,7 +302,7 @@ fn from_protobuf(
 }
 
 /// `metav1.Duration`: nanoseconds.
-fn window_of(message: Value<'_>) -> Result<GoDuration, PageError> {
+fn window_of(message: FieldValue<'_>) -> Result<GoDuration, PageError> {
     let mut nanos = 0;
     for field in Fields::of(message.bytes()) {
         if let (1, value) = field? {

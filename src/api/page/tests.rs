@@ -5,9 +5,9 @@ use serde_json::Value;
 use super::*;
 use crate::api::codec::protobuf::{Envelope, Fields};
 use crate::api::codec::{Encode, EncodeList};
-use crate::api::custom_metrics::{Clusters, MetricValue, MetricValueList, Version};
+use crate::api::custom_metrics::{MetricValue, MetricValueList, SourceClusters, Version};
 use crate::api::external_metrics::{ExternalMetricValue, ExternalMetricValueList};
-use crate::api::resource_metrics::{ObjectMetrics, ObjectMetricsList, Single};
+use crate::api::resource_metrics::{ObjectMetrics, ObjectMetricsList, SingleObjectMetrics};
 use crate::api::status::{Details, Reason, Status};
 
 /// Both encodings of an object.
@@ -23,7 +23,7 @@ fn written_list(list: &impl EncodeList) -> Written {
     (serde_json::from_slice(&json).expect("valid JSON"), protobuf)
 }
 
-fn read(expected: Expected, format: Format, body: impl Into<Vec<u8>>) -> Result<Page, PageError> {
+fn read(expected: Expected, format: BodyFormat, body: impl Into<Vec<u8>>) -> Result<Page, PageError> {
     Page::read(expected, format, body.into(), &mut |_| Ok(()))
 }
 
@@ -37,7 +37,7 @@ fn rewritten(page: &Page, expected: Expected, version: Version) -> Written {
                 value: Cow::Borrowed(item.value()),
                 timestamp: item.timestamp(),
                 window_seconds: item.window_seconds(),
-                clusters: Clusters::One("member1"),
+                clusters: SourceClusters::One("member1"),
             });
             written_list(&MetricValueList { version, items: items.collect(), cluster_label: None })
         }
@@ -53,7 +53,7 @@ fn rewritten(page: &Page, expected: Expected, version: Version) -> Written {
         }
         Expected::List(resource) => written_list(&ObjectMetricsList { resource, items: objects().collect() }),
         Expected::Object(resource) => {
-            written(&Single { resource, item: objects().next().expect("one object") })
+            written(&SingleObjectMetrics { resource, item: objects().next().expect("one object") })
         }
     }
 }
@@ -65,7 +65,7 @@ fn contract(file: &str) -> Value {
 
 fn expected_of(object: &Value) -> Option<Expected> {
     let kind = object["kind"].as_str().expect("a kind");
-    let objects = Resource::ALL.map(|resource| [Expected::Object(resource), Expected::List(resource)]);
+    let objects = MetricsResource::ALL.map(|resource| [Expected::Object(resource), Expected::List(resource)]);
     let all =
         [Expected::MetricValues, Expected::ExternalValues].into_iter().chain(objects.into_iter().flatten());
     all.into_iter().find(|expected| expected.kind() == kind)
@@ -100,8 +100,8 @@ fn every_protobuf_vector_reads_as_its_json_twin_and_is_written_byte_for_byte() {
         kinds.insert(expected.kind());
         let of = |version: &Version| object["apiVersion"] == version.group_version();
         let version = Version::ALL.into_iter().find(of).unwrap_or(Version::V1Beta2);
-        let page = read(expected, Format::Protobuf, bytes.clone()).expect("a page");
-        let twin = read(expected, Format::Json, object.to_string()).expect("a page");
+        let page = read(expected, BodyFormat::Protobuf, bytes.clone()).expect("a page");
+        let twin = read(expected, BodyFormat::Json, object.to_string()).expect("a page");
         let foreign = matches!(&object["metadata"], Value::Object(fields) if fields.contains_key("selfLink"));
         for page in [page, twin] {
             let (json, protobuf) = rewritten(&page, expected, version);
@@ -134,7 +134,7 @@ fn strings_with_escapes_come_out_as_they_went_in() {
     let body = r#"{"kind":"MetricValueList","apiVersion":"custom.metrics.k8s.io/v1beta2","items":[{
         "describedObject":{"kind":"Pod","namespace":"default","name":"caf\u00e9\n\"x\"","apiVersion":"/v1"},
         "metric":{"name":"m","selector":{"matchLabels":{"a\\b":"\u2603"}}},"timestamp":null,"value":"1"}]}"#;
-    let page = read(Expected::MetricValues, Format::Json, body).expect("a page");
+    let page = read(Expected::MetricValues, BodyFormat::Json, body).expect("a page");
     let (written, _) = rewritten(&page, Expected::MetricValues, Version::V1Beta2);
     assert_eq!(written["items"][0]["describedObject"]["name"], "café\n\"x\"");
     assert_eq!(written["items"][0]["metric"]["selector"]["matchLabels"]["a\\b"], "☃");
@@ -145,7 +145,7 @@ fn a_number_and_null_are_quantities_too() {
     let body = r#"{"kind":"MetricValueList","apiVersion":"custom.metrics.k8s.io/v1beta1",
         "items":[{"describedObject":{"name":"a"},"metricName":"m","value":1.5},
         {"describedObject":{"name":"b"},"metricName":"m","value":null},{"describedObject":{"name":"c"},"metricName":"m"}]}"#;
-    let page = read(Expected::MetricValues, Format::Json, body).expect("a page");
+    let page = read(Expected::MetricValues, BodyFormat::Json, body).expect("a page");
     let values: Vec<String> = page.custom().map(|item| item.value().to_string()).collect();
     assert_eq!(values, ["1500m", "0", "0"]);
 }
@@ -156,7 +156,7 @@ fn what_is_no_page_is_told_apart() {
         let body = format!(
             r#"{{"kind":"MetricValueList","apiVersion":"custom.metrics.k8s.io/v1beta2","items":{items}}}"#
         );
-        read(Expected::MetricValues, Format::Json, body)
+        read(Expected::MetricValues, BodyFormat::Json, body)
     };
     assert!(matches!(list(r#"[{"value":"many"}]"#), Err(PageError::Quantity { index: 0, .. })));
     let one = r#"{"describedObject":{"name":"a"},"metric":{"name":"m"}}"#;
@@ -171,14 +171,14 @@ fn what_is_no_page_is_told_apart() {
     assert!(list("null").is_ok_and(|page| page.is_empty()));
     let of = |format, body: &[u8]| read(Expected::MetricValues, format, body);
     assert!(matches!(
-        of(Format::Json, br#"{"kind":"PodList","apiVersion":"v1","items":[]}"#),
+        of(BodyFormat::Json, br#"{"kind":"PodList","apiVersion":"v1","items":[]}"#),
         Err(PageError::Kind { .. })
     ));
-    assert!(matches!(of(Format::Json, b"\xff{}"), Err(PageError::Utf8)));
-    assert!(matches!(of(Format::Protobuf, b"{}"), Err(PageError::Protobuf(Malformed::Magic))));
+    assert!(matches!(of(BodyFormat::Json, b"\xff{}"), Err(PageError::Utf8)));
+    assert!(matches!(of(BodyFormat::Protobuf, b"{}"), Err(PageError::Protobuf(MalformedProtobuf::Magic))));
     assert!(matches!(
-        of(Format::Protobuf, b"k8s\0\x12\x05a"),
-        Err(PageError::Protobuf(Malformed::Truncated))
+        of(BodyFormat::Protobuf, b"k8s\0\x12\x05a"),
+        Err(PageError::Protobuf(MalformedProtobuf::Truncated))
     ));
 }
 
@@ -187,7 +187,7 @@ fn what_is_no_pod_is_told_apart() {
     let list = |item: &str| {
         let body =
             format!(r#"{{"kind":"PodMetricsList","apiVersion":"metrics.k8s.io/v1beta1","items":[{item}]}}"#);
-        read(Expected::List(Resource::Pods), Format::Json, body)
+        read(Expected::List(MetricsResource::Pods), BodyFormat::Json, body)
     };
     assert!(list(r#"{"metadata":null,"timestamp":null,"window":"","containers":null}"#).is_ok());
     assert!(matches!(list(r#"{"metadata":[]}"#), Err(PageError::Metadata { index: 0, .. })));
@@ -199,7 +199,7 @@ fn what_is_no_pod_is_told_apart() {
     assert!(matches!(list(usage), Err(PageError::Quantity { index: 0, .. })));
     assert!(matches!(list(r#"{"containers":{}}"#), Err(PageError::Json(_))));
     let body = r#"{"kind":"NodeMetricsList","apiVersion":"metrics.k8s.io/v1beta1","items":[]}"#;
-    let nodes = read(Expected::List(Resource::Pods), Format::Json, body);
+    let nodes = read(Expected::List(MetricsResource::Pods), BodyFormat::Json, body);
     let error = nodes.expect_err("nodes are no pods").to_string();
     assert!(error.contains("NodeMetricsList") && error.contains("PodMetricsList"), "{error}");
 }
@@ -211,8 +211,8 @@ fn containers_keep_their_order_and_each_has_its_own_amounts_by_name() {
         {"metadata":{"name":"two"},"containers":[
             {"name":"z","usage":{"memory":"2Ki","cpu":"1m"}},{"name":"a","usage":{"cpu":"3m"}}]},
         {"metadata":{"name":"one"},"containers":[{"name":"only","usage":{"cpu":"5m"}}]}]}"#;
-    let page = read(Expected::List(Resource::Pods), Format::Json, body).expect("a page");
-    let amounts = |amounts: resource::Amounts<'_>| {
+    let page = read(Expected::List(MetricsResource::Pods), BodyFormat::Json, body).expect("a page");
+    let amounts = |amounts: resource::ResourceList<'_>| {
         let amounts = amounts.iter().map(|(name, amount)| format!("{}={amount}", name.decode()));
         amounts.collect::<Vec<_>>().join(",")
     };
@@ -236,7 +236,7 @@ fn an_object_with_more_entries_than_any_has_is_refused_before_they_take_memory()
     let pods = |item: String| {
         let body =
             format!(r#"{{"kind":"PodMetricsList","apiVersion":"metrics.k8s.io/v1beta1","items":[{item}]}}"#);
-        read(Expected::List(Resource::Pods), Format::Json, body)
+        read(Expected::List(MetricsResource::Pods), BodyFormat::Json, body)
     };
     assert!(matches!(pods(format!(r#"{{"containers":[{}]}}"#, many("{}"))), Err(PageError::Json(_))));
     let labels = format!(r#"{{"metadata":{{"labels":{{{}}}}}}}"#, many(r#""a":"""#));
@@ -245,21 +245,24 @@ fn an_object_with_more_entries_than_any_has_is_refused_before_they_take_memory()
         let body = crate::api::codec::protobuf::Writer::object(api_version, expected.kind(), 0, |list| {
             list.message(2, |out| out.append(&item));
         });
-        let read = read(expected, Format::Protobuf, body);
-        assert!(matches!(read, Err(PageError::Protobuf(Malformed::Crowded))), "{expected:?}: {read:?}");
+        let read = read(expected, BodyFormat::Protobuf, body);
+        assert!(
+            matches!(read, Err(PageError::Protobuf(MalformedProtobuf::Crowded))),
+            "{expected:?}: {read:?}"
+        );
     };
     let empty = |tag: u8| [tag, 0].repeat(crate::api::meta::MOST + 1);
-    crowded(Expected::List(Resource::Pods), "metrics.k8s.io/v1beta1", empty(0x22));
-    crowded(Expected::List(Resource::Nodes), "metrics.k8s.io/v1beta1", empty(0x22));
+    crowded(Expected::List(MetricsResource::Pods), "metrics.k8s.io/v1beta1", empty(0x22));
+    crowded(Expected::List(MetricsResource::Nodes), "metrics.k8s.io/v1beta1", empty(0x22));
     crowded(Expected::ExternalValues, "external.metrics.k8s.io/v1beta1", empty(0x12));
 }
 
 proptest::proptest! {
     #[test]
     fn no_body_makes_the_reader_panic(body: Vec<u8>) {
-        let objects = Resource::ALL.map(|resource| [Expected::Object(resource), Expected::List(resource)]);
+        let objects = MetricsResource::ALL.map(|resource| [Expected::Object(resource), Expected::List(resource)]);
         for expected in [Expected::MetricValues, Expected::ExternalValues].into_iter().chain(objects.into_iter().flatten()) {
-            let _ = read(expected, Format::Json, body.clone());
+            let _ = read(expected, BodyFormat::Json, body.clone());
             let mut api_version = "custom.metrics.k8s.io/v1beta2";
             if expected != Expected::MetricValues {
                 api_version = match expected {
@@ -271,7 +274,7 @@ proptest::proptest! {
                 list.message(2, |item| item.append(&body));
                 list.append(&body);
             });
-            if let Ok(page) = read(expected, Format::Protobuf, enveloped) {
+            if let Ok(page) = read(expected, BodyFormat::Protobuf, enveloped) {
                 rewritten(&page, expected, Version::V1Beta2);
             }
         }

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use num_bigint::{BigInt, Sign};
 
-use super::{Amount, Decimal, Format, LONGEST, Quantity, QuantityError};
+use super::{Decimal, Format, LONGEST, Quantity, QuantityError, QuantityValue};
 
 /// Digits before the point that are still read.
 const MAX_WHOLE_DIGITS: i64 = 1024;
@@ -14,7 +14,7 @@ const MAX_SMALL_DIGITS: usize = 18;
 const NANO: i32 = -9;
 
 /// A text cut at its seams.
-struct Parts<'a> {
+struct QuantityParts<'a> {
     negative: bool,
     has_leading_zeros: bool,
     /// Digits before the point, without leading zeros.
@@ -25,7 +25,7 @@ struct Parts<'a> {
 
 /// What a suffix stands for.
 #[derive(Clone, Copy)]
-enum Unit {
+enum SuffixUnit {
     /// 10^exponent
     Ten(i64, Format),
     /// 2^exponent
@@ -33,7 +33,7 @@ enum Unit {
 }
 
 /// A quantity that fits 64 bits, and whether Go repeats its text.
-struct Small {
+struct SmallQuantity {
     quantity: Quantity,
     repeated: bool,
 }
@@ -45,8 +45,8 @@ impl FromStr for Quantity {
         if text.len() > LONGEST {
             return Err(QuantityError::TooLong);
         }
-        let parts = Parts::cut(text.as_bytes())?;
-        let unit = Unit::of(parts.suffix).ok_or(QuantityError::Suffix)?;
+        let parts = QuantityParts::cut(text.as_bytes())?;
+        let unit = SuffixUnit::of(parts.suffix).ok_or(QuantityError::Suffix)?;
         if let Some(small) = parts.small(unit)? {
             let keep_text = small.repeated && !parts.are_canonical(text, small.quantity.format);
             return Ok(Self { text: keep_text.then(|| text.into()), ..small.quantity });
@@ -55,21 +55,21 @@ impl FromStr for Quantity {
             return Err(QuantityError::Number);
         }
         let (magnitude, format) = match unit {
-            Unit::Ten(exponent, format) => (parts.decimal(exponent)?, format),
-            Unit::Two(exponent) => parts.binary(exponent)?,
+            SuffixUnit::Ten(exponent, format) => (parts.decimal(exponent)?, format),
+            SuffixUnit::Two(exponent) => parts.binary(exponent)?,
         };
         let amount = match magnitude {
-            zero if zero.unscaled.sign() == Sign::NoSign => Amount::ZERO,
+            zero if zero.unscaled.sign() == Sign::NoSign => QuantityValue::ZERO,
             Decimal { unscaled, exponent } => {
                 let unscaled = if parts.negative { -unscaled } else { unscaled };
-                Amount::Big(Box::new(Decimal { unscaled, exponent }))
+                QuantityValue::Big(Box::new(Decimal { unscaled, exponent }))
             }
         };
         Ok(Self { amount, format, text: None })
     }
 }
 
-impl<'a> Parts<'a> {
+impl<'a> QuantityParts<'a> {
     fn cut(text: &'a [u8]) -> Result<Self, QuantityError> {
         if text.is_empty() {
             return Err(QuantityError::Format);
@@ -94,10 +94,10 @@ impl<'a> Parts<'a> {
     }
 
     /// The value, if Go keeps it in 64 bits.
-    fn small(&self, unit: Unit) -> Result<Option<Small>, QuantityError> {
+    fn small(&self, unit: SuffixUnit) -> Result<Option<SmallQuantity>, QuantityError> {
         let digits = self.whole.len().max(1) + self.fraction.len();
         let (mantissa, exponent, format, repeated) = match unit {
-            Unit::Ten(exponent, format) => {
+            SuffixUnit::Ten(exponent, format) => {
                 let exponent = exponent.saturating_sub_unsigned(self.fraction.len() as u64);
                 if digits > MAX_SMALL_DIGITS || exponent < i64::from(NANO) {
                     return Ok(None);
@@ -107,7 +107,7 @@ impl<'a> Parts<'a> {
                 let repeated = exponent % 3 == 0 && mantissa % 1000 != 0 && !self.whole.is_empty();
                 (mantissa, small_exponent(mantissa, exponent)?, format, repeated)
             }
-            Unit::Two(exponent) => {
+            SuffixUnit::Two(exponent) => {
                 // Go's guess at what fits: three digits for ten bits.
                 if !self.fraction.is_empty() || digits + exponent as usize * 3 / 10 > 14 {
                     return Ok(None);
@@ -117,8 +117,8 @@ impl<'a> Parts<'a> {
             }
         };
         let mantissa = if self.negative { -mantissa } else { mantissa };
-        let quantity = Quantity { amount: Amount::Small { mantissa, exponent }, format, text: None };
-        Ok(Some(Small { quantity, repeated }))
+        let quantity = Quantity { amount: QuantityValue::Small { mantissa, exponent }, format, text: None };
+        Ok(Some(SmallQuantity { quantity, repeated }))
     }
 
     /// Whether a text that Go repeats is what printing gives anyway, so that it need not be kept.
@@ -183,7 +183,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-impl Unit {
+impl SuffixUnit {
     fn of(suffix: &[u8]) -> Option<Self> {
         let exponent = match suffix {
             b"n" => -9,

@@ -5,7 +5,7 @@ use std::fmt::{self, Display, Formatter};
 use num_bigint::BigInt;
 
 use super::parse::power_of_ten;
-use super::{Amount, Decimal, Format, Quantity};
+use super::{Decimal, Format, Quantity, QuantityValue};
 
 const BINARY_SUFFIXES: [&str; 7] = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
 
@@ -18,8 +18,8 @@ impl Display for Quantity {
             return f.write_str("0");
         }
         match &self.amount {
-            Amount::Small { mantissa, exponent } => self.print_small(f, *mantissa, *exponent),
-            Amount::Big(decimal) => self.print_big(f, decimal),
+            QuantityValue::Small { mantissa, exponent } => self.print_small(f, *mantissa, *exponent),
+            QuantityValue::Big(decimal) => self.print_big(f, decimal),
         }
     }
 }

@@ -6,7 +6,7 @@ use super::{Operator, Requirement, Selector, SelectorError, validate};
 
 /// A piece of the text. `in` and `notin` are words: only their place makes them operators.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Token<'a> {
+enum SelectorToken<'a> {
     End,
     Symbol(&'a str),
     Word(&'a str),
@@ -16,22 +16,22 @@ impl FromStr for Selector {
     type Err = SelectorError;
 
     fn from_str(text: &str) -> Result<Self, SelectorError> {
-        let mut parser = Parser { rest: text };
+        let mut parser = SelectorParser { rest: text };
         let mut requirements = Vec::new();
         loop {
             match parser.peek() {
-                Token::End => break,
-                Token::Word(_) | Token::Symbol("!") => {}
-                found @ Token::Symbol(_) => {
+                SelectorToken::End => break,
+                SelectorToken::Word(_) | SelectorToken::Symbol("!") => {}
+                found @ SelectorToken::Symbol(_) => {
                     return Err(unexpected(found, "!, identifier, or 'end of string'"));
                 }
             }
             let requirement = parser.requirement();
             requirements.push(requirement.map_err(|cause| SelectorError::Requirement(Box::new(cause)))?);
             match parser.next() {
-                Token::End => break,
-                Token::Symbol(",") => match parser.peek() {
-                    Token::Word(_) | Token::Symbol("!") => {}
+                SelectorToken::End => break,
+                SelectorToken::Symbol(",") => match parser.peek() {
+                    SelectorToken::Word(_) | SelectorToken::Symbol("!") => {}
                     found => return Err(unexpected(found, "identifier after ','")),
                 },
                 found => return Err(unexpected(found, "',' or 'end of string'")),
@@ -42,25 +42,25 @@ impl FromStr for Selector {
     }
 }
 
-struct Parser<'a> {
+struct SelectorParser<'a> {
     rest: &'a str,
 }
 
-impl<'a> Parser<'a> {
+impl<'a> SelectorParser<'a> {
     fn requirement(&mut self) -> Result<Requirement, SelectorError> {
-        let negated = self.peek() == Token::Symbol("!");
+        let negated = self.peek() == SelectorToken::Symbol("!");
         if negated {
             self.next();
         }
         let key = match self.next() {
-            Token::Word(key) => key,
+            SelectorToken::Word(key) => key,
             found => return Err(unexpected(found, "identifier")),
         };
         validate::key(key)?;
         // Go takes `!key=value` for `!key` and stumbles over what follows.
         let (operator, values) = if negated {
             (Operator::DoesNotExist, Vec::new())
-        } else if matches!(self.peek(), Token::End | Token::Symbol(",")) {
+        } else if matches!(self.peek(), SelectorToken::End | SelectorToken::Symbol(",")) {
             (Operator::Exists, Vec::new())
         } else {
             let operator = self.operator()?;
@@ -79,24 +79,24 @@ impl<'a> Parser<'a> {
 
     fn operator(&mut self) -> Result<Operator, SelectorError> {
         Ok(match self.next() {
-            Token::Word("in") => Operator::In,
-            Token::Word("notin") => Operator::NotIn,
-            Token::Symbol("=") => Operator::Equals,
-            Token::Symbol("==") => Operator::DoubleEquals,
-            Token::Symbol("!=") => Operator::NotEquals,
-            Token::Symbol(">") => Operator::GreaterThan,
-            Token::Symbol("<") => Operator::LessThan,
+            SelectorToken::Word("in") => Operator::In,
+            SelectorToken::Word("notin") => Operator::NotIn,
+            SelectorToken::Symbol("=") => Operator::Equals,
+            SelectorToken::Symbol("==") => Operator::DoubleEquals,
+            SelectorToken::Symbol("!=") => Operator::NotEquals,
+            SelectorToken::Symbol(">") => Operator::GreaterThan,
+            SelectorToken::Symbol("<") => Operator::LessThan,
             found => return Err(unexpected(found, "in, notin, =, ==, !=, gt, lt")),
         })
     }
 
     /// A single value, which may be missing.
     fn value(&mut self) -> Result<&'a str, SelectorError> {
-        if matches!(self.peek(), Token::End | Token::Symbol(",")) {
+        if matches!(self.peek(), SelectorToken::End | SelectorToken::Symbol(",")) {
             return Ok("");
         }
         match self.next() {
-            Token::Word(value) => Ok(value),
+            SelectorToken::Word(value) => Ok(value),
             found => Err(unexpected(found, "identifier")),
         }
     }
@@ -104,12 +104,12 @@ impl<'a> Parser<'a> {
     /// Values in parentheses, each of which may be missing.
     fn list(&mut self) -> Result<Vec<&'a str>, SelectorError> {
         match self.next() {
-            Token::Symbol("(") => {}
+            SelectorToken::Symbol("(") => {}
             found => return Err(SelectorError::NoList { found: found.text().to_owned() }),
         }
         match self.peek() {
-            Token::Word(_) | Token::Symbol(",") => {}
-            Token::Symbol(")") => {
+            SelectorToken::Word(_) | SelectorToken::Symbol(",") => {}
+            SelectorToken::Symbol(")") => {
                 self.next();
                 return Ok(vec![""]);
             }
@@ -118,23 +118,23 @@ impl<'a> Parser<'a> {
         let mut values = Vec::new();
         loop {
             match (self.next(), self.peek()) {
-                (Token::Word(value), Token::Symbol(",")) => values.push(value),
-                (Token::Word(value), Token::Symbol(")")) => {
+                (SelectorToken::Word(value), SelectorToken::Symbol(",")) => values.push(value),
+                (SelectorToken::Word(value), SelectorToken::Symbol(")")) => {
                     values.push(value);
                     break;
                 }
-                (Token::Word(_), found) => return Err(unexpected(found, "',' or ')'")),
-                (Token::Symbol(","), next) => {
+                (SelectorToken::Word(_), found) => return Err(unexpected(found, "',' or ')'")),
+                (SelectorToken::Symbol(","), next) => {
                     if values.is_empty() {
                         values.push("");
                     }
                     // Go takes a second comma with the first, so `(a,,)` is an error and `(a,,b)` is none.
                     match next {
-                        Token::Symbol(")") => {
+                        SelectorToken::Symbol(")") => {
                             values.push("");
                             break;
                         }
-                        Token::Symbol(",") => {
+                        SelectorToken::Symbol(",") => {
                             values.push("");
                             self.next();
                         }
@@ -148,20 +148,20 @@ impl<'a> Parser<'a> {
         Ok(values)
     }
 
-    fn peek(&self) -> Token<'a> {
-        Parser { rest: self.rest }.next()
+    fn peek(&self) -> SelectorToken<'a> {
+        SelectorParser { rest: self.rest }.next()
     }
 
     /// Reads one token. As in Go, a NUL ends the text, but right after a token it only ends that token.
-    fn next(&mut self) -> Token<'a> {
+    fn next(&mut self) -> SelectorToken<'a> {
         let text = self.rest.trim_start_matches(is_space);
         let (token, length) = match text.bytes().next() {
-            None | Some(0) => return Token::End,
-            Some(b'=' | b'!') if text[1..].starts_with('=') => (Token::Symbol(&text[..2]), 2),
-            Some(byte) if is_symbol(char::from(byte)) => (Token::Symbol(&text[..1]), 1),
+            None | Some(0) => return SelectorToken::End,
+            Some(b'=' | b'!') if text[1..].starts_with('=') => (SelectorToken::Symbol(&text[..2]), 2),
+            Some(byte) if is_symbol(char::from(byte)) => (SelectorToken::Symbol(&text[..1]), 1),
             Some(_) => {
                 let end = text.find(|c| is_space(c) || is_symbol(c) || c == '\0').unwrap_or(text.len());
-                (Token::Word(&text[..end]), end)
+                (SelectorToken::Word(&text[..end]), end)
             }
         };
         let rest = &text[length..];
@@ -170,16 +170,16 @@ impl<'a> Parser<'a> {
     }
 }
 
-impl<'a> Token<'a> {
+impl<'a> SelectorToken<'a> {
     fn text(self) -> &'a str {
         match self {
-            Token::End => "",
-            Token::Symbol(text) | Token::Word(text) => text,
+            SelectorToken::End => "",
+            SelectorToken::Symbol(text) | SelectorToken::Word(text) => text,
         }
     }
 }
 
-fn unexpected(found: Token<'_>, expected: &'static str) -> SelectorError {
+fn unexpected(found: SelectorToken<'_>, expected: &'static str) -> SelectorError {
     SelectorError::Unexpected { found: found.text().to_owned(), expected }
 }
 

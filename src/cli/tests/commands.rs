@@ -1,18 +1,18 @@
 //! Commands and their flags.
 
 use super::*;
-use crate::cli::commands::{Certs, Issue, Show};
+use crate::cli::commands::{CertsCommand, CertsIssueFlags, CertsShowFlags};
 
-fn issue(args: &[&str]) -> Issue {
+fn issue(args: &[&str]) -> CertsIssueFlags {
     match read(&[&["certs", "issue"], args].concat()).unwrap().task() {
-        Ok(Task::Run(Command::Certs(Certs::Issue(issue)))) => issue,
+        Ok(Task::Run(Command::Certs(CertsCommand::Issue(issue)))) => issue,
         other => panic!("{args:?}: {other:?}"),
     }
 }
 
-fn show(args: &[&str]) -> Show {
+fn show(args: &[&str]) -> CertsShowFlags {
     match read(&[&["certs", "show"], args].concat()).unwrap().task() {
-        Ok(Task::Run(Command::Certs(Certs::Show(show)))) => show,
+        Ok(Task::Run(Command::Certs(CertsCommand::Show(show)))) => show,
         other => panic!("{args:?}: {other:?}"),
     }
 }

@@ -104,7 +104,7 @@ fn saying_the_references_default_changes_nothing() {
         if !shown.contains(&&*default) {
             let said = format!("--{flag}={}", default.trim_matches(['"', '[', ']']));
             assert_eq!(config(&[&said]), config(&[]), "{said}");
-            assert_eq!(read(&[&said]).unwrap().ignored().truths().next(), None, "{said}");
+            assert_eq!(read(&[&said]).unwrap().ignored().warnings().next(), None, "{said}");
         }
     }
 }
@@ -113,7 +113,7 @@ fn saying_the_references_default_changes_nothing() {
 fn a_flag_whose_silence_would_deceive_is_answered_with_the_truth() {
     let truths = |args: &[&str]| {
         let cli = read(args).unwrap_or_else(|stop| panic!("{args:?}: {stop}"));
-        cli.ignored().truths().map(|(sentence, flags)| (sentence.to_owned(), flags)).collect::<Vec<_>>()
+        cli.ignored().warnings().map(|(sentence, flags)| (sentence.to_owned(), flags)).collect::<Vec<_>>()
     };
     for (args, word, flags) in [
         (&["--audit-policy-file=policy.yaml"][..], "audited", &["audit-policy-file"][..]),

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::*;
-use crate::cli::ignored::TRUTHS;
+use crate::cli::ignored::WARNINGS;
 
 const END: &str = "<!-- end -->";
 const TABLE: &str = "| flag | value | default | meaning |\n|---|---|---|---|\n";
@@ -70,7 +70,7 @@ fn tables_of(command: &clap::Command, name: &str, tables: &mut Vec<String>) {
 
 fn warnings() -> String {
     let mut text = "| flags | what a warning says at each start |\n|---|---|\n".to_owned();
-    for truth in TRUTHS {
+    for truth in WARNINGS {
         let flags = truth.flags.iter().map(|(flag, harmless)| match *harmless {
             "" => format!("`--{flag}`"),
             harmless => format!("`--{flag}` other than `{harmless}`"),

@@ -10,7 +10,7 @@ use thiserror::Error;
 
 /// A file that is to be.
 #[derive(Debug)]
-pub struct Draft {
+pub struct NewFile {
     /// Its name in the directory.
     pub name: &'static str,
     /// What is in it.
@@ -43,7 +43,7 @@ pub enum WriteError {
 ///
 /// # Errors
 /// If a file exists or cannot be written.
-pub fn write(directory: &Path, drafts: &[Draft], force: bool) -> Result<(), WriteError> {
+pub fn write(directory: &Path, drafts: &[NewFile], force: bool) -> Result<(), WriteError> {
     let refused = |path: &Path| {
         let path = path.to_owned();
         move |source| WriteError::Refused { path, source }
@@ -69,7 +69,7 @@ pub fn write(directory: &Path, drafts: &[Draft], force: bool) -> Result<(), Writ
     Ok(())
 }
 
-fn beside(directory: &Path, draft: &Draft) -> io::Result<NamedTempFile> {
+fn beside(directory: &Path, draft: &NewFile) -> io::Result<NamedTempFile> {
     let mode = if draft.secret { 0o600 } else { 0o644 };
     let mut file =
         tempfile::Builder::new().permissions(Permissions::from_mode(mode)).tempfile_in(directory)?;

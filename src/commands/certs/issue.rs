@@ -6,10 +6,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use thiserror::Error;
 
-use super::authority::{Authority, AuthorityError, Pair};
-use super::files::{self, Draft, WriteError};
+use super::ca::{CertificateAndKey, CertificateAuthority, CertificateAuthorityError};
+use super::files::{self, NewFile, WriteError};
 use super::text::{date, service_name};
-use crate::cli::commands::Issue;
+use crate::cli::commands::CertsIssueFlags;
 use crate::commands::output::print;
 
 /// Why no certificate is issued.
@@ -17,7 +17,7 @@ use crate::commands::output::print;
 pub enum IssueError {
     /// There is none.
     #[error(transparent)]
-    Authority(#[from] AuthorityError),
+    Authority(#[from] CertificateAuthorityError),
     /// It could not be put where it belongs.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -27,11 +27,11 @@ pub enum IssueError {
 ///
 /// # Errors
 /// If the authority cannot sign it or a file cannot be written.
-pub fn run(order: &Issue) -> Result<(), IssueError> {
+pub fn run(order: &CertsIssueFlags) -> Result<(), IssueError> {
     let (authority, made) = match (&order.ca_cert, &order.ca_key) {
-        (Some(certificate), Some(key)) => (Authority::read(certificate, key)?, None),
+        (Some(certificate), Some(key)) => (CertificateAuthority::read(certificate, key)?, None),
         _ => {
-            let (authority, pair) = Authority::new(order.validity)?;
+            let (authority, pair) = CertificateAuthority::new(order.validity)?;
             (authority, Some(pair))
         }
     };
@@ -46,7 +46,7 @@ pub fn run(order: &Issue) -> Result<(), IssueError> {
 }
 
 /// What the certificate is for, the name that the aggregation layer asks for first.
-fn names(order: &Issue) -> Vec<String> {
+fn names(order: &CertsIssueFlags) -> Vec<String> {
     let (service, namespace) = (&order.service, &order.namespace);
     let asked = service_name(service, namespace);
     let mut names = vec![
@@ -65,16 +65,16 @@ fn names(order: &Issue) -> Vec<String> {
     names
 }
 
-fn drafts([certificate, key]: [&'static str; 2], pair: Pair) -> [Draft; 2] {
+fn drafts([certificate, key]: [&'static str; 2], pair: CertificateAndKey) -> [NewFile; 2] {
     // The key first: until both are there, a server that follows them keeps what it has.
     [
-        Draft { name: key, content: pair.key, secret: true },
-        Draft { name: certificate, content: pair.certificate, secret: false },
+        NewFile { name: key, content: pair.key, secret: true },
+        NewFile { name: certificate, content: pair.certificate, secret: false },
     ]
 }
 
-fn report(order: &Issue, names: &[String], ends: (i64, Option<i64>), authority: &str) -> String {
-    let Issue { service, namespace, .. } = order;
+fn report(order: &CertsIssueFlags, names: &[String], ends: (i64, Option<i64>), authority: &str) -> String {
+    let CertsIssueFlags { service, namespace, .. } = order;
     let at = |name: &str| order.out_dir.join(name).display().to_string();
     let (serving, made) = ends;
     let mut text = String::new();

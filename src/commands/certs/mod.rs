@@ -1,19 +1,19 @@
 //! `certs`: serving certificates that the aggregation layer accepts, and what is in those that are there.
 
-mod authority;
+mod ca;
 mod files;
 mod issue;
 mod show;
 mod text;
 
-use crate::cli::commands::Certs;
+use crate::cli::commands::CertsCommand;
 
 /// # Errors
 /// As the commands below.
-pub async fn run(command: Certs) -> anyhow::Result<()> {
+pub async fn run(command: CertsCommand) -> anyhow::Result<()> {
     match command {
-        Certs::Issue(order) => issue::run(&order)?,
-        Certs::Show(order) => show::run(&order).await?,
+        CertsCommand::Issue(order) => issue::run(&order)?,
+        CertsCommand::Show(order) => show::run(&order).await?,
     }
     Ok(())
 }

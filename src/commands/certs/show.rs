@@ -19,21 +19,21 @@ use tokio_rustls::TlsConnector;
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
 use super::text::{date, service_name};
-use crate::cli::commands::{Output, Show};
+use crate::cli::commands::{CertsShowFlags, OutputFormat};
 use crate::commands::output::print;
 use crate::commands::table::table;
 use crate::process::expiry::now;
-use crate::transport::credentials::Trust;
-use crate::transport::tls::{TrustError, client_config};
+use crate::transport::credentials::ServerVerification;
+use crate::transport::tls::{TlsConfigError, client_config};
 
 /// The service whose name is looked for where none is given.
 const SERVICE: &str = "karmada-metrics-adapter";
 /// How long an address may take to present a certificate.
-const PATIENCE: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const DAY: i64 = 24 * 60 * 60;
 
 /// The certificates of a source.
-struct Found {
+struct SourceCertificates {
     chain: Vec<CertificateDer<'static>>,
     /// Whether the first of them is what a server is known by.
     serves: bool,
@@ -42,7 +42,7 @@ struct Found {
 /// What a certificate says, and what is wrong with it.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Shown {
+struct CertificateReport {
     /// The file or the address.
     source: String,
     subject: String,
@@ -57,12 +57,12 @@ struct Shown {
     /// The name by which the aggregation layer asks.
     service_name: String,
     covers_service: bool,
-    problems: Vec<Problem>,
+    problems: Vec<CertificateProblem>,
 }
 
 /// Why a certificate does not do, or not for long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-enum Problem {
+enum CertificateProblem {
     NotYetValid,
     Expired,
     EndsSoon,
@@ -95,19 +95,19 @@ enum SourceError {
     Connect(io::Error),
     #[error("no TLS handshake: {0}")]
     Handshake(io::Error),
-    #[error("no certificate within {} s", PATIENCE.as_secs())]
+    #[error("no certificate within {} s", CONNECT_TIMEOUT.as_secs())]
     Timeout,
     #[error("the host is no name that TLS can ask for")]
     Name,
     #[error(transparent)]
-    Tls(#[from] TrustError),
+    Tls(#[from] TlsConfigError),
 }
 
 /// Prints what the certificates of all sources say.
 ///
 /// # Errors
 /// If a source shows none, or one of them is not in order.
-pub async fn run(order: &Show) -> Result<(), ShowError> {
+pub async fn run(order: &CertsShowFlags) -> Result<(), ShowError> {
     let sources = join_all(order.sources.iter().map(|source| async move {
         let name = source.display().to_string();
         match certificates(source, order).await.and_then(|found| read(&name, &found, order)) {
@@ -123,7 +123,7 @@ pub async fn run(order: &Show) -> Result<(), ShowError> {
         }
     }
     match order.output {
-        Some(Output::Json) => {
+        Some(OutputFormat::Json) => {
             print(&(serde_json::to_string_pretty(&shown).expect("texts and numbers are JSON") + "\n"));
         }
         None if shown.is_empty() => {}
@@ -138,7 +138,7 @@ pub async fn run(order: &Show) -> Result<(), ShowError> {
 }
 
 /// The certificates of a file, or those that an address presents.
-async fn certificates(source: &OsStr, order: &Show) -> Result<Found, SourceError> {
+async fn certificates(source: &OsStr, order: &CertsShowFlags) -> Result<SourceCertificates, SourceError> {
     let path = Path::new(source);
     match fs::read(path) {
         Ok(pem) => {
@@ -146,13 +146,13 @@ async fn certificates(source: &OsStr, order: &Show) -> Result<Found, SourceError
             if chain.is_empty() {
                 Err(SourceError::NoCertificate)
             } else {
-                Ok(Found { chain, serves: false })
+                Ok(SourceCertificates { chain, serves: false })
             }
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let address = source.to_str().and_then(host_and_port).ok_or(SourceError::Nothing)?;
-            let presented = tokio::time::timeout(PATIENCE, presented(address, order)).await;
-            Ok(Found { chain: presented.map_err(|_| SourceError::Timeout)??, serves: true })
+            let presented = tokio::time::timeout(CONNECT_TIMEOUT, served_chain(address, order)).await;
+            Ok(SourceCertificates { chain: presented.map_err(|_| SourceError::Timeout)??, serves: true })
         }
         Err(error) => Err(SourceError::File(error)),
     }
@@ -165,26 +165,35 @@ fn host_and_port(text: &str) -> Option<(&str, u16)> {
 }
 
 /// Asks as the aggregation layer does for a service that is named, and believes anything.
-async fn presented(
+async fn served_chain(
     (host, port): (&str, u16),
-    order: &Show,
+    order: &CertsShowFlags,
 ) -> Result<Vec<CertificateDer<'static>>, SourceError> {
     let asked = order.service.as_ref().map(|service| service_name(service, &order.namespace));
     let asked = asked.unwrap_or_else(|| host.to_owned());
     let asked = ServerName::try_from(asked).map_err(|_| SourceError::Name)?;
-    let connector = TlsConnector::from(Arc::new(client_config(&Trust::Anything)?));
+    let connector = TlsConnector::from(Arc::new(client_config(&ServerVerification::Anything)?));
     let stream = TcpStream::connect((host, port)).await.map_err(SourceError::Connect)?;
     let stream = connector.connect(asked, stream).await.map_err(SourceError::Handshake)?;
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
     Ok(chain.iter().map(|certificate| certificate.clone().into_owned()).collect())
 }
 
-fn read(source: &str, found: &Found, order: &Show) -> Result<Vec<Shown>, SourceError> {
+fn read(
+    source: &str,
+    found: &SourceCertificates,
+    order: &CertsShowFlags,
+) -> Result<Vec<CertificateReport>, SourceError> {
     let each = found.chain.iter().enumerate();
     each.map(|(index, der)| shown(source, der, found.serves && index == 0, order)).collect()
 }
 
-fn shown(source: &str, der: &CertificateDer<'_>, serves: bool, order: &Show) -> Result<Shown, SourceError> {
+fn shown(
+    source: &str,
+    der: &CertificateDer<'_>,
+    serves: bool,
+    order: &CertsShowFlags,
+) -> Result<CertificateReport, SourceError> {
     let (_, certificate) = X509Certificate::from_der(der).map_err(|_| SourceError::Malformed)?;
     let period = certificate.validity();
     let (from, until) = (period.not_before.timestamp(), period.not_after.timestamp());
@@ -195,18 +204,18 @@ fn shown(source: &str, der: &CertificateDer<'_>, serves: bool, order: &Show) -> 
     let notice = i64::try_from(order.warn.as_secs()).unwrap_or(i64::MAX);
     let mut problems = Vec::new();
     if now < from {
-        problems.push(Problem::NotYetValid);
+        problems.push(CertificateProblem::NotYetValid);
     }
     match until - now {
-        ..=0 => problems.push(Problem::Expired),
-        left if left <= notice => problems.push(Problem::EndsSoon),
+        ..=0 => problems.push(CertificateProblem::Expired),
+        left if left <= notice => problems.push(CertificateProblem::EndsSoon),
         _ => {}
     }
     // An authority that a file holds beside it needs no such name.
     if order.service.is_some() && (serves || !is_ca) && !covers_service {
-        problems.push(Problem::LacksServiceName);
+        problems.push(CertificateProblem::LacksServiceName);
     }
-    Ok(Shown {
+    Ok(CertificateReport {
         source: source.to_owned(),
         subject: certificate.subject().to_string(),
         issuer: certificate.issuer().to_string(),
@@ -246,14 +255,14 @@ fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
     names.value.general_names.iter().map(text).collect()
 }
 
-fn rows(shown: &[Shown]) -> Vec<[String; 9]> {
+fn rows(shown: &[CertificateReport]) -> Vec<[String; 9]> {
     let heading = ["SOURCE", "SUBJECT", "ISSUER", "FROM", "UNTIL", "DAYS", "SERVICE", "STATUS", "NAMES"];
-    let row = |certificate: &Shown| {
+    let row = |certificate: &CertificateReport| {
         let problems = certificate.problems.iter().map(|problem| match problem {
-            Problem::NotYetValid => "not yet valid".to_owned(),
-            Problem::Expired => "expired".to_owned(),
-            Problem::EndsSoon => "ends soon".to_owned(),
-            Problem::LacksServiceName => format!("lacks {}", certificate.service_name),
+            CertificateProblem::NotYetValid => "not yet valid".to_owned(),
+            CertificateProblem::Expired => "expired".to_owned(),
+            CertificateProblem::EndsSoon => "ends soon".to_owned(),
+            CertificateProblem::LacksServiceName => format!("lacks {}", certificate.service_name),
         });
         let status = problems.collect::<Vec<_>>().join(", ");
         [

@@ -9,15 +9,15 @@ use percent_encoding::utf8_percent_encode;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::control_plane::{Cluster, Joined};
-use super::finding::{Finding, Verdict};
-use super::member::{Answer, MemberClient, broken, refused, status_and_message};
+use super::control_plane::{ClustersAndSecrets, RegisteredCluster};
+use super::finding::{CheckStatus, Finding};
+use super::member::{CheckedMember, JsonResponse, broken, refused, status_and_message};
 use super::sample::{self, Sample};
 use crate::api::cause::Cause;
 use crate::api::group::Group;
-use crate::api::text::shortened;
-use crate::member::client::{Client, Limits};
-use crate::query::target::SEGMENT;
+use crate::api::text::shorten;
+use crate::member::client::{MemberClient, MemberLimits};
+use crate::query::request_target::SEGMENT;
 use crate::transport::SendError;
 
 /// From how much on clocks differ too much: values are a minute old or less.
@@ -27,7 +27,7 @@ const SKEW: Duration = Duration::from_secs(30);
 const KEDA: &str = "externalmetrics";
 
 /// A metrics API of a member.
-struct Examined {
+struct ApiCheck {
     group: Group,
     /// The version that is served, and what it lists.
     served: Option<(&'static str, Value)>,
@@ -35,7 +35,7 @@ struct Examined {
 }
 
 /// What a member's own API server says about the APIServices of a group.
-enum Registration {
+enum ApiServiceState {
     Absent,
     Available,
     Unavailable(String),
@@ -45,19 +45,19 @@ enum Registration {
 /// Goes from link to link and stops where one is broken.
 pub(super) async fn check(
     name: &str,
-    joined: &Joined,
-    limits: &Limits,
+    joined: &ClustersAndSecrets,
+    limits: &MemberLimits,
     sample: Option<&Sample>,
 ) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let Cluster { spec, readiness } = &joined.clusters[name];
+    let RegisteredCluster { spec, readiness } = &joined.clusters[name];
     if !spec.ready {
         let what = format!("Karmada says that it is not Ready, so that it is not asked: {readiness}");
         findings.push(broken(name, "Cluster", Cause::NotReady, what));
     }
     let secret = match spec.secret.as_ref().and_then(|secret| joined.secrets.get(secret)) {
         Some(Err(trouble)) => {
-            let what = format!("its Secret cannot be read: {}", trouble.words);
+            let what = format!("its Secret cannot be read: {}", trouble.message);
             findings.push(broken(name, "credentials", trouble.cause(), what));
             return findings;
         }
@@ -77,7 +77,7 @@ pub(super) async fn check(
     };
     findings.push(Finding::ok(Some(name), "credentials", what));
     let endpoint = credentials.endpoint.to_string();
-    let client = match Client::new(credentials, limits) {
+    let client = match MemberClient::new(credentials, limits) {
         Ok(client) => client,
         Err(error) => {
             findings.push(broken(name, "credentials", Cause::CredentialsMalformed, error.to_string()));
@@ -87,14 +87,14 @@ pub(super) async fn check(
     if !reach(name, &endpoint, &client, limits.timeout, &mut findings).await {
         return findings;
     }
-    let member = MemberClient { name, client, limits };
+    let member = CheckedMember { name, client, limits };
     let mut apis = join_all(Group::ALL.map(|group| member.api(group, sample))).await;
-    let serves = |group| apis.iter().any(|api: &Examined| api.group == group && api.served.is_some());
+    let serves = |group| apis.iter().any(|api: &ApiCheck| api.group == group && api.served.is_some());
     let external = serves(Group::External);
     for api in &mut apis {
         // A cluster that has no custom metrics may be there for others, such as one with KEDA alone.
         if api.finding.cause == Some(Cause::APIMissing) && external && sample.is_none() {
-            api.finding.verdict = Verdict::Warning;
+            api.finding.verdict = CheckStatus::Warning;
         }
     }
     let custom = apis.iter_mut().find(|api| api.group == Group::Custom).and_then(|api| api.served.take());
@@ -110,7 +110,7 @@ pub(super) async fn check(
 async fn reach(
     name: &str,
     endpoint: &str,
-    client: &Client,
+    client: &MemberClient,
     limit: Duration,
     findings: &mut Vec<Finding>,
 ) -> bool {
@@ -138,7 +138,7 @@ async fn reach(
     let date = head.headers.get(DATE).and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
     if let Some((apart, side)) = date.map(skew).filter(|(apart, _)| *apart > SKEW) {
         let what = format!("its clock is {} s {side} this one", apart.as_secs());
-        findings.push(Finding::amiss(Some(name), "clock", Verdict::Warning, Cause::ClockSkew, what));
+        findings.push(Finding::problem(Some(name), "clock", CheckStatus::Warning, Cause::ClockSkew, what));
     }
     if head.status == StatusCode::UNAUTHORIZED {
         findings.push(broken(name, "token", Cause::Unauthorized, "the API server does not accept the token"));
@@ -155,14 +155,14 @@ fn skew(theirs: SystemTime) -> (Duration, &'static str) {
     }
 }
 
-impl MemberClient<'_> {
+impl CheckedMember<'_> {
     /// Whether the API is there and may be read. Only custom metrics are missed by everybody.
-    async fn api(&self, group: Group, sample: Option<&Sample>) -> Examined {
-        let examined = |served, finding| Examined { group, served, finding };
+    async fn api(&self, group: Group, sample: Option<&Sample>) -> ApiCheck {
+        let examined = |served, finding| ApiCheck { group, served, finding };
         let mut trouble = None;
         for version in group.versions() {
             match self.get(&format!("/apis/{group}/{version}")).await {
-                Ok(Answer { status: StatusCode::OK, body, latency }) => {
+                Ok(JsonResponse { status: StatusCode::OK, body, latency }) => {
                     let resources = body["resources"].as_array().map_or(0, Vec::len);
                     let what = format!("{version}, {resources} listed, {} ms", latency.as_millis());
                     // A sample query finds out by itself.
@@ -170,13 +170,13 @@ impl MemberClient<'_> {
                     let refusal =
                         if asked { None } else { self.refusal(group, version, &body, sample).await };
                     let finding = match refusal {
-                        Some((cause, what)) => self.amiss(group, cause, what),
+                        Some((cause, what)) => self.api_problem(group, cause, what),
                         None => self.ok(group.name(), what),
                     };
                     return examined(Some((*version, body)), finding);
                 }
                 // That one version is not there says nothing about the other one.
-                Ok(Answer { status: StatusCode::NOT_FOUND, .. }) => {}
+                Ok(JsonResponse { status: StatusCode::NOT_FOUND, .. }) => {}
                 Ok(answer) => trouble = Some(Ok(answer)),
                 Err(failure) => {
                     trouble = Some(Err(failure));
@@ -187,37 +187,37 @@ impl MemberClient<'_> {
         if let Some(Ok(answer)) = &trouble
             && let Some(cause) = refused(answer.status)
         {
-            return examined(None, self.amiss(group, cause, status_and_message(answer)));
+            return examined(None, self.api_problem(group, cause, status_and_message(answer)));
         }
         let registration = match &trouble {
-            Some(Err(failure)) if failure.is_unreachable() => Registration::Unknown,
+            Some(Err(failure)) if failure.is_unreachable() => ApiServiceState::Unknown,
             _ => self.registration(group).await,
         };
         let (cause, what) = match (trouble, registration) {
-            (_, Registration::Unavailable(what)) => (Cause::APIUnavailable, what),
+            (_, ApiServiceState::Unavailable(what)) => (Cause::APIUnavailable, what),
             (Some(Ok(answer)), _) => (Cause::APIFailing, status_and_message(&answer)),
             (Some(Err(failure)), _) => (failure.cause(), failure.to_string()),
-            (None, Registration::Available) => {
+            (None, ApiServiceState::Available) => {
                 let what = "the APIService is available, and what it leads to does not have the API";
                 (Cause::APIFailing, what.to_owned())
             }
-            (None, Registration::Absent) => {
+            (None, ApiServiceState::Absent) => {
                 (Cause::APIMissing, "there is no such API: no APIService is registered".to_owned())
             }
-            (None, Registration::Unknown) => (Cause::APIMissing, "there is no such API".to_owned()),
+            (None, ApiServiceState::Unknown) => (Cause::APIMissing, "there is no such API".to_owned()),
         };
         // Nobody needs an API that was never installed, save that of custom metrics.
         let finding = if cause == Cause::APIMissing && group != Group::Custom {
             self.ok(group.name(), format!("{what}; it is not needed for custom metrics"))
         } else {
-            self.amiss(group, cause, what)
+            self.api_problem(group, cause, what)
         };
         examined(None, finding)
     }
 
-    fn amiss(&self, group: Group, cause: Cause, what: String) -> Finding {
-        let verdict = if group == Group::Custom { Verdict::Broken } else { Verdict::Warning };
-        Finding::amiss(Some(self.name), group.name(), verdict, cause, what)
+    fn api_problem(&self, group: Group, cause: Cause, what: String) -> Finding {
+        let verdict = if group == Group::Custom { CheckStatus::Broken } else { CheckStatus::Warning };
+        Finding::problem(Some(self.name), group.name(), verdict, cause, what)
     }
 
     /// Whether the token may not read what is listed, or nothing answers queries: discovery shows neither.
@@ -258,15 +258,15 @@ impl MemberClient<'_> {
         }
     }
 
-    async fn registration(&self, group: Group) -> Registration {
-        let mut found = Registration::Absent;
+    async fn registration(&self, group: Group) -> ApiServiceState {
+        let mut found = ApiServiceState::Absent;
         for version in group.versions() {
             let name = format!("{version}.{group}");
             let path = format!("/apis/apiregistration.k8s.io/v1/apiservices/{name}");
             let body = match self.get(&path).await {
-                Ok(Answer { status: StatusCode::OK, body, .. }) => body,
-                Ok(Answer { status: StatusCode::NOT_FOUND, .. }) => continue,
-                _ => return Registration::Unknown,
+                Ok(JsonResponse { status: StatusCode::OK, body, .. }) => body,
+                Ok(JsonResponse { status: StatusCode::NOT_FOUND, .. }) => continue,
+                _ => return ApiServiceState::Unknown,
             };
             let conditions = body["status"]["conditions"].as_array().into_iter().flatten();
             let available = conditions.into_iter().find(|condition| condition["type"] == "Available");
@@ -275,9 +275,9 @@ impl MemberClient<'_> {
             if text("status") != "True" {
                 let what =
                     format!("APIService {name} is not available: {}: {}", text("reason"), text("message"));
-                return Registration::Unavailable(shortened(&what));
+                return ApiServiceState::Unavailable(shorten(&what));
             }
-            found = Registration::Available;
+            found = ApiServiceState::Available;
         }
         found
     }

@@ -15,12 +15,12 @@ use kube::{Api, Client, Error, ResourceExt as _};
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::finding::{Finding, Verdict};
+use super::finding::{CheckStatus, Finding};
 use crate::api::cause::Cause;
 use crate::api::duration::GoDuration;
 use crate::api::group::Group;
-use crate::api::text::shortened;
-use crate::cli::commands::Check;
+use crate::api::text::shorten;
+use crate::cli::commands::CheckFlags;
 use crate::control::lacks_credentials;
 use crate::fleet::karmada::cluster_api;
 use crate::fleet::karmada::objects::read_cluster;
@@ -28,14 +28,14 @@ use crate::fleet::karmada::registry::{ClusterSecret, ClusterSpec, SecretName};
 
 /// The clusters, and the Secrets that they refer to.
 #[derive(Default)]
-pub(super) struct Joined {
-    pub(super) clusters: BTreeMap<String, Cluster>,
+pub(super) struct ClustersAndSecrets {
+    pub(super) clusters: BTreeMap<String, RegisteredCluster>,
     /// Nothing in it for one that does not exist.
-    pub(super) secrets: BTreeMap<SecretName, Result<Option<ClusterSecret>, Trouble>>,
+    pub(super) secrets: BTreeMap<SecretName, Result<Option<ClusterSecret>, RequestError>>,
 }
 
 /// A cluster as Karmada describes it.
-pub(super) struct Cluster {
+pub(super) struct RegisteredCluster {
     pub(super) spec: ClusterSpec,
     /// What its condition `Ready` says.
     pub(super) readiness: String,
@@ -43,22 +43,22 @@ pub(super) struct Cluster {
 
 /// Why the control plane gave no answer, or not the one that was asked for.
 #[derive(Debug)]
-pub(super) struct Trouble {
+pub(super) struct RequestError {
     /// The HTTP status, if there was one.
     code: Option<u16>,
     /// What it says.
-    pub(super) words: String,
+    pub(super) message: String,
 }
 
 /// The control plane, as whoever the kubeconfig names finds it.
-struct ControlPlane<'a> {
+struct ControlPlaneCheck<'a> {
     client: &'a Client,
-    order: &'a Check,
+    order: &'a CheckFlags,
 }
 
 /// Something that the adapter does in the control plane; empty fields stand for all.
 #[derive(Clone, Copy)]
-struct Right<'a> {
+struct Permission<'a> {
     verb: &'a str,
     group: &'a str,
     resource: &'a str,
@@ -72,47 +72,58 @@ const REVIEWS: [(&str, &str); 2] =
     [("authentication.k8s.io", "tokenreviews"), ("authorization.k8s.io", "subjectaccessreviews")];
 
 /// Looks at all of it; each step may take as long as one to a member. Without clusters nothing more can be looked at.
-pub(super) async fn check(client: &Client, order: &Check, findings: &mut Vec<Finding>) -> Joined {
-    let plane = ControlPlane { client, order };
-    match plane.ask(client.apiserver_version()).await {
+pub(super) async fn check(
+    client: &Client,
+    order: &CheckFlags,
+    findings: &mut Vec<Finding>,
+) -> ClustersAndSecrets {
+    let plane = ControlPlaneCheck { client, order };
+    match plane.request(client.apiserver_version()).await {
         Ok(version) => findings.push(Finding::ok(None, "API server", version.git_version)),
         Err(trouble) => {
-            findings.push(amiss("API server", Verdict::Broken, trouble.cause(), trouble.words));
-            return Joined::default();
+            findings.push(control_plane_problem(
+                "API server",
+                CheckStatus::Broken,
+                trouble.cause(),
+                trouble.message,
+            ));
+            return ClustersAndSecrets::default();
         }
     }
     let services =
         Group::ALL.iter().flat_map(|group| group.versions().iter().map(|version| (*group, *version)));
     findings.extend(join_all(services.map(|(group, version)| plane.api_service(group, version))).await);
     let joined = plane.clusters(findings).await;
-    findings.push(plane.rights(&joined).await);
+    findings.push(plane.check_permissions(&joined).await);
     joined
 }
 
-impl ControlPlane<'_> {
-    async fn ask<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Trouble> {
-        let patience = self.order.member_timeout;
-        timeout(patience, work).await.map_err(|_| Trouble::silence(patience))?.map_err(Trouble::from)
+impl ControlPlaneCheck<'_> {
+    async fn request<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, RequestError> {
+        let limit = self.order.member_timeout;
+        timeout(limit, work).await.map_err(|_| RequestError::timed_out(limit))?.map_err(RequestError::from)
     }
 
     async fn api_service(&self, group: Group, version: &str) -> Finding {
         let name = format!("{version}.{group}");
         let link = format!("APIService {name}");
         let verdict = of(group);
-        let found = match self.ask(Api::<APIService>::all(self.client.clone()).get_opt(&name)).await {
+        let found = match self.request(Api::<APIService>::all(self.client.clone()).get_opt(&name)).await {
             Ok(Some(found)) => found,
             Ok(None) if group == Group::External => {
                 return Finding::ok(None, link, OFF);
             }
-            Ok(None) => return amiss(link, verdict, Cause::APIServiceMissing, "it does not exist"),
+            Ok(None) => {
+                return control_plane_problem(link, verdict, Cause::APIServiceMissing, "it does not exist");
+            }
             // The adapter's own identity need not read it; that it is answered is what counts.
             Err(trouble) if trouble.code == Some(403) => return self.answers(link, group, version).await,
             Err(trouble) => {
-                let what = format!("it cannot be read: {}", trouble.words);
-                return amiss(link, Verdict::Warning, trouble.cause(), what);
+                let what = format!("it cannot be read: {}", trouble.message);
+                return control_plane_problem(link, CheckStatus::Warning, trouble.cause(), what);
             }
         };
-        let Check { service_namespace, service, .. } = self.order;
+        let CheckFlags { service_namespace, service, .. } = self.order;
         let place = found.spec.as_ref().and_then(|spec| spec.service.as_ref());
         let place = place.map(|place| {
             (place.namespace.as_deref().unwrap_or_default(), place.name.as_deref().unwrap_or_default())
@@ -123,11 +134,11 @@ impl ControlPlane<'_> {
                 let what = format!(
                     "it leads to the Service {namespace}/{name}, not to {service_namespace}/{service}"
                 );
-                return amiss(link, verdict, Cause::APIServiceElsewhere, what);
+                return control_plane_problem(link, verdict, Cause::APIServiceElsewhere, what);
             }
             None => {
                 let what = "it leads to no Service: the API server itself answers";
-                return amiss(link, verdict, Cause::APIServiceElsewhere, what);
+                return control_plane_problem(link, verdict, Cause::APIServiceElsewhere, what);
             }
         }
         let conditions = found.status.and_then(|status| status.conditions).unwrap_or_default();
@@ -136,7 +147,7 @@ impl ControlPlane<'_> {
             Some(condition) => unavailable(link, &condition),
             None => {
                 let what = "the API server has not looked at it yet";
-                amiss(link, Verdict::Broken, Cause::APIServiceUnavailable, what)
+                control_plane_problem(link, CheckStatus::Broken, Cause::APIServiceUnavailable, what)
             }
         }
     }
@@ -146,42 +157,42 @@ impl ControlPlane<'_> {
     async fn answers(&self, link: String, group: Group, version: &str) -> Finding {
         let path = format!("/apis/{group}/{version}");
         let request = Request::get(path).body(Vec::new()).expect("groups and versions can stand in a path");
-        let trouble = match self.ask(self.client.request::<Value>(request)).await {
+        let trouble = match self.request(self.client.request::<Value>(request)).await {
             Ok(list) => {
                 let listed = list["resources"].as_array().map_or(0, Vec::len);
                 return Finding::ok(None, link, format!("answers, {listed} listed"));
             }
             Err(trouble) => trouble,
         };
-        let what = format!("a request is answered: {}", trouble.words);
+        let what = format!("a request is answered: {}", trouble.message);
         let (verdict, cause) = match trouble.code {
             // The control plane itself knows this identity.
-            Some(401) => (Verdict::Broken, Cause::FrontProxyRefused),
-            Some(403) => (Verdict::Warning, Cause::ControlPlaneForbidden),
+            Some(401) => (CheckStatus::Broken, Cause::FrontProxyRefused),
+            Some(403) => (CheckStatus::Warning, Cause::ControlPlaneForbidden),
             Some(404) if group == Group::External => return Finding::ok(None, link, OFF),
             Some(404) => (of(group), Cause::APIServiceMissing),
-            _ if is_about_a_certificate(&trouble.words) => {
-                (Verdict::Broken, Cause::ServingCertificateRefused)
+            _ if is_about_a_certificate(&trouble.message) => {
+                (CheckStatus::Broken, Cause::ServingCertificateRefused)
             }
-            _ => (Verdict::Broken, Cause::APIServiceUnavailable),
+            _ => (CheckStatus::Broken, Cause::APIServiceUnavailable),
         };
-        amiss(link, verdict, cause, what)
+        control_plane_problem(link, verdict, cause, what)
     }
 
-    async fn clusters(&self, findings: &mut Vec<Finding>) -> Joined {
-        let mut joined = Joined::default();
+    async fn clusters(&self, findings: &mut Vec<Finding>) -> ClustersAndSecrets {
+        let mut joined = ClustersAndSecrets::default();
         let listing = cluster_api(self.client.clone());
-        let objects: Vec<DynamicObject> = match self.ask(listing.list(&ListParams::default())).await {
+        let objects: Vec<DynamicObject> = match self.request(listing.list(&ListParams::default())).await {
             Ok(list) => list.items,
             Err(trouble) => {
                 // An API server that knows no such resource is not Karmada's.
                 let cause = if trouble.code == Some(404) { Cause::NoClusters } else { trouble.cause() };
-                findings.push(amiss("Clusters", Verdict::Broken, cause, trouble.words));
+                findings.push(control_plane_problem("Clusters", CheckStatus::Broken, cause, trouble.message));
                 return joined;
             }
         };
         findings.push(if objects.is_empty() {
-            amiss("Clusters", Verdict::Broken, Cause::NoClusters, "there is none")
+            control_plane_problem("Clusters", CheckStatus::Broken, Cause::NoClusters, "there is none")
         } else {
             Finding::ok(None, "Clusters", format!("{} found", objects.len()))
         });
@@ -194,12 +205,12 @@ impl ControlPlane<'_> {
             }
             match read_cluster(object) {
                 Ok(spec) => {
-                    joined.clusters.insert(name, Cluster { spec, readiness: readiness(object) });
+                    joined.clusters.insert(name, RegisteredCluster { spec, readiness: readiness(object) });
                 }
-                Err(error) => findings.push(Finding::amiss(
+                Err(error) => findings.push(Finding::problem(
                     Some(&name),
                     "Cluster",
-                    Verdict::Broken,
+                    CheckStatus::Broken,
                     Cause::ClusterMalformed,
                     error.to_string(),
                 )),
@@ -209,20 +220,20 @@ impl ControlPlane<'_> {
             joined.clusters.values().filter_map(|cluster| cluster.spec.secret.as_ref()).collect();
         let reading = names.into_iter().map(async |name| {
             let secrets = Api::<Secret>::namespaced(self.client.clone(), &name.namespace);
-            let found = self.ask(secrets.get_opt(&name.name)).await;
+            let found = self.request(secrets.get_opt(&name.name)).await;
             (name.clone(), found.map(|found| found.map(ClusterSecret::from)))
         });
         joined.secrets = join_all(reading).await.into_iter().collect();
         joined
     }
 
-    async fn rights(&self, joined: &Joined) -> Finding {
+    async fn check_permissions(&self, joined: &ClustersAndSecrets) -> Finding {
         let reads = |group, resource, namespace, name| {
-            READS.map(|verb| Right { verb, group, resource, namespace, name })
+            READS.map(|verb| Permission { verb, group, resource, namespace, name })
         };
         let mut rights = reads("cluster.karmada.io", "clusters", "", "").to_vec();
         rights.extend(reads("", "configmaps", "kube-system", "extension-apiserver-authentication"));
-        rights.extend(REVIEWS.map(|(group, resource)| Right {
+        rights.extend(REVIEWS.map(|(group, resource)| Permission {
             verb: "create",
             group,
             resource,
@@ -238,13 +249,13 @@ impl ControlPlane<'_> {
             match may {
                 Ok(true) => {}
                 Ok(false) => {
-                    let Right { verb, resource, namespace, .. } = right;
+                    let Permission { verb, resource, namespace, .. } = right;
                     let place = if namespace.is_empty() { "" } else { " in " };
                     missing.push(format!("{verb} {resource}{place}{namespace}"));
                 }
                 Err(trouble) => {
-                    let what = format!("it does not say what this identity may do: {}", trouble.words);
-                    return amiss("rights", Verdict::Warning, trouble.cause(), what);
+                    let what = format!("it does not say what this identity may do: {}", trouble.message);
+                    return control_plane_problem("rights", CheckStatus::Warning, trouble.cause(), what);
                 }
             }
         }
@@ -252,10 +263,10 @@ impl ControlPlane<'_> {
             return Finding::ok(None, "rights", "all that the adapter needs");
         }
         let what = format!("this identity may not {}", missing.join(", "));
-        amiss("rights", Verdict::Broken, Cause::ControlPlaneForbidden, what)
+        control_plane_problem("rights", CheckStatus::Broken, Cause::ControlPlaneForbidden, what)
     }
 
-    async fn may(&self, right: Right<'_>) -> Result<bool, Trouble> {
+    async fn may(&self, right: Permission<'_>) -> Result<bool, RequestError> {
         let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
         let review = SelfSubjectAccessReview {
             spec: SelfSubjectAccessReviewSpec {
@@ -273,14 +284,14 @@ impl ControlPlane<'_> {
         };
         let reviews = Api::all(self.client.clone());
         let review: SelfSubjectAccessReview =
-            self.ask(reviews.create(&PostParams::default(), &review)).await?;
+            self.request(reviews.create(&PostParams::default(), &review)).await?;
         Ok(review.status.is_some_and(|status| status.allowed))
     }
 }
 
 /// How bad it is if an API is not registered: custom metrics are what everybody is here for.
-fn of(group: Group) -> Verdict {
-    if group == Group::Custom { Verdict::Broken } else { Verdict::Warning }
+fn of(group: Group) -> CheckStatus {
+    if group == Group::Custom { CheckStatus::Broken } else { CheckStatus::Warning }
 }
 
 /// An APIService that the API server itself finds not available.
@@ -297,7 +308,12 @@ fn unavailable(link: String, condition: &APIServiceCondition) -> Finding {
     } else {
         Cause::APIServiceUnavailable
     };
-    amiss(link, Verdict::Broken, cause, shortened(&format!("{reason}: {}", without_urls(message))))
+    control_plane_problem(
+        link,
+        CheckStatus::Broken,
+        cause,
+        shorten(&format!("{reason}: {}", without_urls(message))),
+    )
 }
 
 fn is_about_a_certificate(words: &str) -> bool {
@@ -322,16 +338,21 @@ fn readiness(object: &DynamicObject) -> String {
         return "it has no condition Ready".to_owned();
     };
     let text = |key: &str| ready[key].as_str().unwrap_or_default();
-    shortened(&format!("{}: {}", text("reason"), text("message")))
+    shorten(&format!("{}: {}", text("reason"), text("message")))
 }
 
-fn amiss(link: impl Into<String>, verdict: Verdict, cause: Cause, message: impl Into<String>) -> Finding {
-    Finding::amiss(None, link, verdict, cause, message)
+fn control_plane_problem(
+    link: impl Into<String>,
+    verdict: CheckStatus,
+    cause: Cause,
+    message: impl Into<String>,
+) -> Finding {
+    Finding::problem(None, link, verdict, cause, message)
 }
 
-impl Trouble {
-    fn silence(patience: Duration) -> Self {
-        Self { code: None, words: format!("no answer within {}", GoDuration::from(patience)) }
+impl RequestError {
+    fn timed_out(patience: Duration) -> Self {
+        Self { code: None, message: format!("no answer within {}", GoDuration::from(patience)) }
     }
 
     pub(super) fn cause(&self) -> Cause {
@@ -343,11 +364,11 @@ impl Trouble {
     }
 }
 
-impl From<Error> for Trouble {
+impl From<Error> for RequestError {
     /// What the API server says, without kube's own words around it.
     fn from(error: Error) -> Self {
         if let Error::Api(status) = error {
-            return Self { code: Some(status.code), words: shortened(&status.message) };
+            return Self { code: Some(status.code), message: shorten(&status.message) };
         }
         // Credentials that cannot even be had, such as those of a command that fails.
         let code = lacks_credentials(&error).then_some(401);
@@ -355,6 +376,6 @@ impl From<Error> for Trouble {
         while let Some(source) = cause.source() {
             cause = source;
         }
-        Self { code, words: shortened(&cause.to_string()) }
+        Self { code, message: shorten(&cause.to_string()) }
     }
 }

@@ -13,7 +13,7 @@ pub struct Finding {
     /// Which link.
     pub link: String,
     /// How it is.
-    pub verdict: Verdict,
+    pub verdict: CheckStatus,
     /// Why it is not well.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<Cause>,
@@ -27,7 +27,7 @@ pub struct Finding {
 /// How a link is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Verdict {
+pub enum CheckStatus {
     /// Well.
     Ok,
     /// Well enough to serve, and not as it should be.
@@ -39,15 +39,15 @@ pub enum Verdict {
 impl Finding {
     /// A link that is well.
     pub fn ok(cluster: Option<&str>, link: impl Into<String>, message: impl Into<String>) -> Self {
-        let (cluster, verdict) = (cluster.map(str::to_owned), Verdict::Ok);
+        let (cluster, verdict) = (cluster.map(str::to_owned), CheckStatus::Ok);
         Self { cluster, link: link.into(), verdict, cause: None, message: message.into(), remedy: None }
     }
 
     /// A link that is not.
-    pub fn amiss(
+    pub fn problem(
         cluster: Option<&str>,
         link: impl Into<String>,
-        verdict: Verdict,
+        verdict: CheckStatus,
         cause: Cause,
         message: impl Into<String>,
     ) -> Self {

@@ -6,31 +6,31 @@ use http::StatusCode;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::finding::{Finding, Verdict};
+use super::finding::{CheckStatus, Finding};
 use crate::api::cause::Cause;
 use crate::api::group::Group;
-use crate::api::text::shortened;
+use crate::api::text::shorten;
 use crate::member::Failure;
-use crate::member::client::{Client, Limits};
+use crate::member::client::{MemberClient, MemberLimits};
 use crate::transport::Progress;
 
 /// A member that can be asked.
-pub(super) struct MemberClient<'a> {
+pub(super) struct CheckedMember<'a> {
     pub(super) name: &'a str,
-    pub(super) client: Client,
-    pub(super) limits: &'a Limits,
+    pub(super) client: MemberClient,
+    pub(super) limits: &'a MemberLimits,
 }
 
 /// An answer in JSON, whatever its status.
-pub(super) struct Answer {
+pub(super) struct JsonResponse {
     pub(super) status: StatusCode,
     pub(super) body: Value,
     pub(super) latency: Duration,
 }
 
-impl MemberClient<'_> {
+impl CheckedMember<'_> {
     /// Asks for a path, in JSON.
-    pub(super) async fn get(&self, path: &str) -> Result<Answer, Failure> {
+    pub(super) async fn get(&self, path: &str) -> Result<JsonResponse, Failure> {
         let begun = Instant::now();
         let (progress, limit) = (Progress::default(), self.limits.timeout);
         // One request at a time: whose share it takes does not matter.
@@ -38,8 +38,8 @@ impl MemberClient<'_> {
         let reply = timeout(limit, asking).await;
         let reply = reply.unwrap_or_else(|_| Err(Failure::late(&progress, limit)))?;
         let body = serde_json::from_slice(&reply.body)
-            .unwrap_or_else(|_| Value::String(shortened(&String::from_utf8_lossy(&reply.body))));
-        Ok(Answer { status: reply.status, body, latency: begun.elapsed() })
+            .unwrap_or_else(|_| Value::String(shorten(&String::from_utf8_lossy(&reply.body))));
+        Ok(JsonResponse { status: reply.status, body, latency: begun.elapsed() })
     }
 
     pub(super) fn ok(&self, link: &str, message: impl Into<String>) -> Finding {
@@ -52,9 +52,9 @@ impl MemberClient<'_> {
 }
 
 /// The status of an answer with what it says: a `Status`, or a text in its place.
-pub(super) fn status_and_message(answer: &Answer) -> String {
+pub(super) fn status_and_message(answer: &JsonResponse) -> String {
     let text = answer.body["message"].as_str().or(answer.body.as_str()).unwrap_or_default();
-    format!("HTTP {}: {}", answer.status.as_u16(), shortened(text))
+    format!("HTTP {}: {}", answer.status.as_u16(), shorten(text))
 }
 
 /// What a status says about the token, whatever it was asked for with.
@@ -67,5 +67,5 @@ pub(super) fn refused(status: StatusCode) -> Option<Cause> {
 }
 
 pub(super) fn broken(cluster: &str, link: &str, cause: Cause, message: impl Into<String>) -> Finding {
-    Finding::amiss(Some(cluster), link, Verdict::Broken, cause, message)
+    Finding::problem(Some(cluster), link, CheckStatus::Broken, cause, message)
 }

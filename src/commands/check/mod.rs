@@ -18,14 +18,14 @@ use tokio::sync::Semaphore;
 use crate::api::cause::Cause;
 use crate::api::selector::Selector;
 use crate::app::member_limits;
-use crate::cli::commands::Check;
+use crate::cli::commands::CheckFlags;
 use crate::cli::defaults;
 use crate::commands::output::{print, progress};
 use crate::config::Members;
 use crate::control::Clients;
-use crate::member::names::Names;
+use crate::member::shared_entries::SharedEntries;
 use crate::process::budget::Budget;
-use finding::{Finding, Verdict};
+use finding::{CheckStatus, Finding};
 use sample::Sample;
 
 /// How many members are looked at at a time: more than most fleets have, and few enough for their connections.
@@ -35,14 +35,14 @@ const AT_ONCE: usize = 256;
 ///
 /// # Errors
 /// If it cannot begin, or if something is broken.
-pub async fn run(order: Check) -> anyhow::Result<()> {
+pub async fn run(order: CheckFlags) -> anyhow::Result<()> {
     order.selector.parse::<Selector>().context("--selector")?;
     let hour = Duration::from_secs(3600);
     let clients =
         Clients::open("--kubeconfig", order.kubeconfig.as_deref(), hour, order.member_timeout, None)?;
     let findings = findings(&clients, &order).await;
     print(&report::report(&findings, order.output));
-    let broken = findings.iter().filter(|finding| finding.verdict == Verdict::Broken).count();
+    let broken = findings.iter().filter(|finding| finding.verdict == CheckStatus::Broken).count();
     if broken > 0 {
         bail!("{broken} of {} links are broken", findings.len());
     }
@@ -50,14 +50,18 @@ pub async fn run(order: Check) -> anyhow::Result<()> {
 }
 
 /// First the control plane, then all members at once; progress goes to stderr if somebody watches.
-async fn findings(clients: &Clients, order: &Check) -> Vec<Finding> {
+async fn findings(clients: &Clients, order: &CheckFlags) -> Vec<Finding> {
     let mut findings = Vec::new();
     progress("control plane");
     let joined = control_plane::check(&clients.current(), order, &mut findings).await;
     let members = Members { timeout: order.member_timeout, ..defaults().members };
     let inflight = Budget::new(members.inflight_bytes);
-    let limits =
-        member_limits(&members, inflight, Arc::new(Names::new(members.discovery_bytes)), Arc::default());
+    let limits = member_limits(
+        &members,
+        inflight,
+        Arc::new(SharedEntries::new(members.discovery_bytes)),
+        Arc::default(),
+    );
     let sample = order.metric.as_ref().map(|metric| Sample {
         metric: metric.clone(),
         resource: order.resource.clone(),
@@ -71,7 +75,7 @@ async fn findings(clients: &Clients, order: &Check) -> Vec<Finding> {
         .collect();
     if let Some(only) = order.cluster.as_ref().filter(|_| names.is_empty() && !joined.clusters.is_empty()) {
         let what = format!("there is no Cluster {only}");
-        findings.push(Finding::amiss(Some(only), "Cluster", Verdict::Broken, Cause::NoClusters, what));
+        findings.push(Finding::problem(Some(only), "Cluster", CheckStatus::Broken, Cause::NoClusters, what));
     }
     let permits = Semaphore::new(AT_ONCE);
     let mut checking: FuturesUnordered<_> = names
@@ -89,6 +93,6 @@ async fn findings(clients: &Clients, order: &Check) -> Vec<Finding> {
     progress("");
     of_clusters.sort_by_key(|(name, _)| *name);
     findings.extend(of_clusters.into_iter().flat_map(|(_, found)| found));
-    sample::excuse_absence(&mut findings);
+    sample::downgrade_absence(&mut findings);
     findings
 }

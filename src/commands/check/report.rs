@@ -4,16 +4,16 @@ use std::fmt::Write as _;
 
 use serde_json::json;
 
-use super::finding::{Finding, Verdict};
+use super::finding::{CheckStatus, Finding};
 use crate::api::cause::Cause;
-use crate::cli::commands::Output;
+use crate::cli::commands::OutputFormat;
 use crate::commands::table::table;
 
 /// The report's text.
-pub(super) fn report(findings: &[Finding], output: Option<Output>) -> String {
+pub(super) fn report(findings: &[Finding], output: Option<OutputFormat>) -> String {
     let count = |verdict| findings.iter().filter(|finding| finding.verdict == verdict).count();
-    let (broken, warnings) = (count(Verdict::Broken), count(Verdict::Warning));
-    if output == Some(Output::Json) {
+    let (broken, warnings) = (count(CheckStatus::Broken), count(CheckStatus::Warning));
+    if output == Some(OutputFormat::Json) {
         let report = json!({"findings": findings, "broken": broken, "warnings": warnings});
         return format!("{report:#}\n");
     }
@@ -36,9 +36,9 @@ pub(super) fn report(findings: &[Finding], output: Option<Output>) -> String {
 
 fn row(Finding { cluster, link, verdict, cause, message, .. }: &Finding) -> [String; 4] {
     let verdict = match verdict {
-        Verdict::Ok => "ok",
-        Verdict::Warning => "warning",
-        Verdict::Broken => "BROKEN",
+        CheckStatus::Ok => "ok",
+        CheckStatus::Warning => "warning",
+        CheckStatus::Broken => "BROKEN",
     };
     let cause = cause.map(|cause| format!(" [{}]", cause.name())).unwrap_or_default();
     let cluster = cluster.clone().unwrap_or_else(|| "(control plane)".to_owned());

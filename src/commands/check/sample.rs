@@ -4,12 +4,12 @@ use http::StatusCode;
 use percent_encoding::utf8_percent_encode;
 use serde_json::Value;
 
-use super::finding::{Finding, Verdict};
-use super::member::{Answer, MemberClient, refused, status_and_message};
+use super::finding::{CheckStatus, Finding};
+use super::member::{CheckedMember, JsonResponse, refused, status_and_message};
 use crate::api::cause::Cause;
 use crate::api::custom_metrics::Version;
-use crate::query::target::SEGMENT;
-use crate::query::{CustomQuery, Subject};
+use crate::query::request_target::SEGMENT;
+use crate::query::{CustomQuery, MetricTarget};
 
 /// What is asked for: a custom metric of the objects of a namespace.
 #[derive(Clone, Debug)]
@@ -28,7 +28,7 @@ const LINK: &str = "sample query";
 
 /// Asks a member for it; `listed` is what its discovery of `version` has.
 pub(super) async fn take(
-    member: &MemberClient<'_>,
+    member: &CheckedMember<'_>,
     sample: &Sample,
     version: &str,
     listed: &Value,
@@ -44,7 +44,7 @@ pub(super) async fn take(
     match answer.status {
         StatusCode::OK if !items(&answer.body).is_empty() => member.ok(LINK, values(&answer)),
         StatusCode::OK | StatusCode::NOT_FOUND => {
-            let (cause, what) = why_nothing(member, sample, version, listed).await;
+            let (cause, what) = explain_no_values(member, sample, version, listed).await;
             member.broken(LINK, cause, what)
         }
         // prometheus-adapter answers 500 for a kind of object that its cluster lacks.
@@ -56,19 +56,19 @@ pub(super) async fn take(
 }
 
 /// An application need not be in every cluster: where one has values, those without it get a warning only.
-pub(super) fn excuse_absence(findings: &mut [Finding]) {
-    if !findings.iter().any(|finding| finding.link == LINK && finding.verdict == Verdict::Ok) {
+pub(super) fn downgrade_absence(findings: &mut [Finding]) {
+    if !findings.iter().any(|finding| finding.link == LINK && finding.verdict == CheckStatus::Ok) {
         return;
     }
     for finding in findings.iter_mut().filter(|finding| finding.link == LINK) {
         if matches!(finding.cause, Some(Cause::WrongNamespace | Cause::SelectorMatchesNothing)) {
-            finding.verdict = Verdict::Warning;
+            finding.verdict = CheckStatus::Warning;
             finding.message.push_str("; other clusters have values");
         }
     }
 }
 
-fn values(answer: &Answer) -> String {
+fn values(answer: &JsonResponse) -> String {
     let items = items(&answer.body);
     let newest = items.iter().filter_map(|item| item["timestamp"].as_str()).max().unwrap_or("no time");
     format!(
@@ -80,8 +80,8 @@ fn values(answer: &Answer) -> String {
 }
 
 /// Why a query that was answered has no values: the metric, the selector, the namespace, or the series.
-async fn why_nothing(
-    member: &MemberClient<'_>,
+async fn explain_no_values(
+    member: &CheckedMember<'_>,
     sample: &Sample,
     version: Version,
     listed: &Value,
@@ -91,8 +91,8 @@ async fn why_nothing(
         return (Cause::MetricUnknown, what);
     }
     let has = async |path: String| match member.get(&path).await {
-        Ok(Answer { status: StatusCode::OK, body, .. }) => Some(!items(&body).is_empty()),
-        Ok(Answer { status: StatusCode::NOT_FOUND, .. }) => Some(false),
+        Ok(JsonResponse { status: StatusCode::OK, body, .. }) => Some(!items(&body).is_empty()),
+        Ok(JsonResponse { status: StatusCode::NOT_FOUND, .. }) => Some(false),
         _ => None,
     };
     if !selector.is_empty() && has(sample.path(version, "")).await == Some(true) {
@@ -100,7 +100,7 @@ async fn why_nothing(
         return (Cause::SelectorMatchesNothing, what);
     }
     let place = format!("/api/v1/namespaces/{}", utf8_percent_encode(namespace, SEGMENT));
-    if let Ok(Answer { status: StatusCode::NOT_FOUND, .. }) = member.get(&place).await {
+    if let Ok(JsonResponse { status: StatusCode::NOT_FOUND, .. }) = member.get(&place).await {
         return (Cause::WrongNamespace, format!("the member has no namespace {namespace}"));
     }
     // What the objects themselves say, where the token may see them: only pods can be listed without discovery.
@@ -150,7 +150,7 @@ impl Sample {
         let (namespace, resource) = (self.namespace.clone(), self.resource.clone());
         let query = CustomQuery {
             version,
-            subject: Subject::Namespaced { namespace, resource, name: "*".to_owned() },
+            subject: MetricTarget::Namespaced { namespace, resource, name: "*".to_owned() },
             metric: self.metric.clone(),
             label_selector: selector.to_owned(),
             metric_label_selector: String::new(),

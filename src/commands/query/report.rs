@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::values::{Object, Value};
+use super::values::{ReportedObject, ReportedValue};
 use crate::api::cause::Cause;
 use crate::api::duration::GoDuration;
 use crate::api::time::Timestamp;
-use crate::cli::commands::Output;
+use crate::cli::commands::OutputFormat;
 use crate::commands::table::table;
-use crate::fleet::Lack;
+use crate::fleet::NoCredentials;
 use crate::gather::Outcome;
 use crate::process::expiry::now;
 
@@ -21,13 +21,13 @@ pub(super) struct Report {
     path: String,
     time: String,
     /// In the order of their names.
-    pub(super) clusters: Vec<Cluster>,
+    pub(super) clusters: Vec<ClusterReport>,
 }
 
 /// What one cluster made of it.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Cluster {
+pub(super) struct ClusterReport {
     pub(super) cluster: String,
     /// `Found`, `NotFound`, or the cause of a failure, or `PullMode`, which is none.
     outcome: &'static str,
@@ -37,12 +37,17 @@ pub(super) struct Cluster {
     message: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     latency_milliseconds: Option<u64>,
-    values: Vec<Value>,
+    values: Vec<ReportedValue>,
 }
 
-impl Cluster {
+impl ClusterReport {
     /// One that was asked, or would have been if it were Ready.
-    pub(super) fn answered(cluster: &str, outcome: &Outcome, elapsed: Duration, values: Vec<Value>) -> Self {
+    pub(super) fn answered(
+        cluster: &str,
+        outcome: &Outcome,
+        elapsed: Duration,
+        values: Vec<ReportedValue>,
+    ) -> Self {
         // A member may pass over a selector, and then nothing is left of its page.
         let nothing = matches!(outcome, Outcome::Page(_)) && values.is_empty();
         let outcome = if nothing { &Outcome::NotFound } else { outcome };
@@ -58,7 +63,7 @@ impl Cluster {
     }
 
     /// One that is no member, which is a failure unless it is not meant to be one.
-    pub(super) fn outside(cluster: &str, lack: &Lack) -> Self {
+    pub(super) fn outside(cluster: &str, lack: &NoCredentials) -> Self {
         Self {
             cluster: cluster.to_owned(),
             outcome: lack.cause.name(),
@@ -77,7 +82,7 @@ impl Cluster {
             let none = String::new;
             return vec![row(none(), none(), format!("<{}>", self.outcome), none())];
         }
-        let value = |value: &Value| {
+        let value = |value: &ReportedValue| {
             row(whose(value), value.metric.clone(), value.value.clone(), age(value.age_seconds))
         };
         self.values.iter().map(value).collect()
@@ -86,7 +91,7 @@ impl Cluster {
 
 impl Report {
     /// What was asked just now.
-    pub(super) fn new(path: String, clusters: Vec<Cluster>) -> Self {
+    pub(super) fn new(path: String, clusters: Vec<ClusterReport>) -> Self {
         let time = Timestamp::new(now(), 0).map(|time| time.to_string()).unwrap_or_default();
         Self { path, time, clusters }
     }
@@ -97,9 +102,9 @@ impl Report {
     }
 
     /// The report's text; of a report that is `one_of_many` each has its time, or in JSON its line.
-    pub(super) fn text(&self, output: Option<Output>, one_of_many: bool) -> String {
+    pub(super) fn text(&self, output: Option<OutputFormat>, one_of_many: bool) -> String {
         match output {
-            Some(Output::Json) => {
+            Some(OutputFormat::Json) => {
                 let write = if one_of_many { serde_json::to_string } else { serde_json::to_string_pretty };
                 write(self).expect("texts and numbers are JSON") + "\n"
             }
@@ -110,7 +115,7 @@ impl Report {
 
     fn table(&self) -> String {
         let heading = ["CLUSTER", "LATENCY", "OBJECT", "METRIC", "VALUE", "AGE"].map(str::to_owned);
-        let rows = self.clusters.iter().flat_map(Cluster::rows);
+        let rows = self.clusters.iter().flat_map(ClusterReport::rows);
         let mut text = table(&[heading].into_iter().chain(rows).collect::<Vec<_>>());
         let count = |outcome| self.clusters.iter().filter(|cluster| cluster.outcome == outcome).count();
         let mut line = format!("\n{} have it, {} do not", count("Found"), count("NotFound"));
@@ -120,7 +125,7 @@ impl Report {
             }
         }
         let messages = self.clusters.iter().filter(|cluster| !cluster.message.is_empty());
-        let message = |cluster: &Cluster| format!("{} [{}]", cluster.message, cluster.outcome);
+        let message = |cluster: &ClusterReport| format!("{} [{}]", cluster.message, cluster.outcome);
         let messages = messages.map(|cluster| [format!("  {}:", cluster.cluster), message(cluster)]);
         text += &format!("{line}\n");
         text + &table(&messages.collect::<Vec<_>>())
@@ -128,10 +133,10 @@ impl Report {
 }
 
 /// The object, or the labels of a series.
-fn whose(value: &Value) -> String {
+fn whose(value: &ReportedValue) -> String {
     match &value.object {
-        Some(Object { namespace, name, .. }) if namespace.is_empty() => name.clone(),
-        Some(Object { namespace, name, .. }) => format!("{namespace}/{name}"),
+        Some(ReportedObject { namespace, name, .. }) if namespace.is_empty() => name.clone(),
+        Some(ReportedObject { namespace, name, .. }) => format!("{namespace}/{name}"),
         None => {
             value.labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
         }

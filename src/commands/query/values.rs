@@ -4,21 +4,21 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::api::page::resource::ItemRef;
+use crate::api::page::resource::ResourceItemRef;
 use crate::api::page::{Page, custom, external};
 use crate::api::quantity::Quantity;
 use crate::api::time::Timestamp;
 use crate::merge;
 use crate::process::expiry::now;
-use crate::query::Question;
+use crate::query::MetricsQuery;
 
 /// One value.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Value {
+pub(super) struct ReportedValue {
     /// Whose it is; nothing has an external metric.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) object: Option<Object>,
+    pub(super) object: Option<ReportedObject>,
     pub(super) metric: String,
     /// Of an external metric's series.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -35,7 +35,7 @@ pub(super) struct Value {
 
 /// What has a value.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Object {
+pub(super) struct ReportedObject {
     pub(super) kind: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(super) namespace: String,
@@ -43,12 +43,12 @@ pub(super) struct Object {
 }
 
 /// What a member's page says.
-pub(super) fn of(question: &Question, page: &Page) -> Vec<Value> {
+pub(super) fn of(question: &MetricsQuery, page: &Page) -> Vec<ReportedValue> {
     match question {
-        Question::Custom(_) => page.custom().map(custom_value).collect(),
-        Question::External(_) => page.external().map(external_value).collect(),
-        Question::Resource(query) => {
-            let chosen = |item: &ItemRef<'_>| {
+        MetricsQuery::Custom(_) => page.custom().map(custom_value).collect(),
+        MetricsQuery::External(_) => page.external().map(external_value).collect(),
+        MetricsQuery::Resource(query) => {
+            let chosen = |item: &ResourceItemRef<'_>| {
                 merge::resource::is_chosen(*item, &query.label_selector, &query.field_selector)
             };
             let kind = query.resource.kind().trim_end_matches("Metrics");
@@ -59,9 +59,9 @@ pub(super) fn of(question: &Question, page: &Page) -> Vec<Value> {
     }
 }
 
-fn custom_value(item: custom::ItemRef<'_>) -> Value {
-    Value {
-        object: Some(Object {
+fn custom_value(item: custom::CustomItemRef<'_>) -> ReportedValue {
+    ReportedValue {
+        object: Some(ReportedObject {
             kind: item.kind().decode().into_owned(),
             namespace: item.namespace().decode().into_owned(),
             name: item.name().decode().into_owned(),
@@ -71,9 +71,9 @@ fn custom_value(item: custom::ItemRef<'_>) -> Value {
     }
 }
 
-fn external_value(item: external::ItemRef<'_>) -> Value {
+fn external_value(item: external::ExternalItemRef<'_>) -> ReportedValue {
     let labels = item.labels().into_iter();
-    Value {
+    ReportedValue {
         labels: labels.map(|(key, value)| (key.decode().into_owned(), value.decode().into_owned())).collect(),
         window_seconds: item.window_seconds(),
         ..value(item.metric().decode().into_owned(), item.value(), item.timestamp())
@@ -81,7 +81,7 @@ fn external_value(item: external::ItemRef<'_>) -> Value {
 }
 
 /// A pod's containers together.
-fn usage(kind: &str, item: ItemRef<'_>) -> Vec<Value> {
+fn usage(kind: &str, item: ResourceItemRef<'_>) -> Vec<ReportedValue> {
     let mut sums: BTreeMap<String, Quantity> = BTreeMap::new();
     for (name, amount) in item.amounts().iter() {
         match sums.get_mut(&*name.decode()) {
@@ -89,20 +89,20 @@ fn usage(kind: &str, item: ItemRef<'_>) -> Vec<Value> {
             None => drop(sums.insert(name.decode().into_owned(), amount.clone())),
         }
     }
-    let object = Object {
+    let object = ReportedObject {
         kind: kind.to_owned(),
         namespace: item.namespace().decode().into_owned(),
         name: item.name().decode().into_owned(),
     };
-    let one = |(metric, sum): (String, Quantity)| Value {
+    let one = |(metric, sum): (String, Quantity)| ReportedValue {
         object: Some(object.clone()),
         ..value(metric, &sum, item.timestamp())
     };
     sums.into_iter().map(one).collect()
 }
 
-fn value(metric: String, value: &Quantity, timestamp: Option<Timestamp>) -> Value {
-    Value {
+fn value(metric: String, value: &Quantity, timestamp: Option<Timestamp>) -> ReportedValue {
+    ReportedValue {
         object: None,
         metric,
         labels: BTreeMap::new(),

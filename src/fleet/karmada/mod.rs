@@ -24,11 +24,11 @@ use tokio_util::task::AbortOnDropHandle;
 use self::objects::{read_cluster, secret_name};
 use self::registry::{ClusterSecret, Registry, SecretName};
 use super::roster::Roster;
-use super::task::{Generation, Generations, Waiting};
+use super::task::{Generation, Generations, WaitingMembers};
 use crate::api::cause::Cause;
 use crate::control::Clients;
-use crate::control::watching::{Watch, Watches, is_status};
-use crate::member::Refused;
+use crate::control::watcher::{Watch, Watcher, is_status};
+use crate::member::TokenRefusal;
 
 /// How many changes may wait for the registry; watches wait when it is full.
 const QUEUE: usize = 256;
@@ -44,20 +44,20 @@ pub struct KarmadaSource {
     clusters: Watch,
     clients: Clients,
     registry: Registry,
-    watches: Watches<Change>,
+    watches: Watcher<Change>,
     changes: mpsc::Sender<(Instant, Change)>,
     queue: mpsc::Receiver<(Instant, Change)>,
     clusters_synced: bool,
     /// Clusters that the list in progress has named.
     listed_clusters: BTreeSet<String>,
-    namespaces: BTreeMap<String, Namespace>,
+    namespaces: BTreeMap<String, NamespaceWatch>,
     generations: Generations,
-    look_ups: BTreeMap<Named, LookUp>,
+    look_ups: BTreeMap<LookupKey, Lookup>,
     looking_up: Arc<Semaphore>,
 }
 
 /// One namespace whose Secrets are watched.
-struct Namespace {
+struct NamespaceWatch {
     generation: Generation,
     synced: bool,
     /// Secrets that the list in progress has named.
@@ -66,17 +66,17 @@ struct Namespace {
 }
 
 /// An object that is asked for by name. An event of the same object ends it: what a watch says later is newer.
-struct LookUp {
+struct Lookup {
     generation: Generation,
     /// Whether a list lacked it.
     missed: bool,
-    waiting: Waiting,
+    waiting: WaitingMembers,
     _asking: AbortOnDropHandle<()>,
 }
 
 /// What can be asked for by name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Named {
+enum LookupKey {
     Cluster(String),
     Secret(SecretName),
 }
@@ -93,7 +93,7 @@ impl KarmadaSource {
     pub fn new(clients: Clients, watch_timeout: Duration, roster: Roster) -> Self {
         let (changes, queue) = mpsc::channel(QUEUE);
         let what = "clusters.cluster.karmada.io".to_owned();
-        let watches = Watches::new(clients.clone(), watch_timeout, changes.clone());
+        let watches = Watcher::new(clients.clone(), watch_timeout, changes.clone());
         Self {
             clusters: watches.begin(what, watcher::Config::default(), cluster_api, Change::Cluster),
             watches,
@@ -117,21 +117,21 @@ impl KarmadaSource {
                 Some(first) = self.queue.recv() => {
                     // More may follow, and are one change for everybody else.
                     sleep(BURST).await;
-                    self.take_all(first);
+                    self.handle_changes(first);
                 }
-                Some(refused) = self.registry.roster().refused() => self.take_refusal(refused),
+                Some(refused) = self.registry.roster().refused() => self.handle_token_refusal(refused),
                 else => return,
             }
         }
     }
 
     /// Takes what has come, as much as the queue holds at most.
-    fn take_all(&mut self, first: (Instant, Change)) {
+    fn handle_changes(&mut self, first: (Instant, Change)) {
         let more = std::iter::from_fn(|| self.queue.try_recv().ok()).take(QUEUE);
         let changes: Vec<_> = std::iter::once(first).chain(more).collect();
         for (queued, change) in changes {
             self.registry.roster().queued(queued.elapsed());
-            self.take(change);
+            self.handle_change(change);
         }
         self.watch_namespaces();
         self.registry.roster().publish();
@@ -140,17 +140,17 @@ impl KarmadaSource {
         }
     }
 
-    fn take(&mut self, change: Change) {
+    fn handle_change(&mut self, change: Change) {
         match change {
-            Change::Cluster(event) => self.take_cluster(event),
+            Change::Cluster(event) => self.handle_cluster(event),
             Change::Secret { namespace, generation, event } => {
-                self.take_secret(&namespace, generation, event);
+                self.handle_secret(&namespace, generation, event);
             }
             Change::FoundCluster { name, generation, found } => {
-                let look_up = self.end_look_up(&Named::Cluster(name.clone()), generation);
-                let Some(LookUp { missed, .. }) = look_up else { return };
+                let look_up = self.end_look_up(&LookupKey::Cluster(name.clone()), generation);
+                let Some(Lookup { missed, .. }) = look_up else { return };
                 if missed && found.is_some() {
-                    self.clusters.distrust();
+                    self.clusters.suspect();
                 }
                 match found {
                     Some(cluster) => self.apply_cluster(&cluster),
@@ -158,13 +158,13 @@ impl KarmadaSource {
                 }
             }
             Change::FoundSecret { name, generation, found } => {
-                let look_up = self.end_look_up(&Named::Secret(name.clone()), generation);
-                let Some(LookUp { missed, waiting, .. }) = look_up else { return };
+                let look_up = self.end_look_up(&LookupKey::Secret(name.clone()), generation);
+                let Some(Lookup { missed, waiting, .. }) = look_up else { return };
                 if let Some(namespace) = self.namespaces.get(&name.namespace)
                     && missed
                     && found.is_some()
                 {
-                    namespace.watching.distrust();
+                    namespace.watching.suspect();
                 }
                 self.registry.apply_secret(name, found.map(ClusterSecret::from));
                 drop(waiting);
@@ -172,23 +172,23 @@ impl KarmadaSource {
         }
     }
 
-    fn end_look_up(&mut self, named: &Named, generation: Generation) -> Option<LookUp> {
+    fn end_look_up(&mut self, named: &LookupKey, generation: Generation) -> Option<Lookup> {
         self.look_ups.get(named).filter(|look_up| look_up.generation == generation)?;
         self.look_ups.remove(named)
     }
 
     /// Reads the member's Secret anew; the member learns by the registry whether that has brought another token.
-    fn take_refusal(&mut self, refused: Refused) {
+    fn handle_token_refusal(&mut self, refused: TokenRefusal) {
         if let Some(secret) = self.registry.secret_of(&refused.cluster).cloned() {
             tracing::info!(
                 cluster = refused.cluster,
                 "the cluster refuses its token; its Secret is read again"
             );
-            self.look_up(Named::Secret(secret)).waiting.push(refused);
+            self.look_up(LookupKey::Secret(secret)).waiting.push(refused);
         }
     }
 
-    fn take_cluster(&mut self, event: Event<DynamicObject>) {
+    fn handle_cluster(&mut self, event: Event<DynamicObject>) {
         match event {
             Event::Init => self.listed_clusters.clear(),
             Event::InitApply(object) => {
@@ -199,7 +199,7 @@ impl KarmadaSource {
                 let listed = std::mem::take(&mut self.listed_clusters);
                 let known = self.registry.clusters().map(|(name, _)| name.to_owned());
                 for missing in known.filter(|name| !listed.contains(name)).collect::<Vec<_>>() {
-                    self.look_up(Named::Cluster(missing)).missed = true;
+                    self.look_up(LookupKey::Cluster(missing)).missed = true;
                 }
                 self.clusters_synced = true;
             }
@@ -207,13 +207,13 @@ impl KarmadaSource {
             Event::Delete(object) => {
                 let name = object.name_any();
                 self.registry.remove_cluster(&name);
-                self.look_ups.remove(&Named::Cluster(name));
+                self.look_ups.remove(&LookupKey::Cluster(name));
             }
         }
     }
 
     fn apply_seen_cluster(&mut self, object: &DynamicObject) {
-        self.look_ups.remove(&Named::Cluster(object.name_any()));
+        self.look_ups.remove(&LookupKey::Cluster(object.name_any()));
         self.apply_cluster(object);
     }
 
@@ -238,7 +238,7 @@ impl KarmadaSource {
             && self.namespaces.get(&secret.namespace).is_some_and(|namespace| namespace.synced)
             && !self.registry.has_read(&secret)
         {
-            self.look_up(Named::Secret(secret));
+            self.look_up(LookupKey::Secret(secret));
         }
     }
 
@@ -263,12 +263,12 @@ impl KarmadaSource {
                 move |client| Api::namespaced(client, &of),
                 move |event| Change::Secret { namespace: tag.clone(), generation, event },
             );
-            let state = Namespace { generation, synced: false, listed: BTreeSet::new(), watching };
+            let state = NamespaceWatch { generation, synced: false, listed: BTreeSet::new(), watching };
             self.namespaces.insert(namespace, state);
         }
     }
 
-    fn take_secret(&mut self, namespace: &str, generation: Generation, event: Event<Secret>) {
+    fn handle_secret(&mut self, namespace: &str, generation: Generation, event: Event<Secret>) {
         let state = self.namespaces.get_mut(namespace).filter(|state| state.generation == generation);
         let Some(state) = state else { return };
         match event {
@@ -288,14 +288,14 @@ impl KarmadaSource {
                     .collect();
                 for secret in missing {
                     let missed = !listed.contains(&secret.name);
-                    self.look_up(Named::Secret(secret)).missed |= missed;
+                    self.look_up(LookupKey::Secret(secret)).missed |= missed;
                 }
             }
             Event::Apply(secret) => self.apply_secret(secret),
             Event::Delete(secret) => {
                 let name = secret_name(&secret);
                 self.registry.apply_secret(name.clone(), None);
-                self.look_ups.remove(&Named::Secret(name));
+                self.look_ups.remove(&LookupKey::Secret(name));
             }
         }
     }
@@ -303,22 +303,22 @@ impl KarmadaSource {
     fn apply_secret(&mut self, secret: Secret) {
         let name = secret_name(&secret);
         self.registry.apply_secret(name.clone(), Some(secret.into()));
-        self.look_ups.remove(&Named::Secret(name));
+        self.look_ups.remove(&LookupKey::Secret(name));
     }
 
     /// Asks for an object until there is an answer.
-    fn look_up(&mut self, named: Named) -> &mut LookUp {
+    fn look_up(&mut self, named: LookupKey) -> &mut Lookup {
         self.look_ups.entry(named).or_insert_with_key(|named| {
             let generation = self.generations.next();
             let (clients, changes) = (self.clients.clone(), self.changes.clone());
             let (named, permits) = (named.clone(), self.looking_up.clone());
             let asking = async move {
                 let change = match &named {
-                    Named::Cluster(name) => {
+                    LookupKey::Cluster(name) => {
                         let found = find(&clients, &permits, &named, cluster_api, name).await.map(Box::new);
                         Change::FoundCluster { name: name.clone(), generation, found }
                     }
-                    Named::Secret(name) => {
+                    LookupKey::Secret(name) => {
                         let api = |client| Api::namespaced(client, &name.namespace);
                         let found = find(&clients, &permits, &named, api, &name.name).await;
                         Change::FoundSecret { name: name.clone(), generation, found }
@@ -326,10 +326,10 @@ impl KarmadaSource {
                 };
                 let _ = changes.send((Instant::now(), change)).await;
             };
-            LookUp {
+            Lookup {
                 generation,
                 missed: false,
-                waiting: Waiting::default(),
+                waiting: WaitingMembers::default(),
                 _asking: AbortOnDropHandle::new(tokio::spawn(asking)),
             }
         })
@@ -340,7 +340,7 @@ impl KarmadaSource {
 async fn find<K: Clone + DeserializeOwned + fmt::Debug>(
     clients: &Clients,
     permits: &Semaphore,
-    named: &Named,
+    named: &LookupKey,
     api: impl Fn(Client) -> Api<K>,
     name: &str,
 ) -> Option<K> {
@@ -371,7 +371,7 @@ pub fn cluster_api(client: Client) -> Api<DynamicObject> {
     Api::all_with(client, &ApiResource::from_gvk(&kind))
 }
 
-impl fmt::Display for Named {
+impl fmt::Display for LookupKey {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Cluster(name) => write!(formatter, "Cluster {name}"),

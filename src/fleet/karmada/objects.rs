@@ -16,9 +16,9 @@ use super::registry::{ClusterSecret, ClusterSpec, SecretName};
 pub fn read_cluster(object: &DynamicObject) -> Result<ClusterSpec, serde_json::Error> {
     #[derive(Default, Deserialize)]
     #[serde(default, rename_all = "camelCase")]
-    struct Spec {
+    struct ClusterObjectSpec {
         api_endpoint: String,
-        secret_ref: Option<Reference>,
+        secret_ref: Option<SecretReference>,
         #[serde(rename = "insecureSkipTLSVerification")]
         insecure: bool,
         #[serde(rename = "proxyURL")]
@@ -26,30 +26,30 @@ pub fn read_cluster(object: &DynamicObject) -> Result<ClusterSpec, serde_json::E
         proxy_header: BTreeMap<String, String>,
     }
     #[derive(Deserialize)]
-    struct Reference {
+    struct SecretReference {
         #[serde(default)]
         namespace: String,
         name: String,
     }
     #[derive(Default, Deserialize)]
-    struct Status {
+    struct ClusterStatus {
         #[serde(default)]
-        conditions: Vec<Condition>,
+        conditions: Vec<ClusterCondition>,
     }
     #[derive(Deserialize)]
-    struct Condition {
+    struct ClusterCondition {
         #[serde(rename = "type")]
         kind: String,
         status: String,
     }
     #[derive(Deserialize)]
-    struct Cluster {
+    struct ClusterObject {
         #[serde(default)]
-        spec: Spec,
+        spec: ClusterObjectSpec,
         #[serde(default)]
-        status: Status,
+        status: ClusterStatus,
     }
-    let Cluster { spec, status } = Cluster::deserialize(&object.data)?;
+    let ClusterObject { spec, status } = ClusterObject::deserialize(&object.data)?;
     let ready =
         status.conditions.iter().any(|condition| condition.kind == "Ready" && condition.status == "True");
     Ok(ClusterSpec {
@@ -57,7 +57,7 @@ pub fn read_cluster(object: &DynamicObject) -> Result<ClusterSpec, serde_json::E
         api_endpoint: spec.api_endpoint,
         secret: spec
             .secret_ref
-            .map(|Reference { namespace, name }| SecretName { namespace, name })
+            .map(|SecretReference { namespace, name }| SecretName { namespace, name })
             .filter(|SecretName { namespace, name }| is_name(namespace) && is_name(name)),
         insecure: spec.insecure,
         proxy_url: spec.proxy_url,

@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
 use crate::api::cause::Cause;
-use crate::fleet::Lack;
+use crate::fleet::NoCredentials;
 use crate::fleet::roster::Roster;
-use crate::transport::credentials::{Credentials, CredentialsError, Endpoint, Login, Proxy, Token, Trust};
+use crate::transport::credentials::{
+    BearerToken, Credentials, CredentialsError, Endpoint, Proxy, ServerVerification, UserCredentials,
+};
 
 /// A cluster as Karmada describes it: the part of `cluster.karmada.io/v1alpha1` that leads to its API server.
 #[derive(Clone, PartialEq, Eq)]
@@ -48,7 +50,7 @@ pub struct ClusterSecret {
 
 /// Why a cluster's credentials cannot be used.
 #[derive(Debug, Error)]
-pub enum NotAMember {
+pub enum ClusterCredentialsError {
     /// A cluster in Pull mode, or one that is still joining.
     #[error("it has no API endpoint (Pull mode, or still joining)")]
     NoEndpoint,
@@ -85,18 +87,21 @@ impl ClusterSpec {
     ///
     /// # Errors
     /// If it is no member.
-    pub fn credentials(&self, secret: Option<&Option<ClusterSecret>>) -> Result<Credentials, NotAMember> {
+    pub fn credentials(
+        &self,
+        secret: Option<&Option<ClusterSecret>>,
+    ) -> Result<Credentials, ClusterCredentialsError> {
         if self.api_endpoint.is_empty() {
-            return Err(NotAMember::NoEndpoint);
+            return Err(ClusterCredentialsError::NoEndpoint);
         }
-        let name = self.secret.clone().ok_or(NotAMember::NoSecretRef)?;
+        let name = self.secret.clone().ok_or(ClusterCredentialsError::NoSecretRef)?;
         let secret = match secret {
-            None => return Err(NotAMember::Unread(name)),
-            Some(None) => return Err(NotAMember::NoSecret(name)),
+            None => return Err(ClusterCredentialsError::Unread(name)),
+            Some(None) => return Err(ClusterCredentialsError::NoSecret(name)),
             Some(Some(secret)) => secret,
         };
         let Some(token) = secret.token.as_deref().filter(|token| !token.is_empty()) else {
-            return Err(NotAMember::NoToken(name));
+            return Err(ClusterCredentialsError::NoToken(name));
         };
         let proxy = if self.proxy_url.is_empty() {
             None
@@ -105,13 +110,13 @@ impl ClusterSpec {
             Some(Proxy::parse(&self.proxy_url, headers)?)
         };
         let trust = match &secret.ca_bundle {
-            _ if self.insecure => Trust::Anything,
-            Some(bundle) if !bundle.is_empty() => Trust::Bundle(bundle.clone()),
-            _ => Trust::System,
+            _ if self.insecure => ServerVerification::Anything,
+            Some(bundle) if !bundle.is_empty() => ServerVerification::Bundle(bundle.clone()),
+            _ => ServerVerification::System,
         };
         Ok(Credentials {
             endpoint: Endpoint::parse(&self.api_endpoint)?,
-            login: Login { token: Some(Token::parse(token)?), certificate: None },
+            login: UserCredentials { token: Some(BearerToken::parse(token)?), certificate: None },
             trust,
             server_name: None,
             proxy,
@@ -201,12 +206,12 @@ impl Registry {
             return;
         };
         let secret = spec.secret.as_ref().and_then(|name| self.secrets.get(name));
-        let credentials = spec.credentials(secret).map_err(Lack::from);
+        let credentials = spec.credentials(secret).map_err(NoCredentials::from);
         self.roster.put(name, &spec.uid, spec.ready, credentials);
     }
 }
 
-impl NotAMember {
+impl ClusterCredentialsError {
     /// Its name among all causes.
     pub fn cause(&self) -> Cause {
         match self {
@@ -219,8 +224,8 @@ impl NotAMember {
     }
 }
 
-impl From<NotAMember> for Lack {
-    fn from(error: NotAMember) -> Self {
+impl From<ClusterCredentialsError> for NoCredentials {
+    fn from(error: ClusterCredentialsError) -> Self {
         Self { cause: error.cause(), message: error.to_string() }
     }
 }

@@ -12,11 +12,11 @@ use crate::kubeconfig::{Context, context, without_content};
 const LABEL: usize = 63;
 
 /// The clusters by their tags, and in words what is wrong with those that cannot be asked.
-pub(super) type Contexts = BTreeMap<String, Result<Context, String>>;
+pub(super) type FleetContexts = BTreeMap<String, Result<Context, String>>;
 
 /// Why a file has no clusters.
 #[derive(Debug, Error)]
-pub enum FileError {
+pub enum FleetFileError {
     /// It cannot be read.
     #[error("--fleet-kubeconfig: the kubeconfig cannot be used: {0}")]
     Kubeconfig(String),
@@ -29,14 +29,15 @@ pub enum FileError {
 ///
 /// # Errors
 /// If the file itself cannot be used; what is wrong with one context is said in its place.
-pub(super) fn read(path: &Path) -> Result<Contexts, FileError> {
-    let file = Kubeconfig::read_from(path).map_err(|error| FileError::Kubeconfig(without_content(&error)))?;
+pub(super) fn read(path: &Path) -> Result<FleetContexts, FleetFileError> {
+    let file =
+        Kubeconfig::read_from(path).map_err(|error| FleetFileError::Kubeconfig(without_content(&error)))?;
     let mut names: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for named in &file.contexts {
         names.entry(tag(&named.name)).or_default().push(&named.name);
     }
     if names.is_empty() {
-        return Err(FileError::NoContexts);
+        return Err(FleetFileError::NoContexts);
     }
     let read = |tag: &str, names: &[&str]| match names {
         _ if tag.is_empty() => {

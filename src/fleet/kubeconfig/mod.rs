@@ -17,20 +17,20 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use self::contexts::Contexts;
-use super::Lack;
+use self::contexts::FleetContexts;
+use super::NoCredentials;
 use super::roster::Roster;
-use super::task::{Generation, Generations, Waiting};
+use super::task::{Generation, Generations, WaitingMembers};
 use crate::api::cause::Cause;
 use crate::kubeconfig::Context;
-use crate::kubeconfig::plugin::{Plugin, Said};
-use crate::member::Refused;
+use crate::kubeconfig::plugin::{ExecPlugin, PluginCredentials};
+use crate::member::TokenRefusal;
 use crate::process::file;
-use crate::transport::credentials::{Credentials, Login};
-pub use contexts::FileError;
+use crate::transport::credentials::{Credentials, UserCredentials};
+pub use contexts::FleetFileError;
 
 /// How long the first run of plugins may hold up readiness.
-const PATIENCE: Duration = Duration::from_secs(5);
+const FIRST_READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long before its end a login is renewed, if it lasts twice as long.
 const AHEAD: Duration = Duration::from_secs(60);
 /// The shortest and the longest pause between two runs of a plugin that fails or whose logins are refused.
@@ -42,33 +42,33 @@ const QUEUE: usize = 64;
 pub struct KubeconfigSource {
     path: PathBuf,
     roster: Roster,
-    contexts: watch::Receiver<Contexts>,
+    contexts: watch::Receiver<FleetContexts>,
     _following: AbortOnDropHandle<()>,
-    known: Contexts,
-    logging_in: BTreeMap<String, LoggingIn>,
+    known: FleetContexts,
+    logging_in: BTreeMap<String, ExecTask>,
     generations: Generations,
-    logins: mpsc::Sender<LoggedIn>,
-    queue: mpsc::Receiver<LoggedIn>,
+    logins: mpsc::Sender<ExecResult>,
+    queue: mpsc::Receiver<ExecResult>,
 }
 
 /// A cluster whose login is up to a plugin, which is run again and again.
-struct LoggingIn {
+struct ExecTask {
     generation: Generation,
-    plugin: Plugin,
+    plugin: ExecPlugin,
     /// What it has said last.
-    login: Option<Login>,
+    login: Option<UserCredentials>,
     /// Whether it has ended once.
     ended: bool,
     again: Arc<Notify>,
-    waiting: Waiting,
+    waiting: WaitingMembers,
     _running: AbortOnDropHandle<()>,
 }
 
 /// What came of a plugin.
-struct LoggedIn {
+struct ExecResult {
     cluster: String,
     generation: Generation,
-    outcome: Result<Login, String>,
+    outcome: Result<UserCredentials, String>,
 }
 
 impl KubeconfigSource {
@@ -77,7 +77,7 @@ impl KubeconfigSource {
     ///
     /// # Errors
     /// If the file cannot be used.
-    pub fn open(path: &Path, interval: Duration, roster: Roster) -> Result<Self, FileError> {
+    pub fn open(path: &Path, interval: Duration, roster: Roster) -> Result<Self, FleetFileError> {
         let first = contexts::read(path)?;
         let (sender, contexts) = watch::channel(first.clone());
         let what = format!("--fleet-kubeconfig={}", path.display());
@@ -93,7 +93,7 @@ impl KubeconfigSource {
             roster,
             contexts,
             _following: following,
-            known: Contexts::new(),
+            known: FleetContexts::new(),
             logging_in: BTreeMap::new(),
             generations: Generations::default(),
             logins,
@@ -103,9 +103,9 @@ impl KubeconfigSource {
 
     /// Runs until it is dropped.
     pub async fn run(mut self) {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + FIRST_READ_TIMEOUT;
         let first = self.contexts.borrow_and_update().clone();
-        self.adopt(first);
+        self.apply_contexts(first);
         loop {
             self.roster.publish();
             if self.logging_in.values().all(|logging_in| logging_in.ended) {
@@ -115,10 +115,10 @@ impl KubeconfigSource {
             tokio::select! {
                 Ok(()) = self.contexts.changed() => {
                     let contexts = self.contexts.borrow_and_update().clone();
-                    self.adopt(contexts);
+                    self.apply_contexts(contexts);
                 }
-                Some(logged_in) = self.queue.recv() => self.take(logged_in),
-                Some(refused) = self.roster.refused() => self.take_refusal(refused),
+                Some(logged_in) = self.queue.recv() => self.handle_file(logged_in),
+                Some(refused) = self.roster.refused() => self.handle_token_refusal(refused),
                 () = sleep_until(until), if !synced => {
                     tracing::warn!("exec plugins have not ended; their clusters join when they have");
                     self.roster.set_synced();
@@ -128,7 +128,7 @@ impl KubeconfigSource {
         }
     }
 
-    fn adopt(&mut self, contexts: Contexts) {
+    fn apply_contexts(&mut self, contexts: FleetContexts) {
         let gone: Vec<String> =
             self.roster.names().filter(|name| !contexts.contains_key(*name)).map(str::to_owned).collect();
         for name in gone {
@@ -139,7 +139,7 @@ impl KubeconfigSource {
             if self.known.get(name) != Some(context) {
                 let credentials = match context {
                     Ok(Context { credentials, plugin: Some(plugin), .. }) => {
-                        self.logged_in(name, plugin).map(|login| credentials.logged_in(login))
+                        self.handle_exec_result(name, plugin).map(|login| credentials.logged_in(login))
                     }
                     Ok(Context { credentials, plugin: None, .. }) => {
                         self.logging_in.remove(name);
@@ -147,7 +147,7 @@ impl KubeconfigSource {
                     }
                     Err(complaint) => {
                         self.logging_in.remove(name);
-                        Err(Lack { cause: Cause::CredentialsMalformed, message: complaint.clone() })
+                        Err(NoCredentials { cause: Cause::CredentialsMalformed, message: complaint.clone() })
                     }
                 };
                 self.put(name, credentials);
@@ -157,27 +157,31 @@ impl KubeconfigSource {
     }
 
     /// What the plugin of a cluster has said. One that is new is run.
-    fn logged_in(&mut self, name: &str, plugin: &Plugin) -> Result<Login, Lack> {
+    fn handle_exec_result(
+        &mut self,
+        name: &str,
+        plugin: &ExecPlugin,
+    ) -> Result<UserCredentials, NoCredentials> {
         if let Some(logging_in) = self.logging_in.get(name).filter(|known| known.plugin == *plugin) {
-            return logging_in.login.clone().ok_or_else(Lack::unknown);
+            return logging_in.login.clone().ok_or_else(NoCredentials::unknown);
         }
         let (generation, again) = (self.generations.next(), Arc::new(Notify::new()));
         let running =
             run_again(name.to_owned(), generation, plugin.clone(), again.clone(), self.logins.clone());
-        let logging_in = LoggingIn {
+        let logging_in = ExecTask {
             generation,
             plugin: plugin.clone(),
             login: None,
             ended: false,
             again,
-            waiting: Waiting::default(),
+            waiting: WaitingMembers::default(),
             _running: AbortOnDropHandle::new(tokio::spawn(running)),
         };
         self.logging_in.insert(name.to_owned(), logging_in);
-        Err(Lack::unknown())
+        Err(NoCredentials::unknown())
     }
 
-    fn take(&mut self, LoggedIn { cluster, generation, outcome }: LoggedIn) {
+    fn handle_file(&mut self, ExecResult { cluster, generation, outcome }: ExecResult) {
         let logging_in = self.logging_in.get_mut(&cluster).filter(|known| known.generation == generation);
         let (Some(logging_in), Some(Ok(context))) = (logging_in, self.known.get(&cluster)) else { return };
         logging_in.ended = true;
@@ -187,7 +191,7 @@ impl KubeconfigSource {
                 logging_in.login = Some(login.clone());
                 Ok(context.credentials.logged_in(login))
             }
-            Err(message) => Err(Lack { cause: Cause::PluginFailed, message }),
+            Err(message) => Err(NoCredentials { cause: Cause::PluginFailed, message }),
         };
         self.put(&cluster, credentials);
         drop(waiting);
@@ -195,19 +199,19 @@ impl KubeconfigSource {
 
     /// Has the plugin run, or reads the file at once; the member learns by the roster whether that has brought another
     /// login.
-    fn take_refusal(&mut self, refused: Refused) {
+    fn handle_token_refusal(&mut self, refused: TokenRefusal) {
         let cluster = &refused.cluster;
         tracing::info!(cluster, "the cluster refuses whom it is asked as; looking for newer credentials");
         if let Some(logging_in) = self.logging_in.get_mut(cluster) {
             logging_in.waiting.push(refused);
             logging_in.again.notify_one();
         } else if let Ok(contexts) = contexts::read(&self.path) {
-            self.adopt(contexts);
+            self.apply_contexts(contexts);
         }
     }
 
     /// A context has neither a uid nor anybody who says that its cluster is not Ready.
-    fn put(&mut self, name: &str, credentials: Result<Credentials, Lack>) {
+    fn put(&mut self, name: &str, credentials: Result<Credentials, NoCredentials>) {
         self.roster.put(name, "", true, credentials);
     }
 }
@@ -216,9 +220,9 @@ impl KubeconfigSource {
 async fn run_again(
     cluster: String,
     generation: Generation,
-    plugin: Plugin,
+    plugin: ExecPlugin,
     again: Arc<Notify>,
-    logins: mpsc::Sender<LoggedIn>,
+    logins: mpsc::Sender<ExecResult>,
 ) {
     let after_failures =
         ExponentialBuilder::new().with_min_delay(PAUSES.0 * 2).with_max_delay(PAUSES.1).without_max_times();
@@ -226,7 +230,7 @@ async fn run_again(
     loop {
         let begun = Instant::now();
         let (outcome, next) = match plugin.run().await {
-            Ok(Said { login, until }) => {
+            Ok(PluginCredentials { login, until }) => {
                 failing = None;
                 (Ok(login), until.map(renewal))
             }
@@ -236,7 +240,7 @@ async fn run_again(
             }
         };
         let pause = if failing.is_some() { next.unwrap_or(PAUSES.1) } else { PAUSES.0 };
-        if logins.send(LoggedIn { cluster: cluster.clone(), generation, outcome }).await.is_err() {
+        if logins.send(ExecResult { cluster: cluster.clone(), generation, outcome }).await.is_err() {
             return;
         }
         match next {

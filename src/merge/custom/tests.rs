@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::api::codec::EncodeList as _;
 use crate::api::custom_metrics::{MetricValueList, Version};
-use crate::api::page::{Expected, Format, Page};
+use crate::api::page::{BodyFormat, Expected, Page};
 
 const LABEL: &str = "resource.karmada.io/query-from-cluster";
 
@@ -22,7 +22,7 @@ fn page(cluster: &'static str, items: &[Value]) -> Source {
     let body = json!({
         "kind": "MetricValueList", "apiVersion": "custom.metrics.k8s.io/v1beta2", "items": items,
     });
-    let page = Page::read(Expected::MetricValues, Format::Json, body.to_string().into(), &mut |_| Ok(()));
+    let page = Page::read(Expected::MetricValues, BodyFormat::Json, body.to_string().into(), &mut |_| Ok(()));
     (cluster, page.expect("a page"))
 }
 

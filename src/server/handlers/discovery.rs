@@ -6,28 +6,28 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 
 use crate::api::codec::accept::{Clause, choose};
-use crate::api::discovery::Aggregated;
-use crate::server::Serving;
+use crate::api::discovery::AggregatedVersion;
+use crate::server::ServerState;
 use crate::server::negotiation::accept;
 
 /// `/apis`, plain or aggregated.
-pub(super) async fn groups(State(serving): State<Arc<Serving>>, request: Request) -> Response {
+pub(super) async fn groups(State(serving): State<Arc<ServerState>>, request: Request) -> Response {
     let encoded = serving.documents.current().await;
-    let wanted = choose(accept(request.headers()), Wanted::Plain, Wanted::of);
-    let document = match wanted.unwrap_or(Wanted::Plain) {
-        Wanted::Plain => encoded.groups(),
-        Wanted::Aggregated(format) => encoded.aggregated(format),
+    let wanted = choose(accept(request.headers()), ApisFormat::Plain, ApisFormat::of);
+    let document = match wanted.unwrap_or(ApisFormat::Plain) {
+        ApisFormat::Plain => encoded.groups(),
+        ApisFormat::Aggregated(format) => encoded.aggregated(format),
     };
     document.response(request.headers())
 }
 
 /// The form of `/apis` that one clause of an Accept header asks for.
-enum Wanted {
+enum ApisFormat {
     Plain,
-    Aggregated(Aggregated),
+    Aggregated(AggregatedVersion),
 }
 
-impl Wanted {
+impl ApisFormat {
     /// `None` if the clause asks for something that is not served.
     fn of(clause: &Clause<'_>) -> Option<Self> {
         if !clause.takes("application", "json") {
@@ -35,9 +35,11 @@ impl Wanted {
         }
         match (clause.parameter("as"), clause.parameter("g"), clause.parameter("v")) {
             ("", _, _) => Some(Self::Plain),
-            ("APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2") => Some(Self::Aggregated(Aggregated::V2)),
+            ("APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2") => {
+                Some(Self::Aggregated(AggregatedVersion::V2))
+            }
             ("APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2beta1") => {
-                Some(Self::Aggregated(Aggregated::V2Beta1))
+                Some(Self::Aggregated(AggregatedVersion::V2Beta1))
             }
             _ => None,
         }

@@ -8,23 +8,25 @@ use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, StatusCode};
 
-use super::super::Serving;
-use super::super::error::Error;
+use super::super::ServerState;
+use super::super::error::ApiError;
 use super::super::request_info::RequestInfo;
 use crate::server::document::uncached;
-use crate::server::health::Health;
+use crate::server::health::HealthSources;
 
 /// The endpoints and their checks. Readiness is never about the health of members.
-pub(super) const ENDPOINTS: [(&str, &[Check]); 3] = [("healthz", LIVE), ("livez", LIVE), ("readyz", READY)];
+pub(super) const ENDPOINTS: [(&str, &[HealthCheck]); 3] =
+    [("healthz", LIVE), ("livez", LIVE), ("readyz", READY)];
 
-const LIVE: &[Check] = &[Check::Ping];
-const READY: &[Check] = &[Check::Ping, Check::InformerSync, Check::Discovery, Check::Shutdown];
+const LIVE: &[HealthCheck] = &[HealthCheck::Ping];
+const READY: &[HealthCheck] =
+    &[HealthCheck::Ping, HealthCheck::InformerSync, HealthCheck::Discovery, HealthCheck::Shutdown];
 
 type Info = axum::extract::Extension<Arc<RequestInfo>>;
 
 /// One thing that is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Check {
+pub(super) enum HealthCheck {
     /// The server answers.
     Ping,
     /// The watches of the control plane have synced.
@@ -35,7 +37,7 @@ pub(super) enum Check {
     Shutdown,
 }
 
-impl Check {
+impl HealthCheck {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Ping => "ping",
@@ -45,7 +47,7 @@ impl Check {
         }
     }
 
-    fn passes(self, health: &Health) -> bool {
+    fn passes(self, health: &HealthSources) -> bool {
         match self {
             Self::Ping => true,
             Self::InformerSync => *health.synced.borrow(),
@@ -55,41 +57,41 @@ impl Check {
     }
 }
 
-pub(super) async fn healthz(State(serving): State<Arc<Serving>>, info: Info) -> Response {
+pub(super) async fn healthz(State(serving): State<Arc<ServerState>>, info: Info) -> Response {
     all("healthz", LIVE, &serving.health, &info)
 }
 
-pub(super) async fn livez(State(serving): State<Arc<Serving>>, info: Info) -> Response {
+pub(super) async fn livez(State(serving): State<Arc<ServerState>>, info: Info) -> Response {
     all("livez", LIVE, &serving.health, &info)
 }
 
-pub(super) async fn readyz(State(serving): State<Arc<Serving>>, info: Info) -> Response {
+pub(super) async fn readyz(State(serving): State<Arc<ServerState>>, info: Info) -> Response {
     all("readyz", READY, &serving.health, &info)
 }
 
 pub(super) async fn healthz_check(
-    State(serving): State<Arc<Serving>>,
+    State(serving): State<Arc<ServerState>>,
     Path(check): Path<String>,
-) -> Result<Response, Error> {
+) -> Result<Response, ApiError> {
     one(LIVE, &check, &serving.health)
 }
 
 pub(super) async fn livez_check(
-    State(serving): State<Arc<Serving>>,
+    State(serving): State<Arc<ServerState>>,
     Path(check): Path<String>,
-) -> Result<Response, Error> {
+) -> Result<Response, ApiError> {
     one(LIVE, &check, &serving.health)
 }
 
 pub(super) async fn readyz_check(
-    State(serving): State<Arc<Serving>>,
+    State(serving): State<Arc<ServerState>>,
     Path(check): Path<String>,
-) -> Result<Response, Error> {
+) -> Result<Response, ApiError> {
     one(READY, &check, &serving.health)
 }
 
 /// `handleRootHealth`: `ok`, or each check by name when one fails or `verbose` is given.
-fn all(endpoint: &str, checks: &[Check], health: &Health, info: &RequestInfo) -> Response {
+fn all(endpoint: &str, checks: &[HealthCheck], health: &HealthSources, info: &RequestInfo) -> Response {
     let excluded: Vec<&str> = info
         .target
         .parameters
@@ -128,8 +130,8 @@ fn all(endpoint: &str, checks: &[Check], health: &Health, info: &RequestInfo) ->
     plain(StatusCode::OK, "ok".to_owned())
 }
 
-fn one(checks: &[Check], name: &str, health: &Health) -> Result<Response, Error> {
-    let check = checks.iter().find(|check| check.name() == name).ok_or(Error::NotFound)?;
+fn one(checks: &[HealthCheck], name: &str, health: &HealthSources) -> Result<Response, ApiError> {
+    let check = checks.iter().find(|check| check.name() == name).ok_or(ApiError::NotFound)?;
     if check.passes(health) {
         return Ok(plain(StatusCode::OK, "ok".to_owned()));
     }

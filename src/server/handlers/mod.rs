@@ -17,15 +17,15 @@ use http::HeaderValue;
 use http::header::CONTENT_TYPE;
 use serde_json::json;
 
-use super::Serving;
-use super::error::Error;
+use super::ServerState;
+use super::error::ApiError;
 use super::request_info::RequestInfo;
 use crate::api::group::Group;
 use crate::process::metrics::MEDIA_TYPE;
 use crate::server::document::uncached;
 
 /// All routes.
-pub fn routes() -> Router<Arc<Serving>> {
+pub fn routes() -> Router<Arc<ServerState>> {
     Router::new()
         .route("/", get(index))
         .route("/apis", get(discovery::groups))
@@ -41,11 +41,11 @@ pub fn routes() -> Router<Arc<Serving>> {
         .route("/version", get(version::version))
         .route("/metrics", get(metrics))
         .fallback(dispatch)
-        .method_not_allowed_fallback(async || Error::MethodNotAllowed)
+        .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
 }
 
-async fn dispatch(State(serving): State<Arc<Serving>>, request: Request) -> Result<Response, Error> {
-    let info = request.extensions().get::<Arc<RequestInfo>>().ok_or(Error::NotFound)?;
+async fn dispatch(State(serving): State<Arc<ServerState>>, request: Request) -> Result<Response, ApiError> {
+    let info = request.extensions().get::<Arc<RequestInfo>>().ok_or(ApiError::NotFound)?;
     let segments: Vec<&str> = info.target.segments.iter().map(String::as_str).collect();
     match segments[..] {
         ["apis", group] => serving.documents.current().await.below(&request, group, ""),
@@ -76,7 +76,7 @@ async fn index() -> Response {
 }
 
 /// This process' own metrics.
-async fn metrics(State(serving): State<Arc<Serving>>) -> Response {
+async fn metrics(State(serving): State<Arc<ServerState>>) -> Response {
     let mut response = serving.metrics.encode().into_response();
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
     uncached(response)

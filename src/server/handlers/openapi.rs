@@ -13,15 +13,15 @@ use serde_json::{Map, Value, json};
 use crate::api::codec::accept::choose;
 use crate::api::openapi;
 use crate::server::document::{Document, JSON, UNCACHED, only_get};
-use crate::server::error::Error;
+use crate::server::error::ApiError;
 use crate::server::negotiation::accept;
 use crate::server::request_info::RequestInfo;
 
 const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-static DOCUMENTS: LazyLock<Documents> = LazyLock::new(Documents::new);
+static DOCUMENTS: LazyLock<OpenApiDocuments> = LazyLock::new(OpenApiDocuments::new);
 
-struct Documents {
+struct OpenApiDocuments {
     v2: Document,
     /// `/openapi/v3`: where the documents below stand.
     v3: Document,
@@ -29,7 +29,7 @@ struct Documents {
     below: BTreeMap<(&'static str, &'static str), Document>,
 }
 
-impl Documents {
+impl OpenApiDocuments {
     fn new() -> Self {
         let json = |value: &Value| Document::json(value, JSON, UNCACHED);
         let below: BTreeMap<_, _> = openapi::v3()
@@ -67,8 +67,8 @@ pub(super) fn group_version(
     info: &RequestInfo,
     group: &str,
     version: &str,
-) -> Result<Response, Error> {
-    let document = DOCUMENTS.below.get(&(group, version)).ok_or(Error::NotFound)?;
+) -> Result<Response, ApiError> {
+    let document = DOCUMENTS.below.get(&(group, version)).ok_or(ApiError::NotFound)?;
     only_get(request, || {
         if !takes_json(request.headers()) {
             return not_acceptable();

@@ -8,50 +8,50 @@ use axum::response::Response;
 use http::header::{CONTENT_TYPE, VARY, WARNING};
 use http::{HeaderMap, HeaderValue, Method};
 
-use super::super::Serving;
-use super::super::error::Error;
-use super::super::layers::Allowed;
+use super::super::ServerState;
+use super::super::error::ApiError;
+use super::super::layers::RequestTimeout;
 use super::super::negotiation::accepted;
 use super::super::request_info::RequestInfo;
-use crate::answer::{Answer, Form, Key};
 use crate::api::codec::negotiate::{Offer, Representation};
 use crate::api::table::IncludeObject;
-use crate::query::{Asked, Question, ReadError, ResourceQuery};
+use crate::query::{ClientQuery, MetricsQuery, QueryError, ResourceQuery};
+use crate::response::{QueryKey, QueryResponse, ResponseFormat};
 use crate::server::document::uncached;
 
 /// Answers a request for metrics, which may take so long.
 pub(super) async fn answer(
-    serving: &Serving,
+    serving: &ServerState,
     head: (&Method, &HeaderMap),
-    allowed: Option<&Allowed>,
+    allowed: Option<&RequestTimeout>,
     info: &RequestInfo,
-) -> Result<Response, Error> {
-    let asked = Question::read(&info.target, serving.answers.cluster_label());
-    let exists = !matches!(asked, Err(ReadError::NotFound | ReadError::Path));
+) -> Result<Response, ApiError> {
+    let asked = MetricsQuery::read(&info.target, serving.answers.cluster_label());
+    let exists = !matches!(asked, Err(QueryError::NotFound | QueryError::Path));
     let (method, headers) = head;
     if exists && method != Method::GET {
-        return Err(Error::MethodNotAllowed);
+        return Err(ApiError::MethodNotAllowed);
     }
-    let Asked { question, clusters } = asked?;
+    let ClientQuery { question, clusters } = asked?;
     let mistaken = question.mistaken();
     let offer = match &question {
-        Question::Resource(ResourceQuery { name: None, .. }) => Offer::List,
-        Question::Resource(_) => Offer::Object,
-        Question::Custom(_) | Question::External(_) => Offer::Whole,
+        MetricsQuery::Resource(ResourceQuery { name: None, .. }) => Offer::List,
+        MetricsQuery::Resource(_) => Offer::Object,
+        MetricsQuery::Custom(_) | MetricsQuery::External(_) => Offer::Whole,
     };
     let (encoding, representation) = accepted(headers, info, offer)?;
     let include_object = match representation {
         Representation::Table(_) => info.target.parameter("includeObject").parse()?,
         _ => IncludeObject::default(),
     };
-    let form = Form { encoding, representation, include_object };
+    let form = ResponseFormat { encoding, representation, include_object };
     let allowed = allowed.map_or(Duration::MAX, |allowed| allowed.0);
     // What is left after that is for merging and for the way back, so that late members cost only their own values.
     let member_timeout = serving.answers.member_timeout().min(allowed / 10 * 9);
-    let key = Key { query: Arc::new(question.into()), clusters, form, member_timeout };
+    let key = QueryKey { query: Arc::new(question.into()), clusters, form, member_timeout };
     let answer = serving.answers.answer(key).await;
-    let Answer { body, warning } =
-        answer.map_err(|status| Error::Status(Box::new(Arc::unwrap_or_clone(status))))?;
+    let QueryResponse { body, warning } =
+        answer.map_err(|status| ApiError::Status(Box::new(Arc::unwrap_or_clone(status))))?;
     let mut response = Response::new(Body::from(body));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(encoding.media_type()));

@@ -3,9 +3,9 @@
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 
-use crate::api::version::Info;
+use crate::api::version::VersionInfo;
 use crate::server::document::uncached;
 
 pub(super) async fn version() -> Response {
-    uncached(Json(Info::current()).into_response())
+    uncached(Json(VersionInfo::current()).into_response())
 }

@@ -10,7 +10,7 @@ use thiserror::Error as ThisError;
 use crate::api::cause::Cause;
 use crate::api::duration::GoDuration;
 use crate::api::text::root_cause;
-use crate::api::text::shortened;
+use crate::api::text::shorten;
 
 /// Why there is no connection to an API server. Addresses are as they were given, without user and password.
 #[derive(Clone, Debug, PartialEq, Eq, ThisError)]
@@ -102,7 +102,7 @@ impl DialError {
             Some(TlsError::InvalidMessage(_)) => {
                 return Self::Tls { address, reason: "it does not speak TLS".to_owned() };
             }
-            Some(other) => return Self::Tls { address, reason: shortened(&other.to_string()) },
+            Some(other) => return Self::Tls { address, reason: shorten(&other.to_string()) },
             None => return Self::Tls { address, reason: root_cause(error) },
         };
         match invalid {
@@ -117,14 +117,12 @@ impl DialError {
             }
             CertificateError::NotValidForNameContext { expected, presented } => Self::CertificateName {
                 expected: expected.to_str().into_owned(),
-                presented: shortened(
-                    &presented.iter().map(|name| plain(name)).collect::<Vec<_>>().join(", "),
-                ),
+                presented: shorten(&presented.iter().map(|name| plain(name)).collect::<Vec<_>>().join(", ")),
             },
             CertificateError::NotValidForName => {
                 Self::CertificateName { expected: address, presented: String::new() }
             }
-            other => Self::Tls { address, reason: shortened(&other.to_string()) },
+            other => Self::Tls { address, reason: shorten(&other.to_string()) },
         }
     }
 }

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::Item;
+use super::CustomItem;
 use crate::api::memory::Reserve;
 use crate::api::meta::LabelSelector;
 use crate::api::page::body::Span;
@@ -14,7 +14,7 @@ use crate::api::text::json_text;
 /// and `windowSeconds`.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct MetricValue<'a> {
+struct JsonMetricValue<'a> {
     #[serde(borrow, default)]
     described_object: ObjectReference<'a>,
     #[serde(borrow)]
@@ -59,7 +59,10 @@ struct MetricIdentifier<'a> {
 }
 
 /// Where the parts of each item lie in `body`.
-pub(in crate::api::page) fn items(body: &[u8], reserve: &mut Reserve<'_>) -> Result<Vec<Item>, PageError> {
+pub(in crate::api::page) fn items(
+    body: &[u8],
+    reserve: &mut Reserve<'_>,
+) -> Result<Vec<CustomItem>, PageError> {
     list::json(Expected::MetricValues, body, reserve, |index, value, reserve| {
         item(body, index, &value, reserve)
     })
@@ -68,9 +71,9 @@ pub(in crate::api::page) fn items(body: &[u8], reserve: &mut Reserve<'_>) -> Res
 fn item(
     body: &[u8],
     index: usize,
-    value: &MetricValue<'_>,
+    value: &JsonMetricValue<'_>,
     reserve: &mut Reserve<'_>,
-) -> Result<Item, PageError> {
+) -> Result<CustomItem, PageError> {
     let object = &value.described_object;
     let (name, selector) = match &value.metric {
         Some(metric) => (metric.name, metric.selector),
@@ -81,7 +84,7 @@ fn item(
         LabelSelector::from_json(selector)?;
     }
     let span = |raw| json_text(raw).map(|text| Span::of_text(body, text));
-    Ok(Item {
+    Ok(CustomItem {
         kind: span(object.kind)?,
         namespace: span(object.namespace)?,
         name: span(object.name)?,

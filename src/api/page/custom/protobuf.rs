@@ -1,14 +1,17 @@
 //! A `MetricValueList` in Kubernetes protobuf (`k8s.io/metrics/pkg/apis/custom_metrics/*/generated.proto`).
 
-use super::Item;
-use crate::api::codec::protobuf::{Fields, Malformed};
+use super::CustomItem;
+use crate::api::codec::protobuf::{Fields, MalformedProtobuf};
 use crate::api::memory::Reserve;
 use crate::api::meta::LabelSelector;
 use crate::api::page::body::Span;
 use crate::api::page::{Expected, PageError, list};
 
 /// Where the parts of each item lie in `body`.
-pub(in crate::api::page) fn items(body: &[u8], reserve: &mut Reserve<'_>) -> Result<Vec<Item>, PageError> {
+pub(in crate::api::page) fn items(
+    body: &[u8],
+    reserve: &mut Reserve<'_>,
+) -> Result<Vec<CustomItem>, PageError> {
     list::protobuf(Expected::MetricValues, body, reserve, |index, envelope, message, reserve| {
         item(body, index, message, envelope.api_version.ends_with("/v1beta1"), reserve)
     })
@@ -20,8 +23,8 @@ fn item(
     message: &[u8],
     v1beta1: bool,
     reserve: &mut Reserve<'_>,
-) -> Result<Item, PageError> {
-    let mut item = Item::default();
+) -> Result<CustomItem, PageError> {
+    let mut item = CustomItem::default();
     let string = |value: &str| Span::of(body, value.as_bytes());
     for field in Fields::of(message) {
         match field? {
@@ -46,7 +49,7 @@ fn item(
     Ok(item)
 }
 
-fn read_object(body: &[u8], message: &[u8], item: &mut Item) -> Result<(), Malformed> {
+fn read_object(body: &[u8], message: &[u8], item: &mut CustomItem) -> Result<(), MalformedProtobuf> {
     for field in Fields::of(message) {
         let (number, value) = field?;
         let part = match number {
@@ -64,7 +67,7 @@ fn read_object(body: &[u8], message: &[u8], item: &mut Item) -> Result<(), Malfo
     Ok(())
 }
 
-fn checked_selector(body: &[u8], message: &[u8]) -> Result<Span, Malformed> {
+fn checked_selector(body: &[u8], message: &[u8]) -> Result<Span, MalformedProtobuf> {
     LabelSelector::from_protobuf(message)?;
     Ok(Span::of(body, message))
 }

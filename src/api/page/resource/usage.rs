@@ -5,21 +5,21 @@ use std::ops::Range;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::ObjectMetrics;
-use crate::api::codec::protobuf::{Fields, Malformed};
-use crate::api::group::Resource;
+use super::JsonObjectMetrics;
+use crate::api::codec::protobuf::{Fields, MalformedProtobuf};
+use crate::api::group::MetricsResource;
 use crate::api::memory::{self, Reserve};
-use crate::api::meta::{Entries, MOST, too_many};
-use crate::api::page::body::{Format, Span, memory_of};
+use crate::api::meta::{MOST, ObjectEntries, too_many};
+use crate::api::page::body::{BodyFormat, Span, memory_of};
 use crate::api::page::{PageError, list};
 use crate::api::quantity::Quantity;
-use crate::api::text::{Text, json_text};
+use crate::api::text::{JsonText, json_text};
 
 /// What all objects of a page take, one after the other.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Usage {
     containers: Vec<ContainerUsage>,
-    amounts: Vec<Amount>,
+    amounts: Vec<ResourceAmount>,
 }
 
 /// What one container takes.
@@ -32,7 +32,7 @@ pub(super) struct ContainerUsage {
 
 /// How much of one resource.
 #[derive(Clone, Debug)]
-pub(super) struct Amount {
+pub(super) struct ResourceAmount {
     pub(super) resource: Span,
     pub(super) quantity: Quantity,
 }
@@ -42,7 +42,7 @@ struct ContainerMetrics<'a> {
     #[serde(borrow)]
     name: Option<&'a RawValue>,
     #[serde(borrow)]
-    usage: Option<Entries<'a>>,
+    usage: Option<ObjectEntries<'a>>,
 }
 
 impl Usage {
@@ -52,7 +52,7 @@ impl Usage {
     }
 
     /// The amounts of this range of all.
-    pub(super) fn amounts(&self, range: &Range<u32>) -> &[Amount] {
+    pub(super) fn amounts(&self, range: &Range<u32>) -> &[ResourceAmount] {
         part(&self.amounts, range)
     }
 
@@ -64,19 +64,19 @@ impl Usage {
     /// Adds what an object takes: its `containers`, or its `usage` if it is a node.
     pub(super) fn add_json(
         &mut self,
-        resource: Resource,
+        resource: MetricsResource,
         body: &[u8],
         index: usize,
-        object: &ObjectMetrics<'_>,
+        object: &JsonObjectMetrics<'_>,
         reserve: &mut Reserve<'_>,
     ) -> Result<Range<u32>, PageError> {
         let first = self.containers.len();
         match resource {
-            Resource::Nodes => {
+            MetricsResource::Nodes => {
                 let usage = object.usage.map_or(Ok(None), |raw| serde_json::from_str(raw.get()))?;
                 self.add_json_container(body, index, ContainerMetrics { name: None, usage }, reserve)?;
             }
-            Resource::Pods => {
+            MetricsResource::Pods => {
                 let containers = object.containers.map_or("null", RawValue::get);
                 list::json_array(containers, |container| {
                     if self.containers.len() - first == MOST {
@@ -100,15 +100,15 @@ impl Usage {
         for (resource, amount) in container.usage.unwrap_or_default().iter() {
             let resource = Span::of_text(body, json_text(Some(resource))?);
             let quantity = list::json_quantity(index, Some(amount), reserve)?;
-            memory::push(&mut self.amounts, Amount { resource, quantity }, reserve)?;
+            memory::push(&mut self.amounts, ResourceAmount { resource, quantity }, reserve)?;
         }
-        self.end_container(Format::Json, body, name, first, reserve)
+        self.end_container(BodyFormat::Json, body, name, first, reserve)
     }
 
     /// Adds what an object takes: its containers, or its amounts if it is a node.
     pub(super) fn add_protobuf(
         &mut self,
-        resource: Resource,
+        resource: MetricsResource,
         body: &[u8],
         index: usize,
         message: &[u8],
@@ -116,12 +116,12 @@ impl Usage {
     ) -> Result<Range<u32>, PageError> {
         let first = self.containers.len();
         match resource {
-            Resource::Nodes => self.add_protobuf_container(body, index, "", (4, message), reserve)?,
-            Resource::Pods => {
+            MetricsResource::Nodes => self.add_protobuf_container(body, index, "", (4, message), reserve)?,
+            MetricsResource::Pods => {
                 for field in Fields::of(message) {
                     let (4, container) = field? else { continue };
                     if self.containers.len() - first == MOST {
-                        return Err(Malformed::Crowded.into());
+                        return Err(MalformedProtobuf::Crowded.into());
                     }
                     let mut name = "";
                     for field in Fields::of(container.bytes()) {
@@ -152,7 +152,7 @@ impl Usage {
                 continue;
             }
             if self.amounts.len() - first == MOST {
-                return Err(Malformed::Crowded.into());
+                return Err(MalformedProtobuf::Crowded.into());
             }
             let (mut resource, mut quantity) = ("", Quantity::default());
             for field in Fields::of(entry.bytes()) {
@@ -162,18 +162,18 @@ impl Usage {
                     _ => {}
                 }
             }
-            let resource = Span::of_text(body, Text::Plain(resource));
-            memory::push(&mut self.amounts, Amount { resource, quantity }, reserve)?;
+            let resource = Span::of_text(body, JsonText::Plain(resource));
+            memory::push(&mut self.amounts, ResourceAmount { resource, quantity }, reserve)?;
         }
-        self.end_container(Format::Protobuf, body, Text::Plain(name), first, reserve)
+        self.end_container(BodyFormat::Protobuf, body, JsonText::Plain(name), first, reserve)
     }
 
     /// Makes the amounts from `first` on those of a container.
     fn end_container(
         &mut self,
-        format: Format,
+        format: BodyFormat,
         body: &[u8],
-        name: Text<'_>,
+        name: JsonText<'_>,
         first: usize,
         reserve: &mut Reserve<'_>,
     ) -> Result<(), PageError> {

@@ -3,7 +3,7 @@ use std::fs;
 use super::*;
 use crate::api::selector::Selector;
 
-fn read_text(text: &str) -> Result<Contexts, FileError> {
+fn read_text(text: &str) -> Result<FleetContexts, FleetFileError> {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("config");
     fs::write(&path, text).expect("written");
@@ -59,7 +59,7 @@ fn contexts_with_one_tag_are_an_error_that_names_them_all() {
 #[test]
 fn a_file_without_contexts_is_no_fleet() {
     for text in ["", "apiVersion: v1\nkind: Config\n"] {
-        assert!(matches!(read_text(text), Err(FileError::NoContexts)), "{text:?}");
+        assert!(matches!(read_text(text), Err(FleetFileError::NoContexts)), "{text:?}");
     }
     let error =
         read_text("users:\n- name: s3cr3t\n  user: {token: \"s3cr3t\n").expect_err("no YAML").to_string();

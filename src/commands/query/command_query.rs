@@ -5,22 +5,24 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 
 use crate::api::custom_metrics::Version;
-use crate::api::group::Resource;
+use crate::api::group::MetricsResource;
 use crate::api::selector::Requirement;
-use crate::cli::commands::{Api, Query as Order};
+use crate::cli::commands::{MetricsApi, QueryFlags as Order};
 use crate::cli::defaults;
-use crate::query::target::Target;
-use crate::query::{Asked, CustomQuery, ExternalQuery, Query, Question as Asks, ResourceQuery, Subject};
+use crate::query::request_target::RequestTarget;
+use crate::query::{
+    ClientQuery, CustomQuery, ExternalQuery, MetricTarget, MetricsQuery as Asks, Query, ResourceQuery,
+};
 
 /// What is asked, and of which clusters.
-pub(super) struct Question {
+pub(super) struct CommandQuery {
     pub(super) path: String,
     pub(super) query: Arc<Query>,
     requirements: Vec<Requirement>,
     only: Option<String>,
 }
 
-impl Question {
+impl CommandQuery {
     /// What the command line asks: its path, or the one that its flags amount to.
     ///
     /// # Errors
@@ -34,8 +36,8 @@ impl Question {
         let (written, parameters) = path.split_once('?').unwrap_or((&path, ""));
         // As the server reads it if it is not told otherwise.
         let cluster_label = defaults().merging.cluster_label;
-        let target = Target::read(written, parameters).with_context(unreadable)?;
-        let Asked { question, clusters } =
+        let target = RequestTarget::read(written, parameters).with_context(unreadable)?;
+        let ClientQuery { question, clusters } =
             Asks::read(&target, cluster_label.as_deref()).with_context(unreadable)?;
         Ok(Self {
             path,
@@ -55,19 +57,19 @@ impl Question {
 fn asked(order: &Order) -> anyhow::Result<Asks> {
     let Order { resource, namespace, selector, metric_selector, .. } = order;
     let metric = order.metric.clone().unwrap_or_default();
-    if order.group != Api::Custom && !metric_selector.is_empty() {
+    if order.group != MetricsApi::Custom && !metric_selector.is_empty() {
         bail!("--metric-selector: only custom metrics have it; --selector is what chooses here");
     }
-    if order.group == Api::External && order.name.is_some() {
+    if order.group == MetricsApi::External && order.name.is_some() {
         bail!("--name: external metrics are not of objects; --selector chooses their series");
     }
     let name = || order.name.clone().unwrap_or_else(|| "*".to_owned());
     Ok(match order.group {
-        Api::Custom => {
+        MetricsApi::Custom => {
             let subject = match (resource.as_str(), namespace.as_str()) {
-                ("namespaces", _) => Subject::Namespace { name: name() },
-                ("nodes", _) | (_, "") => Subject::Root { resource: resource.clone(), name: name() },
-                _ => Subject::Namespaced {
+                ("namespaces", _) => MetricTarget::Namespace { name: name() },
+                ("nodes", _) | (_, "") => MetricTarget::Root { resource: resource.clone(), name: name() },
+                _ => MetricTarget::Namespaced {
                     namespace: namespace.clone(),
                     resource: resource.clone(),
                     name: name(),
@@ -82,17 +84,17 @@ fn asked(order: &Order) -> anyhow::Result<Asks> {
                 metric_label_selector,
             })
         }
-        Api::External => {
+        MetricsApi::External => {
             let (namespace, label_selector) = (namespace.clone(), selector.clone());
             Asks::External(ExternalQuery { namespace, metric, label_selector })
         }
-        Api::Resource => {
-            let found = Resource::ALL.into_iter().find(|known| known.name() == resource);
+        MetricsApi::Resource => {
+            let found = MetricsResource::ALL.into_iter().find(|known| known.name() == resource);
             let Some(resource) = found else {
                 bail!("--resource: {resource:?} has no CPU and memory; pods and nodes have");
             };
             let namespace =
-                Some(namespace.clone()).filter(|name| resource == Resource::Pods && !name.is_empty());
+                Some(namespace.clone()).filter(|name| resource == MetricsResource::Pods && !name.is_empty());
             Asks::Resource(ResourceQuery {
                 resource,
                 namespace,

@@ -10,21 +10,21 @@ use tokio::time::{Instant, sleep_until};
 /// A bounded number of places. When all are taken, the connection that has done nothing for longest has to leave, and its place
 /// is free once it is closed.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(super) struct ConnectionLimit {
     free: Arc<Semaphore>,
-    taken: Mutex<Taken>,
+    taken: Mutex<SlotTable>,
 }
 
 #[derive(Debug, Default)]
-struct Taken {
+struct SlotTable {
     next: u64,
     by_number: BTreeMap<u64, Arc<watch::Sender<Activity>>>,
 }
 
 /// One connection's place, given back when dropped.
 #[derive(Debug)]
-pub(super) struct Place {
-    places: Arc<Places>,
+pub(super) struct ConnectionSlot {
+    places: Arc<ConnectionLimit>,
     number: u64,
     activity: Arc<watch::Sender<Activity>>,
     _permit: OwnedSemaphorePermit,
@@ -32,7 +32,7 @@ pub(super) struct Place {
 
 /// A request that is being answered on a connection, until its answer has gone out.
 #[derive(Debug)]
-pub(super) struct Busy {
+pub(super) struct ActiveRequest {
     activity: Arc<watch::Sender<Activity>>,
 }
 
@@ -49,7 +49,7 @@ pub(super) enum Phase {
 
 /// How long a connection may stay in a phase.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Stay {
+pub(super) struct IdleLimits {
     pub(super) idle: Duration,
     pub(super) head: Duration,
     /// `None` where requests are bounded one by one.
@@ -63,7 +63,7 @@ struct Activity {
     is_evicted: bool,
 }
 
-impl Places {
+impl ConnectionLimit {
     pub(super) fn new(limit: usize) -> Arc<Self> {
         let free = Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS)));
         Arc::new(Self { free, taken: Mutex::default() })
@@ -71,7 +71,7 @@ impl Places {
 
     /// Takes a place, which may have to be left by another connection first. `None` if every one of them is busy, or has to
     /// leave already.
-    pub(super) async fn take(self: &Arc<Self>) -> Option<Place> {
+    pub(super) async fn take(self: &Arc<Self>) -> Option<ConnectionSlot> {
         let permit = match self.free.clone().try_acquire_owned() {
             Ok(permit) => permit,
             Err(_) if self.evict() => self.free.clone().acquire_owned().await.ok()?,
@@ -83,7 +83,7 @@ impl Places {
         let number = taken.next;
         taken.next += 1;
         taken.by_number.insert(number, activity.clone());
-        Some(Place { places: self.clone(), number, activity, _permit: permit })
+        Some(ConnectionSlot { places: self.clone(), number, activity, _permit: permit })
     }
 
     /// Has the connection leave that has done nothing for longest; whether there is one. None leaves that answers a request.
@@ -107,7 +107,7 @@ impl Places {
         }
     }
 
-    fn taken(&self) -> MutexGuard<'_, Taken> {
+    fn taken(&self) -> MutexGuard<'_, SlotTable> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -122,14 +122,14 @@ impl Activity {
     }
 }
 
-impl Place {
+impl ConnectionSlot {
     /// Notes that a request has come; it is being answered until the guard is dropped.
-    pub(super) fn begin(&self) -> Busy {
+    pub(super) fn begin(&self) -> ActiveRequest {
         self.activity.send_modify(|activity| match &mut activity.phase {
             Phase::Busy(requests) => *requests += 1,
             _ => activity.turn(Phase::Busy(1)),
         });
-        Busy { activity: self.activity.clone() }
+        ActiveRequest { activity: self.activity.clone() }
     }
 
     /// Notes that bytes have come in, which begin a request's head if nothing else goes on.
@@ -163,7 +163,7 @@ impl Place {
     }
 
     /// Waits until the connection has been in one phase for longer than it may, and says in which.
-    pub(super) async fn overstayed(&self, stay: Stay) -> Phase {
+    pub(super) async fn expired(&self, stay: IdleLimits) -> Phase {
         let mut activity = self.activity.subscribe();
         loop {
             let Activity { phase, since, .. } = *activity.borrow_and_update();
@@ -186,13 +186,13 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.places.taken().by_number.remove(&self.number);
     }
 }
 
-impl Drop for Busy {
+impl Drop for ActiveRequest {
     fn drop(&mut self) {
         self.activity.send_modify(|activity| match &mut activity.phase {
             Phase::Busy(requests) if *requests > 1 => *requests -= 1,
@@ -205,7 +205,7 @@ impl Drop for Busy {
 mod tests {
     use super::*;
 
-    const STAY: Stay = Stay {
+    const STAY: IdleLimits = IdleLimits {
         idle: Duration::from_millis(30),
         head: Duration::from_millis(10),
         busy: Some(Duration::from_millis(20)),
@@ -213,7 +213,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_connection_that_has_done_nothing_for_longest_makes_room_once_it_is_closed() {
-        let places = Places::new(2);
+        let places = ConnectionLimit::new(2);
         let (busy, idle) = (places.take().await.expect("room"), places.take().await.expect("room"));
         let _request = busy.begin();
         let mut taking = std::pin::pin!(places.take());
@@ -237,17 +237,17 @@ mod tests {
 
     #[tokio::test]
     async fn each_phase_has_its_own_time() {
-        let places = Places::new(1);
+        let places = ConnectionLimit::new(1);
         let place = places.take().await.expect("room");
         let start = Instant::now();
-        assert_eq!(place.overstayed(STAY).await, Phase::Idle);
+        assert_eq!(place.expired(STAY).await, Phase::Idle);
         assert!(start.elapsed() >= Duration::from_millis(30));
         place.received();
-        assert_eq!(place.overstayed(STAY).await, Phase::Head);
+        assert_eq!(place.expired(STAY).await, Phase::Head);
         assert!(start.elapsed() >= Duration::from_millis(40));
         let _request = place.begin();
         place.received();
-        assert_eq!(place.overstayed(STAY).await, Phase::Busy(1));
+        assert_eq!(place.expired(STAY).await, Phase::Busy(1));
         assert!(start.elapsed() >= Duration::from_millis(60));
     }
 }

@@ -12,7 +12,7 @@ pub const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remov
 
 /// A path and its parameters, decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
+pub struct RequestTarget {
     /// The whole path.
     pub path: String,
     /// Its segments, decoded each by itself.
@@ -23,18 +23,18 @@ pub struct Target {
 
 /// Why a path cannot be read.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-pub enum BadPath {
+pub enum PathError {
     /// A percent sign without two digits, or bytes that are not UTF-8.
     #[error("the request path is not percent-encoded UTF-8")]
     Encoding,
 }
 
-impl Target {
+impl RequestTarget {
     /// Reads a path and what stands behind its question mark.
     ///
     /// # Errors
     /// If one of them is not well-formed.
-    pub fn read(path: &str, query: &str) -> Result<Self, BadPath> {
+    pub fn read(path: &str, query: &str) -> Result<Self, PathError> {
         let trimmed = path.trim_matches('/');
         let mut segments = Vec::new();
         if !trimmed.is_empty() {
@@ -67,8 +67,12 @@ pub fn is_segment_name(name: &str) -> bool {
 }
 
 /// Refuses names that nothing has.
-pub(super) fn check_names(segments: &[&str]) -> Result<(), super::ReadError> {
-    if segments.iter().all(|segment| is_segment_name(segment)) { Ok(()) } else { Err(super::ReadError::Path) }
+pub(super) fn check_names(segments: &[&str]) -> Result<(), super::QueryError> {
+    if segments.iter().all(|segment| is_segment_name(segment)) {
+        Ok(())
+    } else {
+        Err(super::QueryError::Path)
+    }
 }
 
 /// Writes a path below a group version, with the parameters that are not empty.
@@ -86,16 +90,16 @@ pub(super) fn written(group_version: &str, segments: &[&str], parameters: &[(&st
     path
 }
 
-fn decode(text: &str) -> Result<String, BadPath> {
+fn decode(text: &str) -> Result<String, PathError> {
     let bytes = text.as_bytes();
     let percents = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'%');
     for (at, _) in percents {
-        let digits = bytes.get(at + 1..at + 3).ok_or(BadPath::Encoding)?;
+        let digits = bytes.get(at + 1..at + 3).ok_or(PathError::Encoding)?;
         if !digits.iter().all(u8::is_ascii_hexdigit) {
-            return Err(BadPath::Encoding);
+            return Err(PathError::Encoding);
         }
     }
-    percent_decode_str(text).decode_utf8().map(String::from).map_err(|_| BadPath::Encoding)
+    percent_decode_str(text).decode_utf8().map(String::from).map_err(|_| PathError::Encoding)
 }
 
 #[cfg(test)]
@@ -104,7 +108,7 @@ mod tests {
 
     #[test]
     fn parameters_are_decoded_in_their_order() {
-        let target = Target::read("/x", "a=1+2&b=%26&a=3&c").expect("well-formed");
+        let target = RequestTarget::read("/x", "a=1+2&b=%26&a=3&c").expect("well-formed");
         assert_eq!((target.parameter("a"), target.parameter("b"), target.parameter("c")), ("1 2", "&", ""));
         assert_eq!(target.parameters.len(), 4);
     }
@@ -112,7 +116,7 @@ mod tests {
     #[test]
     fn broken_encodings_are_refused() {
         for path in ["/a%", "/a%2", "/a%zz", "/%ff"] {
-            assert_eq!(Target::read(path, ""), Err(BadPath::Encoding), "{path}");
+            assert_eq!(RequestTarget::read(path, ""), Err(PathError::Encoding), "{path}");
         }
     }
 }

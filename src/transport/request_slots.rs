@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 /// How many requests may be in progress. Each share has some places of its own, and the rest is for all.
-pub(super) struct Places {
+pub(super) struct RequestSlots {
     own: Vec<Arc<Semaphore>>,
     common: Arc<Semaphore>,
 }
@@ -50,7 +50,7 @@ impl Drop for Resend {
     }
 }
 
-impl Places {
+impl RequestSlots {
     /// `limit` is one for each share at least.
     pub(super) fn new(limit: usize, shares: usize) -> Self {
         let own = (limit / 8).max(1);

@@ -5,9 +5,9 @@ use axum::response::Response;
 use http::Uri;
 use prometheus_client::registry::Registry;
 
-use super::error::Error;
-use super::outgoing::Outgoing;
+use super::error::ApiError;
 use super::request_info::RequestInfo;
+use super::response_body::ResponseBody;
 use crate::access::user::User;
 use crate::process::budget::{Budget, Share};
 
@@ -15,11 +15,11 @@ use crate::process::budget::{Budget, Share};
 const URL: usize = 16 * 1024;
 
 /// The bound on requests in flight (`WithMaxInFlightLimit` of `k8s.io/apiserver`).
-pub struct Admission {
+pub struct InFlightLimit {
     requests: Budget,
 }
 
-impl Admission {
+impl InFlightLimit {
     /// A bound of so many; 0 means none. Registers how many there are under Kubernetes' name.
     pub fn register(registry: &mut Registry, most: usize) -> Self {
         let requests = Budget::new(most);
@@ -37,32 +37,32 @@ impl Admission {
     ///
     /// # Errors
     /// If there are too many.
-    pub(super) fn admit(&self, user: &User, info: &RequestInfo) -> Result<Option<Share>, Error> {
-        if user.is_master() || is_light(info) {
+    pub(super) fn admit(&self, user: &User, info: &RequestInfo) -> Result<Option<Share>, ApiError> {
+        if user.is_master() || is_exempt(info) {
             return Ok(None);
         }
         let mut share = self.requests.share();
-        share.grow(1).map_err(|_| Error::TooManyRequests)?;
+        share.grow(1).map_err(|_| ApiError::TooManyRequests)?;
         Ok(Some(share))
     }
 }
 
 /// Refuses a URL that is too long.
-pub(super) fn check_url(url: &Uri) -> Result<(), Error> {
+pub(super) fn check_url(url: &Uri) -> Result<(), ApiError> {
     let length = url.path_and_query().map_or(0, |text| text.as_str().len());
-    if length > URL { Err(Error::UrlTooLong(URL)) } else { Ok(()) }
+    if length > URL { Err(ApiError::UrlTooLong(URL)) } else { Ok(()) }
 }
 
 /// Keeps a share until the answer has gone out: one that is not taken still takes memory.
-pub(super) fn until_taken(share: Option<Share>, response: Response) -> Response {
+pub(super) fn hold_until_sent(share: Option<Share>, response: Response) -> Response {
     match share {
-        Some(share) => response.map(|body| Body::new(Outgoing::new(body, share))),
+        Some(share) => response.map(|body| Body::new(ResponseBody::new(body, share))),
         None => response,
     }
 }
 
 /// What is answered from memory.
-fn is_light(info: &RequestInfo) -> bool {
+fn is_exempt(info: &RequestInfo) -> bool {
     let first = info.target.path.trim_start_matches('/').split('/').next().unwrap_or("");
     let light = ["", "api", "apis", "healthz", "livez", "metrics", "openapi", "readyz", "version"];
     info.resource.is_none() && light.contains(&first)
@@ -92,10 +92,10 @@ mod tests {
             "/readyz?verbose",
             "/version",
         ] {
-            assert!(is_light(&info(path)), "{path}");
+            assert!(is_exempt(&info(path)), "{path}");
         }
         for path in ["/apis/custom.metrics.k8s.io/v1beta2/nodes/*/m", "/nowhere"] {
-            assert!(!is_light(&info(path)), "{path}");
+            assert!(!is_exempt(&info(path)), "{path}");
         }
     }
 }

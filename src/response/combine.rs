@@ -3,28 +3,28 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::api::group::Resource;
+use crate::api::group::MetricsResource;
 use crate::api::page::Page;
 use crate::api::status::{Details, Reason, Status, StatusCause};
 use crate::config::OnMemberFailure;
-use crate::gather::{Answered, Outcome};
+use crate::gather::{MemberOutcome, Outcome};
 use crate::member::Failure;
-use crate::process::budget::Held;
-use crate::query::{CustomQuery, ExternalQuery, Query, Question, ResourceQuery};
+use crate::process::budget::Reserved;
+use crate::query::{CustomQuery, ExternalQuery, MetricsQuery, Query, ResourceQuery};
 
 /// How many clusters a warning or a message names before it counts the rest.
 const NAMED: usize = 10;
 
 /// A cluster and its page.
-pub type Source = (Arc<str>, Held<Arc<Page>>);
+pub type ClusterPage = (Arc<str>, Reserved<Arc<Page>>);
 
 /// What all outcomes amount to.
 #[derive(Debug)]
-pub enum Verdict {
+pub enum Combined {
     /// Some member has it, or it is a list that may be empty.
     Found {
         /// The pages by cluster, in the order of the clusters' names.
-        pages: Vec<Source>,
+        pages: Vec<ClusterPage>,
         /// What a client should know of the clusters that are missing or stood in for; empty if none is.
         warning: String,
     },
@@ -33,7 +33,7 @@ pub enum Verdict {
 }
 
 /// A cluster that failed, and how old the values are that stand in for its own, if any do.
-struct Failed {
+struct FailedCluster {
     cluster: Arc<str>,
     failure: Failure,
     stand_in: Option<Duration>,
@@ -42,49 +42,49 @@ struct Failed {
 /// Judges the outcomes: 200 when some member has it, 404 only when none has it and none failed (200 for a list of pods or
 /// nodes), 503 otherwise; under [`OnMemberFailure::Fail`] 503 when any failed. An object that several clusters have is a
 /// 409.
-pub fn judge(query: &Query, answers: Vec<Answered>, on_failure: OnMemberFailure) -> Verdict {
+pub fn combine(query: &Query, answers: Vec<MemberOutcome>, on_failure: OnMemberFailure) -> Combined {
     let mut pages = Vec::with_capacity(answers.len());
     let mut failed = Vec::new();
-    for Answered { cluster, outcome, .. } in answers {
+    for MemberOutcome { cluster, outcome, .. } in answers {
         match outcome {
             Outcome::Page(page) => pages.push((cluster, page)),
             Outcome::NotFound => {}
             Outcome::StoodIn { page, age, failure } => {
                 pages.push((cluster.clone(), page));
-                failed.push(Failed { cluster, failure, stand_in: Some(age) });
+                failed.push(FailedCluster { cluster, failure, stand_in: Some(age) });
             }
-            Outcome::Failure(failure) => failed.push(Failed { cluster, failure, stand_in: None }),
+            Outcome::Failure(failure) => failed.push(FailedCluster { cluster, failure, stand_in: None }),
         }
     }
     if failed.is_empty() && pages.is_empty() {
         return match not_found(query) {
-            Some(status) => Verdict::Refused(status),
-            None => Verdict::Found { pages, warning: String::new() },
+            Some(status) => Combined::Refused(status),
+            None => Combined::Found { pages, warning: String::new() },
         };
     }
     if pages.is_empty() || (on_failure == OnMemberFailure::Fail && !failed.is_empty()) {
-        return Verdict::Refused(unavailable(query, &failed));
+        return Combined::Refused(unavailable(query, &failed));
     }
-    if let Question::Resource(ResourceQuery { resource, name: Some(name), .. }) = query.question()
+    if let MetricsQuery::Resource(ResourceQuery { resource, name: Some(name), .. }) = query.question()
         && pages.len() > 1
     {
-        return Verdict::Refused(conflict(*resource, name, &pages));
+        return Combined::Refused(conflict(*resource, name, &pages));
     }
-    Verdict::Found { pages, warning: warning(&failed) }
+    Combined::Found { pages, warning: warning(&failed) }
 }
 
 /// What nobody has: `provider.NewMetricNotFoundError` and `NewMetricNotFoundForError` of custom-metrics-apiserver for
 /// metrics, `errors.NewNotFound` of apimachinery for a pod or node. A list of those may be empty.
 fn not_found(query: &Query) -> Option<Status> {
     let message = match query.question() {
-        Question::Custom(query @ CustomQuery { metric, .. }) => {
+        MetricsQuery::Custom(query @ CustomQuery { metric, .. }) => {
             let object = query.object().map(|name| format!(" {name}")).unwrap_or_default();
             format!("the server could not find the metric {metric} for {}{object}", query.resource())
         }
-        Question::External(ExternalQuery { metric, namespace, .. }) => {
+        MetricsQuery::External(ExternalQuery { metric, namespace, .. }) => {
             format!("the server could not find the external metric {metric} in namespace {namespace}")
         }
-        Question::Resource(ResourceQuery { resource, name, .. }) => {
+        MetricsQuery::Resource(ResourceQuery { resource, name, .. }) => {
             let (kind, name) = (resource.name(), name.as_ref()?);
             let details = Details { name: name.clone(), kind: kind.to_owned(), ..Details::default() };
             let message = format!("{kind} {name:?} not found");
@@ -95,7 +95,7 @@ fn not_found(query: &Query) -> Option<Status> {
 }
 
 /// `errors.NewConflict` of apimachinery.
-fn conflict(resource: Resource, name: &str, pages: &[Source]) -> Status {
+fn conflict(resource: MetricsResource, name: &str, pages: &[ClusterPage]) -> Status {
     let kind = resource.name();
     let mut clusters = pages.iter().take(NAMED).map(|(cluster, _)| &**cluster).collect::<Vec<_>>().join(", ");
     if pages.len() > NAMED {
@@ -109,20 +109,20 @@ fn conflict(resource: Resource, name: &str, pages: &[Source]) -> Status {
     Status::failure(409, Reason::Conflict, message).with_details(details)
 }
 
-fn unavailable(query: &Query, failed: &[Failed]) -> Status {
+fn unavailable(query: &Query, failed: &[FailedCluster]) -> Status {
     let subject = match query.question() {
-        Question::Custom(query) => format!("the metric {} for {}", query.metric, query.resource()),
-        Question::External(query) => format!("the external metric {}", query.metric),
-        Question::Resource(ResourceQuery { resource, name: None, .. }) => {
+        MetricsQuery::Custom(query) => format!("the metric {} for {}", query.metric, query.resource()),
+        MetricsQuery::External(query) => format!("the external metric {}", query.metric),
+        MetricsQuery::Resource(ResourceQuery { resource, name: None, .. }) => {
             format!("metrics of {}", resource.name())
         }
-        Question::Resource(ResourceQuery { resource, name: Some(name), .. }) => {
+        MetricsQuery::Resource(ResourceQuery { resource, name: Some(name), .. }) => {
             format!("metrics of {} {name:?}", resource.name())
         }
     };
     let message =
         format!("{subject} cannot be answered, since {} failed: {}", clusters(failed.len()), names(failed));
-    let cause = |failed: &Failed| StatusCause {
+    let cause = |failed: &FailedCluster| StatusCause {
         reason: failed.failure.cause().name().into(),
         message: failed.failure.to_string(),
         field: failed.cluster.to_string(),
@@ -132,7 +132,7 @@ fn unavailable(query: &Query, failed: &[Failed]) -> Status {
     status.with_details(Details { causes, ..Details::default() })
 }
 
-fn warning(failed: &[Failed]) -> String {
+fn warning(failed: &[FailedCluster]) -> String {
     let missing = failed.iter().filter(|failed| failed.stand_in.is_none()).count();
     let old = failed.len() - missing;
     let what = match (missing, old) {
@@ -152,8 +152,8 @@ fn clusters(count: usize) -> String {
     if count == 1 { "1 cluster".to_owned() } else { format!("{count} clusters") }
 }
 
-fn names(failed: &[Failed]) -> String {
-    let name = |Failed { cluster, failure, stand_in }: &Failed| {
+fn names(failed: &[FailedCluster]) -> String {
+    let name = |FailedCluster { cluster, failure, stand_in }: &FailedCluster| {
         let age = stand_in.map(|age| format!(" ({} s old)", age.as_secs())).unwrap_or_default();
         format!("{cluster}: {failure} [{}]{age}", failure.cause().name())
     };

@@ -25,13 +25,13 @@ pub struct Watch {
 }
 
 /// How everything is watched.
-pub struct Watches<T> {
+pub struct Watcher<T> {
     clients: Clients,
     timeout: Duration,
     queue: mpsc::Sender<(Instant, T)>,
 }
 
-impl<T: Send + 'static> Watches<T> {
+impl<T: Send + 'static> Watcher<T> {
     /// Watches through the current client, `timeout` at a time, whose events go into `queue`.
     pub fn new(clients: Clients, timeout: Duration, queue: mpsc::Sender<(Instant, T)>) -> Self {
         Self { clients, timeout, queue }
@@ -55,7 +55,7 @@ impl<T: Send + 'static> Watches<T> {
         let distrust = Arc::new(Notify::new());
         let distrusted = distrust.clone();
         let watching = async move {
-            let mut troubles = Troubles { what, said: None, pauses: pauses() };
+            let mut troubles = WatchErrors { what, said: None, pauses: pauses() };
             let config = selected.timeout(seconds);
             loop {
                 let mut events = std::pin::pin!(watcher(api(clients.renewed()), config.clone()));
@@ -97,13 +97,13 @@ impl<T: Send + 'static> Watches<T> {
 
 impl Watch {
     /// What was listed last is not the truth: it has to be listed again, after a while.
-    pub fn distrust(&self) {
+    pub fn suspect(&self) {
         self.distrust.notify_one();
     }
 }
 
 /// Says what is wrong once, until it is well again.
-struct Troubles {
+struct WatchErrors {
     what: String,
     said: Option<String>,
     pauses: ExponentialBackoff,
@@ -118,7 +118,7 @@ fn pauses() -> ExponentialBackoff {
         .build()
 }
 
-impl Troubles {
+impl WatchErrors {
     /// Says how long to wait.
     fn note(&mut self, error: &watcher::Error) -> Duration {
         let what = &self.what;

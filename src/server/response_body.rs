@@ -12,19 +12,19 @@ use hyper::body::{Frame, SizeHint};
 const PIECE: usize = 16 * 1024;
 
 /// A body in pieces that keeps something until its last byte has been handed over or nobody wants it any more.
-pub(super) struct Outgoing<G> {
+pub(super) struct ResponseBody<G> {
     body: Body,
     rest: Bytes,
     _guard: G,
 }
 
-impl<G> Outgoing<G> {
+impl<G> ResponseBody<G> {
     pub(super) fn new(body: Body, guard: G) -> Self {
         Self { body, rest: Bytes::new(), _guard: guard }
     }
 }
 
-impl<G: Unpin> hyper::body::Body for Outgoing<G> {
+impl<G: Unpin> hyper::body::Body for ResponseBody<G> {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -69,7 +69,7 @@ mod tests {
     #[tokio::test]
     async fn a_long_body_goes_out_whole_in_pieces() {
         let text: Vec<u8> = (0..3 * PIECE + 5).map(|number| number.to_le_bytes()[0]).collect();
-        let mut outgoing = Outgoing::new(Body::from(text.clone()), ());
+        let mut outgoing = ResponseBody::new(Body::from(text.clone()), ());
         assert_eq!(hyper::body::Body::size_hint(&outgoing).exact(), u64::try_from(text.len()).ok());
         let mut pieces = Vec::new();
         while let Some(frame) = outgoing.frame().await {

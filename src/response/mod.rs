@@ -1,7 +1,7 @@
 //! Identical queries in flight share one answer: members are asked once, and the answer is encoded once.
 
+mod combine;
 mod encode;
-mod verdict;
 
 use std::hash::Hash;
 use std::sync::Arc;
@@ -23,29 +23,29 @@ use crate::api::table::IncludeObject;
 use crate::config::{Members, Merging, OnMemberFailure};
 use crate::fleet::Fleet;
 use crate::gather::metrics::GatherMetrics;
-use crate::gather::{Asking, Gather};
+use crate::gather::{Gather, MemberQuery};
 use crate::member::failure::NoRoom;
-use crate::process::budget::{Budget, Held};
+use crate::process::budget::{Budget, Reserved};
 use crate::process::work;
 use crate::query::Query;
-use verdict::Verdict;
+use combine::Combined;
 
 /// What an answer depends on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Key {
+pub struct QueryKey {
     /// What is asked.
     pub query: Arc<Query>,
     /// Requirements on the cluster label: which clusters are asked.
     pub clusters: Vec<Requirement>,
     /// How the client wants to see it.
-    pub form: Form,
+    pub form: ResponseFormat,
     /// How long it waits for each member.
     pub member_timeout: Duration,
 }
 
 /// How a client wants to see an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Form {
+pub struct ResponseFormat {
     /// How it is written.
     pub encoding: Encoding,
     /// What is shown of pods and nodes.
@@ -56,7 +56,7 @@ pub struct Form {
 
 /// An encoded answer.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub struct QueryResponse {
     /// The body, in the form that was asked for. It counts towards `--inflight-bytes` until its last part is dropped.
     pub body: Bytes,
     /// What the client should know of clusters that are missing; empty if none is.
@@ -64,22 +64,22 @@ pub struct Answer {
 }
 
 /// An answer, or the `Status` that stands for none. Cheap to clone.
-pub type Answered = Result<Answer, Arc<Status>>;
+pub type QueryResult = Result<QueryResponse, Arc<Status>>;
 
-type Pending = BoxFuture<'static, Answered>;
+type PendingResult = BoxFuture<'static, QueryResult>;
 
 /// The queries that are being answered, each with a number of its own.
-type InFlight = DashMap<Key, (u64, WeakShared<Pending>)>;
+type InFlight = DashMap<QueryKey, (u64, WeakShared<PendingResult>)>;
 
 /// Answers queries from the fleet.
-pub struct Answers {
-    kitchen: Arc<Kitchen>,
+pub struct Responder {
+    pipeline: Arc<Pipeline>,
     in_flight: Arc<InFlight>,
     ticket: AtomicU64,
 }
 
 /// What it takes to make an answer.
-struct Kitchen {
+struct Pipeline {
     fleet: watch::Receiver<Arc<Fleet>>,
     gather: Gather,
     member_timeout: Duration,
@@ -89,7 +89,7 @@ struct Kitchen {
     metrics: Arc<GatherMetrics>,
 }
 
-impl Answers {
+impl Responder {
     /// Answers from the members of `fleet`, with memory from `inflight`.
     pub fn new(
         fleet: watch::Receiver<Arc<Fleet>>,
@@ -101,33 +101,33 @@ impl Answers {
         let gather = Gather::new(members, inflight.clone(), metrics.clone());
         let Members { timeout: member_timeout, on_failure, .. } = *members;
         let merging = Arc::new(merging);
-        let kitchen = Kitchen { fleet, gather, member_timeout, on_failure, merging, inflight, metrics };
+        let kitchen = Pipeline { fleet, gather, member_timeout, on_failure, merging, inflight, metrics };
         let kitchen = Arc::new(kitchen);
-        Self { kitchen, in_flight: Arc::default(), ticket: AtomicU64::default() }
+        Self { pipeline: kitchen, in_flight: Arc::default(), ticket: AtomicU64::default() }
     }
 
     /// The label by which clusters are chosen and named; `None` if they are not.
     pub fn cluster_label(&self) -> Option<&str> {
-        self.kitchen.merging.cluster_label.as_deref()
+        self.pipeline.merging.cluster_label.as_deref()
     }
 
     /// How long an answer waits for each member unless its client has less time.
     pub fn member_timeout(&self) -> Duration {
-        self.kitchen.member_timeout
+        self.pipeline.member_timeout
     }
 
     /// The answer to `key`: that of an identical query in flight, or a new one. When all who wait for it have left,
     /// the members' requests are cancelled.
-    pub async fn answer(&self, key: Key) -> Answered {
+    pub async fn answer(&self, key: QueryKey) -> QueryResult {
         self.join(key).await
     }
 
-    fn join(&self, key: Key) -> Shared<Pending> {
+    fn join(&self, key: QueryKey) -> Shared<PendingResult> {
         let entry = self.in_flight.entry(key.clone());
         if let Entry::Occupied(entry) = &entry
             && let Some(pending) = entry.get().1.upgrade()
         {
-            self.kitchen.metrics.shared(key.query.group());
+            self.pipeline.metrics.shared(key.query.group());
             return pending;
         }
         let (ticket, pending) = self.begin(key);
@@ -135,42 +135,42 @@ impl Answers {
         pending
     }
 
-    fn begin(&self, key: Key) -> (u64, Shared<Pending>) {
+    fn begin(&self, key: QueryKey) -> (u64, Shared<PendingResult>) {
         let ticket = self.ticket.fetch_add(1, Ordering::Relaxed);
-        let leave = Leave { in_flight: self.in_flight.clone(), key: key.clone(), ticket };
-        let kitchen = self.kitchen.clone();
-        let cooking: Pending = Box::pin(async move {
+        let leave = InFlightGuard { in_flight: self.in_flight.clone(), key: key.clone(), ticket };
+        let kitchen = self.pipeline.clone();
+        let computing: PendingResult = Box::pin(async move {
             let _leave = leave;
-            kitchen.cook(key).await
+            kitchen.compute(key).await
         });
-        (ticket, cooking.shared())
+        (ticket, computing.shared())
     }
 }
 
 /// Takes a query out of the table when it ends or is given up, unless a later one has its place.
-struct Leave {
+struct InFlightGuard {
     in_flight: Arc<InFlight>,
-    key: Key,
+    key: QueryKey,
     ticket: u64,
 }
 
-impl Drop for Leave {
+impl Drop for InFlightGuard {
     fn drop(&mut self) {
         self.in_flight.remove_if(&self.key, |_, (ticket, _)| *ticket == self.ticket);
     }
 }
 
-impl Kitchen {
-    async fn cook(&self, key: Key) -> Answered {
-        let Key { query, clusters, form, member_timeout } = key;
+impl Pipeline {
+    async fn compute(&self, key: QueryKey) -> QueryResult {
+        let QueryKey { query, clusters, form, member_timeout } = key;
         let fleet = self.fleet.borrow().clone();
         let chosen =
             |cluster: &str| clusters.iter().all(|requirement| requirement.matches_label(Some(cluster)));
-        let asking = Asking { fleet: &fleet, chosen, query: &query, timeout: member_timeout };
-        let answers = self.gather.ask_all(asking).await.map_err(no_room)?;
-        let (pages, warning) = match verdict::judge(&query, answers, self.on_failure) {
-            Verdict::Refused(status) => return Err(Arc::new(status)),
-            Verdict::Found { pages, warning } => (pages, warning),
+        let asking = MemberQuery { fleet: &fleet, chosen, query: &query, timeout: member_timeout };
+        let answers = self.gather.query_all(asking).await.map_err(no_room)?;
+        let (pages, warning) = match combine::combine(&query, answers, self.on_failure) {
+            Combined::Refused(status) => return Err(Arc::new(status)),
+            Combined::Found { pages, warning } => (pages, warning),
         };
         let bytes = pages.iter().map(|(_, page)| page.bytes()).sum();
         let (merging, mut share) = (self.merging.clone(), self.inflight.share());
@@ -178,9 +178,9 @@ impl Kitchen {
             let mut reserve = |bytes| caller.reserve(&mut share, bytes);
             let body = encode::body(&query, &pages, form, &merging, &mut reserve)?;
             drop(pages);
-            Ok::<_, Stopped>(Bytes::from_owner(Held::fitted(body, share)))
+            Ok::<_, Stopped>(Bytes::from_owner(Reserved::fitted(body, share)))
         });
-        Ok(Answer { body: body.await.map_err(|_| no_room(NoRoom))?, warning })
+        Ok(QueryResponse { body: body.await.map_err(|_| no_room(NoRoom))?, warning })
     }
 }
 

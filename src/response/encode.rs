@@ -1,17 +1,17 @@
 //! Members' pages to the body of an answer.
 
-use super::Form;
-use super::verdict::Source;
+use super::ResponseFormat;
+use super::combine::ClusterPage;
 use crate::api::codec::EncodeItem as _;
 use crate::api::codec::negotiate::Representation;
 use crate::api::custom_metrics::MetricValueList;
 use crate::api::external_metrics::ExternalMetricValueList;
 use crate::api::memory::{Reserve, Stopped, make_room};
-use crate::api::resource_metrics::{ObjectMetrics, ObjectMetricsList, Single};
-use crate::api::table::{Metadata, MetadataList, Table};
+use crate::api::resource_metrics::{ObjectMetrics, ObjectMetricsList, SingleObjectMetrics};
+use crate::api::table::{PartialObjectMetadata, PartialObjectMetadataList, Table};
 use crate::config::{ExternalMerge, Merging};
 use crate::merge::{custom, external, resource};
-use crate::query::{Query, Question, ResourceQuery};
+use crate::query::{MetricsQuery, Query, ResourceQuery};
 
 /// The pages as one, in the form that was asked for.
 ///
@@ -19,28 +19,28 @@ use crate::query::{Query, Question, ResourceQuery};
 /// If `reserve` stops it.
 pub(super) fn body(
     query: &Query,
-    sources: &[Source],
-    form: Form,
+    sources: &[ClusterPage],
+    form: ResponseFormat,
     merging: &Merging,
     reserve: &mut Reserve<'_>,
 ) -> Result<Vec<u8>, Stopped> {
     let mut pages = Vec::new();
     make_room(&mut pages, sources.len(), reserve)?;
     pages.extend(sources.iter().map(|(cluster, page)| (&**cluster, &***page)));
-    let Form { encoding, .. } = form;
+    let ResponseFormat { encoding, .. } = form;
     let cluster_label = merging.cluster_label.as_deref();
     match query.question() {
-        Question::Custom(query) => {
+        MetricsQuery::Custom(query) => {
             let items = custom::merge(&pages, merging.same_name_pods, query.object().is_some(), reserve)?;
             let version = query.version;
             encoding.list(&MetricValueList { version, items, cluster_label }, reserve)
         }
-        Question::External(query) => {
+        MetricsQuery::External(query) => {
             let rule = merging.external.get(&query.metric).copied().unwrap_or(ExternalMerge::Each);
             let items = external::merge(&pages, rule, cluster_label, reserve)?;
             encoding.list(&ExternalMetricValueList { items }, reserve)
         }
-        Question::Resource(query) => {
+        MetricsQuery::Resource(query) => {
             let (labels, fields) = (&query.label_selector, &query.field_selector);
             let items = resource::merge(&pages, labels, fields, cluster_label, reserve)?;
             represented(query, items, form, reserve)
@@ -51,10 +51,10 @@ pub(super) fn body(
 fn represented(
     query: &ResourceQuery,
     items: Vec<ObjectMetrics<'_>>,
-    form: Form,
+    form: ResponseFormat,
     reserve: &mut Reserve<'_>,
 ) -> Result<Vec<u8>, Stopped> {
-    let Form { encoding, representation, include_object: include, .. } = form;
+    let ResponseFormat { encoding, representation, include_object: include, .. } = form;
     let resource = query.resource;
     // The verdict left one object if one was asked for.
     let single = items.first().copied().filter(|_| query.name.is_some());
@@ -67,13 +67,15 @@ fn represented(
         }
         (Representation::Whole, Some(item)) => {
             reserve_both(item)?;
-            Ok(encoding.body(&Single { resource, item }))
+            Ok(encoding.body(&SingleObjectMetrics { resource, item }))
         }
         (Representation::Whole, None) => encoding.list(&ObjectMetricsList { resource, items }, reserve),
         (Representation::Metadata(version), Some(item)) => {
             reserve_both(item)?;
-            Ok(encoding.body(&Metadata { version, item }))
+            Ok(encoding.body(&PartialObjectMetadata { version, item }))
         }
-        (Representation::Metadata(version), None) => encoding.list(&MetadataList { version, items }, reserve),
+        (Representation::Metadata(version), None) => {
+            encoding.list(&PartialObjectMetadataList { version, items }, reserve)
+        }
     }
 }

@@ -18,7 +18,7 @@ pub(super) struct Http1Connections {
 }
 
 /// One of the open connections.
-pub(super) struct Counted(Arc<Http1Connections>);
+pub(super) struct OpenConnection(Arc<Http1Connections>);
 
 impl Http1Connections {
     pub(super) fn new(most: usize) -> Arc<Self> {
@@ -26,10 +26,10 @@ impl Http1Connections {
     }
 
     /// Counts one more; `None` if there are as many as there may be.
-    pub(super) fn count(this: &Arc<Self>) -> Option<Counted> {
+    pub(super) fn count(this: &Arc<Self>) -> Option<OpenConnection> {
         let more = |open| (open < this.most).then_some(open + 1);
         this.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        Some(Counted(this.clone()))
+        Some(OpenConnection(this.clone()))
     }
 
     /// Notes that one has become idle.
@@ -52,7 +52,7 @@ impl Http1Connections {
     }
 }
 
-impl Drop for Counted {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Ordering::Relaxed);
         self.0.freed.notify_one();

@@ -28,7 +28,7 @@ const BACKDATE: i64 = 5 * 60;
 const NAME: &str = "karmada-metrics-adapter-ca";
 
 /// A certificate authority and its key.
-pub struct Authority {
+pub struct CertificateAuthority {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
     /// Seconds since 1970.
@@ -37,7 +37,7 @@ pub struct Authority {
 }
 
 /// A certificate and its key, in PEM.
-pub struct Pair {
+pub struct CertificateAndKey {
     /// The certificate.
     pub certificate: String,
     /// The key (PKCS#8).
@@ -48,7 +48,7 @@ pub struct Pair {
 
 /// Why no certificate is issued.
 #[derive(Debug, Error)]
-pub enum AuthorityError {
+pub enum CertificateAuthorityError {
     /// A file cannot be read.
     #[error(transparent)]
     File(#[from] FileError),
@@ -93,13 +93,13 @@ pub enum AuthorityError {
     Unbelievable(#[from] rustls::Error),
 }
 
-impl Authority {
+impl CertificateAuthority {
     /// A new authority that lasts ten years, or `lifetime` if that is longer, and its key. It signs servers and no other
     /// authority.
     ///
     /// # Errors
     /// If the system has no random numbers.
-    pub fn new(lifetime: Duration) -> Result<(Self, Pair), AuthorityError> {
+    pub fn new(lifetime: Duration) -> Result<(Self, CertificateAndKey), CertificateAuthorityError> {
         let not_before = now() - BACKDATE;
         let not_after = now() + LIFETIME.max(seconds(lifetime));
         let mut params = CertificateParams::default();
@@ -110,7 +110,7 @@ impl Authority {
         params.not_after = at(not_after).into();
         let key = KeyPair::generate()?;
         let made = params.self_signed(&key)?;
-        let pair = Pair { certificate: made.pem(), key: key.serialize_pem(), not_after };
+        let pair = CertificateAndKey { certificate: made.pem(), key: key.serialize_pem(), not_after };
         let certificate = made.der().clone();
         Ok((Self { issuer: Issuer::new(params, key), certificate, not_before, not_after }, pair))
     }
@@ -119,18 +119,18 @@ impl Authority {
     ///
     /// # Errors
     /// If a file cannot be used, or if what is in it may not sign now.
-    pub fn read(certificate: &Path, key: &Path) -> Result<Self, AuthorityError> {
+    pub fn read(certificate: &Path, key: &Path) -> Result<Self, CertificateAuthorityError> {
         let pem = Files::new([("--ca-cert", certificate)]).read()?.concat();
         let key_pem = Files::new([("--ca-key", key)]).read()?.concat();
         let chain: Vec<_> = CertificateDer::pem_slice_iter(&pem).filter_map(Result::ok).collect();
         if chain.is_empty() {
-            return Err(AuthorityError::NoCertificate(certificate.to_owned()));
+            return Err(CertificateAuthorityError::NoCertificate(certificate.to_owned()));
         }
-        let malformed = || AuthorityError::Malformed(certificate.to_owned());
-        let key_der =
-            PrivateKeyDer::from_pem_slice(&key_pem).map_err(|_| AuthorityError::NoKey(key.to_owned()))?;
+        let malformed = || CertificateAuthorityError::Malformed(certificate.to_owned());
+        let key_der = PrivateKeyDer::from_pem_slice(&key_pem)
+            .map_err(|_| CertificateAuthorityError::NoKey(key.to_owned()))?;
         let key = KeyPair::try_from(&key_der)
-            .map_err(|source| AuthorityError::Key { path: key.to_owned(), source })?;
+            .map_err(|source| CertificateAuthorityError::Key { path: key.to_owned(), source })?;
         for der in chain {
             let (_, read) = X509Certificate::from_der(&der).map_err(|_| malformed())?;
             if read.public_key().raw == key.subject_public_key_info() {
@@ -139,7 +139,7 @@ impl Authority {
                 return Ok(Self { issuer, certificate: der.clone(), not_before, not_after });
             }
         }
-        Err(AuthorityError::Mismatch)
+        Err(CertificateAuthorityError::Mismatch)
     }
 
     /// Its certificate.
@@ -157,7 +157,7 @@ impl Authority {
         common_name: &str,
         names: &[String],
         lifetime: Duration,
-    ) -> Result<Pair, AuthorityError> {
+    ) -> Result<CertificateAndKey, CertificateAuthorityError> {
         let not_after = (now() + seconds(lifetime)).min(self.not_after);
         let mut params = CertificateParams::new(names)?;
         params.distinguished_name.push(DnType::CommonName, common_name);
@@ -172,7 +172,7 @@ impl Authority {
         for name in names.iter().filter(|name| !name.starts_with('*')) {
             self.verify(certificate.der(), name)?;
         }
-        Ok(Pair { certificate: certificate.pem(), key: key.serialize_pem(), not_after })
+        Ok(CertificateAndKey { certificate: certificate.pem(), key: key.serialize_pem(), not_after })
     }
 
     /// An authority's subject need not survive its copy into a certificate, and its constraints may exclude a name.
@@ -190,19 +190,19 @@ impl Authority {
 }
 
 /// From when to when an authority is valid, in seconds since 1970, if it may sign now.
-fn judge(authority: &X509Certificate<'_>, now: i64) -> Result<(i64, i64), AuthorityError> {
+fn judge(authority: &X509Certificate<'_>, now: i64) -> Result<(i64, i64), CertificateAuthorityError> {
     let name = authority.subject().to_string();
     let constraints = authority.basic_constraints().ok().flatten();
     let is_authority = constraints.is_some_and(|constraints| constraints.value.ca);
     let signs =
         authority.key_usage().is_ok_and(|usage| usage.is_none_or(|usage| usage.value.key_cert_sign()));
     if !is_authority || !signs {
-        return Err(AuthorityError::NoAuthority(name));
+        return Err(CertificateAuthorityError::NoAuthority(name));
     }
     let period = authority.validity();
     let (from, until) = (period.not_before.timestamp(), period.not_after.timestamp());
     if now < from || now >= until {
-        return Err(AuthorityError::Period { name, from: date(from), until: date(until) });
+        return Err(CertificateAuthorityError::Period { name, from: date(from), until: date(until) });
     }
     Ok((from, until))
 }

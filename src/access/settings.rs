@@ -9,7 +9,7 @@ use http::HeaderName;
 use thiserror::Error;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::certificate::{Authority, AuthorityError};
+use super::certificate::{ClientCa, ClientCaError};
 use super::request_header::FrontProxy;
 use crate::config::{Authentication, RequestHeader};
 use crate::process::expiry::Expiry;
@@ -24,15 +24,15 @@ const CLIENT_CA: &str = "--client-ca-file";
 const FRONT_PROXY_CA: &str = "--requestheader-client-ca-file";
 
 /// Whom to believe now. A part changes as a whole and by itself; one that was never known is `None`.
-pub struct Trust {
+pub struct AuthenticationSettings {
     expiry: Expiry,
     front_proxy: ArcSwapOption<FrontProxy>,
-    clients: ArcSwapOption<Authority>,
+    clients: ArcSwapOption<ClientCa>,
 }
 
 /// Why a configuration names nobody to believe.
 #[derive(Debug, Error)]
-pub enum TrustError {
+pub enum AuthenticationSettingsError {
     /// A file cannot be read.
     #[error(transparent)]
     File(#[from] FileError),
@@ -42,7 +42,7 @@ pub enum TrustError {
         /// The flag or the ConfigMap's key.
         of: &'static str,
         /// Why.
-        source: AuthorityError,
+        source: ClientCaError,
     },
     /// A key of the ConfigMap is no JSON list of strings.
     #[error("the key {0} is no JSON list of strings")]
@@ -70,7 +70,7 @@ pub enum TrustError {
     Timeout(Duration),
 }
 
-impl Trust {
+impl AuthenticationSettings {
     /// Nobody is believed yet. When the authorities end is noted in `expiry`.
     pub fn new(expiry: Expiry) -> Self {
         Self { expiry, front_proxy: ArcSwapOption::empty(), clients: ArcSwapOption::empty() }
@@ -82,7 +82,7 @@ impl Trust {
     }
 
     /// The authorities of client certificates.
-    pub fn clients(&self) -> Option<Arc<Authority>> {
+    pub fn clients(&self) -> Option<Arc<ClientCa>> {
         self.clients.load_full()
     }
 
@@ -93,7 +93,7 @@ impl Trust {
     }
 
     /// Believes other client certificates from now on.
-    pub fn set_clients(&self, authority: Authority) {
+    pub fn set_clients(&self, authority: ClientCa) {
         self.expiry.note("client-ca", authority.end());
         self.clients.store(Some(Arc::new(authority)));
     }
@@ -107,12 +107,12 @@ impl Trust {
         self: &Arc<Self>,
         config: &Authentication,
         interval: Duration,
-    ) -> Result<Vec<AbortOnDropHandle<()>>, TrustError> {
+    ) -> Result<Vec<AbortOnDropHandle<()>>, AuthenticationSettingsError> {
         let mut following = Vec::new();
         if let Some(path) = &config.client_ca_file {
             let trust = self.clone();
             following.push(follow(CLIENT_CA, path, interval, move |pem| {
-                trust.set_clients(authority(CLIENT_CA, pem)?);
+                trust.set_clients(load_client_ca(CLIENT_CA, pem)?);
                 Ok(())
             })?);
         }
@@ -132,8 +132,8 @@ fn follow(
     flag: &'static str,
     path: &Path,
     interval: Duration,
-    apply: impl Fn(&[u8]) -> Result<(), TrustError> + Send + 'static,
-) -> Result<AbortOnDropHandle<()>, TrustError> {
+    apply: impl Fn(&[u8]) -> Result<(), AuthenticationSettingsError> + Send + 'static,
+) -> Result<AbortOnDropHandle<()>, AuthenticationSettingsError> {
     let files = Files::new([(flag, path)]);
     let contents = files.read()?;
     let apply = move |contents: &Vec<Vec<u8>>| contents.iter().try_for_each(|pem| apply(pem));
@@ -141,9 +141,9 @@ fn follow(
     Ok(files.follow(contents, interval, apply))
 }
 
-fn front_proxy(flags: &RequestHeader, pem: &[u8]) -> Result<FrontProxy, TrustError> {
+fn front_proxy(flags: &RequestHeader, pem: &[u8]) -> Result<FrontProxy, AuthenticationSettingsError> {
     Ok(FrontProxy {
-        authority: Arc::new(authority(FRONT_PROXY_CA, pem)?),
+        authority: Arc::new(load_client_ca(FRONT_PROXY_CA, pem)?),
         allowed_names: flags.allowed_names.clone(),
         username_headers: header_names(&flags.username_headers)?,
         uid_headers: header_names(&flags.uid_headers)?,
@@ -153,12 +153,13 @@ fn front_proxy(flags: &RequestHeader, pem: &[u8]) -> Result<FrontProxy, TrustErr
 }
 
 /// The authorities in a bundle that `of` names.
-pub(super) fn authority(of: &'static str, pem: &[u8]) -> Result<Authority, TrustError> {
-    Authority::from_pem(pem).map_err(|source| TrustError::Authority { of, source })
+pub(super) fn load_client_ca(of: &'static str, pem: &[u8]) -> Result<ClientCa, AuthenticationSettingsError> {
+    ClientCa::from_pem(pem).map_err(|source| AuthenticationSettingsError::Authority { of, source })
 }
 
 /// Names of headers.
-pub(super) fn header_names(names: &[String]) -> Result<Vec<HeaderName>, TrustError> {
-    let parse = |name: &String| name.parse().map_err(|_| TrustError::HeaderName(name.clone()));
+pub(super) fn header_names(names: &[String]) -> Result<Vec<HeaderName>, AuthenticationSettingsError> {
+    let parse =
+        |name: &String| name.parse().map_err(|_| AuthenticationSettingsError::HeaderName(name.clone()));
     names.iter().map(parse).collect()
 }

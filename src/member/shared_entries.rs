@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::Notify;
 
-use crate::api::discovery::{Catalog, Entry};
-use crate::process::budget::{Budget, Exhausted, Held, Share};
+use crate::api::discovery::{Catalog, DiscoveryEntry};
+use crate::process::budget::{Budget, Exhausted, Reserved, Share};
 
 /// What a name takes, beside its bytes and however many members list it: it stands in four documents, of which there are two
 /// generations while they change, and in buffers while they are written.
@@ -15,28 +15,28 @@ const PER_NAME: usize = 4096;
 /// How many times the bytes of the name are in all that.
 const PER_BYTE: usize = 16;
 /// What an entry of one member's list takes, also while all lists are united.
-const PER_ENTRY: usize = 4 * size_of::<Arc<Entry>>();
+const PER_ENTRY: usize = 4 * size_of::<Arc<DiscoveryEntry>>();
 
 /// The entries of all members' lists, each kept once.
 #[derive(Debug)]
-pub struct Names {
+pub struct SharedEntries {
     bytes: usize,
     budget: Budget,
-    kept: Mutex<Kept>,
+    kept: Mutex<EntrySet>,
     news: Notify,
 }
 
 #[derive(Debug)]
-struct Kept {
-    entries: HashSet<Arc<Entry>>,
+struct EntrySet {
+    entries: HashSet<Arc<DiscoveryEntry>>,
     share: Share,
 }
 
-impl Names {
+impl SharedEntries {
     /// No names yet; so many bytes of memory are for them.
     pub fn new(bytes: usize) -> Self {
         let budget = Budget::new(bytes);
-        let kept = Mutex::new(Kept { entries: HashSet::new(), share: budget.share() });
+        let kept = Mutex::new(EntrySet { entries: HashSet::new(), share: budget.share() });
         Self { bytes, budget, kept, news: Notify::new() }
     }
 
@@ -49,7 +49,7 @@ impl Names {
     ///
     /// # Errors
     /// If it takes more than half of the memory for all lists, or than is left.
-    pub fn catalog(&self, entries: Vec<Entry>) -> Result<Held<Catalog>, Exhausted> {
+    pub fn catalog(&self, entries: Vec<DiscoveryEntry>) -> Result<Reserved<Catalog>, Exhausted> {
         let whole: usize = entries.iter().map(|entry| PER_ENTRY + memory(entry)).sum();
         if whole > self.bytes / 2 {
             return Err(Exhausted::Share);
@@ -59,19 +59,19 @@ impl Names {
         kept.share_for(&mut share, &entries)?;
         let shared: Vec<_> = entries.into_iter().map(|entry| kept.keep(entry)).collect();
         drop(kept);
-        Ok(Held::new(Catalog::new(shared), share))
+        Ok(Reserved::new(Catalog::new(shared), share))
     }
 
     /// The list of a member that lists nothing.
-    pub fn empty(&self) -> Held<Catalog> {
-        Held::new(Catalog::default(), self.budget.share())
+    pub fn empty(&self) -> Reserved<Catalog> {
+        Reserved::new(Catalog::default(), self.budget.share())
     }
 
     /// A member's list with one more entry.
     ///
     /// # Errors
     /// If there is no memory left for it.
-    pub fn with(&self, catalog: &Catalog, entry: Entry) -> Result<Held<Catalog>, Exhausted> {
+    pub fn with(&self, catalog: &Catalog, entry: DiscoveryEntry) -> Result<Reserved<Catalog>, Exhausted> {
         let mut share = self.budget.share();
         share.grow(catalog.len() * PER_ENTRY)?;
         let mut kept = self.kept.lock().expect("no holder panics");
@@ -79,16 +79,16 @@ impl Names {
         let entry = kept.keep(entry);
         drop(kept);
         let entries = catalog.entries().iter().cloned().chain([entry]);
-        Ok(Held::new(Catalog::new(entries.collect()), share))
+        Ok(Reserved::new(Catalog::new(entries.collect()), share))
     }
 
     /// Notes that a member's list has changed.
-    pub fn note_news(&self) {
+    pub fn note_addition(&self) {
         self.news.notify_one();
     }
 
     /// Waits until a member's list has changed. Changes of the meantime are there at once.
-    pub async fn news(&self) {
+    pub async fn added(&self) {
         self.news.notified().await;
     }
 
@@ -98,10 +98,10 @@ impl Names {
     }
 }
 
-impl Kept {
+impl EntrySet {
     /// Reserves what a member's list of these entries takes in `share`, and what the names that are new take here. Names that
     /// no member lists any more give way.
-    fn share_for(&mut self, share: &mut Share, entries: &[Entry]) -> Result<(), Exhausted> {
+    fn share_for(&mut self, share: &mut Share, entries: &[DiscoveryEntry]) -> Result<(), Exhausted> {
         let new = |kept: &Self| -> usize {
             entries.iter().filter(|entry| !kept.entries.contains(*entry)).map(memory).sum()
         };
@@ -114,7 +114,7 @@ impl Kept {
     }
 
     /// The entry as it is kept; there is memory for it.
-    fn keep(&mut self, entry: Entry) -> Arc<Entry> {
+    fn keep(&mut self, entry: DiscoveryEntry) -> Arc<DiscoveryEntry> {
         if let Some(kept) = self.entries.get(&entry) {
             return kept.clone();
         }
@@ -129,7 +129,7 @@ impl Kept {
     }
 }
 
-fn memory(entry: &Entry) -> usize {
+fn memory(entry: &DiscoveryEntry) -> usize {
     PER_NAME + PER_BYTE * entry.name.len()
 }
 
@@ -137,14 +137,14 @@ fn memory(entry: &Entry) -> usize {
 mod tests {
     use super::*;
 
-    fn entries(names: &[&str]) -> Vec<Entry> {
-        names.iter().map(|name| Entry { name: (*name).into(), namespaced: true }).collect()
+    fn entries(names: &[&str]) -> Vec<DiscoveryEntry> {
+        names.iter().map(|name| DiscoveryEntry { name: (*name).into(), namespaced: true }).collect()
     }
 
     #[test]
     fn a_name_takes_memory_once_and_until_no_member_lists_it() {
         let once = PER_NAME + PER_BYTE * 6;
-        let names = Names::new(4 * once + 6 * PER_ENTRY);
+        let names = SharedEntries::new(4 * once + 6 * PER_ENTRY);
         let used = || usize::try_from(names.gauge().get()).expect("a number");
         let list = |of: &[&str]| names.catalog(entries(of));
         let one = list(&["pods/a", "pods/b"]).expect("there is room");
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn one_member_takes_half_of_the_memory_at_most() {
-        let names = Names::new(2 * (2 * (PER_NAME + PER_BYTE * 6) + 2 * PER_ENTRY));
+        let names = SharedEntries::new(2 * (2 * (PER_NAME + PER_BYTE * 6) + 2 * PER_ENTRY));
         assert_eq!(names.catalog(entries(&["pods/a", "pods/b", "pods/c"])).map(drop), Err(Exhausted::Share));
         assert_eq!(names.gauge().get(), 0);
         assert!(names.catalog(entries(&["pods/a", "pods/b"])).is_ok());
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_list_gains_an_entry() {
-        let names = Names::new(1 << 20);
+        let names = SharedEntries::new(1 << 20);
         let list = names.catalog(entries(&["pods/b"])).expect("there is room");
         let entry = entries(&["pods/a"]).remove(0);
         let longer = names.with(&list, entry).expect("there is room");
