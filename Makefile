@@ -58,4 +58,4 @@ static-path:
 	@echo $(STATIC_ADAPTER)
 
 static-test: ## Start that binary in an empty root, with the arguments of each of Karmada's installers.
-	STATIC_ADAPTER=$(STATIC_ADAPTER) $(CARGO) test --test it variants::without_anything_else
+	STATIC_ADAPTER=$(STATIC_ADAPTER) $(CARGO) test --test it variants::minimal_image

@@ -1,7 +1,7 @@
-//! What one answer costs beyond the network: 100 members of 50 pods, read, merged and encoded.
+//! The cost of one response without the network: 100 members with 50 pods each, parsed, merged and encoded.
 //!
-//! `yardstick` reads the same JSON bodies into `serde_json::Value`s and writes them as one list, without tags, sums or
-//! checks. Times differ from machine to machine; the ratio of two lines of one run does not so much.
+//! `yardstick` parses the same JSON bodies into `serde_json::Value`s and writes them as one list, without tags, sums or checks.
+//! Times differ between machines; the ratio of two lines of one run differs less.
 
 use std::hint::black_box;
 
@@ -26,7 +26,7 @@ fn measure(criterion: &mut Criterion, api: Api) {
     let [json, protobuf] =
         [BodyFormat::Json, BodyFormat::Protobuf].map(|format| Query::new(api, format, SIZE));
     let pages = json.read();
-    assert_eq!(json.answer(&pages), protobuf.answer(&protobuf.read()), "both formats say the same");
+    assert_eq!(json.answer(&pages), protobuf.answer(&protobuf.read()), "both formats give the same list");
 
     let mut group = criterion.benchmark_group(format!("{api}, {SIZE}"));
     group.bench_function("read JSON", |bencher| bencher.iter(|| black_box(&json).read()));

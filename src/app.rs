@@ -1,4 +1,4 @@
-//! The process put together: from its configuration to its end.
+//! Starts the server: connects all parts, serves, and shuts down.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::access::config_map::PublishedSettings;
 use crate::access::review::Reviewer;
 use crate::access::settings::AuthenticationSettings;
 use crate::access::token::TokenReviewer;
-use crate::config::{Authentication, Config, ControlPlane, Members};
+use crate::config::{Authentication, Config, ControlPlane, Members, member_share};
 use crate::control::Clients;
 use crate::fleet::Fleet;
 use crate::fleet::discovery::Discovery;
@@ -42,40 +42,40 @@ use crate::server::listener::ListenerConfig;
 use crate::server::metrics::RequestMetrics;
 use crate::server::{ServerState, listener, router, tls};
 
-/// How many members shake hands at a time.
-const HANDSHAKES: usize = 16;
+/// Maximum number of concurrent TLS handshakes with members.
+const MAX_HANDSHAKES: usize = 16;
 
-/// The members, as whatever says which they are has it at present, as long as it is kept.
+/// Keeps the fleet up to date with its source until it is dropped.
 pub struct FleetSource {
-    /// The snapshots.
+    /// The current fleet.
     pub fleet: watch::Receiver<Arc<Fleet>>,
-    /// Whether the first of them is complete.
+    /// Whether the first fleet is complete.
     pub synced: watch::Receiver<bool>,
-    _following: AbortOnDropHandle<()>,
+    _task: AbortOnDropHandle<()>,
 }
 
-/// Serves until `shutdown`.
+/// Serves until `shutdown` is cancelled.
 ///
 /// # Errors
-/// If the process cannot start: a file, a flag or the control plane's answer is not as it must be.
+/// If the process cannot start because of a file, a flag or a response of the control plane.
 pub async fn serve(mut config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
-    // What is left of a request's time is for merging, and for the way back.
-    config.members.timeout = config.members.timeout.min(config.serving.request_timeout / 10 * 9);
+    config.members.timeout = config.members.timeout.min(member_share(config.serving.request_timeout));
     let address = SocketAddr::new(config.serving.bind_address, config.serving.port);
-    let secure =
-        listener::bind(address).await.with_context(|| format!("--secure-port: {address} cannot be bound"))?;
+    let secure = listener::bind(address)
+        .await
+        .with_context(|| format!("--secure-port: cannot listen on {address}"))?;
     let address = secure.local_addr()?;
 
     let mut metrics = Registry::default();
     let expiry = Expiry::register(&mut metrics);
     let (tls, _certificate) = tls::server_config(&config.serving, &expiry)?;
     let _warnings = expiry.clone().warn();
-    let admission = InFlightLimit::register(&mut metrics, config.serving.pressure.requests);
+    let admission = InFlightLimit::register(&mut metrics, config.serving.limits.requests);
     let inflight = Budget::new(config.members.inflight_bytes);
-    let help = "Bytes that queries hold, from a member's first byte to a client's last";
+    let help = "Memory of all queries in flight in bytes, until the clients have their responses";
     metrics.register("karmada_metrics_adapter_inflight_bytes", help, inflight.gauge());
     let names = Arc::new(SharedEntries::new(config.members.discovery_bytes));
-    let help = "Bytes that are counted for what members list";
+    let help = "Memory of the metric names of all members in bytes, for discovery";
     metrics.register("karmada_metrics_adapter_discovery_bytes", help, names.gauge());
     let fleet_metrics = Arc::new(FleetMetrics::register(&mut metrics));
     let gather_metrics = Arc::new(GatherMetrics::register(&mut metrics));
@@ -93,18 +93,18 @@ pub async fn serve(mut config: Config, shutdown: CancellationToken) -> anyhow::R
 
     let kubeconfig = config.authentication.kubeconfig.as_deref();
     let clients = Clients::open("--authentication-kubeconfig", kubeconfig, reload, watch, None)?;
-    let (authenticators, _trust) = tokio::select! {
-        // A control plane that does not answer must not keep the process from ending.
+    let (authenticators, _settings_tasks) = tokio::select! {
+        // A control plane that does not respond must not block the shutdown.
         () = shutdown.cancelled() => return Ok(()),
-        begun = authenticators(&config.authentication, clients, reload, watch, expiry) => begun?,
+        result = authenticators(&config.authentication, clients, reload, watch, expiry) => result?,
     };
     let kubeconfig = config.authorization.kubeconfig.as_deref();
     let reviews = Clients::open("--authorization-kubeconfig", kubeconfig, reload, watch, None)?;
     let serving = ServerState {
         authenticators,
         reviewer: Reviewer::new(reviews, &config.authorization),
-        admission,
-        answers: Responder::new(fleet, &config.members, config.merging, inflight, gather_metrics),
+        in_flight: admission,
+        responder: Responder::new(fleet, &config.members, config.merging, inflight, gather_metrics),
         documents: DiscoveryDocuments::new(catalog, format!(":{}", address.port())),
         health: HealthSources { synced, discovered, shutdown: shutdown.clone() },
         metrics: metrics.clone(),
@@ -112,7 +112,7 @@ pub async fn serve(mut config: Config, shutdown: CancellationToken) -> anyhow::R
         request_timeout: config.serving.request_timeout,
     };
 
-    // Clients need a moment to see that it is not ready, and come until then.
+    // Load balancers need this delay to notice that /readyz fails. Until then they send requests.
     let closing = CancellationToken::new();
     let close = closing.clone();
     tokio::spawn(async move {
@@ -120,32 +120,32 @@ pub async fn serve(mut config: Config, shutdown: CancellationToken) -> anyhow::R
         tokio::time::sleep(config.serving.shutdown_delay).await;
         close.cancel();
     });
-    let reception = |router| ListenerConfig {
+    let listener_config = |router| ListenerConfig {
         router,
         limits: ConnectionTimeouts::new(&config.serving),
-        connections: config.serving.pressure.connections,
+        connections: config.serving.limits.connections,
         closing: closing.clone(),
     };
     let plain = async {
         if let Some(address) = config.metrics.bind {
             let listener = listener::bind(address)
                 .await
-                .with_context(|| format!("--metrics-bind-address: {address} cannot be bound"))?;
-            listener::serve_plain(listener, reception(metrics_router(metrics))).await;
+                .with_context(|| format!("--metrics-bind-address: cannot listen on {address}"))?;
+            listener::serve_plain(listener, listener_config(metrics_router(metrics))).await;
         }
         anyhow::Ok(())
     };
     tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "serving");
     let secure = async {
-        listener::serve_tls(secure, Arc::new(tls), reception(router(Arc::new(serving)))).await;
+        listener::serve_tls(secure, Arc::new(tls), listener_config(router(Arc::new(serving)))).await;
         anyhow::Ok(())
     };
     tokio::try_join!(plain, secure)?;
-    tracing::info!("ended");
+    tracing::info!("server stopped");
     Ok(())
 }
 
-/// Who asks: whom to believe is followed as long as the handles are kept.
+/// The authenticators. Their settings are reloaded until the returned handles are dropped.
 async fn authenticators(
     config: &Authentication,
     clients: Clients,
@@ -153,29 +153,29 @@ async fn authenticators(
     watch_timeout: Duration,
     expiry: Expiry,
 ) -> anyhow::Result<(Authenticators, Vec<AbortOnDropHandle<()>>)> {
-    let trust = Arc::new(AuthenticationSettings::new(expiry));
-    let mut following = trust.follow_files(config, reload_interval)?;
-    if let Some(mut published) = PublishedSettings::new(clients.clone(), trust.clone(), config) {
+    let settings = Arc::new(AuthenticationSettings::new(expiry));
+    let mut tasks = settings.follow_files(config, reload_interval)?;
+    if let Some(mut published) = PublishedSettings::new(clients.clone(), settings.clone(), config) {
         if config.skip_lookup {
             tracing::warn!(
-                "--authentication-skip-lookup: only what --client-ca-file and --requestheader-client-ca-file say is believed"
+                "--authentication-skip-lookup: only --client-ca-file and --requestheader-client-ca-file are used"
             );
         } else {
             match published.look_up().await {
                 Err(error) if config.tolerate_lookup_failure => {
-                    tracing::warn!(%error, "starting without what the ConfigMap says; it is watched");
+                    tracing::warn!(%error, "starting without the ConfigMap; it is loaded when possible");
                 }
-                outcome => outcome?,
+                result => result?,
             }
-            following.push(AbortOnDropHandle::new(tokio::spawn(published.follow(watch_timeout))));
+            tasks.push(AbortOnDropHandle::new(tokio::spawn(published.follow(watch_timeout))));
         }
     }
     let tokens = TokenReviewer::new(clients, config.token_cache_ttl);
-    Ok((Authenticators::new(trust, tokens), following))
+    Ok((Authenticators::new(settings, tokens), tasks))
 }
 
 impl FleetSource {
-    /// Begins to follow what `members` says they are.
+    /// Starts to follow the source of the members: the kubeconfig of `members` or the Clusters of the control plane.
     ///
     /// # Errors
     /// If a kubeconfig cannot be used.
@@ -186,20 +186,21 @@ impl FleetSource {
         reload_interval: Duration,
         metrics: Arc<FleetMetrics>,
     ) -> anyhow::Result<Self> {
-        let roster = Roster::new(limits, metrics);
+        let roster = Roster::new(limits, metrics.clone());
         let (fleet, synced) = (roster.fleet(), roster.synced());
-        let following = if let Some(path) = &members.fleet_kubeconfig {
+        let task = if let Some(path) = &members.fleet_kubeconfig {
             tokio::spawn(KubeconfigSource::open(path, reload_interval, roster)?.run())
         } else {
             let ControlPlane { ref kubeconfig, rate, watch_timeout: watch } = *control_plane;
             let clients = Clients::open("--kubeconfig", kubeconfig.as_deref(), reload_interval, watch, rate)?;
-            tokio::spawn(KarmadaSource::new(clients, watch, roster).run())
+            tokio::spawn(KarmadaSource::new(clients, watch, roster, metrics).run())
         };
-        Ok(Self { fleet, synced, _following: AbortOnDropHandle::new(following) })
+        Ok(Self { fleet, synced, _task: AbortOnDropHandle::new(task) })
     }
 }
 
-/// How members are asked, with memory from `inflight`. What they list is kept in `names`.
+/// The limits of requests to members. `inflight` is the memory budget of responses; `names` stores the members' metric
+/// names.
 pub fn member_limits(
     members: &Members,
     inflight: Budget,
@@ -213,7 +214,7 @@ pub fn member_limits(
         inflight,
         names,
         metrics,
-        handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
+        handshakes: Arc::new(Semaphore::new(MAX_HANDSHAKES)),
         rate: members.rate,
     }
 }

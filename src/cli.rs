@@ -1,10 +1,10 @@
-//! The command line. Flags have the reference adapter's names and defaults and are read as Go's pflag reads them,
-//! so that a Deployment's arguments need no change; clap gives help, suggestions and types.
+//! The command line. Flags have the names and defaults of Karmada's built-in adapter and are parsed as Go's pflag parses
+//! them, so that the arguments of an existing Deployment need no change. clap provides help, suggestions and types.
 
+mod argument_error;
 pub mod commands;
 mod flags;
 mod ignored;
-mod mistake;
 mod subcommands;
 mod values;
 
@@ -22,7 +22,7 @@ use self::subcommands::Subcommand;
 use crate::config::{Config, ConflictingFlags};
 pub use ignored::IgnoredFlags;
 
-/// What was said on the command line. Without a subcommand the process serves.
+/// The parsed command line. Without a subcommand the process serves.
 #[derive(Debug, Parser)]
 #[command(
     name = "karmada-metrics-adapter",
@@ -54,51 +54,50 @@ pub struct Cli {
     ignored: IgnoredFlags,
 }
 
-/// What the process is there for.
+/// What the process does.
 #[derive(Debug)]
 pub enum Task {
-    /// To serve until it is told to end.
+    /// Serve until the process is stopped.
     Serve(Box<Config>, IgnoredFlags),
-    /// To run a command and end.
+    /// Run a command and exit.
     Run(Command),
 }
 
-/// Why the process ends before it has begun.
+/// Why the process exits before it starts to work.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EarlyExit {
-    /// The command line itself was asked, for help, the version or a completion: the text for stdout.
+    /// Help, the version or a completion script was requested. Contains the text for stdout.
     #[error("{0}")]
-    Asked(String),
-    /// An argument that cannot be read: one line that names the flag and what it expects.
+    Text(String),
+    /// An argument is invalid. Contains one line with the flag and the expected value.
     #[error("karmada-metrics-adapter: {0}")]
-    Mistake(String),
-    /// Arguments that contradict each other.
+    InvalidArgument(String),
+    /// Arguments contradict each other.
     #[error("karmada-metrics-adapter: {0}")]
-    Contradiction(#[from] ConflictingFlags),
+    Conflict(#[from] ConflictingFlags),
 }
 
 impl Cli {
-    /// Reads the process's arguments, the first of which is the program's name.
+    /// Parses the process's arguments. The first one is the program's name.
     ///
     /// # Errors
     ///
-    /// [`EarlyExit::Asked`] for what the command line answers by itself, else [`EarlyExit::Mistake`] for the first argument that
-    /// is wrong.
+    /// [`EarlyExit::Text`] if only a text was requested, [`EarlyExit::InvalidArgument`] for the first invalid argument.
     pub fn read(args: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Self, EarlyExit> {
         let cli = Self::command()
             .args_override_self(true)
-            .mut_args(as_pflag_reads)
-            .mut_subcommands(below)
-            .try_get_matches_from(dashed(args.into_iter().map(Into::into)))
+            .mut_args(as_pflag)
+            .mut_subcommands(with_pflag_rules)
+            .try_get_matches_from(with_dashes(args.into_iter().map(Into::into)))
             .and_then(|matches| Self::from_arg_matches(&matches))
-            .map_err(|error| mistake::stop(&error))?;
+            .map_err(|error| argument_error::early_exit(&error))?;
         match &cli.subcommand {
-            Some(Subcommand::Text(text)) => Err(EarlyExit::Asked(text.answer(&Self::command()))),
+            Some(Subcommand::Text(text)) => Err(EarlyExit::Text(text.render(&Self::command()))),
             Some(Subcommand::Command(_)) | None => Ok(cli),
         }
     }
 
-    /// What the process is there for.
+    /// The task that the arguments select.
     ///
     /// # Errors
     ///
@@ -111,18 +110,18 @@ impl Cli {
         Ok(Task::Serve(Box::new(self.try_into()?), ignored))
     }
 
-    /// The flags that were set, are known to the reference and mean nothing here.
+    /// The flags of Karmada's built-in adapter that were set and have no effect here.
     pub fn ignored(&self) -> &IgnoredFlags {
         &self.ignored
     }
 }
 
-/// What holds where no flag is given: for commands, which do as the server would.
+/// The configuration without any flag. Commands use it to behave as the server does.
 ///
 /// # Panics
-/// If the defaults contradict each other, which a test rules out.
+/// If the defaults contradict each other. A test rules this out.
 pub fn defaults() -> Config {
-    let cli = Cli::read(["karmada-metrics-adapter"]).expect("no argument is wrong");
+    let cli = Cli::read(["karmada-metrics-adapter"]).expect("no argument is invalid");
     cli.try_into().expect("the defaults do not contradict each other")
 }
 
@@ -144,15 +143,15 @@ impl TryFrom<Cli> for Config {
 }
 
 impl EarlyExit {
-    /// Says it on stdout when it was asked for, otherwise on stderr, and gives the exit code: 0 or 2.
+    /// Prints a requested text on stdout and an error on stderr. Returns the exit code: 0 or 2.
     pub fn report(self) -> ExitCode {
-        // A reader that has gone (`--help | head -1`) is no reason to fail.
+        // A closed pipe (`--help | head -1`) is not an error.
         match &self {
-            Self::Asked(text) => {
+            Self::Text(text) => {
                 let _ = write!(std::io::stdout(), "{text}");
                 ExitCode::SUCCESS
             }
-            Self::Mistake(_) | Self::Contradiction(_) => {
+            Self::InvalidArgument(_) | Self::Conflict(_) => {
                 let _ = writeln!(std::io::stderr(), "{self}");
                 ExitCode::from(2)
             }
@@ -160,15 +159,15 @@ impl EarlyExit {
     }
 }
 
-/// The flags of a subcommand, and of those below it, are read in the same way.
-fn below(subcommand: clap::Command) -> clap::Command {
+/// Parses the flags of a subcommand, and of its own subcommands, as pflag does.
+fn with_pflag_rules(subcommand: clap::Command) -> clap::Command {
     subcommand
-        .mut_args(|arg| if arg.is_positional() { arg } else { as_pflag_reads(arg) })
-        .mut_subcommands(below)
+        .mut_args(|arg| if arg.is_positional() { arg } else { as_pflag(arg) })
+        .mut_subcommands(with_pflag_rules)
 }
 
-/// A flag that is on or off takes a value only behind `=`; any other flag takes whatever comes next, dashes or not.
-fn as_pflag_reads(arg: Arg) -> Arg {
+/// A boolean flag takes a value only after `=`. Any other flag takes the next argument, even if it begins with a dash.
+fn as_pflag(arg: Arg) -> Arg {
     if matches!(arg.get_action(), ArgAction::SetTrue) {
         arg.action(ArgAction::Set)
             .num_args(0..=1)
@@ -183,8 +182,8 @@ fn as_pflag_reads(arg: Arg) -> Arg {
     }
 }
 
-/// Underscores in flag names mean dashes, as `cliflag.WordSepNormalizeFunc` of k8s.io/component-base has it.
-fn dashed(args: impl Iterator<Item = OsString>) -> impl Iterator<Item = OsString> {
+/// Replaces underscores in flag names with dashes, as `cliflag.WordSepNormalizeFunc` of k8s.io/component-base does.
+fn with_dashes(args: impl Iterator<Item = OsString>) -> impl Iterator<Item = OsString> {
     let mut flags_ended = false;
     args.map(move |arg| {
         flags_ended |= arg == "--";

@@ -1,5 +1,5 @@
-//! What the process is told to do: the validated, typed result of the command line. Each layer takes its own
-//! part by value and never sees a flag. Durations are above zero unless their field says otherwise.
+//! The validated, typed configuration from the command line. Each layer gets its own part by value and does not know any
+//! flag. Durations are above zero unless the doc comment of the field allows zero.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-/// Everything that `serve` needs to start.
+/// The configuration of the server.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// For `server`.
@@ -17,9 +17,9 @@ pub struct Config {
     pub metrics: Metrics,
     /// For `control`.
     pub control_plane: ControlPlane,
-    /// For `access`: who asks.
+    /// For `access`: authentication.
     pub authentication: Authentication,
-    /// For `access`: whether they may.
+    /// For `access`: authorization.
     pub authorization: Authorization,
     /// For `member`, `fleet` and `gather`.
     pub members: Members,
@@ -32,56 +32,54 @@ pub struct Config {
 /// The HTTPS listener.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Serving {
-    /// An unspecified address means every interface of both families, as a Go listener takes it.
+    /// `0.0.0.0` and `::` mean all interfaces, IPv4 and IPv6, as in Go's listener.
     pub bind_address: IpAddr,
-    /// 0 lets the system choose a free port.
+    /// With 0 the system chooses a free port.
     pub port: u16,
-    /// The handshake.
+    /// The TLS settings.
     pub tls: ServingTls,
-    /// Whether HTTP/2 is offered beside HTTP/1.1.
+    /// Whether HTTP/2 is offered in addition to HTTP/1.1.
     pub http2: bool,
-    /// Bounds the making of one answer; a client's own `timeout` parameter only shortens it.
+    /// Deadline for one response. A client's own `timeout` parameter can only shorten it.
     pub request_timeout: Duration,
-    /// What clients may take of this process.
-    pub pressure: RequestLimits,
-    /// How often files are looked at for new content.
+    /// Limits for clients.
+    pub limits: RequestLimits,
+    /// How often files are checked for changes.
     pub reload_interval: Duration,
-    /// How long connections are accepted and served after a signal to end, while the process is not ready any more; may be
-    /// zero.
+    /// How long new connections and requests are accepted after SIGTERM, while `/readyz` fails. May be zero.
     pub shutdown_delay: Duration,
 }
 
-/// How long clients may keep the process waiting and how many of them there may be at a time. All above zero, unless
-/// said otherwise.
+/// Timeouts and limits for clients. All values are above zero, except where a doc comment allows zero.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RequestLimits {
-    /// Bounds a handshake, a request's head once it has begun, a pause in taking an answer, and the taking of an
-    /// answer as a whole.
+    /// Timeout for a TLS handshake, for a request's head after its first byte, for a pause while the client reads a
+    /// response, and for reading the whole response.
     pub client_timeout: Duration,
-    /// How long a connection may be without a request.
+    /// How long a connection may be idle.
     pub idle_timeout: Duration,
-    /// Most connections at a time.
+    /// Maximum number of connections.
     pub connections: usize,
-    /// Most requests at a time on one HTTP/2 connection.
+    /// Maximum number of concurrent requests on one HTTP/2 connection.
     pub streams: u32,
-    /// Most requests at a time that are worked on; 0 means no limit.
+    /// Maximum number of requests in flight; 0 means no limit.
     pub requests: usize,
 }
 
-/// The certificate that is presented and what a handshake may choose.
+/// The serving certificate, and the allowed TLS versions and cipher suites.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServingTls {
-    /// Paths of the certificate chain and of its key; without them a pair is generated.
+    /// Paths of the certificate chain and its key. `None`: a self-signed certificate and its key are generated.
     pub certificate: Option<(PathBuf, PathBuf)>,
-    /// Where a generated pair is kept; `None` keeps it in memory.
+    /// Directory of a generated certificate and its key. `None`: they stay in memory.
     pub cert_dir: Option<PathBuf>,
-    /// The oldest version that a handshake may choose.
+    /// The minimum TLS version.
     pub min_version: TlsVersion,
-    /// Names as Go and IANA spell them, unknown ones included; empty means rustls' own choice.
+    /// Names of Go and IANA, not validated here. Empty: the defaults of rustls.
     pub cipher_suites: Vec<String>,
 }
 
-/// The oldest TLS version that a client may speak. The names of versions 1.0 and 1.1 are read as 1.2.
+/// The minimum TLS version. The names of versions 1.0 and 1.1 mean 1.2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum TlsVersion {
     /// TLS 1.2.
@@ -95,190 +93,200 @@ pub enum TlsVersion {
 /// The plain-HTTP listener of `/metrics`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Metrics {
-    /// `None` turns it off. An unspecified address means every interface of both families.
+    /// `None` disables it. `0.0.0.0` and `::` mean all interfaces, IPv4 and IPv6.
     pub bind: Option<SocketAddr>,
 }
 
-/// The Karmada API server whose clusters are asked.
+/// The Karmada API server that has the Cluster objects.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ControlPlane {
-    /// `None`: the kubeconfig of the environment, else the service account of the Pod.
+    /// `None`: the file in `$KUBECONFIG` or `~/.kube/config`, or else the service account of the Pod.
     pub kubeconfig: Option<PathBuf>,
-    /// `None`: no limit on the client's side.
+    /// `None`: no client-side rate limit.
     pub rate: Option<RateLimit>,
-    /// How long one watch lasts; one that has gone silent is noticed when its time is up.
+    /// How long one watch lasts. A watch that hangs is noticed after this time.
     pub watch_timeout: Duration,
 }
 
-/// A token bucket, one token a request. Both numbers are above zero.
+/// A token bucket. Each request takes one token. Both numbers are above zero.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RateLimit {
-    /// Tokens that it gains in a second.
+    /// New tokens per second.
     pub qps: f32,
-    /// Tokens that it holds at most.
+    /// Maximum number of tokens.
     pub burst: u32,
 }
 
-/// How a request's user becomes known.
+/// How the user of a request is authenticated.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Authentication {
-    /// Where tokens are reviewed and the `ConfigMap` `kube-system/extension-apiserver-authentication` is read.
+    /// The API server for TokenReviews and for the `ConfigMap` `kube-system/extension-apiserver-authentication`.
     pub kubeconfig: Option<PathBuf>,
-    /// The authorities of client certificates; `None` takes that key of the `ConfigMap`.
+    /// The CA bundle for client certificates. `None`: the CA bundle in the `ConfigMap`.
     pub client_ca_file: Option<PathBuf>,
-    /// The front proxy; `None` takes all of it from the `ConfigMap`.
+    /// The settings of the front proxy. `None`: all of them come from the `ConfigMap`.
     pub request_header: Option<RequestHeader>,
     /// Never read the `ConfigMap`.
     pub skip_lookup: bool,
-    /// Start without the `ConfigMap` when it cannot be read.
+    /// Start even if the `ConfigMap` cannot be read.
     pub tolerate_lookup_failure: bool,
-    /// How long a token's verdict is kept; zero keeps none.
+    /// How long the result of a TokenReview is cached. Zero disables the cache.
     pub token_cache_ttl: Duration,
 }
 
-/// Whom to believe as a front proxy, and the headers in which it says who asks. Header names are lower case and
-/// well formed.
+/// The trusted front proxy, and the headers in which it passes the user. Header names are lower case and valid.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RequestHeader {
-    /// The authorities of the proxy's certificate in PEM.
+    /// The CA bundle for the proxy's certificate, in PEM.
     pub ca_file: PathBuf,
-    /// Common names of the proxy's certificate; empty allows every certificate of the authority.
+    /// Allowed common names of the proxy's certificate. Empty: every certificate of these CAs is allowed.
     pub allowed_names: Vec<String>,
-    /// The first of them that a request has names the user.
+    /// Headers with the user's name. The first one that a request has is used.
     pub username_headers: Vec<String>,
-    /// All that a request has of them name groups.
+    /// Headers with the user's groups. All of them are used.
     pub group_headers: Vec<String>,
-    /// What follows the prefix is an extra's key, percent-encoded.
+    /// Prefixes of headers with extra fields. The rest of the header's name is the key, percent-encoded.
     pub extra_prefixes: Vec<String>,
-    /// The first of them that a request has holds the user's uid.
+    /// Headers with the user's UID. The first one that a request has is used.
     pub uid_headers: Vec<String>,
 }
 
-/// Whether a known user may do what is asked.
+/// How requests of an authenticated user are authorized.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Authorization {
-    /// Where access is reviewed.
+    /// The API server for SubjectAccessReviews.
     pub kubeconfig: Option<PathBuf>,
-    /// Paths open to everyone; one that ends in `*` is a prefix, and no other `*` occurs.
+    /// Paths that need no authorization. A path that ends in `*` is a prefix. There is no other `*`.
     pub always_allow_paths: Vec<String>,
-    /// How long a permission is kept; zero keeps none.
+    /// How long an allowed SubjectAccessReview is cached. Zero disables the cache.
     pub allowed_ttl: Duration,
-    /// How long a refusal is kept; zero keeps none.
+    /// How long a denied SubjectAccessReview is cached. Zero disables the cache.
     pub denied_ttl: Duration,
 }
 
-/// Which clusters are members, and how they are asked.
+/// The source of the members, and how they are queried.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Members {
-    /// The kubeconfig whose contexts they are; `None`: the Clusters of the Karmada API server.
+    /// The kubeconfig with the members as contexts. `None`: the Clusters of the Karmada API server are the members.
     pub fleet_kubeconfig: Option<PathBuf>,
-    /// How long an answer waits for each member.
+    /// Timeout for each member's response.
     pub timeout: Duration,
-    /// Most connections to one member over HTTP/1.1; above zero.
+    /// Maximum number of HTTP/1.1 connections to one member. Above zero.
     pub connections: usize,
-    /// Most bytes of one member's body.
+    /// Maximum size of one member's response body, in bytes.
     pub body_bytes: usize,
-    /// Most bytes that all queries hold at a time, from members' bodies to the answers that clients have not read yet.
+    /// Memory limit in bytes for all queries in flight, from the members' response bodies to unread responses to clients.
     pub inflight_bytes: usize,
-    /// How often each member's metric names are read again.
+    /// Maximum interval between two reads of each member's metric names.
     pub discovery_interval: Duration,
-    /// Most bytes that are counted for what members list; above zero.
+    /// Memory limit in bytes for the metric names of all members. Above zero.
     pub discovery_bytes: usize,
-    /// What becomes of an answer when a member fails.
+    /// What to return if a member fails.
     pub on_failure: OnMemberFailure,
-    /// What is kept to stand in.
+    /// Limits of the last-known cache.
     pub last_known: LastKnownConfig,
-    /// For each member; `None`: no limit on the client's side.
+    /// The rate limit for each member. `None`: no client-side rate limit.
     pub rate: Option<RateLimit>,
 }
 
-/// What becomes of an answer when a member fails.
+/// What to return if a member fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum OnMemberFailure {
-    /// A member whose metrics API fails is stood in for by its last reply; one whose API server cannot be reached
-    /// is left out. Both are named.
+    /// If a member's metrics API fails, its last-known values are used. If its API server is unreachable, its values are
+    /// left out. A warning names the member in both cases.
     LastKnown,
-    /// It is left out and named.
+    /// The values of a failed member are left out. A warning names the member.
     Partial,
-    /// There is no answer.
+    /// The query fails with 503.
     Fail,
 }
 
-/// Replies that are kept to stand in for a member's next one.
+/// Limits of the last-known cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LastKnownConfig {
-    /// How old they may become.
+    /// Maximum age of a cached page.
     pub max_age: Duration,
-    /// How much memory all of them may take.
+    /// Memory limit in bytes for all cached pages.
     pub bytes: usize,
-    /// How long a reply is waited for after the answer has gone without it.
+    /// How long to wait for a late response of a member after the client got its response.
     pub late: Duration,
 }
 
-/// How members' answers become one.
+/// How the members' pages are merged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Merging {
-    /// The label that says which cluster a value came from; `None` turns cluster tags off.
+    /// The label with the cluster of a value. `None` disables this label.
     pub cluster_label: Option<String>,
-    /// The rule for objects that several clusters share.
+    /// The rule for objects with the same group, kind, namespace and name in several clusters.
     pub same_name_pods: SameNamePods,
-    /// The rules for external metrics by name; those that are not named stay [`ExternalMerge::Each`].
+    /// The rules for external metrics, by metric name. The default is [`ExternalMerge::Each`].
     pub external: BTreeMap<String, ExternalMerge>,
 }
 
-/// What becomes of objects that several clusters share: same group, kind, namespace and name.
+/// How to merge objects with the same group, kind, namespace and name in several clusters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum SameNamePods {
-    /// One item with the sum.
+    /// One item with the sum of the values.
     Sum,
-    /// One item with the mean.
+    /// One item with the mean of the values.
     Average,
-    /// One item for each cluster; a query by name stays a sum.
+    /// One item for each cluster. A query by name still returns the sum.
     Separate,
 }
 
-/// What becomes of series of an external metric that several clusters show with the same labels: the same queue, seen
-/// from each.
+/// How to merge series of an external metric that have the same labels in several clusters, such as one queue that every
+/// cluster reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ExternalMerge {
-    /// One item with the sum.
+    /// One item with the sum of the values.
     Sum,
     /// One item with the largest value.
     Max,
     /// One item with the smallest value.
     Min,
-    /// One item with the mean.
+    /// One item with the mean of the values.
     #[value(name = "avg")]
     Average,
     /// One item for each cluster.
     Each,
 }
 
-/// What the process writes to stderr.
+/// Logs on stderr.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Logging {
-    /// The shape of a line.
+    /// The format of a line.
     pub format: LogFormat,
-    /// The level as klog counts it: 0 is terse, 10 shows everything.
+    /// klog's level: 0 logs least, 10 logs everything.
     pub verbosity: i32,
 }
 
-/// The shape of a log line.
+/// The format of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// For reading.
+    /// Plain text.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Flags that are well formed each and cannot hold together.
+/// Valid flags that contradict each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConflictingFlags {
-    /// A certificate is of no use without its key.
-    #[error("--tls-cert-file is set without --tls-private-key-file: set both, or neither to generate a pair")]
+    /// A certificate without its key.
+    #[error(
+        "--tls-cert-file without --tls-private-key-file: set both, or neither for a self-signed certificate"
+    )]
     CertificateWithoutKey,
-    /// A key is of no use without its certificate.
-    #[error("--tls-private-key-file is set without --tls-cert-file: set both, or neither to generate a pair")]
+    /// A key without its certificate.
+    #[error(
+        "--tls-private-key-file without --tls-cert-file: set both, or neither for a self-signed certificate"
+    )]
     KeyWithoutCertificate,
+}
+
+/// The part of a request's deadline in which members must respond: 90 %. The rest is for merging and for sending the
+/// response, so that only a late member's own values are missing.
+#[must_use]
+pub fn member_share(request_time: Duration) -> Duration {
+    request_time / 10 * 9
 }

@@ -1,10 +1,10 @@
-//! `karmada-metrics-adapter`: one metrics API over all member clusters of a Karmada control plane.
+//! `karmada-metrics-adapter`: one metrics API for all member clusters of a Karmada control plane.
 //!
-//! The layers, lowest first: `api`, `query`, `config`, `merge`, `cli`, `process`, `transport`, `kubeconfig`, `control`, `member`,
-//! `fleet`, `gather`, `response`, `access`, `server`, `app`, `commands`. A module uses only those before it, which
-//! `tests/it/layers.rs` checks; `docs/architecture.md` shows how a request goes through them.
+//! The layers, lowest first: `api`, `query`, `config`, `merge`, `cli`, `process`, `transport`, `kubeconfig`, `control`,
+//! `member`, `fleet`, `gather`, `response`, `access`, `server`, `app`, `commands`. A module uses only modules before it.
+//! `tests/it/layers.rs` checks this. `docs/architecture.md` describes how a request passes through the layers.
 
-// What a module shows to others; see clippy.toml.
+// For items that other modules use; see clippy.toml.
 #![warn(clippy::missing_docs_in_private_items)]
 
 mod access;
@@ -33,14 +33,14 @@ use std::process::ExitCode;
 use cli::{Cli, Task};
 use process::{open_files, shutdown, telemetry};
 
-/// What this process calls itself where it asks others.
+/// The `User-Agent` of requests to API servers.
 const USER_AGENT: &str = concat!("karmada-metrics-adapter/v", env!("CARGO_PKG_VERSION"));
 
-/// Does what the command line says, to the end of the process.
+/// Runs the process with these arguments. Returns its exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let task = match Cli::read(arguments).and_then(|cli| Ok(cli.task()?)) {
         Ok(task) => task,
-        Err(stop) => return stop.report(),
+        Err(exit) => return exit.report(),
     };
     match perform(task) {
         Ok(()) => ExitCode::SUCCESS,
@@ -65,7 +65,7 @@ fn perform(task: Task) -> anyhow::Result<()> {
             Task::Run(command) => commands::run(command).await,
         }
     });
-    // A resolver that hangs would be waited for.
+    // Does not wait for blocking tasks, such as a DNS lookup that hangs.
     runtime.shutdown_background();
     result
 }

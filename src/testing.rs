@@ -1,4 +1,4 @@
-//! What tests and benchmarks call. It may change with each version.
+//! Items for tests and benchmarks. They may change in every version.
 
 pub use crate::api::codec::EncodeList;
 pub use crate::api::custom_metrics::{MetricValueList, Version};
@@ -13,4 +13,4 @@ pub use crate::config::SameNamePods;
 pub use crate::merge::{Pages, custom, resource};
 pub use crate::process::budget::Budget;
 pub use crate::process::open_files;
-pub use crate::server::listener::DRAIN;
+pub use crate::server::listener::DRAIN_TIMEOUT;

@@ -1,30 +1,30 @@
-//! What the benchmark's members send: a list for each member, in the sizes and shapes of real ones.
+//! The responses of the benchmark's members: one list per member, with the sizes and shapes of real ones.
 
 use testkit::member::wire::{
     ContainerMetrics, Format, MetricValue, MetricValueList, MetricsList, ObjectMeta, ObjectReference,
     PodMetrics, ResourceMetrics, Version,
 };
 
-/// The metric of every pod.
+/// The metric of all pods.
 pub const METRIC: &str = "http_requests";
-/// The namespace of every pod.
+/// The namespace of all pods.
 pub const NAMESPACE: &str = "default";
-/// The label that every pod has.
+/// The label of all pods.
 pub const LABEL: (&str, &str) = ("app", "sample-app");
 
-/// The name of a pod of a Deployment. No two pods of a fleet share one.
+/// The name of a Deployment's pod. Names are unique in a fleet.
 pub fn pod_name(member: usize, pod: usize) -> String {
     format!("sample-app-6b8c5d9f7d-{member:04}x{pod:04}")
 }
 
-/// What prometheus-adapter sends for all pods of a member.
+/// prometheus-adapter's response for all pods of a member.
 pub fn metric_values(version: Version, member: usize, pods: usize, format: Format) -> Vec<u8> {
     let mut list = MetricValueList::new(version);
     list.items = (0..pods).map(|pod| metric_value(member, pod)).collect();
     list.encode(format)
 }
 
-/// What metrics-server sends for them.
+/// metrics-server's response for all pods of a member.
 pub fn pod_metrics(member: usize, pods: usize, format: Format) -> Vec<u8> {
     let items = (0..pods).map(|pod| usage(member, pod)).collect();
     ResourceMetrics::Pods(MetricsList::new(items)).encode(format)

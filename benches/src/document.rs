@@ -1,4 +1,4 @@
-//! `docs/performance.md`: its tables and plots are written from results.
+//! Writes the tables and plots of `docs/performance.md` from results.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -13,13 +13,13 @@ use crate::report::mebibytes;
 use crate::results::{Figures, Measured, Profile, Quartiles, Results};
 use crate::scenario::{Api, Scenario};
 
-/// What is written here stands between these.
+/// Start and end of a generated part of the document.
 const BEGIN: &str = "written by make bench -->";
 const END: &str = "<!-- end -->";
-/// Stands for a figure that was not measured.
+/// The cell of a figure that was not measured.
 const NONE: &str = "–";
 
-/// What a scenario costs with each program, in the cells that [`cost`] makes.
+/// Columns of a scenario's cost with each program; [`cost`] makes the cells.
 const COST_COLUMNS: [&str; 7] = [
     "CPU ms a query, floor",
     "CPU ms, adapter",
@@ -30,13 +30,13 @@ const COST_COLUMNS: [&str; 7] = [
     "p99 ms, reference",
 ];
 
-/// The figures of a scenario.
+/// The figures of a scenario by program.
 type ByProgram = BTreeMap<Kind, Figures>;
 
-/// Writes the document's tables and, in a folder beside it that has its name, its plots.
+/// Writes the document's tables, and its plots into a directory next to it with the same name.
 ///
 /// # Errors
-/// If the document lacks a place for a table, or a file cannot be written.
+/// If the document has no place for a table, or a file cannot be written.
 pub fn write(document: &Path, results: &Results) -> anyhow::Result<()> {
     let mut text = fs::read_to_string(document).with_context(|| document.display().to_string())?;
     for (name, content) in [
@@ -50,9 +50,10 @@ pub fn write(document: &Path, results: &Results) -> anyhow::Result<()> {
         ("all scenarios", all_scenarios(results)),
     ] {
         let begin = format!("<!-- {name}: {BEGIN}\n");
-        let start = text.find(&begin).with_context(|| format!("the document lacks {begin:?}"))? + begin.len();
-        let end = text[start..].find(END).with_context(|| format!("the document lacks {END:?}"))?;
-        ensure!(!text[start..start + end].contains(BEGIN), "the document lacks the {END:?} of {name:?}");
+        let start =
+            text.find(&begin).with_context(|| format!("the document has no {begin:?}"))? + begin.len();
+        let end = text[start..].find(END).with_context(|| format!("the document has no {END:?}"))?;
+        ensure!(!text[start..start + end].contains(BEGIN), "the document has no {END:?} for {name:?}");
         text.replace_range(start..start + end, &format!("\n{content}\n"));
     }
     let plot = |axis, value: fn(&Figures) -> f64| {
@@ -78,7 +79,7 @@ fn environment(results: &Results) -> String {
     text
 }
 
-/// Eight clients with queries of their own, two where answers are tens of megabytes.
+/// Eight clients with different queries. Two clients for responses of tens of megabytes.
 fn main_scenarios(results: &Results) -> String {
     let before = ["fleet", "API", "members", "to clients"];
     let after = ["peak MiB, adapter", "peak MiB, reference"];
@@ -96,7 +97,7 @@ fn main_scenarios(results: &Results) -> String {
     table.text
 }
 
-/// The scenarios of the growth with the number of members, the smallest fleet first.
+/// The scenarios for the growth with the number of members, smallest fleet first.
 fn growing(results: &Results) -> Vec<&Measured> {
     let mut scenarios: Vec<_> =
         results.scenarios.iter().filter(|measured| measured.scenario.is_growth()).collect();
@@ -190,7 +191,7 @@ fn instructions(results: &Results) -> String {
     table.text
 }
 
-/// A table for each fleet, API and format of the members.
+/// One table per fleet, API and format of the members.
 fn all_scenarios(results: &Results) -> String {
     let title = |Scenario { size, api, members, .. }: &Scenario| match api {
         Api::Discovery => format!("{size}, {api}"),
@@ -239,7 +240,7 @@ fn with_quartiles(Quartiles { lower, median, upper }: Quartiles) -> String {
     format!("{} ({} to {})", digits(median), digits(lower), digits(upper))
 }
 
-/// A table in Markdown.
+/// A Markdown table.
 struct Table {
     text: String,
 }
@@ -254,7 +255,7 @@ impl Table {
     }
 }
 
-/// The cells under [`COST_COLUMNS`].
+/// The cells below [`COST_COLUMNS`].
 fn cost(figures: &ByProgram) -> [String; 7] {
     let cpu = |kind| cell(figures, kind, |figures| figures.cpu_ms);
     [
@@ -268,7 +269,7 @@ fn cost(figures: &ByProgram) -> [String; 7] {
     ]
 }
 
-/// A figure of a program.
+/// The cell with a program's figure.
 fn cell(figures: &ByProgram, kind: Kind, value: impl Fn(&Figures) -> f64) -> String {
     figures.get(&kind).map_or_else(|| NONE.to_owned(), |figures| digits(value(figures)))
 }
@@ -278,13 +279,13 @@ fn p99(figures: &ByProgram, kind: Kind) -> String {
     p99.map_or_else(|| NONE.to_owned(), digits)
 }
 
-/// The adapter's CPU time over the floor's.
+/// The adapter's CPU time divided by the floor's.
 fn to_floor(figures: &ByProgram) -> String {
     let ratio = figures.get(&Kind::Adapter).and_then(|figures| figures.to_floor);
     ratio.map_or_else(|| NONE.to_owned(), |ratio| digits(ratio.median))
 }
 
-/// The reference's CPU time over the adapter's.
+/// The reference's CPU time divided by the adapter's.
 fn reference_to_adapter(figures: &ByProgram) -> String {
     match (figures.get(&Kind::Reference), figures.get(&Kind::Adapter)) {
         (Some(reference), Some(adapter)) => digits(reference.cpu_ms / adapter.cpu_ms),
@@ -292,7 +293,7 @@ fn reference_to_adapter(figures: &ByProgram) -> String {
     }
 }
 
-/// A number with three significant digits, or all before the point.
+/// A number with three significant digits. Digits before the decimal point are always kept.
 fn digits(value: f64) -> String {
     let before = if value > 0.0 { value.log10().floor() as i32 + 1 } else { 1 };
     format!("{value:.*}", usize::try_from(3 - before).unwrap_or(0))

@@ -1,4 +1,4 @@
-//! Where a run was made, and of what.
+//! Machine and versions of a run.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::program::{Binary, Kind};
 
-/// Pairs of a name and a value; a value that the system does not tell is "unknown".
+/// Pairs of name and value. A value that the system does not report is "unknown".
 pub fn describe(binaries: &[Binary]) -> Vec<(String, String)> {
     let reference = binaries.iter().find(|binary| binary.kind == Kind::Reference);
     let rows = [
@@ -41,11 +41,11 @@ fn memory() -> Option<String> {
     Some(format!("{:.0} GiB", kibibytes.parse::<f64>().ok()? / f64::from(1 << 20)))
 }
 
-/// The module and version that a Go binary was built from, and the version of Go.
+/// The module and version of a Go binary, and the version of Go.
 fn module(binary: &Path) -> Option<String> {
     let text = output("go", &["version", "-m", &binary.display().to_string()])?;
     let (_, go) = text.lines().next()?.split_once(": ")?;
-    // `dep github.com/karmada-io/karmada v1.16.0 h1:…`, or `mod` where it is the main module.
+    // A row is `dep github.com/karmada-io/karmada v1.16.0 h1:…`, or starts with `mod` if it is the main module.
     let mut rows = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     rows.find_map(|row| match row.as_slice() {
         ["dep" | "mod", name @ "github.com/karmada-io/karmada", version, ..] => {
@@ -55,7 +55,7 @@ fn module(binary: &Path) -> Option<String> {
     })
 }
 
-/// What a program prints, without the line's end; none if it fails.
+/// The output of a program without the line feed. `None` if the program fails.
 fn output(program: &str, arguments: &[&str]) -> Option<String> {
     let output = Command::new(program).args(arguments).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())

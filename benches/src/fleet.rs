@@ -1,5 +1,5 @@
-//! The fleet that all programs are measured on: the test kit's control plane and members, whose answers are encoded
-//! beforehand so that they cost little.
+//! The fleet for all measurements: the test kit's control plane and members. The members' responses are encoded in advance, so
+//! that they cost little.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,22 +13,22 @@ use tokio::time::timeout;
 use crate::bodies::{LABEL, METRIC, NAMESPACE, metric_values, pod_metrics, pod_name};
 use crate::program::Kind;
 
-/// How long a program may take to connect to all members.
+/// Time limit for a program to connect to all members.
 const LIMIT: Duration = Duration::from_secs(180);
-/// Nodes of a member.
+/// Nodes per member.
 const NODES: usize = 3;
 
-/// How large a fleet is.
+/// The size of a fleet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Size {
-    /// Member clusters.
+    /// Number of member clusters.
     pub members: usize,
-    /// Pods in each of them.
+    /// Number of pods per member.
     pub pods: usize,
 }
 
 impl Size {
-    /// So many members with so many pods each.
+    /// A size with `members` and `pods` per member.
     pub const fn of(members: usize, pods: usize) -> Self {
         Self { members, pods }
     }
@@ -38,12 +38,12 @@ impl Size {
 pub struct Fleet {
     /// The control plane and the members.
     pub kit: testkit::fleet::Fleet,
-    /// How large it is.
+    /// Its size.
     pub size: Size,
 }
 
 impl Fleet {
-    /// Starts a fleet whose members speak `formats` and have this many metrics.
+    /// Starts a fleet with members that respond in `formats` and have this number of metrics.
     ///
     /// # Errors
     /// If a port cannot be bound.
@@ -58,19 +58,19 @@ impl Fleet {
         Ok(Self { kit: testkit::fleet::Fleet::start(members).await?, size })
     }
 
-    /// Requests for metrics that members have had from a program since [`Fleet::forget_requests`], of each member the last
-    /// 2,000 at most.
+    /// The number of requests for metrics that a program sent to members since [`Fleet::forget_requests`]. At most the last
+    /// 2,000 of each member count.
     pub fn requests(&self, kind: Kind) -> usize {
         let counts = |request: &RecordedRequest| {
             let agent = request.headers.get(USER_AGENT).map_or(&b""[..], |agent| agent.as_bytes());
-            // Our discovery runs in the background; the reference's belongs to its queries.
+            // The adapter's discovery runs in the background. The reference sends discovery requests as part of its queries.
             let of_query = kind == Kind::Reference || request.path_and_query.contains("/namespaces/");
             agent.starts_with(kind.user_agent().as_bytes()) && of_query
         };
         self.kit.members.iter().flat_map(Member::requests).filter(counts).count()
     }
 
-    /// Forgets the requests so far.
+    /// Resets the counts of requests.
     pub fn forget_requests(&self) {
         self.kit.members.iter().for_each(Member::reset_counters);
     }
@@ -78,7 +78,7 @@ impl Fleet {
     /// Waits until every member has a connection.
     ///
     /// # Errors
-    /// If that takes longer than three minutes.
+    /// If this takes longer than three minutes.
     pub async fn connected(&self) -> anyhow::Result<()> {
         self.until("a connection", |member| member.open_connections() > 0).await
     }
@@ -86,7 +86,7 @@ impl Fleet {
     /// Waits until no member has a connection.
     ///
     /// # Errors
-    /// If that takes longer than three minutes.
+    /// If this takes longer than three minutes.
     pub async fn disconnected(&self) -> anyhow::Result<()> {
         self.until("no connection", |member| member.open_connections() == 0).await
     }
@@ -127,7 +127,7 @@ impl fmt::Display for Size {
     }
 }
 
-/// A number below a million, such as 5,000.
+/// A number below one million with a comma, for example 5,000.
 fn with_commas(number: usize) -> String {
     if number < 1000 { number.to_string() } else { format!("{},{:03}", number / 1000, number % 1000) }
 }

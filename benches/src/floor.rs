@@ -1,7 +1,7 @@
-//! The floor: what a query costs at least.
+//! The floor: the minimum cost of a query.
 //!
-//! It sends the requests that the adapter sends, over the same protocol, TLS suites, windows and number of connections,
-//! and forwards the received DATA frames uncopied. It parses nothing, merges nothing and checks nobody's access.
+//! The floor sends the same requests as the adapter, with the same protocol, TLS suites, windows and number of connections, and
+//! forwards the received DATA frames without a copy. It does no parsing, no merging and no access control.
 
 use std::convert::Infallible;
 use std::path::Path;
@@ -28,17 +28,17 @@ use testkit::pki::{self, Identity};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-/// What the adapter asks members for.
+/// The `Accept` of the adapter's requests to members.
 const MEMBER_ACCEPT: HeaderValue =
     HeaderValue::from_static("application/vnd.kubernetes.protobuf,application/json");
 
-/// HTTP/2 windows of a stream and of a connection, as `src/transport/pool.rs` has them.
+/// HTTP/2 windows in bytes of a stream and of a connection, as in `src/transport/pool.rs`.
 const WINDOWS: (u32, u32) = (1 << 20, 4 << 20);
 
-/// What members see as its `User-Agent`.
+/// The `User-Agent` of its requests to members.
 pub const USER_AGENT: &str = "floor";
 
-/// What the floor is told in its configuration file.
+/// The floor's configuration file.
 #[derive(Serialize, Deserialize)]
 pub struct Config {
     /// Its serving certificate, PEM.
@@ -47,7 +47,7 @@ pub struct Config {
     pub key: String,
     /// The members.
     pub members: Vec<Upstream>,
-    /// Paths that it answers by itself, and the body of each.
+    /// Paths with fixed responses, and their bodies.
     pub documents: Vec<(String, String)>,
 }
 
@@ -67,20 +67,20 @@ struct Fleet {
     documents: Vec<(String, Bytes)>,
 }
 
-/// The one connection to a member.
+/// The only connection to a member.
 struct Member {
     sender: SendRequest<Empty<Bytes>>,
     authority: Authority,
     authorization: HeaderValue,
 }
 
-/// An answer: the frames of each member's answer, once all of them have come.
+/// A response: the frames of all members' responses. Each member's frames follow when its response is complete.
 type Frames = BoxStream<'static, anyhow::Result<Frame<Bytes>>>;
 
 /// Connects to all members, then serves on `port` of 127.0.0.1 until the process is killed.
 ///
 /// # Errors
-/// If the configuration cannot be read, a member cannot be reached or the port is taken.
+/// If the configuration cannot be read, a member cannot be reached or the port is in use.
 pub async fn serve(config: &Path, port: u16) -> anyhow::Result<()> {
     let config = std::fs::read(config).with_context(|| format!("cannot read {}", config.display()))?;
     let config: Config = serde_json::from_slice(&config).context("the configuration is malformed")?;
@@ -95,7 +95,7 @@ pub async fn serve(config: &Path, port: u16) -> anyhow::Result<()> {
     tls.alpn_protocols = vec![b"h2".to_vec()];
     let acceptor = TlsAcceptor::from(Arc::new(tls));
     let listener = TcpListener::bind(("127.0.0.1", port)).await;
-    let listener = listener.with_context(|| format!("port {port} cannot be bound"))?;
+    let listener = listener.with_context(|| format!("cannot bind port {port}"))?;
     loop {
         let (stream, _) = listener.accept().await?;
         let (acceptor, fleet) = (acceptor.clone(), fleet.clone());
@@ -136,14 +136,14 @@ impl Member {
         uri.scheme = Some(Scheme::HTTPS);
         uri.authority = Some(self.authority.clone());
         uri.path_and_query = Some(path.clone());
-        *request.uri_mut() = Uri::from_parts(uri).expect("all parts are there");
+        *request.uri_mut() = Uri::from_parts(uri).expect("the URI has all parts");
         request.headers_mut().insert(ACCEPT, MEMBER_ACCEPT);
         request.headers_mut().insert(AUTHORIZATION, self.authorization.clone());
         request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
         let answer = self.sender.clone().send_request(request);
         async move {
             let answer = answer.await?;
-            ensure!(answer.status() == StatusCode::OK, "a member answers {}", answer.status());
+            ensure!(answer.status() == StatusCode::OK, "a member responds with {}", answer.status());
             let mut body = answer.into_body();
             let mut frames = Vec::new();
             while let Some(frame) = body.frame().await {

@@ -1,4 +1,4 @@
-//! What a query takes beyond the network: bodies of all members are read, merged, and written as one list.
+//! The work of a query without the network: parses the bodies of all members, merges them, and writes one list.
 
 use std::sync::Arc;
 
@@ -14,11 +14,11 @@ use crate::scenario::Api;
 
 const CLUSTER_LABEL: &str = "resource.karmada.io/query-from-cluster";
 
-/// A query of an API whose members have answered.
+/// A query with the responses of all members.
 pub struct Query {
     /// The API.
     pub api: Api,
-    /// The encoding of the members' bodies.
+    /// The format of the members' bodies.
     pub format: BodyFormat,
     bodies: Vec<(Arc<str>, Vec<u8>)>,
 }
@@ -27,7 +27,7 @@ impl Query {
     /// A query of a fleet of this size.
     ///
     /// # Panics
-    /// For discovery, which members are not asked for.
+    /// For discovery, which needs no query to members.
     pub fn new(api: Api, format: BodyFormat, Size { members, pods }: Size) -> Self {
         let wire_format = match format {
             BodyFormat::Json => wire::Format::Json,
@@ -36,7 +36,7 @@ impl Query {
         let body = |member| match api {
             Api::CustomMetrics => bodies::metric_values(wire::Version::V1Beta2, member, pods, wire_format),
             Api::PodMetrics => bodies::pod_metrics(member, pods, wire_format),
-            Api::Discovery => panic!("members are not asked for discovery"),
+            Api::Discovery => panic!("discovery needs no query to members"),
         };
         let bodies = (0..members).map(|member| (format!("member{member}").into(), body(member)));
         Self { api, format, bodies: bodies.collect() }
@@ -47,7 +47,7 @@ impl Query {
         self.bodies.iter().map(|(_, body)| body)
     }
 
-    /// Reads all bodies.
+    /// Parses all bodies.
     pub fn read(&self) -> Vec<(Arc<str>, Page)> {
         let expected = match self.api {
             Api::PodMetrics => Expected::List(MetricsResource::Pods),
@@ -61,7 +61,7 @@ impl Query {
         self.bodies.iter().map(|(cluster, body)| (cluster.clone(), read(body))).collect()
     }
 
-    /// Merges what was read, and writes it in JSON.
+    /// Merges the pages and writes them as JSON.
     pub fn answer(&self, pages: &[(Arc<str>, Page)]) -> Vec<u8> {
         let pages: Vec<_> = pages.iter().map(|(cluster, page)| (&**cluster, page)).collect();
         let mut share = Budget::new(0).share();

@@ -1,4 +1,4 @@
-//! Instructions of the hot path, counted by callgrind: the same on each run, whatever else the machine does.
+//! Instruction counts of the hot path by callgrind. They are equal in each run, independent of the load of the machine.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -10,9 +10,9 @@ use tokio::process::Command;
 use crate::fleet::Size;
 use crate::scenario::Api;
 
-/// The fleet whose query is counted.
+/// The fleet of the counted query.
 pub const SIZE: Size = Size::of(100, 50);
-/// What is counted: a name, the API, and what the members answer in. All are written in JSON.
+/// The counted cases: name, API, and format of the members' responses. All are merged into JSON.
 pub const CASES: [(&str, Api, BodyFormat); 4] = [
     ("custom-metrics-from-json", Api::CustomMetrics, BodyFormat::Json),
     ("custom-metrics-from-protobuf", Api::CustomMetrics, BodyFormat::Protobuf),
@@ -20,14 +20,14 @@ pub const CASES: [(&str, Api, BodyFormat); 4] = [
     ("pod-metrics-from-protobuf", Api::PodMetrics, BodyFormat::Protobuf),
 ];
 
-/// The instructions of one query of each case, which `hot_path` makes.
+/// The instructions of one query per case. The program `hot_path` runs the query.
 ///
 /// # Errors
 /// If valgrind or `hot_path` cannot be run.
 pub async fn count(hot_path: &Path) -> anyhow::Result<Vec<(String, u64)>> {
     let mut counts = Vec::new();
     for (case, ..) in CASES {
-        // What a second query takes more, without the start of the process and the making of bodies.
+        // The difference of two queries and one query excludes the start of the process and the creation of bodies.
         let (first, both) = (callgrind(hot_path, case, "1").await?, callgrind(hot_path, case, "2").await?);
         counts.push((case.to_owned(), both.saturating_sub(first)));
     }
@@ -43,7 +43,7 @@ async fn callgrind(hot_path: &Path, case: &str, count: &str) -> anyhow::Result<u
         .kill_on_drop(true)
         .output()
         .await
-        .context("valgrind cannot be run (Debian's package: valgrind)")?;
+        .context("cannot run valgrind (Debian's package: valgrind)")?;
     ensure!(output.status.success(), "valgrind failed: {}", output.status);
     let text = String::from_utf8_lossy(&output.stderr);
     let (_, collected) =

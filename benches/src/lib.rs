@@ -1,8 +1,8 @@
-//! Benchmarks of karmada-metrics-adapter: the binary that is shipped beside a floor and the reference adapter.
+//! Benchmarks of karmada-metrics-adapter: the release binary, compared with a floor and the reference adapter.
 //!
-//! `docs/performance.md` says what is measured and how, and has the results.
+//! `docs/performance.md` describes the measurements and has the results.
 
-// What is measured, and on what.
+// Scenarios and the fleet.
 pub mod bodies;
 pub mod fleet;
 pub mod scenario;

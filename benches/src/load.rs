@@ -1,5 +1,5 @@
-//! The load: clients that each send one query after the other, as kube-apiserver's aggregation layer passes them on, over
-//! one HTTP/2 connection with the front proxy's certificate.
+//! The load: clients that send one query after the other over one HTTP/2 connection with the front proxy's certificate, like
+//! kube-apiserver's aggregation layer.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,34 +23,34 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
 
-/// HTTP/2 windows of Go's client: for each stream and for the connection.
+/// HTTP/2 windows of Go's client in bytes: per stream and per connection.
 const WINDOWS: (u32, u32) = (4 << 20, 1 << 30);
 
-/// How long the queries of one run may take.
+/// Time limit for the queries of one run.
 const RUN_LIMIT: Duration = Duration::from_secs(180);
 
-/// A connection to the program that is measured.
+/// A connection to the measured program.
 pub struct Connection {
     sender: SendRequest<Empty<Bytes>>,
     authority: String,
     _driver: AbortOnDropHandle<()>,
 }
 
-/// What the clients send, and how many there are.
+/// The queries and the number of clients.
 pub struct Load {
-    /// Path and query; client *n* sends the one at *n* modulo their number.
+    /// Paths with queries. Client *n* sends the one at index *n* modulo their number.
     pub paths: Vec<String>,
     /// The value of `Accept`.
     pub accept: HeaderValue,
-    /// Clients, each with one query at a time.
+    /// Number of clients, each with one query at a time.
     pub clients: usize,
 }
 
-/// How long a number of queries took.
+/// Durations of a number of queries.
 pub struct Timing {
-    /// From the first request to the end of the last answer.
+    /// From the first request to the end of the last response.
     pub elapsed: Duration,
-    /// How long each query took, in any order.
+    /// The duration of each query, in any order.
     pub latencies: Vec<Duration>,
 }
 
@@ -58,7 +58,7 @@ impl Connection {
     /// Connects as the front proxy.
     ///
     /// # Errors
-    /// If nobody listens, or the certificate is not of this CA.
+    /// If no program listens, or the certificate is not from this CA.
     pub async fn open(address: SocketAddr, ca_pem: &str, front_proxy: &Identity) -> anyhow::Result<Self> {
         let tls = ClientConfig::builder().with_root_certificates(pki::roots(ca_pem)?);
         let mut tls = tls.with_client_auth_cert(front_proxy.chain(), front_proxy.private_key())?;
@@ -77,18 +77,18 @@ impl Connection {
         Ok(Self { sender, authority: address.to_string(), _driver: AbortOnDropHandle::new(driver) })
     }
 
-    /// The whole body of the answer to one query.
+    /// The complete body of the response to one query.
     ///
     /// # Errors
-    /// If the answer is not 200, has a `Warning`, or breaks off.
+    /// If the status is not 200, the response has a `Warning`, or it breaks off.
     pub async fn get(&self, load: &Load) -> anyhow::Result<Bytes> {
         Ok(self.send(&load.paths[0], &load.accept).await?.collect().await?.to_bytes())
     }
 
-    /// Sends this many queries. Each answer must be `length` bytes long.
+    /// Sends this number of queries. Each response must have `length` bytes.
     ///
     /// # Errors
-    /// If an answer is another than that, or all take longer than three minutes; see also [`Connection::get`].
+    /// If a response differs, or all queries take longer than three minutes; see also [`Connection::get`].
     pub async fn run(&self, load: &Load, queries: usize, length: usize) -> anyhow::Result<Timing> {
         let sent = AtomicUsize::new(0);
         let begin = Instant::now();
@@ -99,12 +99,13 @@ impl Connection {
                 let begin = Instant::now();
                 let received = self.length(path, &load.accept).await?;
                 latencies.push(begin.elapsed());
-                ensure!(received == length, "{path}: an answer of {received} bytes and not of {length}");
+                ensure!(received == length, "{path}: a response of {received} bytes instead of {length}");
             }
             anyhow::Ok(latencies)
         };
         let latencies = timeout(RUN_LIMIT, try_join_all((0..load.clients).map(client))).await;
-        let latencies = latencies.with_context(|| format!("no end after {} s", RUN_LIMIT.as_secs()))??;
+        let latencies =
+            latencies.with_context(|| format!("not all queries ended after {} s", RUN_LIMIT.as_secs()))??;
         Ok(Timing { elapsed: begin.elapsed(), latencies: latencies.concat() })
     }
 

@@ -1,4 +1,4 @@
-//! The measurement: rounds in which each program in turn gets the same load.
+//! The measurement: in each round every program in turn gets the same load.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -13,35 +13,33 @@ use crate::program::{Binary, Kind, Program};
 use crate::results::{Figures, Quartiles, Start, median};
 use crate::scenario::{Scenario, Stage};
 
-/// How long a program may take until it answers with the values of all members.
+/// Time limit for a program's first response with the values of all members.
 const COMPLETE_LIMIT: Duration = Duration::from_secs(180);
-/// A program that would take longer than this for one query of each client, one after the other, is left out of the
-/// scenario.
+/// Time limit for one query of each client, one after the other. A slower program is left out of the scenario.
 const WAVE_LIMIT: Duration = Duration::from_secs(15);
-/// A program that takes longer than this to start is started once.
+/// A program that takes longer than this to start is started only once.
 const SLOW_START: Duration = Duration::from_secs(10);
-/// Idle memory is read once it has not changed by more than [`STEADY`] for this long.
+/// Idle memory is read when it has not changed by more than [`STEADY`] for this time.
 const SETTLED: Duration = Duration::from_secs(2);
-/// 256 KiB.
+/// Bytes (256 KiB).
 const STEADY: u64 = 256 << 10;
-/// Queries of each client for which requests to members are counted.
+/// Queries per client for the count of requests to members.
 const COUNTED: usize = 4;
 
-/// How much is measured of each scenario.
+/// Amount of measurements per scenario.
 #[derive(Clone, Copy, Debug)]
 pub struct Effort {
-    /// Rounds, in each of which every program has its turn.
+    /// Number of rounds. Each program has one turn per round.
     pub rounds: usize,
-    /// How long a program's turn takes, roughly.
+    /// Approximate duration of a program's turn.
     pub turn: Duration,
-    /// A program has no further turn in a scenario once its turns have taken this long; in a main scenario, three times as
-    /// long.
+    /// Maximum total duration of a program's turns in a scenario. In a main scenario it is three times as long.
     pub limit: Duration,
-    /// Starts of each program whose median is quoted.
+    /// Number of starts of each program. The median is reported.
     pub starts: usize,
 }
 
-/// One program's turn of one round.
+/// One program's turn in one round.
 struct Turn {
     cpu_ms: f64,
     timing: Timing,
@@ -51,11 +49,11 @@ struct Turn {
 struct Contender<'a> {
     program: &'a Program,
     connection: Connection,
-    /// The length of each answer, in bytes.
+    /// Bytes of each response.
     length: usize,
-    /// Requests to each member for one query.
+    /// Requests to each member per query.
     requests: f64,
-    /// Queries of a turn.
+    /// Queries per turn.
     queries: usize,
     turns: Vec<Turn>,
 }
@@ -63,7 +61,7 @@ struct Contender<'a> {
 /// Measures a scenario with each of these programs, which run on the fleet.
 ///
 /// # Errors
-/// If a program answers with anything but the values of all members.
+/// If a response of a program has not the values of all members.
 pub async fn scenario(
     fleet: &Fleet,
     scenario: &Scenario,
@@ -81,7 +79,7 @@ pub async fn scenario(
             let turn = contender.turn_if_time(scenario, effort).await.with_context(|| scenario.to_string());
             next_round.extend(unless_reference_failed(contender.program, turn)?.map(|()| contender));
         }
-        // What a program still does after its turn burdens the next one: not always the same.
+        // Work that a program finishes after its turn slows the next program. The reversed order spreads this.
         next_round.reverse();
         contenders = next_round;
     }
@@ -94,10 +92,10 @@ pub async fn scenario(
     Ok(figures)
 }
 
-/// Measures how a program starts, alone on the fleet. None if it is the reference and fails.
+/// Measures the start of a program, alone on the fleet. `None` if it is the reference and fails.
 ///
 /// # Errors
-/// If it does not start, or does not answer with the values of all members.
+/// If the program does not start, or does not respond with the values of all members.
 pub async fn start(
     fleet: &Fleet,
     stage: &Stage,
@@ -130,8 +128,8 @@ pub async fn start(
     Ok(Some(Start { size: fleet.size, kind: binary.kind, complete, idle }))
 }
 
-/// Lets a program answer completely, counts its requests to members, and finds out how many queries fill a turn. None if
-/// it is too slow for this scenario.
+/// Waits for a complete response, counts the program's requests to members, and determines how many queries fill a turn. `None`
+/// if the program is too slow for this scenario.
 async fn prepare<'a>(
     fleet: &Fleet,
     scenario: &Scenario,
@@ -158,25 +156,25 @@ async fn prepare<'a>(
         timing = connection.run(&load, queries, length).await?;
     }
     let filling = queries as f64 * effort.turn.as_secs_f64() / timing.elapsed.as_secs_f64();
-    // Each client has the same number of queries, so that all are busy until the end, more or less.
+    // Each client has the same number of queries, so that all clients are busy until about the end.
     let queries = (filling / clients as f64).ceil() as usize * clients;
     Ok(Some(Contender { program, connection, length, requests, queries, turns: Vec::new() }))
 }
 
-/// The first answer of a program with the values of all members.
+/// A program's first response with the values of all members.
 pub struct FirstComplete {
-    /// The connection that it came on.
+    /// The connection of the response.
     pub connection: Connection,
     /// Its body.
     pub body: Bytes,
-    /// When its last byte had come.
+    /// When its last byte arrived.
     pub received: Instant,
 }
 
-/// Queries a program until it answers with the values of all members.
+/// Queries a program until it responds with the values of all members.
 ///
 /// # Errors
-/// If it does not within three minutes, or ends.
+/// If it does not within three minutes, or exits.
 pub async fn first_complete(program: &Program, scenario: &Scenario) -> anyhow::Result<FirstComplete> {
     let load = scenario.load();
     let answer = async || {
@@ -189,26 +187,26 @@ pub async fn first_complete(program: &Program, scenario: &Scenario) -> anyhow::R
     };
     let began = Instant::now();
     let deadline = began + COMPLETE_LIMIT;
-    let mut told = false;
+    let mut reported = false;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let answer = timeout(left, answer()).await;
         let answer =
-            answer.unwrap_or_else(|_| Err(anyhow!("no answer after {} s", COMPLETE_LIMIT.as_secs())));
+            answer.unwrap_or_else(|_| Err(anyhow!("no response after {} s", COMPLETE_LIMIT.as_secs())));
         let Err(error) = answer else { return answer };
         if Instant::now() >= deadline {
             return Err(error);
         }
-        if began.elapsed() > SLOW_START && !told {
+        if began.elapsed() > SLOW_START && !reported {
             println!("still waiting for the values of all members from the {}: {error:#}", program.kind);
-            told = true;
+            reported = true;
         }
         program.memory()?;
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
-/// Resident memory once it is steady, in bytes.
+/// Resident memory in bytes when it is steady.
 async fn settled_memory(program: &Program) -> anyhow::Result<u64> {
     let (mut resident, _) = program.memory()?;
     let mut since = Instant::now();
@@ -222,7 +220,7 @@ async fn settled_memory(program: &Program) -> anyhow::Result<u64> {
     Ok(resident)
 }
 
-/// The result of work with a program; `None` where the reference failed, after printing why.
+/// The result of work with a program. If the reference failed, prints the error and returns `None`.
 ///
 /// # Errors
 /// If another program failed.
@@ -274,7 +272,7 @@ impl Contender<'_> {
         })
     }
 
-    /// The ratios of CPU a query, round by round.
+    /// The ratios of CPU time per query, round by round.
     fn cpu_over(&self, other: &Self) -> Option<Quartiles> {
         if self.program.kind == other.program.kind {
             return None;
@@ -289,7 +287,7 @@ impl Turn {
     }
 }
 
-/// The latency that this share of all (in ascending order, at least one) does not exceed.
+/// The latency that this share of all latencies does not exceed. `latencies` are in ascending order and not empty.
 fn quantile(latencies: &[Duration], share: f64) -> Duration {
     let index = (latencies.len() as f64 * share).ceil() as usize;
     latencies[index.clamp(1, latencies.len()) - 1]

@@ -4,24 +4,24 @@ use anyhow::{anyhow, ensure};
 use plotters::prelude::*;
 use plotters::style::FontTransform;
 
-/// One line of a plot: its name, its colour, and its points from left to right.
+/// One line of a plot: name, colour, and points from left to right.
 pub struct Line {
-    /// What the legend calls it.
+    /// Its name in the legend.
     pub name: String,
-    /// `red`, `green` and `blue`.
+    /// The components `red`, `green` and `blue`.
     pub colour: (u8, u8, u8),
-    /// Pairs of x and y, both above 0; at least one.
+    /// Pairs of x and y, both above 0. At least one pair.
     pub points: Vec<(f64, f64)>,
 }
 
-/// The plot as an SVG document; `axes` names x and y.
+/// The plot as an SVG document. `axes` are the names of x and y.
 ///
 /// # Errors
-/// If there are no lines, or it cannot be drawn.
+/// If there are no lines, or the plot cannot be drawn.
 pub fn svg(axes: (&str, &str), lines: &[Line]) -> anyhow::Result<String> {
-    ensure!(!lines.is_empty(), "the results lack the scenarios of the plot");
+    ensure!(!lines.is_empty(), "the results have no scenarios for the plot");
     let mut text = String::new();
-    draw(&mut text, axes, lines).map_err(|error| anyhow!("the plot cannot be drawn: {error}"))?;
+    draw(&mut text, axes, lines).map_err(|error| anyhow!("cannot draw the plot: {error}"))?;
     Ok(text)
 }
 
@@ -64,7 +64,7 @@ fn draw(text: &mut String, axes: (&str, &str), lines: &[Line]) -> Result<(), Box
     Ok(())
 }
 
-/// The powers of ten around these values.
+/// The range from the power of ten below these values to the one above.
 fn decades(values: impl Iterator<Item = f64> + Clone) -> std::ops::Range<f64> {
     let (low, high) = (values.clone().fold(f64::MAX, f64::min), values.fold(f64::MIN, f64::max));
     10_f64.powf(low.log10().floor())..10_f64.powf(high.log10().ceil())

@@ -1,4 +1,4 @@
-//! Where the CPU time of a program goes, as perf samples it.
+//! Shares of a program's CPU time, from samples of perf.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,15 +9,15 @@ use tokio::process::Command;
 
 use crate::load::{Connection, Load};
 
-/// Samples a second.
+/// Samples per second.
 const FREQUENCY: &str = "299";
-/// For how long, in seconds.
+/// Duration of the recording in seconds.
 const SECONDS: &str = "10";
-/// Bytes of the stack that each sample keeps, to find callers by.
+/// Bytes of the stack in each sample, for finding callers.
 const STACK: &str = "--call-graph=dwarf,16384";
 
-/// Which part of a program a crate belongs to. What is not named here (allocator, copies, `std`, containers) belongs to
-/// its caller.
+/// The crates of each part of a program. Code that is not listed here (allocator, copies, `std`, containers) counts for its
+/// caller.
 const PARTS: [(&str, &[&str]); 4] = [
     ("TLS", &["rustls", "tokio_rustls"]),
     ("HTTP", &["hyper", "hyper_util", "h2", "http", "http_body_util", "futures_channel", "axum", "tower"]),
@@ -36,15 +36,15 @@ const PARTS: [(&str, &[&str]); 4] = [
         ],
     ),
 ];
-/// It also works for its caller, such as hyper's channels and h2's reader of frames. Without a caller of another part
-/// it is a part of its own.
+/// The async runtime also works for its callers, such as hyper's channels and h2's frame reader. Without a caller from another
+/// part it counts as its own part.
 const RUNTIME: (&str, &[&str]) = ("async runtime", &["tokio", "tokio_util", "mio"]);
 const OTHER: &str = "other";
 
-/// The shares of a process' CPU time by part, in percent, while it has this load.
+/// The shares of a process' CPU time by part, in percent, under this load.
 ///
 /// # Errors
-/// If perf cannot be run, or an answer is not as it must be.
+/// If perf cannot be run, or a response is not as expected.
 pub async fn shares(
     pid: u32,
     connection: &Connection,
@@ -62,7 +62,7 @@ pub async fn shares(
         .stderr(Stdio::null())
         .kill_on_drop(true)
         .spawn()
-        .context("perf cannot be run (Debian's package: linux-perf)")?;
+        .context("cannot run perf (Debian's package: linux-perf)")?;
     let ended = loop {
         connection.run(load, 4 * load.clients, length).await?;
         if let Some(status) = recording.try_wait()? {
@@ -84,7 +84,7 @@ async fn script(file: &Path) -> anyhow::Result<String> {
     Ok(String::from_utf8_lossy(&script.stdout).into_owned())
 }
 
-/// The shares by part of samples as `perf script` writes them: a block of lines each, the innermost function first.
+/// The shares by part, from the output of `perf script`: one block of lines per sample, innermost function first.
 fn by_part(script: &str) -> anyhow::Result<Vec<(String, f64)>> {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     let samples = script.split("\n\n").filter(|sample| !sample.trim().is_empty());
@@ -103,18 +103,18 @@ fn by_part(script: &str) -> anyhow::Result<Vec<(String, f64)>> {
     Ok(shares)
 }
 
-/// The part that a line `ADDRESS FUNCTION (FILE)` belongs to.
+/// The part of a line `ADDRESS FUNCTION (FILE)`.
 fn part(line: &str) -> Option<&'static str> {
     let (_, function) = line.trim().split_once(' ')?;
     let (function, file) = function.rsplit_once(" (")?;
     if file.starts_with("[kernel") || file.starts_with("[vdso") {
         return Some("kernel");
     }
-    // The C library of rustls: `aws_lc_0_47_0_EVP_AEAD_CTX_open`.
+    // The C library of rustls, for example `aws_lc_0_47_0_EVP_AEAD_CTX_open`.
     if function.starts_with("aws_lc_") {
         return Some("TLS");
     }
-    // `<h2::frame::Data as core::fmt::Debug>::fmt`, `core::ptr::drop_in_place<h2::frame::Data>`
+    // For example `<h2::frame::Data as core::fmt::Debug>::fmt` or `core::ptr::drop_in_place<h2::frame::Data>`.
     let mut paths = function.split(['<', ' ', '&', '(', ',']);
     paths.find_map(|path| {
         let (name, _) = path.split_once("::")?;
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sample_belongs_to_its_innermost_part() {
+    fn sample_counts_for_its_innermost_part() {
         let script = "\
             \n\t 1 malloc (/usr/lib/libc.so.6)\n\t 2 bytes::bytes_mut::BytesMut::reserve_inner (/bin/floor)\
             \n\t 3 <h2::codec::framed_read::FramedRead<T> as futures_core::stream::Stream>::poll_next (/bin/floor)\n\

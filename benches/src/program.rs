@@ -1,4 +1,4 @@
-//! The programs that are measured: each a process with a connection of the load to it.
+//! The measured programs: each is a process with a connection for the load.
 
 use std::fmt;
 use std::fs::File;
@@ -19,7 +19,7 @@ use crate::fleet::Fleet;
 use crate::floor::{self, Config, Upstream};
 use crate::load::Connection;
 
-/// Lifts the client-side limit of requests a second that the reference has for each member and for the control plane.
+/// Disables the reference's client-side rate limits for each member and for the control plane.
 const REFERENCE_FLAGS: [&str; 4] = [
     "--cluster-api-qps=100000",
     "--cluster-api-burst=100000",
@@ -27,20 +27,20 @@ const REFERENCE_FLAGS: [&str; 4] = [
     "--kube-api-burst=100000",
 ];
 
-/// With 64 clients on 1,000 members an answer takes longer than the default, and so does the answer to a ping: the members
-/// share the cores with the program. 64 such queries at once also hold more memory than the default allows; the default
-/// would answer some of them with 429.
+/// With 64 clients and 1,000 members a response takes longer than the default timeout, and so does the response to a ping: the
+/// members share the CPU with the program. 64 such queries at the same time also need more memory than the default allows; with
+/// the default, some of them would get 429.
 const ADAPTER_FLAGS: [&str; 2] = ["--member-timeout=30s", "--inflight-bytes=4294967296"];
 
-/// Which program it is.
+/// Kind of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// The floor ([`crate::floor`]).
     Floor,
-    /// The adapter that is measured.
+    /// The measured adapter.
     Adapter,
-    /// Another build of the adapter, to compare it with.
+    /// Another build of the adapter, for comparison.
     Baseline,
     /// Karmada's adapter.
     Reference,
@@ -49,17 +49,17 @@ pub enum Kind {
 /// The binary of a program.
 #[derive(Clone, Debug)]
 pub struct Binary {
-    /// Which program it is.
+    /// The kind of the program.
     pub kind: Kind,
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
     /// The directory for its log.
     pub logs: PathBuf,
 }
 
-/// A running program; it is killed when dropped.
+/// A running program. Drop kills it.
 pub struct Program {
-    /// Which program it is.
+    /// The kind of the program.
     pub kind: Kind,
     /// The file with its output.
     pub log: PathBuf,
@@ -67,17 +67,17 @@ pub struct Program {
     process: Process,
 }
 
-/// A process that serves, and what goes with it.
+/// A process that serves, and its resources.
 struct Process {
     pid: u32,
     address: SocketAddr,
     ca_pem: String,
-    /// The process itself, its port and its files, which end and go when dropped.
+    /// The process, its port and its files. Drop releases them.
     _resources: Box<dyn Send + Sync>,
 }
 
 impl Kind {
-    /// How the `User-Agent` of its requests to members begins.
+    /// The prefix of the `User-Agent` in its requests to members.
     pub fn user_agent(self) -> &'static str {
         match self {
             Self::Floor => floor::USER_AGENT,
@@ -99,10 +99,10 @@ impl fmt::Display for Kind {
 }
 
 impl Program {
-    /// Starts a program on a fleet. The floor answers `documents` (path and body) by itself.
+    /// Starts a program on a fleet. The floor responds with `documents` (path and body) itself.
     ///
     /// # Errors
-    /// If it cannot be run.
+    /// If the program cannot be run.
     pub fn start(binary: &Binary, fleet: &Fleet, documents: &[(String, String)]) -> anyhow::Result<Self> {
         let Binary { kind, ref path, ref logs } = *binary;
         let log = logs.join(format!("{kind}.log"));
@@ -114,10 +114,10 @@ impl Program {
         Ok(Self { kind, log, front_proxy: fleet.kit.plane.front_proxy_identity(), process })
     }
 
-    /// A connection to it.
+    /// Opens a connection to the program.
     ///
     /// # Errors
-    /// If it does not listen, or shows another certificate.
+    /// If it does not listen, or presents another certificate.
     pub async fn connect(&self) -> anyhow::Result<Connection> {
         Connection::open(self.process.address, &self.process.ca_pem, &self.front_proxy).await
     }
@@ -127,37 +127,36 @@ impl Program {
         self.process.pid
     }
 
-    /// The CPU time that it has used so far, all its threads together.
+    /// The CPU time of all threads so far.
     ///
     /// # Errors
-    /// If it has ended.
+    /// If the program has exited.
     pub fn cpu_time(&self) -> anyhow::Result<Duration> {
         let pid = Pid::from_raw(i32::try_from(self.process.pid)?);
-        let clock = ClockId::pid_cpu_clock_id(pid).context("the program has ended")?;
+        let clock = ClockId::pid_cpu_clock_id(pid).context("the program has exited")?;
         Ok(Duration::from(clock.now()?))
     }
 
-    /// Its resident memory now and at most since [`Program::reset_peak`], in bytes.
+    /// Current resident memory, and its peak since [`Program::reset_peak`], in bytes.
     ///
     /// # Errors
-    /// If it has ended.
+    /// If the program has exited.
     pub fn memory(&self) -> anyhow::Result<(u64, u64)> {
         let file = format!("/proc/{}/status", self.process.pid);
         let status = std::fs::read_to_string(&file).context(file)?;
         let bytes = |name: &str| {
             let kibibytes = status.lines().find_map(|line| line.strip_prefix(name)?.strip_suffix("kB"));
-            anyhow::Ok(kibibytes.context("the process has ended")?.trim().parse::<u64>()? * 1024)
+            anyhow::Ok(kibibytes.context("the process has exited")?.trim().parse::<u64>()? * 1024)
         };
         Ok((bytes("VmRSS:")?, bytes("VmHWM:")?))
     }
 
-    /// Lets the peak of resident memory begin anew.
+    /// Resets the peak of resident memory.
     ///
     /// # Errors
-    /// If it has ended, or the kernel does not allow it.
+    /// If the program has exited, or the kernel does not allow it.
     pub fn reset_peak(&self) -> anyhow::Result<()> {
-        std::fs::write(format!("/proc/{}/clear_refs", self.process.pid), "5")
-            .context("the peak cannot be reset")
+        std::fs::write(format!("/proc/{}/clear_refs", self.process.pid), "5").context("cannot reset the peak")
     }
 }
 
@@ -165,7 +164,7 @@ fn start_adapter(binary: &Path, fleet: &Fleet, log: &Path, flags: &[&str]) -> an
     let flags: Vec<String> = flags.iter().map(ToString::to_string).collect();
     let adapter = fleet.kit.run_adapter(binary, &flags, Some(log.to_owned()))?;
     Ok(Process {
-        pid: adapter.id().context("it has ended")?,
+        pid: adapter.id().context("the adapter has exited")?,
         address: adapter.address(),
         ca_pem: adapter.ca_pem().to_owned(),
         _resources: Box::new(adapter),
@@ -204,7 +203,7 @@ fn start_floor(
         .spawn()
         .with_context(|| format!("cannot run {}", binary.display()))?;
     Ok(Process {
-        pid: child.id().context("the floor has ended")?,
+        pid: child.id().context("the floor has exited")?,
         address,
         ca_pem: ca.pem(),
         _resources: Box::new((child, port, directory)),

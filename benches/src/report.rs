@@ -1,10 +1,10 @@
-//! Results as lines on the terminal.
+//! Text output of results on the terminal.
 
 use crate::instructions;
 use crate::program::Kind;
 use crate::results::{Measured, Quartiles, Results, Start};
 
-/// A scenario and what each program took.
+/// A scenario with the figures of each program.
 pub fn scenario(Measured { scenario, figures }: &Measured) -> String {
     let mut text = format!(
         "{scenario}\n  {:<10} {:>12} {:>10} {:>8} {:>8} {:>8} {:>9} {:>16} {:>8}",
@@ -44,7 +44,7 @@ pub fn scenario(Measured { scenario, figures }: &Measured) -> String {
     text
 }
 
-/// How a program starts.
+/// The start of a program.
 pub fn start(start: &Start) -> String {
     let Start { size, kind, complete, idle } = start;
     format!(

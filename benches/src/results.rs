@@ -1,4 +1,4 @@
-//! What was measured, as it is kept in a file.
+//! Results, as stored in a file.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,98 +12,99 @@ use crate::scenario::Scenario;
 /// One run of the benchmark.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Results {
-    /// Whether it is a whole run of `make bench`.
+    /// Whether it is a complete run of `make bench`.
     pub complete: bool,
-    /// Where and of what it was made: pairs of a name and a value.
+    /// Machine and versions of the run: pairs of name and value.
     pub environment: Vec<(String, String)>,
-    /// The scenarios in the order in which they were measured.
+    /// The scenarios in the order of measurement.
     pub scenarios: Vec<Measured>,
-    /// How the programs start.
+    /// The starts of programs.
     pub starts: Vec<Start>,
-    /// Where CPU time goes.
+    /// Shares of CPU time.
     pub profiles: Vec<Profile>,
-    /// Instructions of one query without the network, by what is read and written.
+    /// Instructions of one query without the network, by input and output format.
     pub instructions: Vec<(String, u64)>,
 }
 
-/// A scenario and what each program took.
+/// A scenario with the figures of each program.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Measured {
     /// The scenario.
     pub scenario: Scenario,
-    /// The programs that were measured.
+    /// The figures of the measured programs.
     pub figures: BTreeMap<Kind, Figures>,
 }
 
-/// Where a program's CPU time goes.
+/// Shares of a program's CPU time.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Profile {
     /// The load.
     pub scenario: Scenario,
     /// The program.
     pub kind: Kind,
-    /// The share of each part in percent, the largest first.
+    /// The share of each part in percent, largest first.
     pub shares: Vec<(String, f64)>,
 }
 
-/// What a program took in a scenario.
+/// The figures of a program in a scenario.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Figures {
-    /// CPU milliseconds a query: the median of all rounds.
+    /// CPU milliseconds per query: the median of all rounds.
     pub cpu_ms: f64,
-    /// CPU a query over that of the floor in the same round: the quartiles of all rounds. None for the floor itself.
+    /// CPU time per query divided by that of the floor in the same round: the quartiles of all rounds. `None` for the floor
+    /// itself.
     pub to_floor: Option<Quartiles>,
-    /// The same over that of the baseline, for the adapter alone.
+    /// The same ratio to the baseline. Only for the adapter.
     pub to_baseline: Option<Quartiles>,
-    /// Queries a second: the median of all rounds.
+    /// Queries per second: the median of all rounds.
     pub queries_a_second: f64,
-    /// Milliseconds that half of all queries took at most.
+    /// Median latency of all queries in milliseconds.
     pub p50_ms: f64,
-    /// Milliseconds that 99 of 100 queries took at most; none for fewer than 100 queries.
+    /// 99th percentile of the latency in milliseconds. `None` for fewer than 100 queries.
     pub p99_ms: Option<f64>,
     /// Resident memory after the last round, in bytes.
     pub resident: u64,
-    /// The peak of resident memory in this scenario, in bytes.
+    /// Peak of resident memory in this scenario, in bytes.
     pub peak: u64,
-    /// Requests to each member for one query.
+    /// Requests to each member per query.
     pub requests: f64,
-    /// Queries that were measured.
+    /// Number of measured queries.
     pub queries: usize,
-    /// Turns in which they were sent.
+    /// Number of turns with these queries.
     pub turns: usize,
 }
 
 /// The quartiles of a figure over all rounds.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Quartiles {
-    /// A quarter of all values are smaller.
+    /// A quarter of all values is smaller.
     pub lower: f64,
     /// The median.
     pub median: f64,
-    /// A quarter of all values are larger.
+    /// A quarter of all values is larger.
     pub upper: f64,
 }
 
-/// How a program starts on a fleet.
+/// The start of a program on a fleet.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Start {
     /// The fleet's size.
     pub size: Size,
     /// The program.
     pub kind: Kind,
-    /// From the process' start to the end of the first answer with the values of all members: the median of all starts.
+    /// Time from the process' start to the end of the first response with the values of all members: the median of all starts.
     pub complete: Duration,
-    /// Resident memory when all members are connected and nothing was queried yet, in bytes: the median of all starts.
+    /// Resident memory in bytes when all members are connected and no query was sent yet: the median of all starts.
     pub idle: u64,
 }
 
 impl Quartiles {
-    /// The quartiles of these values; none if there are no values.
+    /// The quartiles of these values. `None` if there are no values.
     pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_unstable_by(f64::total_cmp);
         let last = values.len().checked_sub(1)?;
-        // Linear between the two nearest values.
+        // Interpolates linearly between the two nearest values.
         let quantile = |share: f64| {
             let place = share * last as f64;
             let (below, rest) = (place.floor() as usize, place.fract());
@@ -116,7 +117,7 @@ impl Quartiles {
 /// The median of these values.
 ///
 /// # Panics
-/// If there is none.
+/// If there are no values.
 pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     Quartiles::of(values).expect("at least one value").median
 }
@@ -126,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quartiles_lie_between_values() {
+    fn quartiles_are_interpolated() {
         let Quartiles { lower, median, upper } = Quartiles::of([4.0, 1.0, 2.0, 3.0, 5.0, 6.0]).unwrap();
         assert_eq!([lower, median, upper], [2.25, 3.5, 4.75]);
         assert_eq!(Quartiles::of([7.0]).unwrap().upper, 7.0);

@@ -1,4 +1,4 @@
-//! A whole run: one fleet after the other, and on each of them one scenario after the other.
+//! A complete run: all fleets, one after the other, and all scenarios of each fleet.
 
 use anyhow::Context as _;
 
@@ -9,12 +9,11 @@ use crate::results::{Measured, Profile, Results};
 use crate::scenario::{Api, Scenario, Stage};
 use crate::{profile, report};
 
-/// Measures all stages with all binaries. Each result is printed and added to `results`, which `save` is called with after
-/// each stage.
+/// Measures all stages with all binaries. Prints each result and adds it to `results`. Calls `save` with the results after each
+/// stage.
 ///
 /// # Errors
-/// If the floor or an adapter of ours does not do what it must, or `save` fails. A reference that fails is left out, and
-/// the output says why.
+/// If the floor or a build of the adapter fails, or `save` fails. A reference that fails is left out, and its error is printed.
 pub async fn run(
     results: &mut Results,
     stages: &[Stage],
@@ -22,7 +21,7 @@ pub async fn run(
     effort: Effort,
     save: impl Fn(&Results) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    // A reference that does not see all members of a fleet does not see them in a second try either.
+    // A reference that cannot query all members of a fleet once is not tried again on a fleet of that size.
     let mut too_large: Option<Size> = None;
     let count: usize = stages.iter().map(|stage| stage.scenarios.len()).sum();
     for stage in stages {
@@ -63,7 +62,7 @@ pub async fn run(
     Ok(())
 }
 
-/// The programs on a fleet. All but the floor have answered completely; without the reference if it has not.
+/// Starts the programs on a fleet. Waits for a complete response from all but the floor. A reference without one is left out.
 async fn start_all(fleet: &Fleet, stage: &Stage, binaries: &[&Binary]) -> anyhow::Result<Vec<Program>> {
     let scenario = stage.scenarios.first().context("the stage has no scenario")?;
     let (floors, adapters): (Vec<_>, Vec<_>) = binaries.iter().partition(|binary| binary.kind == Kind::Floor);
@@ -73,9 +72,9 @@ async fn start_all(fleet: &Fleet, stage: &Stage, binaries: &[&Binary]) -> anyhow
         let program = Program::start(binary, fleet, &[])?;
         let first = first_complete(&program, scenario).await;
         let Some(FirstComplete { body, .. }) = unless_reference_failed(&program, first)? else { continue };
-        // The floor answers discovery with the adapter's document.
+        // The floor responds to discovery with the adapter's document.
         if scenario.api == Api::Discovery && binary.kind == Kind::Adapter {
-            let body = String::from_utf8(body.into()).context("discovery is JSON")?;
+            let body = String::from_utf8(body.into()).context("discovery is not UTF-8")?;
             documents.push((scenario.load().paths.remove(0), body));
         }
         programs.push(program);

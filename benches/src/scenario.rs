@@ -1,4 +1,4 @@
-//! What is measured: the fleets, and on each of them the queries and the number of clients.
+//! The scenarios: the fleets, and for each fleet the queries and the number of clients.
 
 use std::fmt;
 
@@ -16,12 +16,12 @@ const SMALL: Size = Size::of(3, 10);
 const MIDDLE: Size = Size::of(100, 50);
 const LONG_LISTS: Size = Size::of(20, 5_000);
 const MANY_MEMBERS: Size = Size::of(1_000, 5);
-/// Members of the fleets that show how the cost grows with their number.
+/// Numbers of members of the fleets that show the growth of the cost.
 const GROWTH: [usize; 5] = [10, 30, 100, 300, 1_000];
-/// Members and metrics of the fleet for discovery.
+/// Size and number of metrics of the fleet for discovery.
 const DISCOVERY: (Size, usize) = (Size::of(100, 1), 300);
 
-/// Clients, and whether each sends a query of its own; from the smallest load to the largest.
+/// Numbers of clients, and whether each sends a different query. Sorted from the smallest load to the largest.
 const CLIENTS: [(usize, Queries); 5] = [
     (1, Queries::Distinct),
     (8, Queries::Identical),
@@ -29,25 +29,25 @@ const CLIENTS: [(usize, Queries); 5] = [
     (64, Queries::Identical),
     (64, Queries::Distinct),
 ];
-/// The same for answers of tens of megabytes: those to 64 clients would take gigabytes.
+/// The same for responses of tens of megabytes. Responses to 64 clients would need gigabytes.
 const CLIENTS_OF_LONG_LISTS: [(usize, Queries); 4] =
     [(1, Queries::Distinct), (2, Queries::Identical), FEW_CLIENTS, (8, Queries::Distinct)];
 const MAIN_CLIENTS: (usize, Queries) = (8, Queries::Distinct);
 const FEW_CLIENTS: (usize, Queries) = (2, Queries::Distinct);
 
-/// A fleet and all that is measured on it.
+/// A fleet with all its scenarios.
 pub struct Stage {
-    /// How large it is.
+    /// Its size.
     pub size: Size,
-    /// What its members answer in.
+    /// The format of its members' responses.
     pub members: Format,
-    /// How many metrics each member has.
+    /// Number of metrics of each member.
     pub metrics: usize,
-    /// Whether the time from start to the first complete answer and idle memory are measured too.
+    /// Whether the time from start to the first complete response and the idle memory are measured too.
     pub start: bool,
-    /// The load under which the programs' CPU time is profiled.
+    /// The load for the profiles of CPU time.
     pub profile: Option<Scenario>,
-    /// In the order in which they are measured: a program's memory has seen no larger load before.
+    /// In the order of measurement: a program has not seen a larger load before, so its memory is comparable.
     pub scenarios: Vec<Scenario>,
 }
 
@@ -56,30 +56,30 @@ pub struct Stage {
 pub struct Scenario {
     /// The fleet's size.
     pub size: Size,
-    /// What its members answer in.
+    /// The format of the members' responses.
     pub members: Format,
-    /// What is queried.
+    /// The queried API.
     pub api: Api,
-    /// What the clients accept.
+    /// The format that the clients accept.
     pub accept: Format,
-    /// Clients, each with one query at a time.
+    /// Number of clients, each with one query at a time.
     pub clients: usize,
     /// Whether they send the same query.
     pub queries: Queries,
 }
 
-/// What is queried.
+/// The queried API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Api {
     /// A metric of all pods (`custom.metrics.k8s.io`).
     CustomMetrics,
     /// CPU and memory of all pods (`metrics.k8s.io`).
     PodMetrics,
-    /// The metrics that there are.
+    /// The list of existing metrics.
     Discovery,
 }
 
-/// An encoding of lists.
+/// A format of lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Format {
     /// `application/json`
@@ -91,13 +91,13 @@ pub enum Format {
 /// Whether clients send the same query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Queries {
-    /// Each client has a selector of its own.
+    /// Each client has a different selector.
     Distinct,
-    /// All clients send the same.
+    /// All clients send the same query.
     Identical,
 }
 
-/// All that `make bench` measures.
+/// The stages of `make bench`.
 pub fn all() -> Vec<Stage> {
     let mut stages = Vec::new();
     for (size, members) in SIZES.into_iter().flat_map(|size| [(size, Format::Json), (size, Format::Protobuf)])
@@ -137,7 +137,7 @@ pub fn all() -> Vec<Stage> {
     stages
 }
 
-/// What `make bench-quick` measures.
+/// The stages of `make bench-quick`.
 pub fn quick() -> Vec<Stage> {
     let stages = [(SMALL, Format::Json), (MIDDLE, Format::Json), (MIDDLE, Format::Protobuf)];
     let stage = |(size, members)| {
@@ -164,7 +164,7 @@ impl Stage {
 }
 
 impl Scenario {
-    /// What the clients send.
+    /// The load of the clients.
     pub fn load(&self) -> Load {
         let paths = if self.queries == Queries::Distinct { self.clients } else { 1 };
         let accept = match self.accept {
@@ -178,20 +178,20 @@ impl Scenario {
         }
     }
 
-    /// Whether it is one of the main scenarios: 8 clients with queries of their own, 2 where answers are long.
+    /// Whether it is a main scenario: 8 clients with different queries, or 2 for long responses.
     pub fn is_main(&self) -> bool {
         let clients = if self.size == LONG_LISTS { FEW_CLIENTS } else { MAIN_CLIENTS };
         self.api != Api::Discovery && (self.clients, self.queries) == clients
     }
 
-    /// Whether it shows how the cost grows with the number of members.
+    /// Whether it shows the growth of the cost with the number of members.
     pub fn is_growth(&self) -> bool {
         let list =
             (self.size.pods, self.api, self.accept) == (MANY_MEMBERS.pods, Api::CustomMetrics, Format::Json);
         list && (self.clients, self.queries) == FEW_CLIENTS
     }
 
-    /// Whether a body has the values of all members: it contains the last pod of each.
+    /// Whether a body has the values of all members: it contains the last pod of each member.
     pub fn is_complete(&self, body: &[u8]) -> bool {
         match self.api {
             Api::CustomMetrics | Api::PodMetrics => (0..self.size.members)
@@ -203,7 +203,7 @@ impl Scenario {
 
 impl Api {
     fn path(self, client: usize) -> String {
-        // `app=sample-app,client!=07`: another query for each client, and the same answer.
+        // `app=sample-app,client!=07`: a different query for each client, with the same response.
         let selector = format!("labelSelector=app%3Dsample-app%2Cclient%21%3D{client:02}");
         match self {
             Self::CustomMetrics => {
@@ -220,7 +220,7 @@ impl Api {
 }
 
 impl Format {
-    /// The formats of a member that answers in this one where it may; every member also speaks JSON.
+    /// The formats of a member that prefers this format. Every member also supports JSON.
     pub fn of_member(self) -> Formats {
         match self {
             Self::Json => Formats::Json,

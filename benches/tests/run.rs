@@ -1,4 +1,4 @@
-//! A small run with the debug builds of the floor and the adapter, from the fleet to the document.
+//! A short run with debug builds of the floor and the adapter, from the fleet to the document.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ const EFFORT: Effort =
     Effort { rounds: 2, turn: Duration::from_millis(20), limit: Duration::from_secs(20), starts: 1 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_measures_both_programs_and_writes_the_document() {
+async fn run_measures_both_programs_and_writes_the_document() {
     let directory = tempfile::tempdir().unwrap();
     let stages = [
         stage(vec![
@@ -68,7 +68,7 @@ async fn a_run_measures_both_programs_and_writes_the_document() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_that_lacks_something_is_an_error() {
+async fn incomplete_response_is_an_error() {
     let directory = tempfile::tempdir().unwrap();
     let fleet = Fleet::start(SIZE, Format::Json.of_member(), 1).await.unwrap();
     let program = Program::start(&adapter(directory.path()), &fleet, &[]).unwrap();
@@ -80,13 +80,13 @@ async fn an_answer_that_lacks_something_is_an_error() {
     assert_eq!(connection.run(&load, 5, body.len()).await.unwrap().latencies.len(), 5);
     let error = connection.run(&load, 5, body.len() + 1).await.err().unwrap().to_string();
     assert!(
-        error.contains(&format!("an answer of {} bytes and not of {}", body.len(), body.len() + 1)),
+        error.contains(&format!("a response of {} bytes instead of {}", body.len(), body.len() + 1)),
         "{error}"
     );
 
     fleet.kit.members[1].fault(Fault::Refused);
     let error = connection.run(&load, 5, body.len()).await.err().unwrap().to_string();
-    assert!(error.contains("member0001"), "the warning names the member: {error}");
+    assert!(error.contains("member0001"), "the warning must name the member: {error}");
 }
 
 fn stage(scenarios: Vec<Scenario>) -> Stage {

@@ -1,4 +1,4 @@
-//! A certificate that a client has shown: a different thing from an identity until its chain is verified.
+//! Client certificates. A presented certificate is not an identity until its chain is verified.
 
 use std::sync::{Arc, Mutex, Weak};
 
@@ -15,137 +15,130 @@ use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 use super::user::User;
 use crate::process::expiry;
 
-/// The certificate chain of one connection; the handshake has proved that the client holds its key.
+/// The certificate chain of one connection. The handshake has proved that the client has its private key.
 #[derive(Debug)]
 pub struct ClientChain {
     chain: Vec<CertificateDer<'static>>,
-    /// What is known so far, for each authority that still counts.
-    verdicts: Mutex<Vec<Verification>>,
+    /// Cached results, one for each CA in use.
+    results: Mutex<Vec<Verification>>,
 }
 
-/// A set of authorities that client certificates are checked against.
+/// A CA bundle that verifies client certificates.
 #[derive(Debug)]
 pub struct ClientCa {
     verifier: Arc<dyn ClientCertVerifier>,
-    end: Option<i64>,
+    expires: Option<i64>,
 }
 
-/// Whom a verified certificate names.
+/// The subject of a verified certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateIdentity {
-    /// The common name; empty if it has none.
+    /// The common name; empty if there is none.
     pub common_name: String,
     /// The organizations.
     pub organizations: Vec<String>,
-    /// The elements that Kubernetes reads as a user's uid; `None` for one that is no text.
+    /// The elements that Kubernetes reads as the user's uid; `None` for an element that is not text.
     uids: Vec<Option<String>>,
     /// The certificate's SHA-256 in hexadecimal.
     fingerprint: String,
 }
 
-/// Why a certificate is no identity.
+/// Why a client certificate is refused.
 #[derive(Clone, Debug, Error, PartialEq)]
 pub enum ClientCertificateError {
-    /// The chain, a date or the usage does not hold.
+    /// The chain is not valid: its signatures, a date or the key usage.
     #[error("{0}")]
     Chain(rustls::Error),
-    /// The certificate cannot be read.
-    #[error("the certificate cannot be read")]
+    /// The certificate is malformed.
+    #[error("the certificate is malformed")]
     Malformed,
-    /// The name is not among those that a front proxy may have.
+    /// The common name is not an allowed name of a front proxy.
     #[error("the common name {0:?} is not an allowed front proxy (--requestheader-allowed-names)")]
     NameNotAllowed(String),
-    /// There is a uid, and it is not one text with something in it.
-    #[error("the subject's uid ({UID}) is empty, no text or there more than once")]
+    /// The uid is empty, is not text, or occurs more than once.
+    #[error("the subject's uid ({UID}) is empty, is not text, or occurs more than once")]
     Uid,
 }
 
-/// Why a bundle is no authority.
+/// Why a CA bundle is refused.
 #[derive(Debug, Error)]
 pub enum ClientCaError {
-    /// There is no certificate in it.
+    /// The bundle has no certificate.
     #[error("it has no certificate in PEM")]
     Empty,
-    /// It breaks off, or what is in it is no PEM.
-    #[error("it is no PEM: {0}")]
+    /// The bundle is truncated or is not PEM.
+    #[error("it is not PEM: {0}")]
     Pem(#[from] pem::Error),
-    /// One of its certificates cannot be read.
-    #[error("a certificate in it cannot be used: {0}")]
+    /// A certificate in the bundle is not usable.
+    #[error("a certificate in it is not usable: {0}")]
     Certificate(#[from] rustls::Error),
-    /// rustls refuses it.
-    #[error("it cannot be used: {0}")]
+    /// rustls refuses the bundle.
+    #[error("it is not usable: {0}")]
     Verifier(#[from] VerifierBuilderError),
 }
 
-/// What an authority says of a chain.
+/// The cached result of a verification.
 #[derive(Debug)]
 struct Verification {
     of: Weak<ClientCa>,
-    /// When the next date in the chain passes, in seconds since 1970; the verdict says nothing from then on.
+    /// The result is valid until then: the next validity date in the chain, in seconds since 1970.
     until: u64,
     subject: Result<CertificateIdentity, ClientCertificateError>,
 }
 
 /// The object identifier of a user's uid in a subject (`k8s.io/apiserver/pkg/apis/asn1.X509UID`).
 const UID: &str = "1.3.6.1.4.1.57683.2";
-/// Under which key a user's extra information names the certificate (`user.CredentialIDKey`).
+/// The key of the certificate's id in a user's extra information (`user.CredentialIDKey`).
 const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
 
 impl ClientChain {
-    /// The chain that a client has shown; `None` if it has shown none.
+    /// The chain that a client presented; `None` if it presented none.
     pub fn new(chain: Option<&[CertificateDer<'_>]>) -> Option<Self> {
         let chain: Vec<_> = chain?.iter().map(|certificate| certificate.clone().into_owned()).collect();
-        (!chain.is_empty()).then(|| Self { chain, verdicts: Mutex::default() })
+        (!chain.is_empty()).then(|| Self { chain, results: Mutex::default() })
     }
 
-    /// The subject, once the chain has been verified against `authority`: once for a connection, and anew when the
-    /// authority has changed or a date in the chain has passed.
+    /// Verifies the chain with `ca` and returns its subject. The result is cached for the connection until the CA changes or a
+    /// date in the chain passes.
     ///
     /// # Errors
-    /// If the chain does not hold.
-    pub fn verify(&self, authority: &Arc<ClientCa>) -> Result<CertificateIdentity, ClientCertificateError> {
+    /// If the chain is not valid.
+    pub fn verify(&self, ca: &Arc<ClientCa>) -> Result<CertificateIdentity, ClientCertificateError> {
         let now = UnixTime::now();
-        let mut verdicts = self.verdicts.lock().expect("no holder panics");
-        // A weak reference keeps the address from being given to the next authority.
-        let is_known = |verdict: &&Verification| {
-            std::ptr::eq(verdict.of.as_ptr(), Arc::as_ptr(authority)) && now.as_secs() < verdict.until
+        let mut results = self.results.lock().expect("not poisoned");
+        // While the weak reference exists, no other CA can have this address.
+        let is_known = |result: &&Verification| {
+            std::ptr::eq(result.of.as_ptr(), Arc::as_ptr(ca)) && now.as_secs() < result.until
         };
-        if let Some(known) = verdicts.iter().find(is_known) {
+        if let Some(known) = results.iter().find(is_known) {
             return known.subject.clone();
         }
-        let subject = self.check(authority, now);
-        verdicts.retain(|verdict| {
-            verdict.of.strong_count() > 0 && !std::ptr::eq(verdict.of.as_ptr(), Arc::as_ptr(authority))
+        let subject = self.check(ca, now);
+        results.retain(|result| {
+            result.of.strong_count() > 0 && !std::ptr::eq(result.of.as_ptr(), Arc::as_ptr(ca))
         });
-        verdicts.push(Verification {
-            of: Arc::downgrade(authority),
+        results.push(Verification {
+            of: Arc::downgrade(ca),
             until: self.next_date(now),
             subject: subject.clone(),
         });
         subject
     }
 
-    fn check(
-        &self,
-        authority: &ClientCa,
-        now: UnixTime,
-    ) -> Result<CertificateIdentity, ClientCertificateError> {
+    fn check(&self, ca: &ClientCa, now: UnixTime) -> Result<CertificateIdentity, ClientCertificateError> {
         let (leaf, intermediates) = self.chain.split_first().ok_or(ClientCertificateError::Malformed)?;
-        authority
-            .verifier
-            .verify_client_cert(leaf, intermediates, now)
-            .map_err(ClientCertificateError::Chain)?;
+        ca.verifier.verify_client_cert(leaf, intermediates, now).map_err(ClientCertificateError::Chain)?;
         let (_, certificate) =
             X509Certificate::from_der(leaf).map_err(|_| ClientCertificateError::Malformed)?;
         Ok(CertificateIdentity::new(certificate.subject(), leaf))
     }
 
-    /// The next time at which a certificate of the chain becomes or ceases to be valid.
+    /// The next time at which a certificate of the chain becomes valid or expires.
     fn next_date(&self, now: UnixTime) -> u64 {
         let certificates = self.chain.iter().filter_map(|der| X509Certificate::from_der(der).ok());
         let dates = certificates.flat_map(|(_, certificate)| {
             let validity = certificate.validity();
-            // A certificate is still valid in the last second.
+            // A certificate is still valid in its last second.
             [validity.not_before.timestamp(), validity.not_after.timestamp().saturating_add(1)]
         });
         let dates = dates.filter_map(|date| u64::try_from(date).ok());
@@ -157,13 +150,13 @@ impl ClientCa {
     /// Reads a PEM bundle.
     ///
     /// # Errors
-    /// If it has no certificate, or one that cannot be read.
+    /// If the bundle has no certificate, or one that is not usable.
     pub fn from_pem(pem: &[u8]) -> Result<Self, ClientCaError> {
         let mut roots = RootCertStore::empty();
-        let mut end = None;
+        let mut expires = None;
         for certificate in CertificateDer::pem_slice_iter(pem) {
             let certificate = certificate?;
-            end = end.max(expiry::end(&certificate));
+            expires = expires.max(expiry::not_after(&certificate));
             roots.add(certificate)?;
         }
         if roots.is_empty() {
@@ -171,12 +164,12 @@ impl ClientCa {
         }
         let provider = Arc::new(crypto::aws_lc_rs::default_provider());
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
-        Ok(Self { verifier, end })
+        Ok(Self { verifier, expires })
     }
 
-    /// When the last of its certificates ends, in seconds since 1970.
-    pub fn end(&self) -> Option<i64> {
-        self.end
+    /// When the last certificate of the bundle expires, in seconds since 1970.
+    pub fn expires(&self) -> Option<i64> {
+        self.expires
     }
 }
 
@@ -186,7 +179,7 @@ impl CertificateIdentity {
         let uids = name.iter_attributes().filter(|attribute| attribute.attr_type().to_id_string() == UID);
         let digest = digest::digest(&digest::SHA256, certificate);
         Self {
-            // Of several the last counts, as in Go.
+            // If there are several, the last one counts, as in Go.
             common_name: name.iter_common_name().filter_map(text).last().unwrap_or_default(),
             organizations: name.iter_organization().filter_map(text).collect(),
             uids: uids.map(text).collect(),
@@ -194,8 +187,8 @@ impl CertificateIdentity {
         }
     }
 
-    /// The user who holds the certificate: the common name, with the organizations as groups; `None` without a
-    /// common name (`x509.CommonNameUserConversion` of Kubernetes 1.36).
+    /// The user of the certificate: the common name, with the organizations as groups; `None` without a common name
+    /// (`x509.CommonNameUserConversion` of Kubernetes 1.36).
     ///
     /// # Errors
     /// If the subject's uid is malformed.
@@ -239,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subject_names_a_user_as_in_kubernetes() {
+    fn subject_becomes_a_user_as_in_kubernetes() {
         let bob = [
             (COMMON_NAME, TEXT, "alice"),
             (ORGANIZATION, TEXT, "devs"),
@@ -253,7 +246,11 @@ mod tests {
         assert_eq!(user_bob.groups, ["devs", "ops"]);
         assert_eq!(user_bob.extra[CREDENTIAL_ID], [id]);
         assert_eq!(user(&[(COMMON_NAME, TEXT, "carol")]).unwrap().unwrap().uid, "");
-        assert_eq!(user(&[(ORGANIZATION, TEXT, "system:masters")]), Ok(None), "no name is nobody");
+        assert_eq!(
+            user(&[(ORGANIZATION, TEXT, "system:masters")]),
+            Ok(None),
+            "a certificate without a common name has no user"
+        );
         for uids in [
             &[(USER_ID, TEXT, "")][..],
             &[(USER_ID, NUMBER, "1")],
@@ -264,21 +261,21 @@ mod tests {
     }
 
     #[test]
-    fn a_bundle_is_refused_as_a_whole() {
+    fn bundle_with_an_error_is_refused() {
         let ca = testkit::pki::Authority::new("ca").pem();
         assert!(ClientCa::from_pem(format!("# two\n{ca}{ca}").as_bytes()).is_ok());
-        for (text, complaint) in [
+        for (text, expected) in [
             (String::new(), "it has no certificate in PEM"),
             ("nonsense".to_owned(), "it has no certificate in PEM"),
-            (ca[..200].to_owned(), "it is no PEM: "),
-            (format!("{ca}{}", &ca[..200]), "it is no PEM: "),
+            (ca[..200].to_owned(), "it is not PEM: "),
+            (format!("{ca}{}", &ca[..200]), "it is not PEM: "),
             (
                 format!("{ca}-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
-                "a certificate in it cannot be used: ",
+                "a certificate in it is not usable: ",
             ),
         ] {
             let error = ClientCa::from_pem(text.as_bytes()).unwrap_err().to_string();
-            assert!(error.starts_with(complaint), "{error}");
+            assert!(error.starts_with(expected), "{error}");
         }
     }
 }

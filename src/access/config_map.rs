@@ -1,4 +1,4 @@
-//! The ConfigMap in which the API server publishes whom an extension API server should believe
+//! The ConfigMap with the API server's authentication settings for extension API servers
 //! (`dynamiccertificates.ConfigMapCAController` and `headerrequest.RequestHeaderAuthRequestController`).
 
 use std::collections::BTreeMap;
@@ -21,60 +21,60 @@ use crate::control::watcher::Watcher;
 const CLIENT_CA: &str = "client-ca-file";
 const FRONT_PROXY_CA: &str = "requestheader-client-ca-file";
 
-/// How long the first look may take.
-const LOOK_UP: Duration = Duration::from_secs(10);
+/// Timeout of the first lookup.
+const LOOKUP: Duration = Duration::from_secs(10);
 
 /// The parts of [`AuthenticationSettings`] that come from the ConfigMap.
 pub struct PublishedSettings {
     clients: Clients,
-    trust: Arc<AuthenticationSettings>,
-    /// Whether that is the authority of client certificates.
+    settings: Arc<AuthenticationSettings>,
+    /// Whether the CA of client certificates comes from the ConfigMap.
     client_ca: bool,
-    /// Whether that is the front proxy.
+    /// Whether the front proxy comes from the ConfigMap.
     front_proxy: bool,
-    /// What was there when it was last looked at; `None` if it was not there.
-    seen: Option<ConfigMapData>,
+    /// The last known data; `None` if the ConfigMap does not exist.
+    last: Option<ConfigMapData>,
 }
 
-/// The keys of the ConfigMap and what they hold.
+/// The data of the ConfigMap.
 type ConfigMapData = BTreeMap<String, String>;
 
 impl PublishedSettings {
-    /// The parts that flags do not give; `None` if they give all.
+    /// The settings that no flag sets; `None` if flags set all of them.
     pub fn new(
         clients: Clients,
-        trust: Arc<AuthenticationSettings>,
+        settings: Arc<AuthenticationSettings>,
         config: &Authentication,
     ) -> Option<Self> {
         let (client_ca, front_proxy) = (config.client_ca_file.is_none(), config.request_header.is_none());
-        (client_ca || front_proxy).then_some(Self { clients, trust, client_ca, front_proxy, seen: None })
+        (client_ca || front_proxy).then_some(Self { clients, settings, client_ca, front_proxy, last: None })
     }
 
-    /// Reads the ConfigMap once. A part that it does not have is logged.
+    /// Reads the ConfigMap once. A missing part is logged.
     ///
     /// # Errors
-    /// If it cannot be read or a part of it cannot be used; other parts are used all the same.
+    /// If the ConfigMap cannot be read, or a part is not usable. The other part is applied in any case.
     pub async fn look_up(&mut self) -> Result<(), AuthenticationSettingsError> {
         let api = Api::<ConfigMap>::namespaced(self.clients.current(), NAMESPACE);
-        let answer = tokio::time::timeout(LOOK_UP, api.get(CONFIG_MAP)).await;
-        let answer = answer.map_err(|_| AuthenticationSettingsError::Timeout(LOOK_UP))?;
+        let response = tokio::time::timeout(LOOKUP, api.get(CONFIG_MAP)).await;
+        let response = response.map_err(|_| AuthenticationSettingsError::Timeout(LOOKUP))?;
         let map =
-            answer.map_err(|source| AuthenticationSettingsError::Lookup { source: Box::new(source) })?;
-        let mut refused = Vec::new();
+            response.map_err(|source| AuthenticationSettingsError::Lookup { source: Box::new(source) })?;
+        let mut errors = Vec::new();
         for error in self.apply(map.data.unwrap_or_default()) {
             match error {
                 AuthenticationSettingsError::Missing(_) => warn(&error),
-                _ => refused.push(error),
+                _ => errors.push(error),
             }
         }
-        refused.into_iter().next().map_or(Ok(()), Err)
+        errors.into_iter().next().map_or(Ok(()), Err)
     }
 
-    /// Follows the ConfigMap, by name, until it is dropped; each watch lasts for `watch_timeout`. What cannot be used is
-    /// logged, and what was in use stays in use.
+    /// Watches the ConfigMap by name until this is dropped. Each watch request lasts for `watch_timeout`. A part that is not
+    /// usable is logged, and the previous settings stay in use.
     pub async fn follow(mut self, watch_timeout: Duration) {
         let (queue, mut events) = mpsc::channel(1);
-        let _watch = Watcher::new(self.clients.clone(), watch_timeout, queue).begin(
+        let _watch = Watcher::new(self.clients.clone(), watch_timeout, queue).start(
             format!("the configmap {CONFIG_MAP} in the namespace {NAMESPACE}"),
             watcher::Config::default().fields(&format!("metadata.name={CONFIG_MAP}")),
             |client| Api::<ConfigMap>::namespaced(client, NAMESPACE),
@@ -95,47 +95,47 @@ impl PublishedSettings {
     }
 
     fn handle_changed(&mut self, data: ConfigMapData) {
-        if self.seen.as_ref() == Some(&data) {
+        if self.last.as_ref() == Some(&data) {
             return;
         }
-        let refused = self.apply(data);
-        refused.iter().for_each(warn);
-        if refused.is_empty() {
-            tracing::info!(config_map = CONFIG_MAP, "whom to believe was read anew");
+        let errors = self.apply(data);
+        errors.iter().for_each(warn);
+        if errors.is_empty() {
+            tracing::info!(config_map = CONFIG_MAP, "authentication settings reloaded from the ConfigMap");
         }
     }
 
     fn handle_deleted(&mut self) {
-        if self.seen.take().is_some() {
+        if self.last.take().is_some() {
             tracing::warn!(
                 config_map = CONFIG_MAP,
-                "it is gone; whom it said to believe is believed further"
+                "the ConfigMap was deleted; its last CA bundles and header names stay in use"
             );
         }
     }
 
-    /// Takes over each part that can be used, and says why not of the others.
+    /// Applies each usable part; returns the errors of the others.
     fn apply(&mut self, data: ConfigMapData) -> Vec<AuthenticationSettingsError> {
-        let mut refused = Vec::new();
+        let mut errors = Vec::new();
         if self.client_ca {
             match bundle(&data, CLIENT_CA).and_then(|pem| load_client_ca(CLIENT_CA, pem)) {
-                Ok(authority) => self.trust.set_clients(authority),
-                Err(error) => refused.push(error),
+                Ok(ca) => self.settings.set_client_ca(ca),
+                Err(error) => errors.push(error),
             }
         }
         if self.front_proxy {
             match front_proxy(&data) {
-                Ok(front_proxy) => self.trust.set_front_proxy(front_proxy),
-                Err(error) => refused.push(error),
+                Ok(front_proxy) => self.settings.set_front_proxy(front_proxy),
+                Err(error) => errors.push(error),
             }
         }
-        self.seen = Some(data);
-        refused
+        self.last = Some(data);
+        errors
     }
 }
 
-/// Without the names that are allowed and the headers that name users there is no front proxy: no name would mean that
-/// any is allowed.
+/// Reads the front proxy. The keys of allowed names and of user name headers are required: an empty list of names would allow
+/// any client certificate of the CA.
 fn front_proxy(data: &ConfigMapData) -> Result<FrontProxy, AuthenticationSettingsError> {
     let list = |key| -> Result<Vec<String>, AuthenticationSettingsError> {
         let text = data.get(key).filter(|text| !text.is_empty());
@@ -143,13 +143,13 @@ fn front_proxy(data: &ConfigMapData) -> Result<FrontProxy, AuthenticationSetting
             serde_json::from_str(text).map_err(|_| AuthenticationSettingsError::List(key))
         })
     };
-    let needed =
+    let required =
         |key| if data.contains_key(key) { list(key) } else { Err(AuthenticationSettingsError::Missing(key)) };
     let prefixes = header_names(&list("requestheader-extra-headers-prefix")?)?;
     Ok(FrontProxy {
-        authority: Arc::new(load_client_ca(FRONT_PROXY_CA, bundle(data, FRONT_PROXY_CA)?)?),
-        allowed_names: needed("requestheader-allowed-names")?,
-        username_headers: header_names(&needed("requestheader-username-headers")?)?,
+        ca: Arc::new(load_client_ca(FRONT_PROXY_CA, bundle(data, FRONT_PROXY_CA)?)?),
+        allowed_names: required("requestheader-allowed-names")?,
+        username_headers: header_names(&required("requestheader-username-headers")?)?,
         uid_headers: header_names(&list("requestheader-uid-headers")?)?,
         group_headers: header_names(&list("requestheader-group-headers")?)?,
         extra_prefixes: prefixes.iter().map(ToString::to_string).collect(),
@@ -162,5 +162,9 @@ fn bundle<'a>(data: &'a ConfigMapData, key: &'static str) -> Result<&'a [u8], Au
 }
 
 fn warn(error: &AuthenticationSettingsError) {
-    tracing::warn!(config_map = CONFIG_MAP, %error, "a part of it is refused; what was in use stays in use");
+    tracing::warn!(
+        config_map = CONFIG_MAP,
+        %error,
+        "a part of the ConfigMap is not usable; the previous settings stay in use"
+    );
 }

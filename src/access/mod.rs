@@ -1,4 +1,4 @@
-//! Who asks, and whether they may.
+//! Authentication and authorization.
 
 pub mod certificate;
 pub mod config_map;
@@ -19,53 +19,54 @@ use settings::AuthenticationSettings;
 use token::{TokenError, TokenReviewer};
 use user::User;
 
-/// Finds out who asks: the front proxy's word, a client certificate, a bearer token, else nobody in particular.
+/// Authenticates requests by front proxy headers, client certificate or bearer token, in this order. A request without any
+/// of these credentials is anonymous.
 pub struct Authenticators {
     settings: Arc<AuthenticationSettings>,
     tokens: TokenReviewer,
 }
 
-/// Why a request is nobody's: something was shown that does not hold, and nothing else that does. Holds what each
-/// authenticator says.
+/// 401: a credential was presented and is invalid, and no other authenticator succeeded. Contains the error of each
+/// authenticator that failed.
 #[derive(Debug, Error)]
 pub struct Unauthenticated(Vec<AuthenticatorError>);
 
-/// Why one authenticator knows nobody.
+/// Why one authenticator failed.
 #[derive(Debug, Error)]
 enum AuthenticatorError {
-    #[error("no front proxy: {0}")]
+    #[error("front proxy authentication failed: {0}")]
     FrontProxy(#[source] ClientCertificateError),
-    #[error("no client certificate: {0}")]
+    #[error("client certificate authentication failed: {0}")]
     Certificate(#[source] ClientCertificateError),
     #[error(transparent)]
     Token(#[from] TokenError),
 }
 
 impl Authenticators {
-    /// Authenticators that follow `settings` as it changes.
+    /// Authenticators that always use the current `settings`.
     pub fn new(settings: Arc<AuthenticationSettings>, tokens: TokenReviewer) -> Self {
         Self { settings, tokens }
     }
 
-    /// Who sent a request with these headers over a connection with this certificate. The first authenticator that
-    /// succeeds wins; the failure of one is no verdict while another may succeed
-    /// (`authenticatorfactory.DelegatingAuthenticatorConfig.New` of the generic API server).
+    /// Authenticates a request by its headers and the client certificate of its connection. The first authenticator that
+    /// succeeds decides. If one fails, the next one is tried (`authenticatorfactory.DelegatingAuthenticatorConfig.New` of the
+    /// generic API server).
     ///
     /// # Errors
-    /// If none succeeds and one has failed.
+    /// If no authenticator succeeds and at least one fails.
     pub async fn authenticate(
         &self,
         headers: &HeaderMap,
-        presented: Option<&ClientChain>,
+        client_chain: Option<&ClientChain>,
     ) -> Result<User, Unauthenticated> {
         let mut failures = Vec::new();
-        if let Some(presented) = presented {
-            match self.front_proxy(headers, presented) {
+        if let Some(client_chain) = client_chain {
+            match self.front_proxy(headers, client_chain) {
                 Ok(Some(user)) => return Ok(user.authenticated()),
                 Ok(None) => {}
                 Err(error) => failures.push(AuthenticatorError::FrontProxy(error)),
             }
-            match self.client(presented) {
+            match self.client_certificate(client_chain) {
                 Ok(Some(user)) => return Ok(user.authenticated()),
                 Ok(None) => {}
                 Err(error) => failures.push(AuthenticatorError::Certificate(error)),
@@ -83,21 +84,21 @@ impl Authenticators {
     fn front_proxy(
         &self,
         headers: &HeaderMap,
-        presented: &ClientChain,
+        client_chain: &ClientChain,
     ) -> Result<Option<User>, ClientCertificateError> {
         let Some(front_proxy) = self.settings.front_proxy() else { return Ok(None) };
-        front_proxy.authenticate(headers, presented)
+        front_proxy.authenticate(headers, client_chain)
     }
 
-    fn client(&self, presented: &ClientChain) -> Result<Option<User>, ClientCertificateError> {
-        let Some(authority) = self.settings.clients() else { return Ok(None) };
-        presented.verify(&authority)?.user()
+    fn client_certificate(&self, client_chain: &ClientChain) -> Result<Option<User>, ClientCertificateError> {
+        let Some(ca) = self.settings.client_ca() else { return Ok(None) };
+        client_chain.verify(&ca)?.user()
     }
 }
 
 impl Unauthenticated {
-    /// Whether too many requests wait to be identified; it may be identified later.
-    pub fn is_too_early(&self) -> bool {
+    /// Whether too many requests wait for authentication. A later request may succeed.
+    pub fn is_throttled(&self) -> bool {
         self.0.iter().any(|failure| matches!(failure, AuthenticatorError::Token(TokenError::TooMany)))
     }
 }

@@ -1,4 +1,4 @@
-//! Whether somebody may do something: the control plane decides, and its verdicts are kept for a while.
+//! Authorization by SubjectAccessReviews of the control plane. Decisions are cached.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,18 +17,18 @@ use super::user::User;
 use crate::config::Authorization;
 use crate::control::Clients;
 
-/// How long one review may take.
+/// Timeout of one review.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// How much memory verdicts may take, in bytes: whoever asks chooses how long a path is.
-const VERDICTS: u64 = 8 * 1024 * 1024;
-/// Most anonymous requests that wait for a verdict at a time: each takes memory. Those of known users are never refused here:
-/// queries are counted before, and kube-apiserver takes the whole API for unavailable after one 429.
-const WAITING: usize = 100;
+/// Maximum memory of cached decisions, in bytes. The limit is in bytes because clients choose the length of paths.
+const MAX_CACHE_BYTES: u64 = 8 * 1024 * 1024;
+/// Maximum anonymous requests that wait for a decision: each takes memory. Requests of known users are never refused here:
+/// queries are counted before, and kube-apiserver treats the whole API as unavailable after one 429.
+const MAX_WAITING: usize = 100;
 
-/// What somebody wants to do.
+/// The action that a request needs permission for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
-    /// Something with an API object.
+    /// An action on an API resource.
     Resource {
         /// `get`, `list`, …
         verb: String,
@@ -45,7 +45,7 @@ pub enum Action {
         /// The object's name; empty for none.
         name: String,
     },
-    /// Something with a path.
+    /// An action on a non-resource path.
     Path {
         /// The HTTP method in lower case.
         verb: String,
@@ -54,80 +54,80 @@ pub enum Action {
     },
 }
 
-/// The control plane's verdict.
+/// The control plane's decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// Whether it is allowed.
+    /// Whether the action is allowed.
     pub allowed: bool,
-    /// Why, as far as the control plane says.
+    /// The control plane's reason; may be empty.
     pub reason: String,
 }
 
-/// Why there is no verdict. It is not kept, and allows nothing.
+/// Why there is no decision. Not cached; the action is not allowed.
 #[derive(Clone, Debug, Error)]
 pub enum ReviewError {
-    /// The control plane refused or could not be reached.
-    #[error("the control plane gave no verdict on access: {0}")]
+    /// The control plane refused the review or is not reachable.
+    #[error("the control plane made no decision on access: {0}")]
     ControlPlane(String),
-    /// The control plane did not answer.
-    #[error("the control plane gave no verdict on access within {TIMEOUT:?}")]
+    /// The control plane did not respond.
+    #[error("the control plane made no decision on access within {TIMEOUT:?}")]
     Timeout,
-    /// Too many anonymous requests wait for a verdict.
+    /// Too many anonymous requests wait for a decision.
     #[error(
-        "{WAITING} anonymous requests wait for the control plane's verdict already, please try again later"
+        "{MAX_WAITING} anonymous requests already wait for a decision of the control plane; try again later"
     )]
     TooMany,
 }
 
-/// Asks the control plane, once for identical questions at a time.
+/// Sends reviews to the control plane. Identical reviews at the same time share one request.
 pub struct Reviewer {
     clients: Clients,
     always_allow_paths: Vec<String>,
-    verdicts: Cache<(User, Action), Decision>,
+    decisions: Cache<(User, Action), Decision>,
     anonymous: Semaphore,
 }
 
-/// Allowed and denied have times of their own.
+/// Cache lifetimes of allowed and denied decisions.
 struct DecisionTtl {
     allowed: Duration,
     denied: Duration,
 }
 
 impl Reviewer {
-    /// A reviewer that asks through the current client.
+    /// A reviewer that uses the current client.
     pub fn new(clients: Clients, config: &Authorization) -> Self {
-        let kept = DecisionTtl { allowed: config.allowed_ttl, denied: config.denied_ttl };
+        let ttl = DecisionTtl { allowed: config.allowed_ttl, denied: config.denied_ttl };
         Self {
             clients,
             always_allow_paths: config.always_allow_paths.clone(),
-            verdicts: Cache::builder()
+            decisions: Cache::builder()
                 .weigher(cache_weight)
-                .max_capacity(VERDICTS)
-                .expire_after(kept)
+                .max_capacity(MAX_CACHE_BYTES)
+                .expire_after(ttl)
                 .build(),
-            anonymous: Semaphore::new(WAITING),
+            anonymous: Semaphore::new(MAX_WAITING),
         }
     }
 
-    /// Whether `user` may do `action`. `system:masters` may do everything, and some paths are open to all.
+    /// Whether `user` may do `action`. `system:masters` may do everything, and some paths are always allowed.
     ///
     /// # Errors
-    /// If the control plane gives no verdict, or too many wait for one.
+    /// If there is no decision, or too many requests wait for one.
     pub async fn review(&self, user: &User, action: Action) -> Result<Decision, ReviewError> {
-        if user.is_master() || self.is_open(&action) {
+        if user.is_master() || self.is_always_allowed(&action) {
             return Ok(Decision { allowed: true, reason: String::new() });
         }
         let key = (user.clone(), action);
-        if let Some(decision) = self.verdicts.get(&key).await {
+        if let Some(decision) = self.decisions.get(&key).await {
             return Ok(decision);
         }
-        let place = user.is_anonymous().then(|| self.anonymous.try_acquire()).transpose();
-        let _waiting = place.map_err(|_| ReviewError::TooMany)?;
-        let asking = self.ask(key.clone());
-        self.verdicts.try_get_with(key, asking).await.map_err(|error: Arc<ReviewError>| (*error).clone())
+        let permit = user.is_anonymous().then(|| self.anonymous.try_acquire()).transpose();
+        let _waiting = permit.map_err(|_| ReviewError::TooMany)?;
+        let review = self.send_review(key.clone());
+        self.decisions.try_get_with(key, review).await.map_err(|error: Arc<ReviewError>| (*error).clone())
     }
 
-    fn is_open(&self, action: &Action) -> bool {
+    fn is_always_allowed(&self, action: &Action) -> bool {
         let Action::Path { path, .. } = action else { return false };
         self.always_allow_paths.iter().any(|open| match open.strip_suffix('*') {
             Some(prefix) => path.trim_start_matches('/').starts_with(prefix.trim_start_matches('/')),
@@ -135,20 +135,20 @@ impl Reviewer {
         })
     }
 
-    async fn ask(&self, (user, action): (User, Action)) -> Result<Decision, ReviewError> {
+    async fn send_review(&self, (user, action): (User, Action)) -> Result<Decision, ReviewError> {
         let review = SubjectAccessReview { spec: spec(user, action), ..SubjectAccessReview::default() };
         let parameters = PostParams::default();
         let api = Api::<SubjectAccessReview>::all(self.clients.current());
-        let asking = api.create(&parameters, &review);
-        let answer = tokio::time::timeout(TIMEOUT, asking).await.map_err(|_| ReviewError::Timeout)?;
-        let status = answer.map_err(|error| ReviewError::ControlPlane(error.to_string()))?.status;
+        let request = api.create(&parameters, &review);
+        let response = tokio::time::timeout(TIMEOUT, request).await.map_err(|_| ReviewError::Timeout)?;
+        let status = response.map_err(|error| ReviewError::ControlPlane(error.to_string()))?.status;
         let status = status.unwrap_or_default();
         let allowed = status.allowed && !status.denied.unwrap_or(false);
         Ok(Decision { allowed, reason: status.reason.unwrap_or_default() })
     }
 }
 
-/// About how many bytes a verdict takes.
+/// Memory of a cached decision, in bytes, about.
 fn cache_weight((user, action): &(User, Action), decision: &Decision) -> u32 {
     let extra =
         user.extra.iter().map(|(key, values)| key.len() + values.iter().map(String::len).sum::<usize>());
@@ -179,17 +179,17 @@ fn spec(user: User, action: Action) -> SubjectAccessReviewSpec {
         extra: Some(user.extra).filter(|extra| !extra.is_empty()),
         ..SubjectAccessReviewSpec::default()
     };
-    let given = |text: String| Some(text).filter(|text| !text.is_empty());
+    let non_empty = |text: String| Some(text).filter(|text| !text.is_empty());
     match action {
         Action::Resource { verb, group, version, namespace, resource, subresource, name } => {
             spec.resource_attributes = Some(ResourceAttributes {
                 verb: Some(verb),
-                group: given(group),
-                version: given(version),
-                namespace: given(namespace),
-                resource: given(resource),
-                subresource: given(subresource),
-                name: given(name),
+                group: non_empty(group),
+                version: non_empty(version),
+                namespace: non_empty(namespace),
+                resource: non_empty(resource),
+                subresource: non_empty(subresource),
+                name: non_empty(name),
                 ..ResourceAttributes::default()
             });
         }

@@ -1,4 +1,5 @@
-//! Whom to believe, in two parts, each from flags or from the ConfigMap that the API server publishes.
+//! Authentication settings: the CA of client certificates, and the front proxy. Each comes from flags or from the ConfigMap
+//! that the API server publishes.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,40 +16,40 @@ use crate::config::{Authentication, RequestHeader};
 use crate::process::expiry::Expiry;
 use crate::process::file::{FileError, Files};
 
-/// The namespace of the ConfigMap in which the API server publishes whom to believe.
+/// Namespace of the ConfigMap with the API server's authentication settings.
 pub const NAMESPACE: &str = "kube-system";
-/// Its name.
+/// Name of that ConfigMap.
 pub const CONFIG_MAP: &str = "extension-apiserver-authentication";
 
 const CLIENT_CA: &str = "--client-ca-file";
 const FRONT_PROXY_CA: &str = "--requestheader-client-ca-file";
 
-/// Whom to believe now. A part changes as a whole and by itself; one that was never known is `None`.
+/// The current authentication settings. The two parts change independently; a part that is not known yet is `None`.
 pub struct AuthenticationSettings {
     expiry: Expiry,
     front_proxy: ArcSwapOption<FrontProxy>,
-    clients: ArcSwapOption<ClientCa>,
+    client_ca: ArcSwapOption<ClientCa>,
 }
 
-/// Why a configuration names nobody to believe.
+/// Why authentication settings are refused.
 #[derive(Debug, Error)]
 pub enum AuthenticationSettingsError {
     /// A file cannot be read.
     #[error(transparent)]
     File(#[from] FileError),
-    /// A bundle cannot be used.
-    #[error("{of} names no authority: {source}")]
-    Authority {
-        /// The flag or the ConfigMap's key.
+    /// A CA bundle is not usable.
+    #[error("{of} has no usable CA bundle: {source}")]
+    CaBundle {
+        /// The flag, or the key of the ConfigMap.
         of: &'static str,
-        /// Why.
+        /// The error.
         source: ClientCaError,
     },
-    /// A key of the ConfigMap is no JSON list of strings.
-    #[error("the key {0} is no JSON list of strings")]
+    /// A key of the ConfigMap is not a JSON list of strings.
+    #[error("the key {0} is not a JSON list of strings")]
     List(&'static str),
-    /// A header's name is none.
-    #[error("{0:?} is no header name")]
+    /// A header name is invalid.
+    #[error("{0:?} is not a valid header name")]
     HeaderName(String),
     /// A key of the ConfigMap is missing.
     #[error("the key {0} is missing")]
@@ -62,72 +63,72 @@ pub enum AuthenticationSettingsError {
         name = CONFIG_MAP
     )]
     Lookup {
-        /// Why.
+        /// The error.
         source: Box<kube::Error>,
     },
-    /// The control plane did not answer.
-    #[error("the control plane of --authentication-kubeconfig did not answer within {0:?}")]
+    /// The control plane did not respond.
+    #[error("the control plane of --authentication-kubeconfig did not respond within {0:?}")]
     Timeout(Duration),
 }
 
 impl AuthenticationSettings {
-    /// Nobody is believed yet. When the authorities end is noted in `expiry`.
+    /// Empty settings: only bearer tokens are accepted. `expiry` tracks when the CAs expire.
     pub fn new(expiry: Expiry) -> Self {
-        Self { expiry, front_proxy: ArcSwapOption::empty(), clients: ArcSwapOption::empty() }
+        Self { expiry, front_proxy: ArcSwapOption::empty(), client_ca: ArcSwapOption::empty() }
     }
 
-    /// The front proxy to believe.
+    /// The accepted front proxies.
     pub fn front_proxy(&self) -> Option<Arc<FrontProxy>> {
         self.front_proxy.load_full()
     }
 
-    /// The authorities of client certificates.
-    pub fn clients(&self) -> Option<Arc<ClientCa>> {
-        self.clients.load_full()
+    /// The CA of client certificates.
+    pub fn client_ca(&self) -> Option<Arc<ClientCa>> {
+        self.client_ca.load_full()
     }
 
-    /// Believes another front proxy from now on.
+    /// Replaces the accepted front proxies.
     pub fn set_front_proxy(&self, front_proxy: FrontProxy) {
-        self.expiry.note("front-proxy-ca", front_proxy.authority.end());
+        self.expiry.note("front-proxy-ca", front_proxy.ca.expires());
         self.front_proxy.store(Some(Arc::new(front_proxy)));
     }
 
-    /// Believes other client certificates from now on.
-    pub fn set_clients(&self, authority: ClientCa) {
-        self.expiry.note("client-ca", authority.end());
-        self.clients.store(Some(Arc::new(authority)));
+    /// Replaces the CA of client certificates.
+    pub fn set_client_ca(&self, ca: ClientCa) {
+        self.expiry.note("client-ca", ca.expires());
+        self.client_ca.store(Some(Arc::new(ca)));
     }
 
-    /// Reads the parts that flags give, and their files again every `interval` as long as the handles are kept. A file
-    /// that cannot be used later is logged, and what was in use stays in use.
+    /// Loads the files that flags set. Checks them for changes every `interval` as long as the handles are kept. If new content
+    /// is not usable, the error is logged and the previous content stays in use.
     ///
     /// # Errors
-    /// If a file cannot be used.
+    /// If a file is not usable at the first load.
     pub fn follow_files(
         self: &Arc<Self>,
         config: &Authentication,
         interval: Duration,
     ) -> Result<Vec<AbortOnDropHandle<()>>, AuthenticationSettingsError> {
-        let mut following = Vec::new();
+        let mut tasks = Vec::new();
         if let Some(path) = &config.client_ca_file {
-            let trust = self.clone();
-            following.push(follow(CLIENT_CA, path, interval, move |pem| {
-                trust.set_clients(load_client_ca(CLIENT_CA, pem)?);
+            let settings = self.clone();
+            tasks.push(follow(CLIENT_CA, path, interval, move |pem| {
+                settings.set_client_ca(load_client_ca(CLIENT_CA, pem)?);
                 Ok(())
             })?);
         }
         if let Some(flags) = config.request_header.clone() {
-            let trust = self.clone();
-            following.push(follow(FRONT_PROXY_CA, &flags.ca_file.clone(), interval, move |pem| {
-                trust.set_front_proxy(front_proxy(&flags, pem)?);
+            let settings = self.clone();
+            tasks.push(follow(FRONT_PROXY_CA, &flags.ca_file.clone(), interval, move |pem| {
+                settings.set_front_proxy(front_proxy(&flags, pem)?);
                 Ok(())
             })?);
         }
-        Ok(following)
+        Ok(tasks)
     }
 }
 
-/// Applies a file's content now, and again whenever it differs.
+/// Applies a file's content now and after each change.
 fn follow(
     flag: &'static str,
     path: &Path,
@@ -143,7 +144,7 @@ fn follow(
 
 fn front_proxy(flags: &RequestHeader, pem: &[u8]) -> Result<FrontProxy, AuthenticationSettingsError> {
     Ok(FrontProxy {
-        authority: Arc::new(load_client_ca(FRONT_PROXY_CA, pem)?),
+        ca: Arc::new(load_client_ca(FRONT_PROXY_CA, pem)?),
         allowed_names: flags.allowed_names.clone(),
         username_headers: header_names(&flags.username_headers)?,
         uid_headers: header_names(&flags.uid_headers)?,
@@ -152,12 +153,12 @@ fn front_proxy(flags: &RequestHeader, pem: &[u8]) -> Result<FrontProxy, Authenti
     })
 }
 
-/// The authorities in a bundle that `of` names.
+/// Parses a CA bundle. `of` is the flag or the key of the ConfigMap, for the error.
 pub(super) fn load_client_ca(of: &'static str, pem: &[u8]) -> Result<ClientCa, AuthenticationSettingsError> {
-    ClientCa::from_pem(pem).map_err(|source| AuthenticationSettingsError::Authority { of, source })
+    ClientCa::from_pem(pem).map_err(|source| AuthenticationSettingsError::CaBundle { of, source })
 }
 
-/// Names of headers.
+/// Parses header names.
 pub(super) fn header_names(names: &[String]) -> Result<Vec<HeaderName>, AuthenticationSettingsError> {
     let parse =
         |name: &String| name.parse().map_err(|_| AuthenticationSettingsError::HeaderName(name.clone()));

@@ -1,4 +1,4 @@
-//! Bearer tokens: the control plane says whose they are, and its verdicts are kept for a while
+//! Authentication of bearer tokens by TokenReviews of the control plane. Results are cached
 //! (`k8s.io/apiserver/pkg/authentication/request/bearertoken` and `…/token/cache`).
 
 use std::sync::Arc;
@@ -18,104 +18,102 @@ use tokio::sync::Semaphore;
 use super::user::User;
 use crate::control::Clients;
 
-/// How long one review may take.
+/// Timeout of one review.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// How many verdicts are kept.
-const VERDICTS: u64 = 10_000;
-/// Most requests that wait for a verdict at a time: nothing is known yet of who sent them, and each takes memory.
-const WAITING: usize = 100;
-/// Most bytes of a token. Real ones have one or two thousand, with many groups ten.
-const LONGEST: usize = 16 * 1024;
+/// Maximum cached results.
+const MAX_CACHED: u64 = 10_000;
+/// Maximum requests that wait for a review: they are not authenticated yet, and each takes memory.
+const MAX_WAITING: usize = 100;
+/// Maximum bytes of a token. Usual tokens have one or two thousand, with many groups ten thousand.
+const MAX_BYTES: usize = 16 * 1024;
 
-/// Asks the control plane whose a token is, once for the same token at a time.
+/// Sends TokenReviews to the control plane. Reviews of the same token at the same time share one request.
 pub struct TokenReviewer {
     clients: Clients,
-    /// By the token's SHA-256, so that no token stays in memory; `None` for nobody's.
-    verdicts: Cache<[u8; 32], Option<Arc<User>>>,
+    /// By the token's SHA-256, so that no token stays in memory; `None` for an unknown token.
+    results: Cache<[u8; 32], Option<Arc<User>>>,
     waiting: Semaphore,
     failing: AtomicBool,
 }
 
-/// Why a token is no identity.
+/// Why a token is refused.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum TokenError {
-    /// The control plane knows no such token.
-    #[error("the bearer token is nobody's")]
+    /// The control plane does not accept the token.
+    #[error("the bearer token is unknown")]
     Unknown,
-    /// The control plane refused or could not be reached. It is not kept, and identifies nobody.
-    #[error("the control plane gave no verdict on a bearer token: {0}")]
+    /// The control plane refused the review or is not reachable. Not cached.
+    #[error("the control plane did not review the bearer token: {0}")]
     ControlPlane(String),
-    /// The control plane did not answer. It is not kept, and identifies nobody.
-    #[error("the control plane gave no verdict on a bearer token within {TIMEOUT:?}")]
+    /// The control plane did not respond. Not cached.
+    #[error("the control plane did not review the bearer token within {TIMEOUT:?}")]
     Timeout,
-    /// It is longer than any real one.
-    #[error("the bearer token has more than {LONGEST} bytes")]
+    /// The token is too long.
+    #[error("the bearer token has more than {MAX_BYTES} bytes")]
     TooLong,
-    /// Too many requests wait for a verdict.
-    #[error(
-        "{WAITING} requests with bearer tokens wait for the control plane already, please try again later"
-    )]
+    /// Too many requests wait for a review.
+    #[error("{MAX_WAITING} requests with bearer tokens already wait for the control plane; try again later")]
     TooMany,
 }
 
 impl TokenReviewer {
-    /// A reviewer that asks through the current client and keeps verdicts for `kept`; zero keeps none.
-    pub fn new(clients: Clients, kept: Duration) -> Self {
+    /// A reviewer that uses the current client and caches results for `ttl`; zero disables the cache.
+    pub fn new(clients: Clients, ttl: Duration) -> Self {
         Self {
             clients,
-            verdicts: Cache::builder().max_capacity(VERDICTS).time_to_live(kept).build(),
-            waiting: Semaphore::new(WAITING),
+            results: Cache::builder().max_capacity(MAX_CACHED).time_to_live(ttl).build(),
+            waiting: Semaphore::new(MAX_WAITING),
             failing: AtomicBool::new(false),
         }
     }
 
-    /// Whose token it is.
+    /// The user of a token.
     ///
     /// # Errors
-    /// If it is nobody's, or the control plane gives no verdict, or too many wait for one.
+    /// If the token is unknown, there is no result, or too many requests wait for one.
     pub async fn review(&self, token: &str) -> Result<User, TokenError> {
-        if token.len() > LONGEST {
+        if token.len() > MAX_BYTES {
             return Err(TokenError::TooLong);
         }
         let digest = digest::digest(&digest::SHA256, token.as_bytes());
         let key = digest.as_ref().try_into().expect("a SHA-256 has 32 bytes");
-        let user = match self.verdicts.get(&key).await {
+        let user = match self.results.get(&key).await {
             Some(user) => user,
             None => {
                 let _waiting = self.waiting.try_acquire().map_err(|_| TokenError::TooMany)?;
-                let verdict = self.verdicts.try_get_with(key, self.ask(token)).await;
-                verdict.map_err(|error: Arc<TokenError>| (*error).clone())?
+                let result = self.results.try_get_with(key, self.send_review(token)).await;
+                result.map_err(|error: Arc<TokenError>| (*error).clone())?
             }
         };
         user.map(|user| (*user).clone()).ok_or(TokenError::Unknown)
     }
 
-    async fn ask(&self, token: &str) -> Result<Option<Arc<User>>, TokenError> {
-        // No audiences: whatever the API server itself takes is good.
+    async fn send_review(&self, token: &str) -> Result<Option<Arc<User>>, TokenError> {
+        // Without audiences, the API server's own audience is required.
         let spec = TokenReviewSpec { token: token.to_owned(), audiences: None };
         let review = TokenReview { spec, ..TokenReview::default() };
         let parameters = PostParams::default();
         let api = Api::<TokenReview>::all(self.clients.current());
-        let asking = tokio::time::timeout(TIMEOUT, api.create(&parameters, &review));
-        let answer = match asking.await {
-            // What stands in the way there may quote what it was sent.
-            Ok(answer) => answer
+        let request = tokio::time::timeout(TIMEOUT, api.create(&parameters, &review));
+        let response = match request.await {
+            // A proxy on the way may quote the request in its error.
+            Ok(response) => response
                 .map_err(|error| TokenError::ControlPlane(error.to_string().replace(token, "(the token)"))),
             Err(_) => Err(TokenError::Timeout),
         };
-        self.note(answer.as_ref().err());
-        let status = answer?.status.unwrap_or_default();
+        self.note(response.as_ref().err());
+        let status = response?.status.unwrap_or_default();
         let user = status.user.filter(|_| status.authenticated == Some(true));
         Ok(user.map(|user| Arc::new(User::from(user))))
     }
 
-    /// Says once that reviews fail, and once that they succeed again.
+    /// Logs the first failure, and the first success after failures.
     fn note(&self, failure: Option<&TokenError>) {
         match failure {
             Some(error) if !self.failing.swap(true, Ordering::Relaxed) => {
                 tracing::warn!(
                     %error,
-                    "bearer tokens are refused until the control plane answers; \
+                    "bearer tokens are refused until the control plane reviews them; \
                      --authentication-kubeconfig must be allowed to create tokenreviews.authentication.k8s.io"
                 );
             }
@@ -127,7 +125,7 @@ impl TokenReviewer {
     }
 }
 
-/// The token of a request's `Authorization`; `None` if that is missing or something else.
+/// The token of the header `Authorization`; `None` if the header is missing or has no bearer token.
 pub fn bearer(headers: &HeaderMap) -> Option<String> {
     let value = String::from_utf8_lossy(headers.get(AUTHORIZATION)?.as_bytes());
     let mut words = value.trim().split(' ');
@@ -151,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bearer_token_is_read_as_kubernetes_reads_it() {
+    fn bearer_token_is_read_as_in_kubernetes() {
         let read = |value: &[u8]| {
             let mut headers = HeaderMap::new();
             headers.insert(AUTHORIZATION, value.try_into().expect("a header's value"));
@@ -163,7 +161,7 @@ mod tests {
         for value in ["", "Bearer", "Bearer ", "Bearer  abc", "Basic abc", "abc", "Bearerabc"] {
             assert_eq!(read(value.as_bytes()), None, "{value}");
         }
-        assert_eq!(read(b"Bearer \xff").as_deref(), Some("\u{fffd}"), "it is shown, and nobody's");
+        assert_eq!(read(b"Bearer \xff").as_deref(), Some("\u{fffd}"), "invalid UTF-8 is replaced");
         assert_eq!(bearer(&HeaderMap::new()), None);
     }
 }

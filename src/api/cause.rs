@@ -1,32 +1,32 @@
-//! Causes: what can be wrong between a client and the value that it asks for.
+//! Causes: the names of all failures between a client and a metric value.
 //!
-//! This is the one list of them. `Warning` headers, `details.causes` of a 503, the label `outcome` of metrics, logs, `query` and
-//! `check` use these names, and docs/troubleshooting.md has a section for each.
+//! This is the only list of causes. `Warning` headers, `details.causes` of a 503, the label `outcome` of metrics, logs, `query`
+//! and `check` use these names. docs/troubleshooting.md has a section for each cause.
 
 use serde::Serialize;
 
-/// Makes the list: each cause with what it means and what to do about it.
+/// Defines [`Cause`]: each cause has a meaning (its doc comment) and a remedy.
 macro_rules! causes {
     ($($(#[doc = $meaning:literal])+ $cause:ident: $remedy:literal,)+) => {
-        /// What is wrong, spelled as in Kubernetes' conditions.
+        /// Name of a failure, spelled like the reasons of Kubernetes' conditions.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
         pub enum Cause {
             $($(#[doc = $meaning])+ $cause,)+
         }
 
         impl Cause {
-            /// All of them, in the order of docs/troubleshooting.md.
+            /// All causes, in the order of docs/troubleshooting.md.
             #[cfg(test)]
             pub const ALL: &[Self] = &[$(Self::$cause,)+];
 
-            /// Its name, such as `NoAnswer`.
+            /// The name, such as `NoAnswer`.
             pub fn name(self) -> &'static str {
                 match self {
                     $(Self::$cause => stringify!($cause),)+
                 }
             }
 
-            /// What to do about it.
+            /// The remedy: what the operator can do.
             pub fn remedy(self) -> &'static str {
                 match self {
                     $(Self::$cause => $remedy,)+
@@ -37,101 +37,112 @@ macro_rules! causes {
 }
 
 causes! {
-    /// The control plane does not answer.
-    ControlPlaneUnreachable: "check the server of the kubeconfig, and that this host may connect to it",
-    /// The control plane does not know the identity.
+    /// The control plane does not respond.
+    ControlPlaneUnreachable: "check the server in the kubeconfig, and check that this host can connect to it",
+    /// The control plane does not accept the credentials.
     ControlPlaneUnauthorized: "renew the credentials in the kubeconfig",
-    /// The identity lacks a right in the control plane.
-    ControlPlaneForbidden: "grant the right, as deploy/control-plane has it",
-    /// An APIService is missing in the control plane.
+    /// The identity has no permission in the control plane.
+    ControlPlaneForbidden: "grant the missing permission: deploy/control-plane has the RBAC rules",
+    /// The control plane has no such APIService.
     APIServiceMissing: "register it: kubectl apply -k apiservice",
-    /// An APIService is there and not available.
-    APIServiceUnavailable: "see that the adapter runs and is ready, and that the Service leads to it",
-    /// An APIService leads to something else.
-    APIServiceElsewhere: "another adapter is registered there: point spec.service to this one's Service, or name that with \
-        --service and --service-namespace",
+    /// An APIService exists but is not available.
+    APIServiceUnavailable: "check that the adapter runs and is ready, and that the Service points to it",
+    /// An APIService points to another backend.
+    APIServiceElsewhere: "another adapter is registered: point spec.service to the Service of this adapter, \
+        or name the other Service with --service and --service-namespace",
     /// The control plane does not accept the adapter's certificate.
-    ServingCertificateRefused: "renew the adapter's certificate, or put the CA that signed it into spec.caBundle: see \
-        certs/README.md",
-    /// The adapter does not believe the control plane's front proxy.
-    FrontProxyRefused: "start the adapter with the --requestheader-client-ca-file and --requestheader-allowed-names that \
-        this API server has, or with neither",
+    ServingCertificateRefused: "renew the adapter's certificate, or put the CA that signed it into \
+        spec.caBundle: see certs/README.md",
+    /// The adapter does not trust the control plane's front proxy.
+    FrontProxyRefused: "start the adapter with the same --requestheader-client-ca-file and \
+        --requestheader-allowed-names as Karmada's API server, or without both flags",
     /// No clusters have joined.
     NoClusters: "join a cluster: karmadactl join",
-    /// A Cluster object cannot be read.
+    /// A Cluster object is invalid.
     ClusterMalformed: "correct the Cluster object",
-    /// A cluster that cannot be reached from the control plane.
-    PullMode: "no metrics can be read of it from here: join it in Push mode, or give it an API endpoint and a Secret",
-    /// Karmada says that the cluster is not Ready.
-    NotReady: "see why: kubectl get cluster NAME -o yaml, status.conditions",
+    /// The control plane cannot reach the cluster: its Cluster has no endpoint or no Secret.
+    PullMode: "metrics of this cluster cannot be read from here: join it in Push mode, or give it an API \
+        endpoint and a Secret",
+    /// Karmada reports the cluster as not Ready.
+    NotReady: "see status.conditions in the output of: kubectl get cluster NAME -o yaml",
     /// The Secret that a Cluster refers to does not exist.
     SecretMissing: "join the cluster again, or create the Secret that spec.secretRef names",
     /// The Secret has no token.
     TokenMissing: "put the token of a service account of the member into the Secret",
-    /// The credentials are not known yet.
-    CredentialsUnknown: "wait a moment; if it stays so, see whether the Secret can be read, or the exec plugin ends",
-    /// Endpoint, token, CA bundle or proxy cannot be used.
-    CredentialsMalformed: "correct what the message names in the Cluster object, in its Secret or in the kubeconfig",
-    /// The exec plugin of a kubeconfig gives no credentials.
-    PluginFailed: "run the exec plugin by hand, as the user and on the host of the adapter",
-    /// A name that no address belongs to.
-    NameUnknown: "correct spec.apiEndpoint, or the name service of this host",
-    /// Nothing listens at the address.
+    /// The credentials are not loaded yet.
+    CredentialsUnknown: "wait a few seconds; if this continues, check that the Secret can be read, or that \
+        the exec plugin terminates",
+    /// The endpoint, the token, the CA bundle or the proxy is invalid.
+    CredentialsMalformed: "correct the field that the message names: in the Cluster object, in its Secret or \
+        in the kubeconfig",
+    /// The exec plugin of a kubeconfig returns no credentials.
+    PluginFailed: "run the exec plugin by hand, on the host of the adapter and as the same user",
+    /// DNS has no address for the host name.
+    NameUnknown: "correct spec.apiEndpoint, or DNS on this host",
+    /// The host refuses TCP connections: no process listens on the port.
     ConnectionRefused: "start the API server, or correct the port in spec.apiEndpoint",
-    /// No TCP connection is made to the address, nor is it refused.
-    NoConnection: "let packets from here to there through firewalls and network policies",
-    /// The proxy cannot be reached, or lets nothing through.
-    ProxyFailed: "start the proxy, let it reach the member, or correct what names it: spec.proxyURL, or HTTPS_PROXY and NO_PROXY of the adapter",
-    /// The certificate is signed by somebody else.
+    /// The TCP connection is neither accepted nor refused: it times out or has no route.
+    NoConnection: "allow connections from the adapter to the member in firewalls and network policies",
+    /// The proxy cannot be reached, or it rejects the connection.
+    ProxyFailed: "start the proxy, allow it to reach the member, or correct the proxy settings: \
+        spec.proxyURL, or HTTPS_PROXY and NO_PROXY of the adapter",
+    /// No trusted CA signed the certificate.
     UnknownAuthority: "put the CA of the member's API server into the Secret's key caBundle",
-    /// The certificate has expired.
-    CertificateExpired: "renew the member's serving certificate, or set the clock of this host",
-    /// The certificate is not valid yet.
-    CertificateNotYetValid: "set the clock of this host or of the member",
-    /// The certificate is for another name.
-    CertificateNameMismatch: "use a name in spec.apiEndpoint that the certificate has, or issue one with the name in it",
-    /// TLS cannot be agreed on.
-    TLSFailed: "see that an API server, and nothing else, listens at spec.apiEndpoint",
-    /// Something else than an API server answers.
-    NotAPIServer: "correct spec.apiEndpoint, its port and its path: what answers there is no Kubernetes API server",
-    /// The API server can be connected to and does not answer.
-    NoAnswer: "look at the member's API server: it takes connections and does not answer",
+    /// The member's serving certificate has expired.
+    CertificateExpired: "renew the member's serving certificate, or correct the clock of this host",
+    /// The member's serving certificate is not valid yet.
+    CertificateNotYetValid: "correct the clock of this host or of the member",
+    /// The certificate does not contain the host name.
+    CertificateNameMismatch: "use a host name from the certificate in spec.apiEndpoint, or issue a \
+        certificate with this host name",
+    /// The TLS handshake failed.
+    TLSFailed: "check that an API server, and no other service, listens at spec.apiEndpoint",
+    /// The endpoint is not a Kubernetes API server.
+    NotAPIServer: "correct host, port and path of spec.apiEndpoint: it is not a Kubernetes API server",
+    /// The API server accepts the connection but does not respond in time.
+    NoAnswer: "check the member's API server: it accepts connections but does not respond",
     /// The connection broke while a request was in progress.
-    ConnectionLost: "look at the member's API server and at what is between: something ends connections",
+    ConnectionLost: "check the member's API server and the load balancers before it: connections are reset",
     /// The API server closed its connections before it processed the request.
-    ConnectionClosed: "look at the member's API server: it restarts, or has more connections than it may",
-    /// All connections to the member, or all TLS handshakes at a time, are taken.
-    Busy: "look at what is slow: --member-connections bounds the requests to one member over HTTP/1.1",
-    /// The member is asked as often as it may be.
-    Throttled: "raise --cluster-api-qps and --cluster-api-burst, or ask less often",
-    /// Members' answers take all the memory that they may.
-    NoRoom: "raise --inflight-bytes, or ask for less at a time",
-    /// It failed again and again and is not asked until it answers in the background.
-    Skipped: "mend the cause that the message names in brackets; it is asked again within a second after that",
+    ConnectionClosed: "check the member's API server: it restarts, or it has reached its connection limit",
+    /// All connections to the member, or all slots for TLS handshakes, are in use.
+    Busy: "find out why responses are slow: --member-connections limits the concurrent requests to one \
+        member over HTTP/1.1",
+    /// The adapter's rate limit for requests to the member is reached.
+    Throttled: "raise --cluster-api-qps and --cluster-api-burst, or query less often",
+    /// The responses of members use all memory of `--inflight-bytes`.
+    NoRoom: "raise --inflight-bytes, or run smaller or fewer queries at a time",
+    /// The circuit breaker is open after repeated failures. It closes when a probe in the background succeeds.
+    Skipped: "fix the cause that the message names in brackets; queries resume within a second after that",
     /// The member does not accept the credentials.
     Unauthorized: "renew the token in the Secret: it has expired, or its service account is gone",
-    /// The member accepts the credentials, and they lack a right.
-    Forbidden: "let the token's service account get what the message names, in the member",
-    /// The member's clock and this one differ.
-    ClockSkew: "set both clocks by the same source: timestamps and certificates depend on them",
+    /// The member accepts the credentials, but they have no permission for the request.
+    Forbidden: "in the member, grant the token's service account the permission that the message names",
+    /// The clocks of the member and of this host differ.
+    ClockSkew: "synchronize both clocks with the same source: timestamps and certificates depend on them",
     /// The member has no such metrics API.
-    APIMissing: "install what serves it in the member: prometheus-adapter, KEDA or metrics-server, with its APIService",
-    /// The member's metrics API is registered and not available.
-    APIUnavailable: "in the member: kubectl describe apiservice NAME, and look at what it leads to",
-    /// The member's metrics API answers with an error.
-    APIFailing: "look at the log of what serves the API in the member, and at its Prometheus",
-    /// The member's metrics API does not answer in time.
-    Timeout: "look at the log of what serves the API in the member, and at the load of its Prometheus",
-    /// An answer is longer than it may be.
-    TooLarge: "ask for less by a selector, or raise the limit that the error names",
-    /// An answer is not what was asked for.
-    Malformed: "see what answers in the member: the message says where it is no list of metrics",
-    /// The member lists no such metric.
-    MetricUnknown: "see that Prometheus has the series and that a rule of prometheus-adapter makes it this metric",
-    /// The metric is listed and has no values for these objects.
-    NoSeries: "see that Prometheus scrapes these objects and that the series has their labels",
+    APIMissing: "install the backend of the API in the member: prometheus-adapter, KEDA or metrics-server, \
+        with its APIService",
+    /// The member's metrics API is registered but not available.
+    APIUnavailable: "in the member, run kubectl describe apiservice NAME, and check the backend that it \
+        points to",
+    /// The member's metrics API responds with an error.
+    APIFailing: "check the log of the API's backend in the member, and check its Prometheus",
+    /// The member's metrics API does not respond in time.
+    Timeout: "check the log of the API's backend in the member, and check the load of its Prometheus",
+    /// A response is larger than its limit.
+    TooLarge: "use a selector to get fewer items, or raise the limit that the error names",
+    /// A response is not the requested object.
+    Malformed: "check the API's backend in the member: the message describes why the response is not a list \
+        of metrics",
+    /// The member's discovery does not list the metric.
+    MetricUnknown: "check that Prometheus has the series, and that a rule of prometheus-adapter maps it to \
+        this metric",
+    /// Discovery lists the metric, but it has no values for these objects.
+    NoSeries: "check that Prometheus scrapes these objects, and that the series has their labels",
     /// The namespace does not exist in the member, or has no such objects.
-    WrongNamespace: "ask in the namespace of the workload, and see that it is propagated to the member",
+    WrongNamespace: "query the namespace of the workload, and check that the workload is propagated to the \
+        member",
     /// The selector matches no object of the namespace.
     SelectorMatchesNothing: "compare the selector with the labels of the objects in the member",
 }
@@ -147,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn each_cause_is_a_heading_of_the_documentation_and_each_heading_a_cause() {
+    fn causes_match_the_headings_of_the_documentation() {
         let text = read("docs/troubleshooting.md");
         let (_, causes) = text.split_once("\n## Causes\n").unwrap();
         let (causes, _) = causes.split_once("\n## ").unwrap();
@@ -157,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_documents_and_alerts_call_a_cause_is_one() {
+    fn causes_in_documents_and_alerts_exist() {
         for path in [
             "README.md",
             "docs/architecture.md",
@@ -179,7 +190,7 @@ mod tests {
         }
     }
 
-    /// Single words in brackets that are no links.
+    /// Single words in brackets that are not links.
     fn in_brackets(text: &str) -> impl Iterator<Item = &str> {
         text.split(" [").skip(1).filter_map(|rest| {
             let (word, rest) = rest.split_once(']')?;

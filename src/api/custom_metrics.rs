@@ -1,9 +1,9 @@
-//! `custom.metrics.k8s.io`: the list that this server answers with.
+//! `custom.metrics.k8s.io`: the list in this server's responses.
 
 use std::borrow::Cow;
 
 use super::codec::protobuf::Writer;
-use super::codec::{EXPANSION, EncodeItem, EncodeList, FRAME, json};
+use super::codec::{EncodeItem, EncodeList, MAX_EXPANSION, MAX_OVERHEAD, json};
 use super::group::Group;
 use super::memory::{Reserve, Stopped};
 use super::meta::{Expression, LabelSelector};
@@ -15,62 +15,70 @@ use super::time::Timestamp;
 /// The API group.
 pub const GROUP: &str = Group::Custom.name();
 
-const LIST: &str = "MetricValueList";
+const KIND: &str = "MetricValueList";
 
-/// A version of the group.
+/// A version of the API group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Version {
-    /// `v1beta1`: `metricName`, `window` and `selector` beside the value.
+    /// `v1beta1`: an item has the fields `metricName`, `window` and `selector`.
     V1Beta1,
-    /// `v1beta2`: the preferred one, with `metric.name`, `metric.selector` and `windowSeconds`.
+    /// `v1beta2`, the preferred version: an item has the fields `metric.name`, `metric.selector` and `windowSeconds`.
     V1Beta2,
 }
 
 /// A `MetricValueList`.
 pub struct MetricValueList<'a> {
-    /// The version to write it in.
+    /// The version to encode.
     pub version: Version,
     /// The values.
     pub items: Vec<MetricValue<'a>>,
-    /// The key under which each item names its clusters, if it names them at all.
+    /// Key of the label that names the clusters of each item. `None`: items do not name their clusters.
     pub cluster_label: Option<&'a str>,
 }
 
-/// One value of the answer. What describes the object and the metric is read through the item of the first member
-/// that has it.
+/// One value of the response. The description of the object and of the metric comes from the first member that has the
+/// item.
 #[derive(Clone, Debug)]
 pub struct MetricValue<'a> {
-    /// Whose object and metric this is.
+    /// The item that describes the object and the metric.
     pub item: CustomItemRef<'a>,
-    /// The value: the item's own, or one that was made of several clusters' values.
+    /// The value: the item's own value, or the merged value of several clusters.
     pub value: Cow<'a, Quantity>,
-    /// When the oldest of the values was taken.
+    /// The timestamp of the oldest merged value.
     pub timestamp: Option<Timestamp>,
-    /// The longest of the windows, in seconds.
+    /// The longest window of the merged values, in seconds.
     pub window_seconds: Option<i64>,
-    /// The clusters that have the object, in their order; never empty.
+    /// The clusters that have the object, sorted by name; never empty.
     pub clusters: SourceClusters<'a>,
 }
 
 /// The clusters that a value comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SourceClusters<'a> {
-    /// A single one, as for nearly all values.
+    /// One cluster. This is the case for nearly all values.
     One(&'a str),
-    /// Several, sorted by name.
+    /// Several clusters, sorted by name.
     Several(Vec<&'a str>),
 }
 
 impl Version {
-    /// Both, the preferred one first.
+    /// Both versions, the preferred version first.
     pub const ALL: [Self; 2] = [Self::V1Beta2, Self::V1Beta1];
 
-    /// The version that a path names.
+    /// The other version.
+    pub fn other(self) -> Self {
+        match self {
+            Self::V1Beta1 => Self::V1Beta2,
+            Self::V1Beta2 => Self::V1Beta1,
+        }
+    }
+
+    /// Parses the version in a request path; `None` if it is unknown.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|version| version.name() == name)
     }
 
-    /// As it stands in a path.
+    /// The name in a request path.
     pub fn name(self) -> &'static str {
         match self {
             Self::V1Beta1 => "v1beta1",
@@ -78,7 +86,7 @@ impl Version {
         }
     }
 
-    /// Group and version, as they stand in `apiVersion`.
+    /// Group and version, as in `apiVersion`.
     pub fn group_version(self) -> &'static str {
         match self {
             Self::V1Beta1 => "custom.metrics.k8s.io/v1beta1",
@@ -89,26 +97,26 @@ impl Version {
 
 impl EncodeList for MetricValueList<'_> {
     fn to_json(&self, reserve: &mut Reserve<'_>) -> Result<Vec<u8>, Stopped> {
-        // Measured: an item of a pod with its tag has about 300 bytes.
-        json::list(LIST, self.version.group_version(), &self.items, 320, reserve, |out, value| {
+        // Measured: an item of a pod with its cluster label has about 300 bytes.
+        json::list(KIND, self.version.group_version(), &self.items, 320, reserve, |out, value| {
             value.write_json(out, self.version, self.cluster_label);
         })
     }
 
     fn to_protobuf(&self, reserve: &mut Reserve<'_>) -> Result<Vec<u8>, Stopped> {
-        Writer::list(self.version.group_version(), LIST, (1, 2), &self.items, 192, reserve, |out, value| {
+        Writer::list(self.version.group_version(), KIND, (1, 2), &self.items, 192, reserve, |out, value| {
             value.write_protobuf(out, self.version, self.cluster_label);
         })
     }
 }
 
 impl EncodeItem for MetricValue<'_> {
-    fn most_bytes(&self) -> usize {
+    fn max_bytes(&self) -> usize {
         let clusters = match &self.clusters {
             SourceClusters::One(cluster) => cluster.len(),
             SourceClusters::Several(clusters) => clusters.iter().map(|cluster| cluster.len() + 1).sum(),
         };
-        EXPANSION * (self.item.bytes() + self.value.heap_bytes() + clusters) + FRAME
+        MAX_EXPANSION * (self.item.bytes() + self.value.heap_bytes() + clusters) + MAX_OVERHEAD
     }
 }
 
@@ -116,13 +124,13 @@ impl<'a> MetricValue<'a> {
     fn write_json(&self, out: &mut Vec<u8>, version: Version, cluster_label: Option<&'a str>) {
         let item = self.item;
         out.extend_from_slice(br#"{"describedObject":{"#);
-        json::non_empty(out, "kind", item.kind());
-        json::non_empty(out, "namespace", item.namespace());
-        json::non_empty(out, "name", item.name());
-        json::non_empty(out, "uid", item.uid());
-        json::non_empty(out, "apiVersion", item.api_version());
-        json::non_empty(out, "resourceVersion", item.resource_version());
-        json::non_empty(out, "fieldPath", item.field_path());
+        json::string_unless_empty(out, "kind", item.kind());
+        json::string_unless_empty(out, "namespace", item.namespace());
+        json::string_unless_empty(out, "name", item.name());
+        json::string_unless_empty(out, "uid", item.uid());
+        json::string_unless_empty(out, "apiVersion", item.api_version());
+        json::string_unless_empty(out, "resourceVersion", item.resource_version());
+        json::string_unless_empty(out, "fieldPath", item.field_path());
         let (name, window) = match version {
             Version::V1Beta1 => (&br#"},"metricName":"#[..], "window"),
             Version::V1Beta2 => (&br#"},"metric":{"name":"#[..], "windowSeconds"),
@@ -187,12 +195,12 @@ impl<'a> MetricValue<'a> {
         }
     }
 
-    /// The metric's own selector, joined with the clusters: one cluster as a label, several as a requirement.
+    /// The metric's own selector, extended by the clusters: one cluster is a label, several clusters are a requirement.
     fn selector(&self, cluster_label: Option<&'a str>) -> Option<LabelSelector<'a>> {
         let own = self.item.selector();
         let Some(label) = cluster_label.map(JsonText::Plain) else { return own };
         let mut selector = own.unwrap_or_default();
-        // A member that is itself a federation may have tagged its values; ours is the outer one.
+        // A member that is itself a federation may have added the same label. The label of this server replaces it.
         selector.match_labels.retain(|(key, _)| *key != label);
         match &self.clusters {
             SourceClusters::One(cluster) => selector.match_labels.push((label, JsonText::Plain(cluster))),

@@ -1,4 +1,4 @@
-//! Go's `time.Duration` as text (`5s`, `1m30s`, `1.5h`), for flags and for the windows of resource metrics.
+//! Go's `time.Duration` as text (`5s`, `1m30s`, `1.5h`). Flags and the windows of resource metrics use it.
 
 use std::fmt::{self, Display, Formatter};
 use std::str::FromStr;
@@ -9,25 +9,25 @@ const MILLISECOND: u64 = 1_000_000;
 const SECOND: u64 = 1_000_000_000;
 const MINUTE: u64 = 60 * SECOND;
 const HOUR: u64 = 60 * MINUTE;
-/// The magnitude of the least duration; the greatest one is a nanosecond less.
+/// Absolute value of the lowest duration, in nanoseconds. The highest duration is one nanosecond less.
 const MAX_MAGNITUDE: u64 = 1 << 63;
 
-/// A span of time in nanoseconds, of at most 292 years; it may be negative.
+/// A duration in nanoseconds, at most 292 years; it may be negative.
 ///
-/// `FromStr` is Go's `time.ParseDuration`, [`Display`] its `Duration.String`.
+/// `FromStr` follows Go's `time.ParseDuration`. [`Display`] follows `Duration.String`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GoDuration(i64);
 
-/// Why a text is no duration, in Go's words.
+/// Why a text is not a duration, in Go's words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DurationError {
-    /// No number where one must be, or a number that is too large.
+    /// A number is missing or too large.
     #[error("time: invalid duration {}", quote(.0))]
     Invalid(String),
-    /// A number without a unit.
+    /// A number has no unit.
     #[error("time: missing unit in duration {}", quote(.0))]
     MissingUnit(String),
-    /// A unit other than `ns`, `us`, `µs`, `ms`, `s`, `m` and `h`.
+    /// A unit is not `ns`, `us`, `µs`, `ms`, `s`, `m` or `h`.
     #[error("time: unknown unit {} in duration {}", quote(.unit), quote(.text))]
     UnknownUnit {
         /// The unit.
@@ -35,19 +35,19 @@ pub enum DurationError {
         /// The whole text.
         text: String,
     },
-    /// A negative one where only a span of time makes sense.
+    /// A duration is negative where only zero or a positive duration is valid.
     #[error("a duration must not be negative here: {0}")]
     Negative(GoDuration),
 }
 
 impl GoDuration {
-    /// From nanoseconds.
+    /// Creates a duration from nanoseconds.
     #[must_use]
     pub const fn from_nanos(nanos: i64) -> Self {
         Self(nanos)
     }
 
-    /// In nanoseconds.
+    /// The duration in nanoseconds.
     #[must_use]
     pub const fn as_nanos(self) -> i64 {
         self.0
@@ -57,14 +57,14 @@ impl GoDuration {
 impl TryFrom<GoDuration> for Duration {
     type Error = DurationError;
 
-    /// Fails if it is negative.
+    /// Fails if the duration is negative.
     fn try_from(duration: GoDuration) -> Result<Self, DurationError> {
         u64::try_from(duration.0).map(Self::from_nanos).map_err(|_| DurationError::Negative(duration))
     }
 }
 
 impl From<Duration> for GoDuration {
-    /// What is longer than 292 years is taken for as much.
+    /// A duration of more than 292 years becomes the highest value (292 years).
     fn from(duration: Duration) -> Self {
         Self(i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX))
     }
@@ -92,11 +92,11 @@ impl FromStr for GoDuration {
                 return Err(invalid());
             }
             let end = after.find(|c: char| c == '.' || c.is_ascii_digit()).unwrap_or(after.len());
-            // Go looks for overflow before it looks at the unit.
+            // Go checks for overflow before it checks the unit.
             let number = whole_number(whole).ok_or_else(invalid)?;
             let unit = match &after[..end] {
                 "" => return Err(DurationError::MissingUnit(text.to_owned())),
-                unit => nanos_of(unit).ok_or_else(|| DurationError::UnknownUnit {
+                unit => unit_nanos(unit).ok_or_else(|| DurationError::UnknownUnit {
                     unit: unit.to_owned(),
                     text: text.to_owned(),
                 })?,
@@ -105,7 +105,7 @@ impl FromStr for GoDuration {
             total = number
                 .checked_mul(unit)
                 .filter(|nanos| *nanos <= MAX_MAGNITUDE)
-                .map(|nanos| nanos + nanos_of_fraction(fraction, unit))
+                .map(|nanos| nanos + fraction_nanos(fraction, unit))
                 .filter(|nanos| *nanos <= MAX_MAGNITUDE)
                 .and_then(|nanos| total.checked_add(nanos))
                 .filter(|nanos| *nanos <= MAX_MAGNITUDE)
@@ -136,7 +136,7 @@ impl Display for GoDuration {
     }
 }
 
-/// Writes nanoseconds in a larger unit, with as many decimals as it takes.
+/// Writes nanoseconds in a larger unit, with as many decimals as needed.
 fn write_decimal(f: &mut Formatter<'_>, nanos: u64, unit: u64, name: &str) -> fmt::Result {
     write!(f, "{}", nanos / unit)?;
     let (mut fraction, mut width) = (nanos % unit, unit.ilog10() as usize);
@@ -154,7 +154,7 @@ fn split_digits(text: &str) -> (&str, &str) {
     text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
 }
 
-/// Digits as a number, none as zero, unless it is larger than any duration.
+/// Parses digits. No digits are zero. `None` if the number is larger than any duration.
 fn whole_number(digits: &str) -> Option<u64> {
     digits.bytes().try_fold(0_u64, |number, digit| {
         number
@@ -164,12 +164,12 @@ fn whole_number(digits: &str) -> Option<u64> {
     })
 }
 
-/// The digits behind a point as nanoseconds: by floating point, as Go does it, for the same last digit.
+/// The digits after the decimal point, in nanoseconds. Floating point gives the same last digit as Go.
 #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-fn nanos_of_fraction(digits: &str, unit: u64) -> u64 {
+fn fraction_nanos(digits: &str, unit: u64) -> u64 {
     let (mut number, mut scale) = (0_u64, 1.0_f64);
     for digit in digits.bytes() {
-        // Finer digits are not counted.
+        // More digits do not fit; they are ignored.
         if number > (MAX_MAGNITUDE - 1) / 10 {
             break;
         }
@@ -183,10 +183,10 @@ fn nanos_of_fraction(digits: &str, unit: u64) -> u64 {
     (number as f64 * (unit as f64 / scale)) as u64
 }
 
-fn nanos_of(unit: &str) -> Option<u64> {
+fn unit_nanos(unit: &str) -> Option<u64> {
     Some(match unit {
         "ns" => 1,
-        // With the sign for micro or the Greek letter.
+        // U+00B5 (micro sign) or U+03BC (Greek letter mu).
         "us" | "\u{b5}s" | "\u{3bc}s" => MICROSECOND,
         "ms" => MILLISECOND,
         "s" => SECOND,
@@ -196,7 +196,7 @@ fn nanos_of(unit: &str) -> Option<u64> {
     })
 }
 
-/// Quotes as Go's time package does: whatever is not printable ASCII goes byte by byte.
+/// Quotes as Go's time package does: each byte of a non-ASCII or control character is escaped.
 fn quote(text: &str) -> String {
     let mut quoted = String::from("\"");
     for c in text.chars() {
@@ -230,19 +230,19 @@ mod tests {
     }
 
     #[test]
-    fn every_vector_reads_as_in_go_and_is_written_as_it_was() {
+    fn vectors_parse_and_print_as_in_go() {
         let text =
             include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/contract/vectors/durations.json"));
         let rows: Vec<Value> = serde_json::from_str(text).unwrap();
-        // The first ones are what Go wrote, the others are texts that it was given.
-        let written = rows.iter().position(|row| row["text"] == "1h").unwrap();
+        // The rows before `1h` are Go's output, the others are Go's input.
+        let first_input = rows.iter().position(|row| row["text"] == "1h").unwrap();
         for (index, row) in rows.iter().enumerate() {
             let text = row["text"].as_str().unwrap();
             let duration = text.parse::<GoDuration>();
             assert_eq!(row["error"] == true, duration.is_err(), "{text}");
             let Ok(duration) = duration else { continue };
             assert_eq!(row["nanoseconds"], duration.as_nanos().to_string(), "{text}");
-            if index < written {
+            if index < first_input {
                 assert_eq!(duration.to_string(), text);
             }
         }
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_have_the_words_of_go() {
+    fn errors_have_the_texts_of_go() {
         for (text, expected) in [
             ("", r#"time: invalid duration """#),
             ("-.s", r#"time: invalid duration "-.s""#),
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_and_shortest_are_read_and_what_lies_beyond_is_refused() {
+    fn limits_are_accepted_and_longer_durations_rejected() {
         assert_eq!(parse("9223372036854775807ns").to_string(), "2562047h47m16.854775807s");
         assert_eq!(parse("-9223372036854775808ns").as_nanos(), i64::MIN);
         assert_eq!(parse("-2562047h47m16.854775808s"), GoDuration::from_nanos(i64::MIN));
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn it_turns_into_the_standard_library_s_duration_unless_negative() {
+    fn negative_duration_does_not_convert_to_std() {
         assert_eq!(Duration::try_from(parse("1m30s")), Ok(Duration::from_secs(90)));
         assert_eq!(Duration::try_from(parse("-1ns")), Err(DurationError::Negative(parse("-1ns"))));
         assert_eq!(GoDuration::from(Duration::from_millis(1500)).to_string(), "1.5s");
@@ -285,14 +285,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_reads_the_same(nanos in any::<i64>(), shift in 0..64) {
+        fn printed_duration_parses_to_the_same_value(nanos in any::<i64>(), shift in 0..64) {
             let duration = GoDuration::from_nanos(nanos >> shift);
-            // Decimals go through floating point; nine of them come back exactly.
+            // Decimals are parsed by floating point; nine decimals are exact.
             prop_assert_eq!(parse(&duration.to_string()), duration);
         }
 
         #[test]
-        fn no_text_panics(
+        fn no_input_panics(
             text in any::<String>(), numbers in "[-+]?([0-9]{0,25}[.]?[0-9]{0,25}(ns|µs|s|h|é)?){0,3}",
         ) {
             for text in [text, numbers] {

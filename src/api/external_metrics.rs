@@ -1,9 +1,9 @@
-//! `external.metrics.k8s.io`: the list that this server answers with.
+//! `external.metrics.k8s.io`: the list in this server's responses.
 
 use std::borrow::Cow;
 
 use super::codec::protobuf::Writer;
-use super::codec::{EXPANSION, EncodeItem, EncodeList, FRAME, json};
+use super::codec::{EncodeItem, EncodeList, MAX_EXPANSION, MAX_OVERHEAD, json};
 use super::group::Group;
 use super::memory::{Reserve, Stopped};
 use super::meta::{KeyValue, write_entries};
@@ -14,12 +14,12 @@ use super::time::Timestamp;
 
 /// The API group.
 pub const GROUP: &str = Group::External.name();
-/// Its only version.
+/// The only version of the API group.
 pub const VERSION: &str = "v1beta1";
-/// Group and version, as they stand in `apiVersion`.
+/// Group and version, as in `apiVersion`.
 pub const GROUP_VERSION: &str = "external.metrics.k8s.io/v1beta1";
 
-const LIST: &str = "ExternalMetricValueList";
+const KIND: &str = "ExternalMetricValueList";
 
 /// An `ExternalMetricValueList`.
 pub struct ExternalMetricValueList<'a> {
@@ -27,37 +27,37 @@ pub struct ExternalMetricValueList<'a> {
     pub items: Vec<ExternalMetricValue<'a>>,
 }
 
-/// One value of the answer.
+/// One value of the response.
 #[derive(Clone, Debug)]
 pub struct ExternalMetricValue<'a> {
-    /// Whose metric's name this is.
+    /// The item that has the name of the metric.
     pub item: ExternalItemRef<'a>,
-    /// The labels in the order of their keys, with the clusters if they are named.
+    /// The labels, sorted by key. They include the label that names the clusters, if the response names them.
     pub labels: Vec<(JsonText<'a>, Cow<'a, str>)>,
-    /// The value: the item's own, or one that was made of several clusters' values.
+    /// The value: the item's own value, or the merged value of several clusters.
     pub value: Cow<'a, Quantity>,
-    /// When the oldest of the values was taken.
+    /// The timestamp of the oldest merged value.
     pub timestamp: Option<Timestamp>,
-    /// The longest of the windows, in seconds.
+    /// The longest window of the merged values, in seconds.
     pub window_seconds: Option<i64>,
 }
 
 impl EncodeList for ExternalMetricValueList<'_> {
     fn to_json(&self, reserve: &mut Reserve<'_>) -> Result<Vec<u8>, Stopped> {
-        json::list(LIST, GROUP_VERSION, &self.items, 256, reserve, |out, value| value.write_json(out))
+        json::list(KIND, GROUP_VERSION, &self.items, 256, reserve, |out, value| value.write_json(out))
     }
 
     fn to_protobuf(&self, reserve: &mut Reserve<'_>) -> Result<Vec<u8>, Stopped> {
-        Writer::list(GROUP_VERSION, LIST, (1, 2), &self.items, 160, reserve, |out, value| {
+        Writer::list(GROUP_VERSION, KIND, (1, 2), &self.items, 160, reserve, |out, value| {
             value.write_protobuf(out);
         })
     }
 }
 
 impl EncodeItem for ExternalMetricValue<'_> {
-    fn most_bytes(&self) -> usize {
+    fn max_bytes(&self) -> usize {
         let labels: usize = self.labels.iter().map(|(_, value)| value.len()).sum();
-        EXPANSION * (self.item.bytes() + self.value.heap_bytes() + labels) + FRAME
+        MAX_EXPANSION * (self.item.bytes() + self.value.heap_bytes() + labels) + MAX_OVERHEAD
     }
 }
 
@@ -69,7 +69,7 @@ impl ExternalMetricValue<'_> {
         if self.labels.is_empty() {
             out.extend_from_slice(b"null");
         } else {
-            json::texts(out, self.entries());
+            json::string_map(out, self.entries());
         }
         out.extend_from_slice(br#","timestamp":"#);
         Timestamp::write_json(self.timestamp, out);

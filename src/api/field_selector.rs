@@ -1,11 +1,12 @@
-//! Field selectors of objects that have nothing but metadata (`metadata.name=a,metadata.namespace!=b`).
+//! Field selectors for `metadata.name` and `metadata.namespace` (`metadata.name=a,metadata.namespace!=b`).
 //!
-//! Follows `fields.ParseSelector` and `runtime.DefaultMetaV1FieldSelectorConversion` of apimachinery.
+//! This module follows `fields.ParseSelector` and `runtime.DefaultMetaV1FieldSelectorConversion` of apimachinery.
 
 use std::fmt::{self, Display, Formatter};
 use std::str::FromStr;
 
-/// Requirements that must all hold; none match everything. [`Display`] gives a text that reads back as the same.
+/// Requirements, joined by AND. Without requirements, every object matches. The text of [`Display`] parses to the same
+/// selector.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct FieldSelector {
     requirements: Vec<FieldRequirement>,
@@ -24,30 +25,38 @@ enum SelectableField {
     Namespace,
 }
 
-/// Why a text is no field selector.
+/// Why a text is not a field selector. The texts are those of Go.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FieldSelectorError {
-    /// A requirement without an operator.
+    /// A requirement has no operator.
     #[error("invalid selector: '{0}'; can't understand '{1}'")]
     Syntax(String, String),
-    /// A backslash before something else than a backslash, a comma or an equals sign.
+    /// A backslash escapes an invalid character. Valid are a backslash, a comma and an equals sign.
     #[error("invalid field selector: invalid escape sequence: {0}")]
     Escape(String),
-    /// An equals sign in a value without a backslash before it; Go names it by its number.
+    /// A value has an equals sign without a backslash before it. Go prints the character as its code, 61.
     #[error("invalid field selector: unescaped character in value: 61")]
     Unescaped,
-    /// A field that these objects cannot be selected by.
+    /// The field cannot be used in a selector.
     #[error("{0:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")]
     Field(String),
 }
 
 impl FieldSelector {
-    /// Whether everything matches.
+    /// The approximate memory of the requirements in bytes.
+    pub fn memory(&self) -> usize {
+        self.requirements
+            .iter()
+            .map(|requirement| size_of::<FieldRequirement>() + requirement.value.len() + 16)
+            .sum()
+    }
+
+    /// Whether the selector has no requirements, so that every object matches.
     pub fn is_empty(&self) -> bool {
         self.requirements.is_empty()
     }
 
-    /// Whether an object of this name and namespace matches.
+    /// Whether an object with this name and namespace matches.
     pub fn matches(&self, name: &str, namespace: &str) -> bool {
         self.requirements.iter().all(|FieldRequirement { field, value, equal }| {
             let actual = match field {
@@ -58,11 +67,10 @@ impl FieldSelector {
         })
     }
 
-    /// The only name that can match, if there is one.
+    /// The only name that can match, if a requirement has the form `metadata.name=NAME`.
     pub fn name(&self) -> Option<&str> {
-        let mut names =
-            self.requirements.iter().filter(|one| one.field == SelectableField::Name && one.equal);
-        names.next().map(|one| one.value.as_str())
+        let mut names = self.requirements.iter().filter(|r| r.field == SelectableField::Name && r.equal);
+        names.next().map(|requirement| requirement.value.as_str())
     }
 }
 
@@ -86,15 +94,15 @@ impl FromStr for FieldSelector {
 
     fn from_str(text: &str) -> Result<Self, FieldSelectorError> {
         let terms = terms(text).into_iter().filter(|term| !term.is_empty());
-        let requirements = terms.map(|term| FieldRequirement::read(term, text)).collect::<Result<_, _>>()?;
+        let requirements = terms.map(|term| FieldRequirement::parse(term, text)).collect::<Result<_, _>>()?;
         Ok(Self { requirements })
     }
 }
 
 impl FieldRequirement {
-    fn read(term: &str, whole: &str) -> Result<Self, FieldSelectorError> {
+    fn parse(term: &str, whole: &str) -> Result<Self, FieldSelectorError> {
         let syntax = || FieldSelectorError::Syntax(whole.to_owned(), term.to_owned());
-        // A field's name has no operator in it, so the first one is where it ends; each has an equals sign.
+        // Each operator has an equals sign and a field name has none, so the field name ends at the first operator.
         let (field, value) = term.split_once('=').ok_or_else(syntax)?;
         let (equal, field, value) = match field.strip_suffix('!') {
             Some(field) => (false, field, value),
@@ -110,7 +118,7 @@ impl FieldRequirement {
     }
 }
 
-/// The parts between commas that no backslash stands before.
+/// Splits at commas that have no backslash before them.
 fn terms(text: &str) -> Vec<&str> {
     let (mut terms, mut start, mut escaped) = (Vec::new(), 0, false);
     for (at, character) in text.char_indices() {
@@ -124,7 +132,7 @@ fn terms(text: &str) -> Vec<&str> {
     terms
 }
 
-/// `fields.UnescapeValue`: an equals sign must be escaped, too.
+/// Go's `fields.UnescapeValue`. An equals sign must be escaped, too.
 fn unescaped(value: &str) -> Result<String, FieldSelectorError> {
     let (mut plain, mut characters) = (String::with_capacity(value.len()), value.chars());
     while let Some(character) = characters.next() {
@@ -148,11 +156,11 @@ mod tests {
     use super::*;
 
     fn selector(text: &str) -> FieldSelector {
-        text.parse().expect("a selector")
+        text.parse().expect("a valid selector")
     }
 
     #[test]
-    fn names_and_namespaces_are_compared() {
+    fn names_and_namespaces_match() {
         let table = [
             ("", true),
             ("metadata.name=a", true),
@@ -174,8 +182,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_selector_says_so() {
-        let error = |text: &str| text.parse::<FieldSelector>().expect_err("no selector").to_string();
+    fn invalid_selectors_are_rejected() {
+        let error = |text: &str| text.parse::<FieldSelector>().expect_err("an invalid selector").to_string();
         assert_eq!(
             error("metadata.name"),
             "invalid selector: 'metadata.name'; can't understand 'metadata.name'"

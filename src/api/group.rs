@@ -2,31 +2,31 @@
 
 use std::fmt::{self, Display, Formatter};
 
-/// One of the API groups that are served.
+/// An API group that the adapter serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Group {
-    /// What applications say of themselves, by object.
+    /// Metrics of Kubernetes objects, as applications report them.
     Custom,
-    /// What is known of things outside the clusters, such as queues.
+    /// Metrics of systems outside the clusters, such as queues.
     External,
     /// CPU and memory of pods and nodes.
     Resource,
 }
 
-/// Whose CPU and memory.
+/// A resource of `metrics.k8s.io`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MetricsResource {
-    /// Nodes, which are in no namespace.
+    /// Nodes. They are cluster-scoped.
     Nodes,
-    /// Pods, container by container.
+    /// Pods, with the usage of each container.
     Pods,
 }
 
 impl Group {
-    /// All, in the order of their names.
+    /// All groups, sorted by name.
     pub const ALL: [Self; 3] = [Self::Custom, Self::External, Self::Resource];
 
-    /// As it stands in a path.
+    /// The name in a request path.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Custom => "custom.metrics.k8s.io",
@@ -35,7 +35,7 @@ impl Group {
         }
     }
 
-    /// Its versions, the preferred one first.
+    /// The versions, the preferred version first.
     pub const fn versions(self) -> &'static [&'static str] {
         match self {
             Self::Custom => &["v1beta2", "v1beta1"],
@@ -43,8 +43,8 @@ impl Group {
         }
     }
 
-    /// Whether this is one of its group versions.
-    pub fn has(self, group_version: &str) -> bool {
+    /// Whether `group_version`, such as `metrics.k8s.io/v1beta1`, belongs to this group.
+    pub fn has_version(self, group_version: &str) -> bool {
         let parts = group_version.split_once('/');
         parts.is_some_and(|(group, version)| group == self.name() && self.versions().contains(&version))
     }
@@ -57,10 +57,10 @@ impl Display for Group {
 }
 
 impl MetricsResource {
-    /// Both.
+    /// Both resources.
     pub const ALL: [Self; 2] = [Self::Nodes, Self::Pods];
 
-    /// As it stands in a path.
+    /// The name in a request path.
     pub fn name(self) -> &'static str {
         match self {
             Self::Nodes => "nodes",
@@ -68,7 +68,7 @@ impl MetricsResource {
         }
     }
 
-    /// The kind of one.
+    /// The kind of a single object.
     pub fn kind(self) -> &'static str {
         match self {
             Self::Nodes => "NodeMetrics",
@@ -76,7 +76,7 @@ impl MetricsResource {
         }
     }
 
-    /// The kind of a list of them.
+    /// The kind of a list.
     pub fn list_kind(self) -> &'static str {
         match self {
             Self::Nodes => "NodeMetricsList",

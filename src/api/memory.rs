@@ -1,40 +1,45 @@
-//! Memory for what is read and written, reserved before it is allocated.
+//! Reserves memory for responses before it is allocated.
 
 use thiserror::Error;
 
-/// Reserves so many bytes, which 0 may be. It is called between two items at least, so that work stops for which there is
-/// no memory, or for which nobody waits any more.
+/// Reserves a number of bytes from the memory budget; 0 is valid. Readers and encoders call it at least once per item. So
+/// they stop early if no memory is left, or if the caller has gone.
 pub type Reserve<'a> = dyn FnMut(usize) -> Result<(), Stopped> + 'a;
 
-/// Why work stops before its end.
+/// Why reading or encoding stopped early.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum Stopped {
-    /// There is no memory left for it.
-    #[error("there is no memory left for it")]
+    /// The memory budget is used up.
+    #[error("no memory is left in the budget")]
     NoMemory,
-    /// It would take more memory than it may, whatever is left.
-    #[error("it takes more memory than it may")]
-    TooMuch,
-    /// Nobody waits for its result any more.
-    #[error("nobody waits for it any more")]
-    CallerLeft,
+    /// The work needs more memory than its limit, even if memory is left.
+    #[error("the memory limit is exceeded")]
+    LimitExceeded,
+    /// The caller no longer waits for the result.
+    #[error("the caller no longer waits")]
+    CallerGone,
 }
 
-/// Adds an element.
+/// Appends an element. Reserves the memory first.
 ///
 /// # Errors
-/// If there is no memory for it, or nobody waits for it any more.
+/// If no memory is left, or if the caller has gone.
 pub fn push<T>(elements: &mut Vec<T>, element: T, reserve: &mut Reserve<'_>) -> Result<(), Stopped> {
-    make_room(elements, 1, reserve)?;
+    reserve_capacity(elements, 1, reserve)?;
     elements.push(element);
     Ok(())
 }
 
-/// Makes room for `count` more elements, and for half as many as there are if memory has to be allocated for that.
+/// Makes room for `count` more elements. If it allocates, it makes room for at least half of the current length, so that
+/// appending is cheap.
 ///
 /// # Errors
-/// If there is no memory for them, or nobody waits for them any more.
-pub fn make_room<T>(elements: &mut Vec<T>, count: usize, reserve: &mut Reserve<'_>) -> Result<(), Stopped> {
+/// If no memory is left, or if the caller has gone.
+pub fn reserve_capacity<T>(
+    elements: &mut Vec<T>,
+    count: usize,
+    reserve: &mut Reserve<'_>,
+) -> Result<(), Stopped> {
     let (length, capacity) = (elements.len(), elements.capacity());
     if capacity - length >= count {
         return reserve(0);
@@ -50,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_allocated_was_reserved_before() {
+    fn memory_is_reserved_before_it_is_allocated() {
         let (mut elements, mut reserved, limit) = (Vec::new(), 0, 4096);
         let mut reserve = |bytes| {
             reserved += bytes;
@@ -63,6 +68,6 @@ mod tests {
         });
         assert_eq!(stopped, Some(Stopped::NoMemory));
         assert!(allocated <= limit && elements.capacity() * size_of::<u64>() == allocated, "{allocated}");
-        assert!(elements.len() > 200, "memory is used: {}", elements.len());
+        assert!(elements.len() > 200, "unused memory: {} elements", elements.len());
     }
 }

@@ -1,4 +1,4 @@
-//! Wire formats, pure: nothing here waits, and nothing here knows of clusters.
+//! Wire formats: parsers and encoders without I/O. They do not depend on the clusters of the fleet.
 
 pub mod cause;
 pub mod codec;

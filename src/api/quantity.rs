@@ -1,16 +1,16 @@
 //! `resource.Quantity`: exact numbers with Kubernetes' suffixes (`700m`, `1536Mi`, `12e6`).
 //!
-//! Follows k8s.io/apimachinery/pkg/api/resource: what is accepted, how it is rounded and capped, which text
-//! comes out. Nearly all real values are small integers with a suffix: they are read, added and printed
-//! without touching the heap. Anything else takes big integers and stays as exact as Go's `inf.Dec`.
+//! This module follows k8s.io/apimachinery/pkg/api/resource: it accepts, rounds, caps and prints the same texts. Nearly all
+//! real values are small integers with a suffix. Reading, adding and printing them needs no heap memory. All other values are
+//! big integers, as exact as Go's `inf.Dec`.
 //!
-//! Four things are done otherwise, none of which a real metric meets:
-//! - a value of 1e1024 or more is refused. Go reads `1e2000000000` and then writes out its zeros as soon as
-//!   it is added to something; a member must not be able to make us do that;
-//! - a text of more than 4096 bytes is refused: Go reads a fraction of any length;
-//! - an exponent outside 32 bits is taken for what it says, where Go keeps its lowest 32 bits;
-//! - a canonical text that has no suffix left (above `E` or `Ei`) keeps its exponent (`1e21`, `1024Ei`),
-//!   where older versions of Go's package print a bare, wrong `1`.
+//! This module differs from Go in four cases. No real metric has them:
+//! - A value of 1e1024 or more is rejected. Go reads `1e2000000000`, and writes out all zeros when it adds this value to
+//!   another. A member must not be able to cause this.
+//! - A text of more than 4096 bytes is rejected. Go reads a fraction of any length.
+//! - An exponent outside 32 bits keeps its value. Go keeps only the lowest 32 bits.
+//! - A canonical text without a suffix (above `E` or `Ei`) keeps its exponent (`1e21`, `1024Ei`). Older versions of Go's
+//!   package print only `1`, which is wrong.
 
 mod parse;
 mod print;
@@ -21,23 +21,23 @@ use std::cmp::Ordering;
 
 use num_bigint::{BigInt, Sign};
 
-/// Bytes of a text that are still read: more than the digits that are, and than any real quantity has.
-const LONGEST: usize = 4096;
+/// Maximum length of a text in bytes. It is more than the limit for digits, and more than any real quantity has.
+const MAX_TEXT_BYTES: usize = 4096;
 
-/// An exact decimal number that remembers which family of suffixes it was written with.
+/// An exact decimal number. It remembers the format (the family of suffixes) of the text that it was read from.
 ///
 /// Equality and order are by value: `1`, `1000m` and `1e0` are equal. [`Display`](std::fmt::Display) gives the text that
-/// Go marshals to JSON. `FromStr` reads what Go's `ParseQuantity` reads; the JSON rules around it (quotes may
-/// be missing, white space is trimmed, `null` is zero) are the caller's.
+/// Go marshals to JSON. `FromStr` accepts the texts of Go's `ParseQuantity`. The caller applies the JSON rules: quotes may be
+/// missing, white space is trimmed, `null` is zero.
 #[derive(Clone, Debug)]
 pub struct Quantity {
     amount: QuantityValue,
     format: Format,
-    /// The text it was read from, where Go repeats that text although it is not canonical (`+1`, `1.500`).
+    /// The text that was read, if Go prints this text although it is not canonical (`+1`, `1.500`).
     text: Option<Box<str>>,
 }
 
-/// The family of suffixes that a quantity is printed with.
+/// The family of suffixes for printing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Format {
     /// `n u m "" k M G T P E`
@@ -48,36 +48,36 @@ enum Format {
     DecimalExponent,
 }
 
-/// Why a text is no quantity. The first three are Go's, to the letter.
+/// Why a text is not a quantity. The first three texts are exactly Go's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QuantityError {
-    /// Something other than sign, digits, point and suffix.
+    /// The text has other parts than sign, digits, point and suffix.
     #[error("quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'")]
     Format,
-    /// A suffix without a number, where Go looks for one.
+    /// The text has no number where Go needs one.
     #[error("unable to parse numeric part of quantity")]
     Number,
-    /// No known suffix.
+    /// The suffix is unknown.
     #[error("unable to parse quantity's suffix")]
     Suffix,
-    /// A value that only a broken or hostile sender writes; see the module's documentation.
+    /// The value is 1e1024 or more; see the module documentation. Only a broken or malicious sender writes it.
     #[error("quantities must be smaller than 1e1024")]
     TooLarge,
-    /// A text that only a broken or hostile sender writes.
-    #[error("quantities must have at most {LONGEST} characters")]
+    /// The text is too long. Only a broken or malicious sender writes it.
+    #[error("quantities must have at most {MAX_TEXT_BYTES} bytes")]
     TooLong,
 }
 
-/// A number as Go holds it.
+/// A number in one of Go's two representations.
 #[derive(Clone, Debug)]
 enum QuantityValue {
     /// Go's `int64Amount`: `mantissa` × 10^`exponent`.
     Small { mantissa: i64, exponent: i32 },
-    /// Go's `infDecAmount`, for what does not fit.
+    /// Go's `infDecAmount`, for numbers that do not fit into `Small`.
     Big(Box<Decimal>),
 }
 
-/// `unscaled` × 10^`exponent`. The exponent lies between -9 (nothing is kept below nano) and 1023.
+/// `unscaled` × 10^`exponent`. The exponent is between -9 (nano, the lowest digit that is kept) and 1023.
 #[derive(Clone, Debug)]
 struct Decimal {
     unscaled: BigInt,
@@ -85,14 +85,14 @@ struct Decimal {
 }
 
 impl Quantity {
-    /// Nothing, to start a sum from: the first summand that is added gives it its format.
+    /// Zero, the start value of a sum. The sum takes the format of the first summand.
     pub const ZERO: Self = Self { amount: QuantityValue::ZERO, format: Format::DecimalSi, text: None };
 
     fn is_zero(&self) -> bool {
         self.amount.is_zero()
     }
 
-    /// How many bytes of memory it takes beside its own size: none for nearly all real values.
+    /// Heap memory in bytes; 0 for nearly all real values.
     #[must_use]
     pub fn heap_bytes(&self) -> usize {
         let decimal = match &self.amount {
@@ -104,12 +104,11 @@ impl Quantity {
         decimal + self.text.as_ref().map_or(0, |text| text.len())
     }
 
-    /// Adds `other`, exactly.
+    /// Adds `other` without rounding.
     ///
-    /// The value of a sum does not depend on the order of its summands. The format is that of the first
-    /// summand that is not zero (a running sum of zero takes the next one's), as in Go, so the text does not
-    /// depend on the order either as long as all summands have one format. Whoever adds values from several
-    /// senders adds them in a fixed order.
+    /// The value of a sum does not depend on the order of its summands. The format does: as in Go, a sum has the format of the
+    /// first summand that is not zero, and a sum that becomes zero takes the format of the next summand. If all summands have
+    /// the same format, the text does not depend on the order. Add values of several senders in a fixed order.
     pub fn add(&mut self, other: &Self) {
         self.text = None;
         if self.is_zero() {
@@ -118,9 +117,9 @@ impl Quantity {
         self.amount.add(&other.amount);
     }
 
-    /// The `count`th part, rounded up to nano, which is as fine as a quantity is. `count` is above zero.
+    /// The quantity divided by `count`, rounded up to nano (the finest unit of a quantity). `count` must be above zero.
     #[must_use]
-    pub fn divided_by(&self, count: u32) -> Self {
+    pub fn divide_rounding_up(&self, count: u32) -> Self {
         let mut part = self.amount.to_decimal();
         part.lower_to(-9);
         let rest = &part.unscaled % count;
@@ -220,7 +219,7 @@ impl Decimal {
         }
     }
 
-    /// Writes the same value with `exponent`, if that is lower than its own.
+    /// Lowers the exponent to `exponent` without changing the value. Does nothing if the exponent is already as low.
     fn lower_to(&mut self, exponent: i32) {
         if exponent < self.exponent {
             self.unscaled *= parse::power_of_ten(self.exponent.abs_diff(exponent));
@@ -229,7 +228,7 @@ impl Decimal {
     }
 }
 
-/// The sum of two small amounts (mantissa, exponent), unless it leaves 64 bits.
+/// The sum of two small amounts (mantissa, exponent); `None` if it does not fit into 64 bits.
 fn small_sum(left: (i64, i32), right: (i64, i32)) -> Option<QuantityValue> {
     let (high, low) = if left.1 >= right.1 { (left, right) } else { (right, left) };
     let (mantissa, exponent) = match (high, low) {

@@ -1,7 +1,7 @@
-//! `metrics.k8s.io`: CPU and memory of pods and nodes, as this server answers with them.
+//! `metrics.k8s.io`: CPU and memory of pods and nodes, as in this server's responses.
 
 use super::codec::protobuf::Writer;
-use super::codec::{EXPANSION, Encode, EncodeItem, EncodeList, FRAME, json};
+use super::codec::{Encode, EncodeItem, EncodeList, MAX_EXPANSION, MAX_OVERHEAD, json};
 use super::group::{Group, MetricsResource};
 use super::memory::{Reserve, Stopped};
 use super::meta::ObjectMeta;
@@ -10,31 +10,31 @@ use super::time::Timestamp;
 
 /// The API group.
 pub const GROUP: &str = Group::Resource.name();
-/// Its only version.
+/// The only version of the API group.
 pub const VERSION: &str = "v1beta1";
-/// Group and version, as they stand in `apiVersion`.
+/// Group and version, as in `apiVersion`.
 pub const GROUP_VERSION: &str = "metrics.k8s.io/v1beta1";
 
-/// What one object takes, and the cluster that it is in.
+/// The usage of one pod or node, and its cluster.
 #[derive(Clone, Copy, Debug)]
 pub struct ObjectMetrics<'a> {
     /// The object as its member sent it.
     pub item: ResourceItemRef<'a>,
-    /// The annotation that names the cluster, if it is named: key and value.
+    /// Key and value of the annotation that names the cluster. `None`: the response does not name clusters.
     pub cluster: Option<(&'a str, &'a str)>,
 }
 
 /// A `PodMetricsList` or `NodeMetricsList`.
 pub struct ObjectMetricsList<'a> {
-    /// Of what.
+    /// Pods or nodes.
     pub resource: MetricsResource,
     /// The objects.
     pub items: Vec<ObjectMetrics<'a>>,
 }
 
-/// One `PodMetrics` or `NodeMetrics` by itself.
+/// A single `PodMetrics` or `NodeMetrics`, not in a list.
 pub struct SingleObjectMetrics<'a> {
-    /// Of what.
+    /// Pods or nodes.
     pub resource: MetricsResource,
     /// The object.
     pub item: ObjectMetrics<'a>,
@@ -58,18 +58,20 @@ impl EncodeList for ObjectMetricsList<'_> {
 }
 
 impl EncodeItem for ObjectMetrics<'_> {
-    fn most_bytes(&self) -> usize {
-        // Names of fields and a number, of a container or an amount.
-        const PART: usize = 64;
+    fn max_bytes(&self) -> usize {
+        // Field names and a number, per container or amount.
+        const PER_PART: usize = 64;
         let (bytes, parts) = self.item.bytes();
-        EXPANSION * (bytes + self.cluster.map_or(0, |(_, cluster)| cluster.len())) + PART * parts + FRAME
+        MAX_EXPANSION * (bytes + self.cluster.map_or(0, |(_, cluster)| cluster.len()))
+            + PER_PART * parts
+            + MAX_OVERHEAD
     }
 }
 
 impl Encode for SingleObjectMetrics<'_> {
     fn to_json(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(384);
-        self.item.write_whole(self.resource, &mut out);
+        self.item.write_object(self.resource, &mut out);
         out.push(b'\n');
         out
     }
@@ -80,7 +82,7 @@ impl Encode for SingleObjectMetrics<'_> {
 }
 
 impl<'a> ObjectMetrics<'a> {
-    /// Its metadata, with the cluster that it is in.
+    /// The object's metadata, with the annotation that names its cluster.
     pub fn metadata(self) -> ObjectMeta<'a> {
         let mut metadata = self.item.metadata();
         if let Some((key, cluster)) = self.cluster {
@@ -89,13 +91,13 @@ impl<'a> ObjectMetrics<'a> {
         metadata
     }
 
-    /// Writes the JSON of the object by itself.
-    pub fn write_whole(self, resource: MetricsResource, out: &mut Vec<u8>) {
+    /// Writes the JSON of the whole object, with `kind` and `apiVersion`.
+    pub fn write_object(self, resource: MetricsResource, out: &mut Vec<u8>) {
         json::display(out, format_args!(r#"{{"kind":"{}","apiVersion":"{GROUP_VERSION}""#, resource.kind()));
         self.write_json(out);
     }
 
-    /// Writes the fields and the end of an object that has begun.
+    /// Writes the remaining fields and the closing brace. The caller has written the opening brace.
     fn write_json(self, out: &mut Vec<u8>) {
         json::key(out, "metadata");
         self.metadata().write_json(out);
@@ -109,7 +111,7 @@ impl<'a> ObjectMetrics<'a> {
             }
             MetricsResource::Pods => {
                 out.extend_from_slice(br#""containers":["#);
-                json::separated(out, self.item.containers(), |out, Container { name, usage }| {
+                json::comma_separated(out, self.item.containers(), |out, Container { name, usage }| {
                     out.extend_from_slice(br#"{"name":"#);
                     json::string(out, name);
                     out.extend_from_slice(br#","usage":"#);

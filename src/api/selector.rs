@@ -1,7 +1,7 @@
 //! Label selectors as text (`app=a,tier in (x,y),!old`).
 //!
-//! Follows k8s.io/apimachinery/pkg/labels: what is accepted, how it is sorted and printed, what it matches,
-//! and which words an error has.
+//! This module follows k8s.io/apimachinery/pkg/labels. Accepted texts, sorting, printing, matching and error texts are the
+//! same.
 
 mod parse;
 #[cfg(test)]
@@ -10,24 +10,24 @@ mod validate;
 
 use std::fmt::{self, Display, Formatter};
 
-/// Requirements that must all hold; none match everything. Sorted by key.
+/// Requirements, joined by AND and sorted by key. Without requirements, every object matches.
 ///
-/// [`Display`] gives the canonical text, which is what other servers are to be sent.
+/// [`Display`] gives the canonical text. Send this text to other servers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Selector {
     requirements: Vec<Requirement>,
 }
 
-/// What one label must be like.
+/// A requirement on one label.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Requirement {
     key: String,
     operator: Operator,
-    /// Sorted, each once.
+    /// Sorted, without duplicates.
     values: Vec<String>,
 }
 
-/// How a requirement relates a label to its values.
+/// How a requirement compares a label with its values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Operator {
     /// `key`
@@ -38,11 +38,11 @@ pub enum Operator {
     Equals,
     /// `key==value`
     DoubleEquals,
-    /// `key!=value`; holds without the label too
+    /// `key!=value`; also matches if the label is missing
     NotEquals,
     /// `key in (one,two)`
     In,
-    /// `key notin (one,two)`; holds without the label too
+    /// `key notin (one,two)`; also matches if the label is missing
     NotIn,
     /// `key>1`, as integers
     GreaterThan,
@@ -50,27 +50,27 @@ pub enum Operator {
     LessThan,
 }
 
-/// Why a text is no selector, in Go's words.
+/// Why a text is not a selector, in Go's words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SelectorError {
-    /// Something stands where something else is needed; at the end of the text `found` is empty.
+    /// A token is not valid at its position. At the end of the text `found` is empty.
     #[error("found '{found}', expected: {expected}")]
     Unexpected {
-        /// What stands there.
+        /// The token.
         found: String,
-        /// What is needed.
+        /// The tokens that would be valid.
         expected: &'static str,
     },
-    /// `in` or `notin` without a list.
+    /// `in` or `notin` has no list.
     #[error("found '{found}' expected: '('")]
     NoList {
-        /// What stands there.
+        /// The token instead of the list.
         found: String,
     },
-    /// A key or value that no label can have; the text names each fault.
+    /// A key or value is not valid for a label. The text names each problem.
     #[error("{0}")]
     Invalid(String),
-    /// One of the above, inside a requirement.
+    /// A requirement has one of the errors above.
     #[error("unable to parse requirement: {0}")]
     Requirement(#[source] Box<SelectorError>),
 }
@@ -82,18 +82,31 @@ impl Selector {
         &self.requirements
     }
 
-    /// Whether there are no requirements, so that everything matches.
+    /// The approximate memory of the requirements in bytes.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        // Each text is a separate allocation, with an overhead of about 16 bytes.
+        let text = |text: &String| size_of::<String>() + text.len() + 16;
+        let requirements = self.requirements.iter();
+        requirements
+            .map(|Requirement { key, values, .. }| {
+                size_of::<Requirement>() + text(key) + values.iter().map(text).sum::<usize>()
+            })
+            .sum()
+    }
+
+    /// Whether the selector has no requirements, so that every object matches.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.requirements.is_empty()
     }
 
-    /// Whether labels match, of which `label` gives the value by key.
+    /// Whether an object matches. `label` returns the value of a label by key.
     pub fn matches<'a>(&self, label: impl Fn(&str) -> Option<&'a str>) -> bool {
         self.requirements.iter().all(|requirement| requirement.matches_label(label(&requirement.key)))
     }
 
-    /// Takes out the requirements on the label `key`: those, and a selector of all others.
+    /// Splits off the requirements on the label `key`. Returns them and a selector with all other requirements.
     #[must_use]
     pub fn split_off(self, key: &str) -> (Vec<Requirement>, Self) {
         let (taken, requirements) =
@@ -103,25 +116,25 @@ impl Selector {
 }
 
 impl Requirement {
-    /// The label.
+    /// The key of the label.
     #[must_use]
     pub fn key(&self) -> &str {
         &self.key
     }
 
-    /// How the label relates to the values.
+    /// How the label is compared with the values.
     #[must_use]
     pub fn operator(&self) -> Operator {
         self.operator
     }
 
-    /// The values, sorted: none for `Exists` and `DoesNotExist`, at least one for `In` and `NotIn`, else one.
+    /// The sorted values. `Exists` and `DoesNotExist` have none, `In` and `NotIn` at least one, the others exactly one.
     #[must_use]
     pub fn values(&self) -> &[String] {
         &self.values
     }
 
-    /// Whether it holds for something whose label `key` has this value, or that lacks the label.
+    /// Whether the requirement matches a label with this value; `None` means that the object does not have the label.
     #[must_use]
     pub fn matches_label(&self, value: Option<&str>) -> bool {
         let is_listed = |value: &str| self.values.iter().any(|listed| listed == value);
@@ -135,7 +148,7 @@ impl Requirement {
         }
     }
 
-    /// The label and its bound, if both are integers.
+    /// The label's value and the bound, if both are integers.
     fn integers(&self, value: Option<&str>) -> Option<(i64, i64)> {
         Some((value?.parse().ok()?, self.values.first()?.parse().ok()?))
     }

@@ -1,4 +1,4 @@
-//! `metav1.Status`: how Kubernetes says that something went wrong.
+//! `metav1.Status`: the error response of Kubernetes APIs.
 
 use std::borrow::Cow;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::codec::Encode;
 use super::codec::protobuf::{Envelope, Fields, MalformedProtobuf, Writer};
 
-/// A failure as a client of Kubernetes reads it.
+/// A failure in the form that Kubernetes clients read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Status {
     kind: &'static str,
@@ -15,21 +15,21 @@ pub struct Status {
     api_version: &'static str,
     metadata: StatusMetadata,
     status: &'static str,
-    /// What went wrong, for people.
+    /// Description of the failure, for humans.
     pub message: String,
-    /// What went wrong, for programs.
+    /// Machine-readable reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
-    /// What it concerns; Go's API server writes an empty one in many places, and clients see it.
+    /// The object of the failure. Go's API server writes empty details in many places, and clients see them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub details: Option<Details>,
-    /// The HTTP status.
+    /// The HTTP status code.
     pub code: u16,
 }
 
-/// `metav1.StatusReason`: the ones that this server gives.
+/// `metav1.StatusReason`: the values that this server uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[allow(clippy::missing_docs_in_private_items, reason = "each is named as in Kubernetes")]
+#[allow(clippy::missing_docs_in_private_items, reason = "the names are those of Kubernetes")]
 pub enum Reason {
     BadRequest,
     Conflict,
@@ -56,10 +56,10 @@ pub struct Details {
     /// The resource.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub kind: String,
-    /// What led to it, one by one.
+    /// The single causes of the failure.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub causes: Vec<StatusCause>,
-    /// After how many seconds to try again.
+    /// The client may retry after this many seconds.
     #[serde(rename = "retryAfterSeconds", skip_serializing_if = "Option::is_none")]
     pub retry_after_seconds: Option<u32>,
 }
@@ -67,20 +67,20 @@ pub struct Details {
 /// `metav1.StatusCause`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct StatusCause {
-    /// The kind of cause, for programs.
+    /// Machine-readable reason of the cause.
     pub reason: Cow<'static, str>,
-    /// The cause, for people.
+    /// Description of the cause, for humans.
     pub message: String,
-    /// What it concerns; a member cluster's name.
+    /// The name of the member cluster.
     pub field: String,
 }
 
-/// What a member's `Status` says.
+/// The `Status` in a member's response.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MemberStatus {
-    /// For people.
+    /// Description of the failure, for humans.
     pub message: String,
-    /// For programs, such as `NotFound`.
+    /// Machine-readable reason, such as `NotFound`.
     pub reason: String,
 }
 
@@ -88,7 +88,7 @@ pub struct MemberStatus {
 struct StatusMetadata {}
 
 impl Status {
-    /// A failure of the given code.
+    /// A failure with the given HTTP status code.
     pub fn failure(code: u16, reason: Reason, message: impl Into<String>) -> Self {
         Self {
             kind: "Status",
@@ -102,13 +102,13 @@ impl Status {
         }
     }
 
-    /// Something is asked too often; the client may try again in a second.
+    /// A 429 response: the client may retry after one second.
     pub fn too_many_requests(message: impl Into<String>) -> Self {
         let details = Details { retry_after_seconds: Some(1), ..Details::default() };
         Self::failure(429, Reason::TooManyRequests, message).with_details(details)
     }
 
-    /// The same with details.
+    /// The same status with details.
     #[must_use]
     pub fn with_details(mut self, details: Details) -> Self {
         self.details = Some(details);
@@ -138,7 +138,7 @@ impl Encode for Status {
 }
 
 impl Reason {
-    /// As Kubernetes spells it.
+    /// The reason, spelled as in Kubernetes.
     pub fn name(self) -> &'static str {
         match self {
             Self::BadRequest => "BadRequest",
@@ -169,13 +169,13 @@ impl Details {
             });
         }
         out.number(5, self.retry_after_seconds.unwrap_or_default().into());
-        // The uid, which nothing here has.
+        // The field `uid`, which is always empty here.
         out.string(6, "");
     }
 }
 
 impl MemberStatus {
-    /// Reads a body that claims to be JSON; `None` if it is no Status.
+    /// Reads a JSON body; `None` if it is not a `Status`.
     pub fn from_json(body: &[u8]) -> Option<Self> {
         #[derive(Deserialize)]
         struct JsonStatus {
@@ -189,7 +189,7 @@ impl MemberStatus {
         (wire.kind == "Status").then_some(Self { message: wire.message, reason: wire.reason })
     }
 
-    /// Reads a body that claims to be protobuf; `None` if it is no Status.
+    /// Reads a protobuf body; `None` if it is not a `Status`.
     pub fn from_protobuf(body: &[u8]) -> Option<Self> {
         let envelope = Envelope::read(body).ok().filter(|envelope| envelope.kind == "Status")?;
         Self::read(envelope.raw).ok()

@@ -1,34 +1,34 @@
-//! `meta.k8s.io`: objects as a table or as mere metadata, for people and for clients that need no more.
+//! `meta.k8s.io`: objects as a table for humans, or only their metadata.
 
 use std::collections::BTreeSet;
 
 use super::codec::negotiate::MetaVersion;
 use super::codec::protobuf::Writer;
-use super::codec::{Encode, EncodeItem, EncodeList, FRAME, json};
+use super::codec::{Encode, EncodeItem, EncodeList, MAX_OVERHEAD, json};
 use super::group::MetricsResource;
-use super::memory::{Reserve, Stopped, make_room};
+use super::memory::{Reserve, Stopped, reserve_capacity};
 use super::page::resource::ResourceList;
 use super::quantity::Quantity;
 use super::resource_metrics::ObjectMetrics;
 use super::text::JsonText;
 
-/// A `Table` with a row for each object, as metrics-server makes it (`addPodMetricsToTable`): the first object says which
-/// columns there are.
+/// A `Table` with one row for each object, as in metrics-server (`addPodMetricsToTable`). The resources of the first object are
+/// the columns.
 pub struct Table<'a> {
-    /// The version to write it in.
+    /// The version to encode.
     pub version: MetaVersion,
-    /// Of what.
+    /// Pods or nodes.
     pub resource: MetricsResource,
     /// The objects.
     pub items: Vec<ObjectMetrics<'a>>,
-    /// What stands beside the cells of a row.
+    /// The content of a row's field `object`.
     pub include: IncludeObject,
 }
 
 /// `metav1.IncludeObjectPolicy`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum IncludeObject {
-    /// Nothing.
+    /// `null`.
     None,
     /// The object's metadata.
     #[default]
@@ -37,7 +37,7 @@ pub enum IncludeObject {
     Object,
 }
 
-/// A value of `includeObject` that there is not.
+/// The query parameter `includeObject` has an unknown value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "Unable to convert to Table as requested: includeObject: Invalid value: {0:?}: must be 'Metadata', 'Object', 'None', \
@@ -47,7 +47,7 @@ pub struct IncludeObjectError(String);
 
 /// A `PartialObjectMetadataList`.
 pub struct PartialObjectMetadataList<'a> {
-    /// The version to write it in.
+    /// The version to encode.
     pub version: MetaVersion,
     /// The objects.
     pub items: Vec<ObjectMetrics<'a>>,
@@ -55,19 +55,19 @@ pub struct PartialObjectMetadataList<'a> {
 
 /// A `PartialObjectMetadata`.
 pub struct PartialObjectMetadata<'a> {
-    /// The version to write it in.
+    /// The version to encode.
     pub version: MetaVersion,
     /// The object.
     pub item: ObjectMetrics<'a>,
 }
 
 const METADATA_LIST: &str = "PartialObjectMetadataList";
-/// More resources than these are not shown.
-const COLUMNS: usize = 16;
-/// How many bytes a cell has at most: the sum of `1e1023` and `1n` has 1,033 digits.
-const TOTAL: usize = 1100;
-/// The columns of resources where no object says which there are.
-const USUAL: [&str; 2] = ["cpu", "memory"];
+/// Maximum number of resource columns. More resources are omitted.
+const MAX_COLUMNS: usize = 16;
+/// Maximum length of a resource cell in bytes: the sum of `1e1023` and `1n` has 1,033 digits.
+const MAX_CELL_BYTES: usize = 1100;
+/// The resource columns of an empty table.
+const DEFAULT_COLUMNS: [&str; 2] = ["cpu", "memory"];
 
 impl std::str::FromStr for IncludeObject {
     type Err = IncludeObjectError;
@@ -83,16 +83,16 @@ impl std::str::FromStr for IncludeObject {
 }
 
 impl Table<'_> {
-    /// The JSON; a table has no protobuf form.
+    /// Encodes the table as JSON. A table has no protobuf form.
     ///
     /// # Errors
-    /// If `reserve` stops it.
+    /// If `reserve` returns an error.
     pub fn to_json(&self, reserve: &mut Reserve<'_>) -> Result<Vec<u8>, Stopped> {
         let first = self.items.first().map(|item| item.item.amounts());
-        let resources = first.map_or_else(|| USUAL.map(str::to_owned).to_vec(), names);
+        let resources = first.map_or_else(|| DEFAULT_COLUMNS.map(str::to_owned).to_vec(), column_names);
         let mut out = Vec::new();
-        let columns = self.items.first().map_or(0, EncodeItem::most_bytes);
-        make_room(&mut out, FRAME + columns + self.items.len() * 384, reserve)?;
+        let columns = self.items.first().map_or(0, EncodeItem::max_bytes);
+        reserve_capacity(&mut out, MAX_OVERHEAD + columns + self.items.len() * 384, reserve)?;
         let group_version = self.version.group_version();
         json::display(
             &mut out,
@@ -100,16 +100,16 @@ impl Table<'_> {
                 r#"{{"kind":"Table","apiVersion":"{group_version}","metadata":{{}},"columnDefinitions":["#
             ),
         );
-        column(&mut out, "Name", "name", "Name of the resource");
+        write_column(&mut out, "Name", "name", "Name of the resource");
         for resource in &resources {
             out.push(b',');
-            column(&mut out, resource, "quantity", "");
+            write_column(&mut out, resource, "quantity", "");
         }
         out.push(b',');
-        column(&mut out, "Window", "duration", "");
+        write_column(&mut out, "Window", "duration", "");
         out.extend_from_slice(br#"],"rows":["#);
-        let most = |item: &ObjectMetrics<'_>| item.most_bytes() + resources.len() * TOTAL;
-        json::list_items(&mut out, &self.items, most, reserve, |out, item| {
+        let max_bytes = |item: &ObjectMetrics<'_>| item.max_bytes() + resources.len() * MAX_CELL_BYTES;
+        json::list_items(&mut out, &self.items, max_bytes, reserve, |out, item| {
             self.write_row(out, &resources, *item);
         })?;
         Ok(out)
@@ -120,13 +120,13 @@ impl Table<'_> {
         json::string(out, item.item.name());
         let amounts = item.item.amounts();
         for resource in resources {
-            json::display(out, format_args!(",\"{}\"", total(amounts, resource)));
+            json::display(out, format_args!(",\"{}\"", total_usage(amounts, resource)));
         }
         json::display(out, format_args!(r#","{}"],"object":"#, item.item.window()));
         match self.include {
             IncludeObject::None => out.extend_from_slice(b"null"),
-            IncludeObject::Metadata => partial(out, item, self.version),
-            IncludeObject::Object => item.write_whole(self.resource, out),
+            IncludeObject::Metadata => write_partial_object(out, item, self.version),
+            IncludeObject::Object => item.write_object(self.resource, out),
         }
         out.push(b'}');
     }
@@ -136,12 +136,12 @@ impl EncodeList for PartialObjectMetadataList<'_> {
     fn to_json(&self, reserve: &mut Reserve<'_>) -> Result<Vec<u8>, Stopped> {
         let group_version = self.version.group_version();
         json::list(METADATA_LIST, group_version, &self.items, 256, reserve, |out, item| {
-            partial(out, *item, self.version);
+            write_partial_object(out, *item, self.version);
         })
     }
 
     fn to_protobuf(&self, reserve: &mut Reserve<'_>) -> Result<Vec<u8>, Stopped> {
-        // Before it had a stable version it was laid out the other way round.
+        // In v1beta1 the order of the two fields was reversed.
         let fields = match self.version {
             MetaVersion::V1 => (1, 2),
             MetaVersion::V1Beta1 => (2, 1),
@@ -156,7 +156,7 @@ impl EncodeList for PartialObjectMetadataList<'_> {
 impl Encode for PartialObjectMetadata<'_> {
     fn to_json(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(256);
-        partial(&mut out, self.item, self.version);
+        write_partial_object(&mut out, self.item, self.version);
         out.push(b'\n');
         out
     }
@@ -168,7 +168,7 @@ impl Encode for PartialObjectMetadata<'_> {
     }
 }
 
-fn column(out: &mut Vec<u8>, name: &str, format: &str, description: &str) {
+fn write_column(out: &mut Vec<u8>, name: &str, format: &str, description: &str) {
     out.extend_from_slice(br#"{"name":"#);
     json::string(out, JsonText::Plain(name));
     json::display(
@@ -177,7 +177,7 @@ fn column(out: &mut Vec<u8>, name: &str, format: &str, description: &str) {
     );
 }
 
-fn partial(out: &mut Vec<u8>, item: ObjectMetrics<'_>, version: MetaVersion) {
+fn write_partial_object(out: &mut Vec<u8>, item: ObjectMetrics<'_>, version: MetaVersion) {
     let group_version = version.group_version();
     json::display(
         out,
@@ -187,20 +187,20 @@ fn partial(out: &mut Vec<u8>, item: ObjectMetrics<'_>, version: MetaVersion) {
     out.push(b'}');
 }
 
-/// The first resources in the order of their names that the first object has; they are the columns.
-fn names(amounts: ResourceList<'_>) -> Vec<String> {
+/// The names of the columns: the object's first resources, sorted by name.
+fn column_names(amounts: ResourceList<'_>) -> Vec<String> {
     let mut names: BTreeSet<String> = BTreeSet::new();
     for (name, _) in amounts.iter() {
         names.insert(name.decode().into_owned());
-        if names.len() > COLUMNS {
+        if names.len() > MAX_COLUMNS {
             names.pop_last();
         }
     }
     names.into_iter().collect()
 }
 
-/// What the object takes of a resource, all containers together.
-fn total(amounts: ResourceList<'_>, resource: &str) -> Quantity {
+/// The object's usage of a resource, summed over all containers.
+fn total_usage(amounts: ResourceList<'_>, resource: &str) -> Quantity {
     let mut total = Quantity::ZERO;
     let of_resource = amounts.iter().filter(|(name, _)| *name == JsonText::Plain(resource));
     of_resource.for_each(|(_, amount)| total.add(amount));

@@ -1,4 +1,4 @@
-//! Texts of members: strings as they stand in a body, read without a copy, and what is passed on to people.
+//! Texts from members: strings that borrow from a response body, and short texts for messages.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -6,32 +6,32 @@ use std::io;
 
 use serde_json::value::RawValue;
 
-/// A string that borrows from the body it was read from.
+/// A string that borrows from a response body.
 #[derive(Clone, Copy, Debug)]
 pub enum JsonText<'a> {
     /// The string itself.
     Plain(&'a str),
-    /// What stands between the quotes of a JSON string that has escapes; checked to be well-formed.
+    /// The content of a JSON string with escapes, without the quotes. It is well-formed.
     Escaped(&'a str),
 }
 
 impl<'a> JsonText<'a> {
-    /// The text between the quotes of a well-formed JSON string.
+    /// Creates a text from the content of a well-formed JSON string, without the quotes.
     pub fn from_json(content: &'a str) -> Self {
         if content.as_bytes().contains(&b'\\') { Self::Escaped(content) } else { Self::Plain(content) }
     }
 
-    /// The string, copied only if it has escapes.
+    /// The string without escapes. It is copied only if it has escapes.
     pub fn decode(self) -> Cow<'a, str> {
         match self {
             Self::Plain(text) => Cow::Borrowed(text),
-            // A string that was checked when its page was read cannot fail here.
+            // This cannot fail: the string was checked when its page was read.
             Self::Escaped(content) => serde_json::from_str::<String>(&format!("\"{content}\""))
                 .map_or(Cow::Borrowed(content), Cow::Owned),
         }
     }
 
-    /// Whether nothing is there.
+    /// Whether the string is empty.
     pub fn is_empty(self) -> bool {
         matches!(self, Self::Plain("") | Self::Escaped(""))
     }
@@ -66,24 +66,26 @@ impl Ord for JsonText<'_> {
     }
 }
 
-/// How many characters of somebody else's text are passed on.
-const MOST: usize = 200;
+/// Maximum number of characters of a text from outside in a message.
+const MAX_CHARS: usize = 200;
 
-/// One line that fits into a header and a log, whatever a member put into it.
+/// Makes one short line of a text from outside, safe for headers and logs: it removes control characters, joins white space,
+/// and cuts the text after 200 characters.
 pub fn shorten(text: &str) -> String {
     let words = text.split_whitespace().flat_map(|word| [" ", word]).skip(1);
-    let mut line: String = words.flat_map(str::chars).filter(|c| !c.is_control()).take(MOST + 1).collect();
-    if let Some((end, _)) = line.char_indices().nth(MOST) {
+    let mut line: String =
+        words.flat_map(str::chars).filter(|c| !c.is_control()).take(MAX_CHARS + 1).collect();
+    if let Some((end, _)) = line.char_indices().nth(MAX_CHARS) {
         line.truncate(end);
         line.push('…');
     }
     line
 }
 
-/// A JSON string as text; an absent one or `null` is empty, as Go reads it.
+/// Reads a JSON string. As in Go, `None` and `null` are empty strings.
 ///
 /// # Errors
-/// If it is another JSON value, or has escapes that are no characters.
+/// If the value is not a string or `null`, or if an escape is not a valid character.
 pub fn json_text(raw: Option<&RawValue>) -> Result<JsonText<'_>, serde_json::Error> {
     let raw = raw.map_or("null", RawValue::get);
     if raw == "null" {
@@ -96,14 +98,16 @@ pub fn json_text(raw: Option<&RawValue>) -> Result<JsonText<'_>, serde_json::Err
     }
 }
 
-/// The innermost error: those around it say only that something failed.
+/// The text of the innermost error. The outer errors only report that something failed.
 pub fn root_cause(error: &(dyn Error + 'static)) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {
         cause = source;
     }
     match cause.downcast_ref::<io::Error>() {
-        Some(error) if error.kind() == io::ErrorKind::UnexpectedEof => "the other end closed it".to_owned(),
+        Some(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            "the other end closed the connection".to_owned()
+        }
         _ => shorten(&cause.to_string()),
     }
 }
@@ -113,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_escaped_text_equals_its_plain_twin() {
+    fn escaped_and_plain_texts_are_equal() {
         let escaped = JsonText::from_json(r"caf\u00e9\n");
         assert!(matches!(escaped, JsonText::Escaped(_)));
         assert_eq!(escaped, JsonText::Plain("café\n"));
@@ -121,9 +125,9 @@ mod tests {
     }
 
     #[test]
-    fn a_members_text_stays_on_one_short_line() {
+    fn shortened_text_is_one_short_line() {
         assert_eq!(shorten("  two\r\n words\u{7} "), "two words");
         let long = shorten(&"ä".repeat(1000));
-        assert_eq!((long.chars().count(), long.ends_with('…')), (MOST + 1, true));
+        assert_eq!((long.chars().count(), long.ends_with('…')), (MAX_CHARS + 1, true));
     }
 }

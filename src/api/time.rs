@@ -14,39 +14,39 @@ use super::text::json_text;
 /// 1970-01-01T00:00:00Z.
 const EPOCH: DateTime = Date::constant(1970, 1, 1).to_datetime(Time::midnight());
 /// 0000-01-01T00:00:00Z.
-const FIRST: i64 = -62_167_219_200;
+const MIN_SECONDS: i64 = -62_167_219_200;
 /// 9999-12-31T23:59:59Z.
-const LAST: i64 = 253_402_300_799;
+const MAX_SECONDS: i64 = 253_402_300_799;
 /// 0001-01-01T00:00:00Z, Go's zero time.
-const GO_ZERO: i64 = -62_135_596_800;
+const GO_ZERO_SECONDS: i64 = -62_135_596_800;
 
-/// A point in time within the years 0000 to 9999 (UTC); the earlier one is the lesser one.
+/// A point in time in the years 0000 to 9999 (UTC). Earlier times are lower.
 ///
-/// `FromStr` reads what Go's `time.Parse(time.RFC3339, …)` reads, except that the result must keep to those
-/// years. [`Display`] writes what `metav1.Time` marshals: UTC, whole seconds, the fraction cut off.
+/// `FromStr` accepts the texts of Go's `time.Parse(time.RFC3339, …)`, but the result must be in these years. [`Display`]
+/// writes the text that `metav1.Time` marshals: UTC, whole seconds, without the fraction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp {
     seconds: i64,
     nanos: u32,
 }
 
-/// Why there is no such point in time.
+/// Why a value is not a valid time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TimestampError {
-    /// Not written as a time.
-    #[error("a time must be written like 2006-01-02T15:04:05Z or 2006-01-02T15:04:05+07:00")]
+    /// The text has another format.
+    #[error("a time must have the format 2006-01-02T15:04:05Z or 2006-01-02T15:04:05+07:00")]
     Syntax,
-    /// Written as a time that no calendar or clock shows.
-    #[error("a time must exist, between the years 0000 and 9999: check day, hour and offset")]
+    /// The format is right, but the time does not exist or is out of range.
+    #[error("a time must exist and be in the years 0000 to 9999: check day, hour and offset")]
     Range,
 }
 
 impl Timestamp {
-    /// The time so many `seconds` after 1970-01-01T00:00:00Z (before it, if negative) and `nanos` after that,
-    /// as protobuf carries it. None outside the years 0000 to 9999, or if `nanos` makes a second.
+    /// Creates a time from the fields of protobuf: `seconds` since 1970-01-01T00:00:00Z (negative before it), plus `nanos`.
+    /// `None` if the time is outside the years 0000 to 9999, or if `nanos` is 10^9 or more.
     #[must_use]
     pub fn new(seconds: i64, nanos: u32) -> Option<Self> {
-        let fits = (FIRST..=LAST).contains(&seconds) && nanos < 1_000_000_000;
+        let fits = (MIN_SECONDS..=MAX_SECONDS).contains(&seconds) && nanos < 1_000_000_000;
         fits.then_some(Self { seconds, nanos })
     }
 
@@ -56,7 +56,7 @@ impl Timestamp {
         self.seconds
     }
 
-    /// Nanoseconds after [`Self::unix_seconds`], less than 10^9.
+    /// Nanoseconds in addition to [`Self::unix_seconds`], less than 10^9.
     #[must_use]
     pub fn nanos(self) -> u32 {
         self.nanos
@@ -65,21 +65,21 @@ impl Timestamp {
     /// Whether this is Go's zero time, which `metav1.Time` marshals as `null`.
     #[must_use]
     pub fn is_go_zero(self) -> bool {
-        self == Self { seconds: GO_ZERO, nanos: 0 }
+        self == Self { seconds: GO_ZERO_SECONDS, nanos: 0 }
     }
 }
 
 impl Timestamp {
-    /// `metav1.Time` in JSON: a string; nothing, `null` and an empty string are no time.
+    /// Reads `metav1.Time` in JSON. A missing value, `null` and an empty string are `None`.
     ///
     /// # Errors
-    /// If it is another text.
+    /// If the value is not a string or not a valid time.
     pub fn from_json(raw: Option<&RawValue>) -> Result<Option<Self>, TimestampError> {
         let text = json_text(raw).map_err(|_| TimestampError::Syntax)?.decode();
         if text.is_empty() { Ok(None) } else { text.parse().map(Some) }
     }
 
-    /// Writes a time as `metav1.Time` does.
+    /// Writes JSON as `metav1.Time` does.
     pub fn write_json(time: Option<Self>, out: &mut Vec<u8>) {
         match time.filter(|time| !time.is_go_zero()) {
             Some(time) => display(out, format_args!("\"{time}\"")),
@@ -87,10 +87,10 @@ impl Timestamp {
         }
     }
 
-    /// `metav1.Timestamp` in protobuf: seconds and nanoseconds since the epoch; without seconds it is no time.
+    /// Reads `metav1.Timestamp` in protobuf: seconds since the epoch, and nanoseconds. A message without seconds is `None`.
     ///
     /// # Errors
-    /// If the message is malformed, or there is no such time.
+    /// If the message is malformed, or if the time is out of range.
     pub fn from_protobuf(message: &[u8]) -> Result<Option<Self>, TimestampError> {
         let (mut seconds, mut nanos) = (None, 0);
         for field in Fields::of(message) {
@@ -105,7 +105,7 @@ impl Timestamp {
         Self::new(seconds, nanos).map(Some).ok_or(TimestampError::Range)
     }
 
-    /// Writes the fields of `metav1.Timestamp`; whole seconds, as `metav1.Time` does.
+    /// Writes the fields of `metav1.Timestamp`. Nanoseconds are 0, as `metav1.Time` writes them.
     pub fn write_protobuf(time: Option<Self>, out: &mut Writer) {
         if let Some(time) = time.filter(|time| !time.is_go_zero()) {
             out.number(1, time.seconds);
@@ -125,7 +125,7 @@ impl FromStr for Timestamp {
         scan.expect(b'-')?;
         let day = scan.digits(2)?;
         scan.expect(b'T')?;
-        // Go lets an hour have one digit.
+        // Go accepts an hour with one digit.
         let hour_digits = if scan.0.get(1).is_some_and(u8::is_ascii_digit) { 2 } else { 1 };
         let hour = scan.digits(hour_digits)?;
         scan.expect(b':')?;
@@ -151,7 +151,6 @@ impl FromStr for Timestamp {
     }
 }
 
-/// As the calendar takes it.
 fn narrow<T: TryFrom<u32>>(number: u32) -> Result<T, TimestampError> {
     number.try_into().map_err(|_| TimestampError::Range)
 }
@@ -166,7 +165,7 @@ impl Display for Timestamp {
     }
 }
 
-/// What is left of a text.
+/// The rest of a text.
 struct TimeScanner<'a>(&'a [u8]);
 
 impl TimeScanner<'_> {
@@ -184,19 +183,21 @@ impl TimeScanner<'_> {
         })
     }
 
-    /// Nanoseconds, with what is finer cut off. Go takes a comma for the point, and any number of digits.
+    /// Reads a fraction as nanoseconds and cuts off finer digits. As in Go, the separator is a point or a comma, and any number
+    /// of digits is valid.
     fn fraction(&mut self) -> u32 {
         let [b'.' | b',', digits @ ..] = self.0 else { return 0 };
         let count = digits.iter().take_while(|byte| byte.is_ascii_digit()).count();
         if count == 0 {
-            return 0; // what follows is no offset, so this is found out
+            return 0; // The separator stays, so reading the offset fails.
         }
         self.0 = &digits[count..];
         let padded = digits[..count].iter().copied().chain(std::iter::repeat(b'0'));
         padded.take(9).fold(0, |nanos, digit| nanos * 10 + u32::from(digit - b'0'))
     }
 
-    /// Seconds that the clock is ahead of UTC. Go allows 24 hours and 60 minutes.
+    /// Reads the offset from UTC in seconds. It is positive if the clock is ahead of UTC. Go allows up to 24 hours and 60
+    /// minutes.
     fn offset(&mut self) -> Result<i64, TimestampError> {
         let (sign, rest) = match self.0 {
             [b'Z', rest @ ..] => (0, rest),
@@ -229,16 +230,16 @@ mod tests {
     }
 
     #[test]
-    fn known_moments_have_their_seconds() {
+    fn known_times_have_the_right_seconds() {
         for (text, seconds) in [
             ("1970-01-01T00:00:00Z", 0),
             ("2023-06-14T09:09:54Z", 1_686_733_794),
             ("2000-02-29T23:59:59Z", 951_868_799),
             ("2038-01-19T03:14:08Z", 1 << 31),
             ("1969-12-31T23:59:59Z", -1),
-            ("0001-01-01T00:00:00Z", GO_ZERO),
-            ("0000-01-01T00:00:00Z", FIRST),
-            ("9999-12-31T23:59:59Z", LAST),
+            ("0001-01-01T00:00:00Z", GO_ZERO_SECONDS),
+            ("0000-01-01T00:00:00Z", MIN_SECONDS),
+            ("9999-12-31T23:59:59Z", MAX_SECONDS),
         ] {
             assert_eq!(parse(text).unix_seconds(), seconds, "{text}");
             assert_eq!(Timestamp::new(seconds, 0).unwrap().to_string(), text);
@@ -247,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn offsets_and_fractions_are_read_and_not_written() {
+    fn offsets_and_fractions_are_read_but_not_written() {
         for (text, written) in [
             ("2023-06-14T09:09:54.999999999Z", "2023-06-14T09:09:54Z"),
             ("2023-06-14T17:09:54+08:00", "2023-06-14T09:09:54Z"),
@@ -263,13 +264,13 @@ mod tests {
     }
 
     #[test]
-    fn the_earlier_time_is_the_lesser() {
+    fn earlier_time_is_lower() {
         assert!(parse("2023-06-14T09:00:00+01:00") < parse("2023-06-14T08:00:00.1Z"));
         assert!(parse("1969-12-31T23:59:59.1Z") < parse("1969-12-31T23:59:59.2Z"));
     }
 
     #[test]
-    fn what_is_no_time_is_refused() {
+    fn invalid_times_are_rejected() {
         for text in [
             "",
             "2023-06-14",
@@ -302,19 +303,19 @@ mod tests {
             assert_eq!(text.parse::<Timestamp>(), Err(TimestampError::Range), "{text}");
         }
         assert_eq!(Timestamp::new(i64::MIN, 0), None);
-        assert_eq!(Timestamp::new(LAST + 1, 0), None);
+        assert_eq!(Timestamp::new(MAX_SECONDS + 1, 0), None);
         assert_eq!(Timestamp::new(0, 1_000_000_000), None);
     }
 
     proptest! {
         #[test]
-        fn what_is_written_reads_the_same(seconds in FIRST..=LAST) {
+        fn printed_time_parses_to_the_same_value(seconds in MIN_SECONDS..=MAX_SECONDS) {
             let time = Timestamp::new(seconds, 0).unwrap();
             prop_assert_eq!(parse(&time.to_string()), time);
         }
 
         #[test]
-        fn no_text_panics(
+        fn no_input_panics(
             text in any::<String>(), digits in "[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9é:.,+Z-]{0,20}",
         ) {
             for text in [text, digits] {

@@ -1,42 +1,42 @@
-//! Which build this is, in the shape of `version.Info` of k8s.io/apimachinery.
+//! Version of this build, in the format of `version.Info` of k8s.io/apimachinery.
 
 use std::env;
 
 use serde::Serialize;
 
-/// What `/version` and `version -o json` say. What is not known of a build is empty, as in Go.
+/// The output of `/version` and of `version -o json`. Unknown fields are empty, as in Go.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VersionInfo {
-    /// The first number of the version.
+    /// The major version.
     pub major: &'static str,
-    /// The second.
+    /// The minor version.
     pub minor: &'static str,
-    /// The version whose behaviour this one has: its own.
+    /// Major version of the behaviour that is emulated; always this version.
     pub emulation_major: &'static str,
-    /// The second number of that.
+    /// Minor version of the behaviour that is emulated.
     pub emulation_minor: &'static str,
-    /// The oldest version whose behaviour it could have: its own.
+    /// Major version of the oldest behaviour that can be emulated; always this version.
     pub min_compatibility_major: &'static str,
-    /// The second number of that.
+    /// Minor version of the oldest behaviour that can be emulated.
     pub min_compatibility_minor: &'static str,
-    /// `v` and the whole version.
+    /// The full version, with the prefix `v`.
     pub git_version: &'static str,
-    /// The commit.
+    /// The Git commit.
     pub git_commit: &'static str,
-    /// Whether anything was changed after it.
+    /// Whether the Git tree has uncommitted changes.
     pub git_tree_state: &'static str,
-    /// RFC 3339.
+    /// Time of the build, RFC 3339.
     pub build_date: &'static str,
-    /// Clients print it and the compiler; there is no Go in here.
+    /// Always empty: the adapter is not written in Go. Clients print this field.
     pub go_version: &'static str,
-    /// What compiled it.
+    /// The name of the compiler.
     pub compiler: &'static str,
-    /// Operating system and architecture.
+    /// Operating system and architecture, such as `linux/amd64`.
     pub platform: String,
 }
 
-/// The architecture by Go's name for it.
+/// The CPU architecture in Go's naming.
 fn architecture() -> &'static str {
     match env::consts::ARCH {
         "x86_64" => "amd64",
@@ -46,7 +46,7 @@ fn architecture() -> &'static str {
 }
 
 impl VersionInfo {
-    /// This build.
+    /// The version of this build.
     pub fn current() -> Self {
         let (major, minor) = (env!("CARGO_PKG_VERSION_MAJOR"), env!("CARGO_PKG_VERSION_MINOR"));
         Self {

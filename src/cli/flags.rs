@@ -1,6 +1,6 @@
-//! The flags that mean something here, grouped as help shows them, and what each group amounts to.
+//! The flags that have an effect, in the groups of `--help`, and their conversion into the configuration.
 
-// Help would show what is said of a group.
+// clap would print a doc comment of a group in `--help`.
 #![allow(clippy::missing_docs_in_private_items)]
 
 use std::ffi::OsString;
@@ -15,67 +15,66 @@ use crate::config::{
     self, ConflictingFlags, LogFormat, OnMemberFailure, RateLimit, SameNamePods, TlsVersion,
 };
 
-/// The reference's rate for whichever half of a rate is left out while the other is given.
+/// Defaults of Karmada's built-in adapter. They apply if only one of the two flags (QPS or burst) is given.
 const DEFAULT_QPS: f32 = 40.0;
 const DEFAULT_BURST: u32 = 60;
-/// What Go's HTTP/2 server allows by default.
+/// The default of Go's HTTP/2 server.
 const DEFAULT_STREAMS: u32 = 250;
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Serving")]
 pub struct ServingFlags {
-    /// Address to listen on; an unspecified one (0.0.0.0 or ::) means all interfaces, IPv4 and IPv6
+    /// Address to listen on; 0.0.0.0 or :: listens on all interfaces, IPv4 and IPv6
     #[arg(long, value_name = "IP", default_value = "0.0.0.0", value_parser = values::ip)]
     bind_address: IpAddr,
-    /// Port of HTTPS; 0 lets the system choose a free one, which the log names
+    /// HTTPS port; with 0 the system chooses a free port, which is logged
     #[arg(long, value_name = "PORT", default_value = "443", value_parser = values::port)]
     secure_port: u16,
-    /// Certificate chain in PEM, read again when it changes; without one, a self-signed pair is generated into
-    /// --cert-dir
+    /// Certificate chain in PEM, reloaded when the file changes; if unset, a self-signed certificate and its key are
+    /// generated in --cert-dir
     #[arg(long, value_name = "FILE")]
     tls_cert_file: Option<OsString>,
     /// Private key of --tls-cert-file in PEM
     #[arg(long, value_name = "FILE")]
     tls_private_key_file: Option<OsString>,
-    /// Directory of a generated pair, which the next start uses again; empty keeps it in memory
+    /// Directory of the generated certificate and key, which are used again after a restart; if empty, they stay in memory
     #[arg(long, value_name = "DIR", default_value = "apiserver.local.config/certificates")]
     cert_dir: OsString,
-    /// Oldest TLS version to speak: VersionTLS12 or VersionTLS13 (VersionTLS10 and VersionTLS11 mean VersionTLS12)
+    /// Minimum TLS version: VersionTLS12 or VersionTLS13 (VersionTLS10 and VersionTLS11 mean VersionTLS12)
     #[arg(long, value_name = "VERSION", default_value = "VersionTLS12", hide_possible_values = true)]
     tls_min_version: TlsVersion,
-    /// TLS 1.2 suites to allow, by their IANA names (those of TLS 1.3 are always allowed); without any, all that are
-    /// safe
+    /// TLS 1.2 cipher suites to allow, by IANA name; TLS 1.3 suites are always allowed; if unset, all secure suites are
+    /// allowed
     #[arg(long, value_name = "SUITES", value_parser = values::list)]
     tls_cipher_suites: Vec<ListFlag>,
     /// Offer clients HTTP/1.1 only
     #[arg(long)]
     disable_http2_serving: bool,
-    /// Longest time to make one answer, after which it is a 504; a client's own timeout parameter can only be shorter
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = values::time_span)]
+    /// Deadline for the response to a request, then 504; a client's timeout parameter can only shorten it
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = values::positive_duration)]
     request_timeout: Duration,
-    /// How long a client may take for a handshake, for a request's head and for taking its answer, before it is cut
-    /// off
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = values::time_span)]
+    /// Timeout for a client's TLS handshake, for the head of a request, and for reading the response; then the connection
+    /// is closed
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = values::positive_duration)]
     client_timeout: Duration,
-    /// How long a client's connection may be without a request before it is closed
-    #[arg(long, value_name = "DURATION", default_value = "90s", value_parser = values::time_span)]
+    /// How long a client's connection may be idle before it is closed
+    #[arg(long, value_name = "DURATION", default_value = "90s", value_parser = values::positive_duration)]
     idle_timeout: Duration,
-    /// Most connections of clients at a time; when one more comes, the one that has been idle longest is closed first
+    /// Maximum number of client connections; a new connection above it closes the one that is idle for longest
     #[arg(long, value_name = "NUMBER", default_value = "1024", value_parser = values::count)]
     max_connections: usize,
-    /// Most requests at a time on one HTTP/2 connection of a client; 0 means 250
+    /// Maximum number of concurrent requests on one HTTP/2 connection of a client; 0 means 250
     #[arg(long, value_name = "NUMBER", default_value = "0", value_parser = values::streams)]
     http2_max_streams_per_connection: u32,
-    /// Most queries to work on at a time, beyond which the answer is 429, but never for probes, discovery and
-    /// system:masters; 0 means no limit
+    /// Maximum number of queries in flight; queries above it get 429; probes, discovery and system:masters are exempt;
+    /// 0 means no limit
     #[arg(long, value_name = "NUMBER", default_value = "400", value_parser = values::limit)]
     max_requests_inflight: usize,
-    /// How often certificates, authorities and kubeconfigs are looked at for new content, which is used without a
-    /// restart
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = values::time_span)]
+    /// How often certificates, CA bundles and kubeconfigs are checked for changes; changes take effect without a restart
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = values::positive_duration)]
     reload_interval: Duration,
-    /// How long requests and new connections are still served after SIGTERM, while /readyz fails, so that load balancers
-    /// notice; with 20s for requests in progress after that, it has to be less than terminationGracePeriodSeconds
+    /// How long new connections and requests are accepted after SIGTERM while /readyz fails, so that load balancers
+    /// notice; then requests in flight have 20s; the sum must be less than terminationGracePeriodSeconds
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = values::duration)]
     shutdown_delay_duration: Duration,
 }
@@ -83,7 +82,7 @@ pub struct ServingFlags {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Metrics")]
 pub struct MetricsFlags {
-    /// Address of the plain-HTTP /metrics; 0 or empty turns it off
+    /// Address of the plain-HTTP endpoint /metrics; 0 or empty disables it
     #[arg(long, value_name = "HOST:PORT", default_value = ":8080", value_parser = values::metrics_address)]
     metrics_bind_address: values::MetricsAddress,
 }
@@ -91,59 +90,59 @@ pub struct MetricsFlags {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Control plane")]
 pub struct ControlPlaneFlags {
-    /// Kubeconfig of the Karmada API server, whose Cluster objects are the members; without one, the environment's
-    /// kubeconfig or else the Pod's service account
+    /// Kubeconfig of the Karmada API server; its Cluster objects are the members; if unset, the file in $KUBECONFIG or
+    /// ~/.kube/config, or else the Pod's service account
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<OsString>,
-    /// Requests a second to the API server of --kubeconfig, beyond which they wait; unset means no limit (40 beside
-    /// --kube-api-burst), and so does 0
+    /// Maximum requests per second to the API server of --kubeconfig; requests above it wait; unset or 0 means no limit;
+    /// unset with --kube-api-burst means 40
     #[arg(long, value_name = "NUMBER", value_parser = values::float)]
     kube_api_qps: Option<f32>,
-    /// Requests at once before --kube-api-qps holds; unset means 60
+    /// Number of requests in a burst before --kube-api-qps limits them; unset means 60
     #[arg(long, value_name = "NUMBER", value_parser = values::int)]
     kube_api_burst: Option<i64>,
-    /// How long one watch of the control plane lasts until the next begins; one that is silent on a connection that
-    /// lives is noticed when its time is up
-    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = values::time_span)]
+    /// How long one watch of the control plane lasts before it is renewed; a watch that hangs on an open connection is
+    /// noticed after this time
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = values::positive_duration)]
     watch_timeout: Duration,
 }
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Authentication")]
 pub struct AuthenticationFlags {
-    /// Kubeconfig of the API server that reviews tokens and holds the ConfigMap
-    /// kube-system/extension-apiserver-authentication; without one, as for --kubeconfig
+    /// Kubeconfig of the API server for TokenReviews and for the ConfigMap
+    /// kube-system/extension-apiserver-authentication; if unset, same rules as for --kubeconfig
     #[arg(long, value_name = "FILE")]
     authentication_kubeconfig: Option<OsString>,
-    /// Do not read that ConfigMap: only --client-ca-file and --requestheader-client-ca-file say whom to believe
+    /// Do not read that ConfigMap: trust only --client-ca-file and --requestheader-client-ca-file
     #[arg(long)]
     authentication_skip_lookup: bool,
-    /// Start even when that ConfigMap cannot be read; it counts as soon as it can be
+    /// Start even if that ConfigMap cannot be read; it is used as soon as it can be read
     #[arg(long)]
     authentication_tolerate_lookup_failure: bool,
-    /// How long a token's verdict is kept; 0 reviews each request's token
+    /// How long the result of a TokenReview is cached; 0 reviews the token of each request
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = values::duration)]
     authentication_token_webhook_cache_ttl: Duration,
-    /// Authorities of client certificates in PEM, read again when they change; without it, those of the ConfigMap
+    /// CA bundle for client certificates in PEM, reloaded when the file changes; if unset, the CA bundle in the ConfigMap
     #[arg(long, value_name = "FILE")]
     client_ca_file: Option<OsString>,
-    /// Authorities of the front proxy in PEM, read again when they change; without it, the ConfigMap says all that
-    /// --requestheader-* say
+    /// CA bundle for the front proxy's certificate in PEM, reloaded when the file changes; if unset, the ConfigMap
+    /// replaces all --requestheader-* flags
     #[arg(long, value_name = "FILE")]
     requestheader_client_ca_file: Option<OsString>,
-    /// Common names, one of which the front proxy's certificate must have; without any, every name will do
+    /// Allowed common names of the front proxy's certificate; if unset, every name is allowed
     #[arg(long, value_name = "NAMES", value_parser = values::list)]
     requestheader_allowed_names: Vec<ListFlag>,
-    /// Headers that name the user, of which a request's first counts
+    /// Headers with the user's name; the first one that a request has is used
     #[arg(long, value_name = "HEADERS", default_value = "x-remote-user", value_parser = values::headers)]
     requestheader_username_headers: Vec<ListFlag>,
-    /// Headers that name the user's groups, which all count
+    /// Headers with the user's groups; all of them are used
     #[arg(long, value_name = "HEADERS", default_value = "x-remote-group", value_parser = values::headers)]
     requestheader_group_headers: Vec<ListFlag>,
-    /// Beginnings of headers that say more of the user; the rest of such a header's name is the key
+    /// Prefixes of headers with extra fields of the user; the rest of the header's name is the key
     #[arg(long, value_name = "PREFIXES", default_value = "x-remote-extra-", value_parser = values::headers)]
     requestheader_extra_headers_prefix: Vec<ListFlag>,
-    /// Headers that hold the user's uid, of which a request's first counts
+    /// Headers with the user's UID; the first one that a request has is used
     #[arg(long, value_name = "HEADERS", value_parser = values::headers)]
     requestheader_uid_headers: Vec<ListFlag>,
 }
@@ -151,10 +150,10 @@ pub struct AuthenticationFlags {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Authorization")]
 pub struct AuthorizationFlags {
-    /// Kubeconfig of the API server that reviews access; without one, as for --kubeconfig
+    /// Kubeconfig of the API server for SubjectAccessReviews; if unset, same rules as for --kubeconfig
     #[arg(long, value_name = "FILE")]
     authorization_kubeconfig: Option<OsString>,
-    /// Paths that everyone may get without a review; a * at the end makes a prefix
+    /// Paths that need no authorization; a * at the end makes a prefix
     #[arg(
         long,
         value_name = "PATHS",
@@ -162,10 +161,10 @@ pub struct AuthorizationFlags {
         value_parser = values::open_paths
     )]
     authorization_always_allow_paths: Vec<ListFlag>,
-    /// How long a permission is kept; 0 reviews each request
+    /// How long an allowed SubjectAccessReview is cached; 0 reviews each request
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = values::duration)]
     authorization_webhook_cache_authorized_ttl: Duration,
-    /// How long a refusal is kept; 0 reviews each request
+    /// How long a denied SubjectAccessReview is cached; 0 reviews each request
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = values::duration)]
     authorization_webhook_cache_unauthorized_ttl: Duration,
 }
@@ -173,49 +172,50 @@ pub struct AuthorizationFlags {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Members")]
 pub struct MembersFlags {
-    /// Kubeconfig whose contexts are the members, in place of the Clusters of --kubeconfig; it and the files that it
-    /// refers to are read again when they change
+    /// Kubeconfig with the members as contexts, instead of the Clusters of --kubeconfig; this file and the files that
+    /// it refers to are reloaded when they change
     #[arg(long, value_name = "FILE")]
     fleet_kubeconfig: Option<OsString>,
-    /// How long an answer waits for each member, which has failed when the time is up
-    #[arg(long, value_name = "DURATION", default_value = values::MEMBER_TIMEOUT, value_parser = values::time_span)]
+    /// Timeout for each member's response to a query; after it, the member counts as failed
+    #[arg(long, value_name = "DURATION", default_value = values::MEMBER_TIMEOUT, value_parser = values::positive_duration)]
     member_timeout: Duration,
-    /// Most connections to one member over HTTP/1.1, and three at least, one for each metrics API; over HTTP/2 there is
-    /// one
+    /// Maximum number of HTTP/1.1 connections to one member, at least three (one for each metrics API); with HTTP/2 there
+    /// is only one connection
     #[arg(long, value_name = "NUMBER", default_value = "8", value_parser = values::count)]
     member_connections: usize,
-    /// Longest body that one member may send; it has failed when it sends more
+    /// Maximum size of a member's response body; a larger body is a failure of the member
     #[arg(long, value_name = "BYTES", default_value = "64Mi", value_parser = values::bytes)]
     member_body_bytes: usize,
-    /// Most memory that all queries take at a time, from members' bodies to the answers that clients have not read yet; beyond it a query is answered 429
+    /// Memory limit of all queries in flight, from the members' response bodies to the responses that clients have not
+    /// read yet; queries above it get 429
     #[arg(long, value_name = "BYTES", default_value = "256Mi", value_parser = values::bytes)]
     inflight_bytes: usize,
-    /// Longest time until each member's metric names are read again, for discovery; a new metric can be queried at once,
-    /// and is listed as soon as it has been
-    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = values::time_span)]
+    /// Maximum interval between two reads of each member's metric names, for discovery; a new metric can be queried
+    /// immediately, and discovery lists it after its first query
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = values::positive_duration)]
     discovery_interval: Duration,
-    /// Most memory for the metrics that all members list, for discovery, and half of it for one member; the metrics of a
-    /// member that lists more are not listed, and can be queried all the same
+    /// Memory limit for the metric names of all members, for discovery; one member may use half of it; if a member has
+    /// more, discovery does not list its metrics, but they can still be queried
     #[arg(long, value_name = "BYTES", default_value = "64Mi", value_parser = values::bytes)]
     discovery_bytes: usize,
-    /// What becomes of an answer when a member fails: last-known (its last values stand in if only its metrics API
-    /// fails), partial (it lacks that member's values) or fail (503); a warning names the member
+    /// What to return if a member fails: last-known (use the member's last-known values if only its metrics API fails),
+    /// partial (leave out the member's values) or fail (503); a warning names the member
     #[arg(long, value_name = "POLICY", default_value = "last-known", hide_possible_values = true)]
     on_member_failure: OnMemberFailure,
-    /// How old a value may be that stands in for a member whose metrics API fails
-    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = values::time_span)]
+    /// Maximum age of last-known values
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = values::positive_duration)]
     last_known_max_age: Duration,
-    /// Most memory for the values that may stand in
+    /// Memory limit of the last-known cache
     #[arg(long, value_name = "BYTES", default_value = "16Mi", value_parser = values::bytes)]
     last_known_bytes: usize,
-    /// How long a reply that missed --member-timeout is still waited for, to be the last known one
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = values::time_span)]
+    /// How long to wait for a response that missed --member-timeout; a late response only updates the last-known cache
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = values::positive_duration)]
     last_known_late: Duration,
-    /// Requests a second to each member, beyond which they wait; unset means no limit (40 beside
-    /// --cluster-api-burst), and so does 0
+    /// Maximum requests per second to each member; requests above it wait; unset or 0 means no limit; unset with
+    /// --cluster-api-burst means 40
     #[arg(long, value_name = "NUMBER", value_parser = values::float)]
     cluster_api_qps: Option<f32>,
-    /// Requests at once to a member before --cluster-api-qps holds; unset means 60
+    /// Number of requests to a member in a burst before --cluster-api-qps limits them; unset means 60
     #[arg(long, value_name = "NUMBER", value_parser = values::int)]
     cluster_api_burst: Option<i64>,
 }
@@ -223,7 +223,7 @@ pub struct MembersFlags {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Merging")]
 pub struct MergingFlags {
-    /// Label that says which cluster a value came from, and by which a query chooses clusters; empty turns both off
+    /// Label with the cluster of a value, also used in selectors to choose clusters; empty disables both
     #[arg(
         long,
         value_name = "KEY",
@@ -231,13 +231,13 @@ pub struct MergingFlags {
         value_parser = values::label_key_or_empty
     )]
     cluster_label: String,
-    /// What becomes of pods of one name in several clusters, as StatefulSets have them: sum or average (one item with
-    /// that) or separate (one for each cluster, by name still a sum)
+    /// How to merge pods with the same name in several clusters, such as pods of StatefulSets: sum or average (one item),
+    /// or separate (one item for each cluster; a query by name still returns the sum)
     #[arg(long, value_name = "RULE", default_value = "sum", hide_possible_values = true)]
     same_name_pods: SameNamePods,
-    /// What becomes of series of an external metric that several clusters show with the same labels (the same queue,
-    /// seen from each): sum, max, min or avg (one item with that) or each (one for each cluster, as for metrics that
-    /// are not named); the last rule for a metric wins
+    /// How to merge series of an external metric with the same labels in several clusters, such as one queue that every
+    /// cluster reports: sum, max, min or avg (one item), or each (one item for each cluster, the default); the last rule
+    /// for a metric wins
     #[arg(long, value_name = "METRIC=RULE", value_parser = values::external_merges)]
     external_merge: Vec<ExternalMergeFlag>,
 }
@@ -245,11 +245,11 @@ pub struct MergingFlags {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Logging")]
 pub struct LoggingFlags {
-    /// Shape of a log line on stderr: text or json
+    /// Format of log lines on stderr: text or json
     #[arg(long, value_name = "FORMAT", default_value = "text", hide_possible_values = true)]
     logging_format: LogFormat,
-    /// How much to log: 0 is for operation; 2 adds where a line comes from, 4 debug lines, 6 those of libraries, 8
-    /// traces
+    /// Log verbosity: 0 is for normal operation; 2 adds the source of each line, 4 debug lines, 6 debug lines of
+    /// libraries, 8 traces
     #[arg(short, long, value_name = "LEVEL", default_value = "0", value_parser = values::level)]
     v: i32,
 }
@@ -275,7 +275,7 @@ impl TryFrom<ServingFlags> for config::Serving {
             },
             http2: !flags.disable_http2_serving,
             request_timeout: flags.request_timeout,
-            pressure: config::RequestLimits {
+            limits: config::RequestLimits {
                 client_timeout: flags.client_timeout,
                 idle_timeout: flags.idle_timeout,
                 connections: flags.max_connections,
@@ -313,7 +313,7 @@ impl From<AuthenticationFlags> for config::Authentication {
         Self {
             kubeconfig: path(flags.authentication_kubeconfig),
             client_ca_file: path(flags.client_ca_file),
-            // The reference, too, reads the other header flags only beside this one.
+            // Karmada's built-in adapter also ignores the other --requestheader-* flags without this one.
             request_header: path(flags.requestheader_client_ca_file).map(|ca_file| config::RequestHeader {
                 ca_file,
                 allowed_names: joined(flags.requestheader_allowed_names),
@@ -377,17 +377,17 @@ impl From<LoggingFlags> for config::Logging {
     }
 }
 
-/// An empty path is how a flag is unset again.
+/// An empty text unsets a path.
 fn path(text: Option<OsString>) -> Option<PathBuf> {
     text.filter(|text| !text.is_empty()).map(PathBuf::from)
 }
 
-/// The values of a list flag in the order of its uses.
+/// All values of a list flag that was given several times, in order.
 fn joined(uses: Vec<ListFlag>) -> Vec<String> {
     uses.into_iter().flat_map(Vec::from).collect()
 }
 
-/// The limit that a pair of flags asks for: none when neither is given or the rate is not above zero.
+/// The limit of a pair of flags. There is none if both flags are unset or the rate is not above zero.
 fn rate(qps: Option<f32>, burst: Option<i64>) -> Option<RateLimit> {
     if qps.is_none() && burst.is_none() {
         return None;

@@ -1,6 +1,6 @@
-//! The flags of the reference that mean nothing here. They are accepted with a value of their type, so that a
-//! Deployment that sets them starts; help does not show them. Where silence would let an operator believe something
-//! that is not so, it is said as a warning.
+//! The flags of Karmada's built-in adapter that have no effect here. They are accepted with a value of their type, so that
+//! an existing Deployment that sets them starts. `--help` does not list them. A warning is logged if an operator could
+//! wrongly rely on such a flag.
 
 use clap::{Arg, ArgAction, ArgMatches, Command, parser::ValueSource};
 
@@ -8,19 +8,19 @@ use super::values::{self, FlagValueError};
 use crate::api::duration::GoDuration;
 use crate::api::quantity::Quantity;
 
-/// The ones that were set, and their last values, as clap's derive flattens them into the command line.
+/// The ignored flags that were set, and their last values. clap's derive flattens this type into the command line.
 #[derive(Clone, Debug)]
 pub struct IgnoredFlags(Vec<(&'static str, String)>);
 
-/// What is so, whatever these flags say.
+/// Warning that is logged if one of these flags is set.
 pub struct IgnoredFlagWarning {
-    /// A whole sentence.
+    /// The text of the warning.
     pub sentence: &'static str,
-    /// Each with the value, beside the empty one, that leads nobody astray.
+    /// Name and harmless value of each flag. A flag with its harmless value, or with an empty one, causes no warning.
     pub flags: &'static [(&'static str, &'static str)],
 }
 
-/// What a flag's value has to be.
+/// The type of a flag's value.
 #[derive(Clone, Copy)]
 enum FlagType {
     Bool,
@@ -30,7 +30,7 @@ enum FlagType {
     Duration,
     Quantity,
     Text,
-    /// klog: a level's name or number.
+    /// klog: name or number of a severity.
     Severity,
     /// klog: `file.go:line`.
     TraceLocation,
@@ -105,23 +105,23 @@ const TABLE: &[(&str, FlagType)] = &[
     ("vmodule", FlagType::ModuleLevels),
 ];
 
-/// What silence would hide.
+/// The warnings about ignored flags.
 pub const WARNINGS: &[IgnoredFlagWarning] = &[
     IgnoredFlagWarning {
-        sentence: "nothing is audited here; Karmada's API server can audit the requests that it passes on",
-        // The reference, too, audits nothing without a policy, and Karmada's manifests have no more than a path of -.
+        sentence: "the adapter writes no audit log; Karmada's API server can audit the same requests",
+        // Karmada's built-in adapter also audits nothing without a policy. Karmada's manifests only set the path to `-`.
         flags: &[("audit-policy-file", ""), ("audit-webhook-config-file", ""), ("audit-log-path", "-")],
     },
     IgnoredFlagWarning {
-        sentence: "logs go to stderr and to no file",
+        sentence: "logs are written to stderr only, not to files",
         flags: &[("log-dir", ""), ("log-file", ""), ("logtostderr", "true")],
     },
     IgnoredFlagWarning {
-        sentence: "every client is shown the certificate of --tls-cert-file, whatever name it asks for",
+        sentence: "every client gets the certificate of --tls-cert-file, for any server name",
         flags: &[("tls-sni-cert-key", "")],
     },
     IgnoredFlagWarning {
-        sentence: "the groups that a key exchange may use are not limited",
+        sentence: "the key exchange groups of TLS are not restricted",
         flags: &[("tls-curve-preferences", "")],
     },
 ];
@@ -132,23 +132,23 @@ impl IgnoredFlags {
         self.0.iter().map(|&(name, _)| name)
     }
 
-    /// What has to be said of them, and which of them each sentence is about.
+    /// The warnings to log, each with the flags that cause it.
     pub fn warnings(&self) -> impl Iterator<Item = (&'static str, Vec<&'static str>)> {
-        WARNINGS.iter().filter_map(|truth| {
-            let misleads = |&(flag, harmless): &(&str, &str)| {
+        WARNINGS.iter().filter_map(|warning| {
+            let causes_warning = |&(flag, harmless): &(&str, &str)| {
                 self.0.iter().any(|(name, value)| *name == flag && !value.is_empty() && value != harmless)
             };
-            let flags = truth.flags.iter().copied().filter(misleads).map(|(flag, _)| flag);
+            let flags = warning.flags.iter().copied().filter(causes_warning).map(|(flag, _)| flag);
             let flags = flags.collect::<Vec<_>>();
-            (!flags.is_empty()).then_some((truth.sentence, flags))
+            (!flags.is_empty()).then_some((warning.sentence, flags))
         })
     }
 
-    /// Says it all in the log.
+    /// Logs the names of the ignored flags, and the warnings.
     pub fn log(&self) {
         let flags = self.names().collect::<Vec<_>>().join(",");
         if !flags.is_empty() {
-            tracing::info!(flags, "flags without a meaning here are accepted and ignored");
+            tracing::info!(flags, "ignored flags that have no effect in this adapter");
         }
         for (sentence, flags) in self.warnings() {
             tracing::warn!(flags = flags.join(","), "{sentence}");
@@ -177,7 +177,7 @@ impl clap::FromArgMatches for IgnoredFlags {
         let set = |&(name, kind): &(&'static str, FlagType)| {
             let given = matches.value_source(name) == Some(ValueSource::CommandLine);
             let value = match kind {
-                // It has more than one spelling.
+                // A boolean value has several spellings.
                 FlagType::Bool => matches.get_flag(name).to_string(),
                 _ => matches.get_raw(name)?.next_back()?.to_string_lossy().into_owned(),
             };
@@ -194,7 +194,7 @@ impl clap::FromArgMatches for IgnoredFlags {
 
 impl FlagType {
     fn check(self, text: &str) -> Result<(), FlagValueError> {
-        let (right, complaint) = match self {
+        let (is_valid, complaint) = match self {
             Self::Bool => return values::boolean(text).map(drop),
             Self::Int => return values::int(text).map(drop),
             Self::Uint => return values::uint(text).map(drop),
@@ -208,21 +208,18 @@ impl FlagType {
                 (is_severity(text), "is not a severity (INFO, WARNING, ERROR, FATAL or a number)")
             }
             Self::TraceLocation => {
-                (text.is_empty() || is_trace_location(text), "is not a place (such as file.go:10)")
+                (text.is_empty() || is_trace_location(text), "is not a source location (such as file.go:10)")
             }
             Self::ModuleLevels => {
-                (is_module_levels(text), "is not a list of levels (such as pattern=2,other=4)")
+                (is_module_levels(text), "is not a list of log levels (such as pattern=2,other=4)")
             }
             Self::Ints => (text.split(',').all(is_int32), "is not a list of whole numbers (such as 23,29)"),
             Self::CertificateAndKey => {
                 let (files, _) = text.split_once(':').unwrap_or((text, ""));
-                (
-                    files.contains(','),
-                    "is not a certificate and its key (such as tls.crt,tls.key:example.com)",
-                )
+                (files.contains(','), "is not a certificate and a key (such as tls.crt,tls.key:example.com)")
             }
         };
-        if right { Ok(()) } else { Err(complaint) }
+        if is_valid { Ok(()) } else { Err(complaint) }
     }
 }
 

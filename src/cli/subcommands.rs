@@ -1,4 +1,4 @@
-//! What can be asked for instead of serving.
+//! Subcommands: commands, and texts such as the version.
 
 use clap::{Command, ValueEnum};
 use clap_complete::Shell;
@@ -6,64 +6,64 @@ use clap_complete::Shell;
 use super::commands;
 use crate::api::version::VersionInfo;
 
-/// What a word instead of flags asks for.
+/// A subcommand.
 #[derive(Debug, clap::Subcommand)]
 pub enum Subcommand {
-    /// Something that is done.
+    /// A command that does work.
     #[command(flatten)]
     Command(Box<commands::Command>),
-    /// Something that is told.
+    /// A command that only prints a text.
     #[command(flatten)]
     Text(InfoCommand),
 }
 
-/// What the command line itself answers, beside `--help` and `--version`.
+/// Subcommands that only print a text, like `--help` and `--version`.
 #[derive(Debug, clap::Subcommand)]
 pub enum InfoCommand {
     /// Print the version
     Version {
-        /// Shape of the answer: json for all that is known of the build; without it, one line
+        /// Output format: json for all build information; if unset, one line
         #[arg(short, long, value_name = "FORMAT", hide_possible_values = true)]
-        output: Option<Output>,
+        output: Option<VersionOutput>,
     },
-    /// Print a script that completes flags and subcommands in a shell
+    /// Print a shell completion script for flags and subcommands
     Completion {
-        /// The shell: bash, elvish, fish, powershell or zsh
+        /// Shell: bash, elvish, fish, powershell or zsh
         #[arg(hide_possible_values = true)]
         shell: Shell,
     },
 }
 
-/// The shape of an answer.
+/// The output format of `version`.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum Output {
+pub enum VersionOutput {
     /// Kubernetes' `version.Info`.
     Json,
 }
 
 impl InfoCommand {
-    /// The text for stdout. Of `program`, flags that are on or off must be plain switches.
-    pub fn answer(&self, program: &Command) -> String {
+    /// The text for stdout. Boolean flags of `program` must still be plain switches, because completion scripts need this.
+    pub fn render(&self, program: &Command) -> String {
         match self {
             Self::Version { output: None } => program.render_version(),
-            Self::Version { output: Some(Output::Json) } => {
+            Self::Version { output: Some(VersionOutput::Json) } => {
                 let info = serde_json::to_string_pretty(&VersionInfo::current());
-                info.expect("texts are JSON") + "\n"
+                info.expect("strings are valid JSON") + "\n"
             }
             Self::Completion { shell } => {
                 let (name, mut script) = (program.get_name(), Vec::new());
-                clap_complete::generate(*shell, &mut shown(program), name, &mut script);
-                let script = String::from_utf8(script).expect("flags and their help are text");
-                // In bash the name's hyphens are spelt in two ways, so that nothing behind a subcommand is completed
-                // (clap's issue 6421).
+                clap_complete::generate(*shell, &mut without_hidden_flags(program), name, &mut script);
+                let script = String::from_utf8(script).expect("completion scripts are UTF-8");
+                // The bash script spells the hyphens of the name in two ways, so that it completes nothing after a subcommand
+                // (clap issue 6421).
                 script.replace(&name.replace('-', "__subcmd__"), &name.replace('-', "__"))
             }
         }
     }
 }
 
-/// The program without its hidden flags, which some shells would offer.
-fn shown(program: &Command) -> Command {
+/// The program without its hidden flags. Some shells would complete them.
+fn without_hidden_flags(program: &Command) -> Command {
     Command::new(env!("CARGO_PKG_NAME"))
         .version(env!("CARGO_PKG_VERSION"))
         .args(program.get_arguments().filter(|arg| !arg.is_hide_set()).cloned())

@@ -15,30 +15,30 @@ fn read(args: &[&str]) -> Result<Cli, EarlyExit> {
 }
 
 fn config(args: &[&str]) -> Config {
-    read(args).unwrap_or_else(|stop| panic!("{args:?}: {stop}")).try_into().unwrap()
+    read(args).unwrap_or_else(|error| panic!("{args:?}: {error}")).try_into().unwrap()
 }
 
-/// The one line that an argument list is refused with.
+/// The error line for invalid arguments, without the program's name.
 fn refusal(args: &[&str]) -> String {
     let line = match read(args) {
         Ok(cli) => Config::try_from(cli).map(drop).map_err(EarlyExit::from).unwrap_err().to_string(),
-        Err(EarlyExit::Asked(text)) => panic!("{args:?} was answered: {text}"),
-        Err(stop) => stop.to_string(),
+        Err(EarlyExit::Text(text)) => panic!("{args:?} printed a text: {text}"),
+        Err(error) => error.to_string(),
     };
-    assert!(!line.contains('\n'), "more than a line: {line}");
-    line.strip_prefix("karmada-metrics-adapter: ").expect("the line begins with the program").to_owned()
+    assert!(!line.contains('\n'), "more than one line: {line}");
+    line.strip_prefix("karmada-metrics-adapter: ").expect("begins with the program's name").to_owned()
 }
 
-/// What the command line answers by itself.
-fn answer(args: &[&str]) -> String {
+/// The text that is printed for arguments such as `--help`.
+fn printed(args: &[&str]) -> String {
     match read(args) {
-        Err(EarlyExit::Asked(text)) => text,
+        Err(EarlyExit::Text(text)) => text,
         other => panic!("{args:?}: {other:?}"),
     }
 }
 
 #[test]
-fn without_arguments_the_defaults_of_the_reference_hold() {
+fn defaults_are_those_of_the_built_in_adapter() {
     let config = config(&[]);
     assert_eq!(config.serving.bind_address.to_string(), "0.0.0.0");
     assert_eq!(config.serving.port, 443);
@@ -60,7 +60,7 @@ fn without_arguments_the_defaults_of_the_reference_hold() {
 }
 
 #[test]
-fn own_flags_have_the_documented_defaults() {
+fn own_flags_have_documented_defaults() {
     let config = config(&[]);
     assert_eq!(config.serving.request_timeout, Duration::from_secs(30));
     let expected = RequestLimits {
@@ -70,7 +70,7 @@ fn own_flags_have_the_documented_defaults() {
         streams: 250,
         requests: 400,
     };
-    assert_eq!(config.serving.pressure, expected);
+    assert_eq!(config.serving.limits, expected);
     assert_eq!(config.serving.reload_interval, Duration::from_secs(10));
     assert_eq!(config.control_plane.watch_timeout, Duration::from_secs(60));
     assert_eq!(config.members.timeout, Duration::from_secs(5));
@@ -84,7 +84,7 @@ fn own_flags_have_the_documented_defaults() {
 }
 
 #[test]
-fn a_value_follows_an_equals_sign_or_stands_alone() {
+fn value_follows_equals_sign_or_is_the_next_argument() {
     assert_eq!(config(&["--secure-port=6443"]).serving.port, 6443);
     assert_eq!(config(&["--secure-port", "6443"]).serving.port, 6443);
     let dashed = config(&["--kubeconfig", "--odd-name"]).control_plane.kubeconfig;
@@ -92,7 +92,7 @@ fn a_value_follows_an_equals_sign_or_stands_alone() {
 }
 
 #[test]
-fn a_switch_takes_a_value_only_behind_an_equals_sign() {
+fn boolean_flag_takes_value_only_after_equals_sign() {
     let skip = |arg: &str| config(&[arg]).authentication.skip_lookup;
     assert!(skip("--authentication-skip-lookup"));
     for on in ["1", "t", "T", "TRUE", "true", "True"] {
@@ -103,20 +103,20 @@ fn a_switch_takes_a_value_only_behind_an_equals_sign() {
     }
     assert_eq!(
         refusal(&["--authentication-skip-lookup", "false"]),
-        r#""false" is no flag, and nothing else is expected behind flags; on or off is said as --flag=false"#
+        r#"unexpected argument "false": subcommands come before flags; write booleans as --flag=false"#
     );
     assert!(!config(&["--disable-http2-serving"]).serving.http2);
 }
 
 #[test]
-fn verbosity_is_read_in_every_spelling() {
+fn verbosity_accepts_every_spelling() {
     for args in [&["-v=4"][..], &["-v", "4"], &["-v4"], &["--v=4"], &["--v", "4"], &["-v=0x4"]] {
         assert_eq!(config(args).logging.verbosity, 4, "{args:?}");
     }
 }
 
 #[test]
-fn the_last_of_a_repeated_flag_wins() {
+fn last_value_of_repeated_flag_wins() {
     assert_eq!(config(&["--secure-port=1", "--secure-port=2"]).serving.port, 2);
     assert_eq!(config(&["-v=4", "--v=2"]).logging.verbosity, 2);
     let off = config(&["--authentication-skip-lookup", "--authentication-skip-lookup=false"]);
@@ -124,7 +124,7 @@ fn the_last_of_a_repeated_flag_wins() {
 }
 
 #[test]
-fn a_repeated_list_grows_and_its_first_use_replaces_the_default() {
+fn repeated_list_flag_appends_and_replaces_the_default() {
     let paths = |args| config(args).authorization.always_allow_paths;
     assert_eq!(paths(&["--authorization-always-allow-paths=/a,/b/*"]), ["/a", "/b/*"]);
     let twice = ["--authorization-always-allow-paths=/a,/b", "--authorization-always-allow-paths", "/c"];
@@ -133,7 +133,7 @@ fn a_repeated_list_grows_and_its_first_use_replaces_the_default() {
 }
 
 #[test]
-fn a_list_is_a_record_of_csv() {
+fn list_is_a_csv_record() {
     let names = |text: &str| values::list(text).map(Vec::from);
     assert_eq!(names(r#"a,"b,c","say ""so""""#).unwrap(), ["a", "b,c", r#"say "so""#]);
     assert_eq!(names("a,,b,").unwrap(), ["a", "", "b", ""]);
@@ -144,14 +144,14 @@ fn a_list_is_a_record_of_csv() {
 }
 
 #[test]
-fn underscores_in_a_flags_name_mean_dashes_and_stay_in_its_value() {
+fn underscores_mean_dashes_in_flag_names_only() {
     let config = config(&["--cert_dir=my_dir", "--tls_cert-file", "a_b", "--tls_private_key_file=c_d"]);
     assert_eq!(config.serving.tls.cert_dir, Some(PathBuf::from("my_dir")));
     assert_eq!(config.serving.tls.certificate, Some(("a_b".into(), "c_d".into())));
 }
 
 #[test]
-fn whole_numbers_are_read_with_gos_prefixes() {
+fn integers_accept_go_prefixes() {
     for (text, number) in
         [("443", 443), ("+443", 443), ("0x1bb", 443), ("0o673", 443), ("0673", 443), ("0b11", 3)]
     {
@@ -169,7 +169,7 @@ fn whole_numbers_are_read_with_gos_prefixes() {
 }
 
 #[test]
-fn durations_are_written_as_in_go() {
+fn durations_are_parsed_as_in_go() {
     assert_eq!(config(&["--member-timeout=1m30.5s"]).members.timeout, Duration::from_millis(90_500));
     assert_eq!(config(&["--member-timeout=300ms"]).members.timeout, Duration::from_millis(300));
     let uncached = config(&["--authorization-webhook-cache-unauthorized-ttl=0"]);
@@ -177,7 +177,7 @@ fn durations_are_written_as_in_go() {
 }
 
 #[test]
-fn sizes_are_plain_or_binary() {
+fn sizes_accept_binary_suffixes() {
     assert_eq!(config(&["--inflight-bytes=1048576"]).members.inflight_bytes, 1 << 20);
     assert_eq!(config(&["--member-body-bytes=512Ki"]).members.body_bytes, 512 << 10);
     assert_eq!(config(&["--inflight-bytes=2Gi"]).members.inflight_bytes, 2 << 30);
@@ -187,7 +187,7 @@ fn sizes_are_plain_or_binary() {
 }
 
 #[test]
-fn a_rate_holds_only_where_it_is_asked_for() {
+fn rate_limit_is_off_unless_set() {
     let rate = |args| config(args).members.rate;
     assert_eq!(
         rate(&["--cluster-api-qps=12.5", "--cluster-api-burst=20"]),
@@ -200,7 +200,7 @@ fn a_rate_holds_only_where_it_is_asked_for() {
 }
 
 #[test]
-fn each_external_metric_has_the_last_rule_that_names_it() {
+fn last_rule_of_external_metric_wins() {
     let rules = |args: &[&str]| Vec::from_iter(config(args).merging.external);
     let rule = |metric: &str, rule| (metric.to_owned(), rule);
     assert_eq!(
@@ -219,7 +219,7 @@ fn each_external_metric_has_the_last_rule_that_names_it() {
 }
 
 #[test]
-fn the_metrics_address_may_lack_a_host_or_be_off() {
+fn metrics_address_may_have_no_host_or_be_disabled() {
     let bind =
         |text: &str| config(&["--metrics-bind-address", text]).metrics.bind.map(|bind| bind.to_string());
     assert_eq!(bind(":9090").as_deref(), Some("0.0.0.0:9090"));
@@ -234,7 +234,7 @@ fn the_metrics_address_may_lack_a_host_or_be_off() {
 }
 
 #[test]
-fn a_front_proxys_authority_brings_the_other_header_flags_to_bear() {
+fn header_flags_apply_only_with_front_proxy_ca() {
     let unset = ["--requestheader-username-headers=x-user"];
     assert_eq!(config(&unset).authentication.request_header, None);
     let set =
@@ -248,7 +248,7 @@ fn a_front_proxys_authority_brings_the_other_header_flags_to_bear() {
 }
 
 #[test]
-fn an_empty_text_unsets_what_may_be_unset() {
+fn empty_text_unsets_optional_flags() {
     let config = config(&[
         "--kubeconfig=",
         "--cert-dir=",
@@ -265,7 +265,7 @@ fn an_empty_text_unsets_what_may_be_unset() {
 }
 
 #[test]
-fn old_tls_versions_are_read_as_the_oldest_that_is_spoken() {
+fn old_tls_versions_mean_tls_1_2() {
     let version = |text: &str| config(&["--tls-min-version", text]).serving.tls.min_version;
     for old in ["VersionTLS10", "VersionTLS11", "VersionTLS12"] {
         assert_eq!(version(old), TlsVersion::Tls12);
@@ -274,7 +274,7 @@ fn old_tls_versions_are_read_as_the_oldest_that_is_spoken() {
 }
 
 #[test]
-fn the_arguments_of_karmadas_deployment_are_understood() {
+fn arguments_of_karmadas_deployment_are_accepted() {
     let args = [
         "--kubeconfig=/etc/kubeconfig",
         "--authentication-kubeconfig=/etc/kubeconfig",
@@ -291,7 +291,7 @@ fn the_arguments_of_karmadas_deployment_are_understood() {
     let cli = read(&args).unwrap();
     let ignored = Vec::from_iter(cli.ignored().names());
     assert_eq!(ignored, ["audit-log-maxage", "audit-log-maxbackup", "audit-log-path"]);
-    assert_eq!(cli.ignored().warnings().next(), None, "nobody expects more of them");
+    assert_eq!(cli.ignored().warnings().next(), None, "their values are harmless");
     let config = config(&args);
     assert_eq!(config.authentication.client_ca_file, Some(PathBuf::from("/etc/karmada/pki/ca.crt")));
     assert_eq!(config.authorization.kubeconfig, Some(PathBuf::from("/etc/kubeconfig")));
@@ -299,11 +299,11 @@ fn the_arguments_of_karmadas_deployment_are_understood() {
 }
 
 #[test]
-fn a_bad_value_is_one_line_that_names_the_flag_and_what_is_expected() {
+fn invalid_value_error_names_flag_and_expected_value() {
     let duration = "is not a duration of zero or more (such as 500ms, 5s or 1m30s)";
     let span = "is not a duration above zero (such as 500ms, 5s or 1m30s)";
     let size = "is not a size above zero in bytes (such as 1048576, 512Ki, 64Mi or 1Gi)";
-    let csv = "is not a list (values are separated by commas; one that holds a comma or a quote is quoted)";
+    let csv = "is not a list (separate values by commas; quote a value that contains a comma or a quote)";
     for (flag, value, complaint) in [
         ("secure-port", "abc", "is not a port (0 to 65535)"),
         ("secure-port", "65536", "is not a port (0 to 65535)"),
@@ -312,15 +312,23 @@ fn a_bad_value_is_one_line_that_names_the_flag_and_what_is_expected() {
         (
             "metrics-bind-address",
             "8080",
-            "is not an address to listen on (such as :8080 or 127.0.0.1:8080; 0 turns it off)",
+            "is not an address to listen on (such as :8080 or 127.0.0.1:8080; 0 disables it)",
         ),
         ("tls-min-version", "1.2", "is not one of VersionTLS12, VersionTLS13"),
         ("tls-cipher-suites", "\"A", csv),
-        ("disable-http2-serving", "yes", "is neither true nor false"),
+        ("disable-http2-serving", "yes", "is not true or false"),
         ("authentication-token-webhook-cache-ttl", "10", duration),
         ("authorization-webhook-cache-authorized-ttl", "-1s", duration),
-        ("authorization-always-allow-paths", "/a*b", "holds a path with a * that is not its last character"),
-        ("requestheader-group-headers", "x group", "does not name HTTP headers (such as x-remote-user)"),
+        (
+            "authorization-always-allow-paths",
+            "/a*b",
+            "contains a path with a * that is not its last character",
+        ),
+        (
+            "requestheader-group-headers",
+            "x group",
+            "is not a list of HTTP header names (such as x-remote-user)",
+        ),
         ("request-timeout", "0s", span),
         ("member-timeout", "five", span),
         ("discovery-interval", "-1m", span),
@@ -339,43 +347,40 @@ fn a_bad_value_is_one_line_that_names_the_flag_and_what_is_expected() {
         assert_eq!(refusal(&[&format!("--{flag}={value}")]), format!("--{flag}: {value:?} {complaint}"));
     }
     for wrong in ["a=b", "a,b", "!a", " a", "-a", "a/b/c", "exämple.com/a"] {
-        let complaint = "is not a label key (such as example.com/cluster; empty turns the label off)";
+        let complaint = "is not a label key (such as example.com/cluster; empty disables the label)";
         assert_eq!(refusal(&["--cluster-label", wrong]), format!("--cluster-label: {wrong:?} {complaint}"));
     }
 }
 
 #[test]
-fn a_missing_value_and_an_unknown_flag_are_one_line_each() {
+fn missing_value_and_unknown_flag_are_one_line_errors() {
     assert_eq!(refusal(&["--kubeconfig"]), "--kubeconfig: a value is missing (--flag=value or --flag value)");
     assert_eq!(
         refusal(&["--logging-format"]),
         "--logging-format: a value is missing (--flag=value or --flag value)"
     );
     assert_eq!(refusal(&["-v"]), "--v: a value is missing (--flag=value or --flag value)");
-    assert_eq!(
-        refusal(&["--secure-prt=443"]),
-        "--secure-prt: there is no such flag; was --secure-port meant?"
-    );
-    assert_eq!(refusal(&["--zzz\n"]), r"--zzz\n: there is no such flag (--help lists all)");
-    assert_eq!(refusal(&["-x"]), "-x: there is no such flag (--help lists all)");
+    assert_eq!(refusal(&["--secure-prt=443"]), "--secure-prt: unknown flag; did you mean --secure-port?");
+    assert_eq!(refusal(&["--zzz\n"]), r"--zzz\n: unknown flag (see --help)");
+    assert_eq!(refusal(&["-x"]), "-x: unknown flag (see --help)");
 }
 
 #[test]
-fn a_certificate_and_its_key_come_together() {
-    let remedy = "set both, or neither to generate a pair";
+fn certificate_requires_its_key() {
+    let remedy = "set both, or neither for a self-signed certificate";
     assert_eq!(
         refusal(&["--tls-cert-file=tls.crt"]),
-        format!("--tls-cert-file is set without --tls-private-key-file: {remedy}")
+        format!("--tls-cert-file without --tls-private-key-file: {remedy}")
     );
     assert_eq!(
         refusal(&["--tls-private-key-file=tls.key"]),
-        format!("--tls-private-key-file is set without --tls-cert-file: {remedy}")
+        format!("--tls-private-key-file without --tls-cert-file: {remedy}")
     );
 }
 
 #[test]
-fn help_groups_the_flags_that_mean_something_and_the_version_names_the_program() {
-    let help = answer(&["--help"]);
+fn help_groups_effective_flags_and_version_names_the_program() {
+    let help = printed(&["--help"]);
     let groups = [
         "Serving",
         "Metrics",
@@ -391,12 +396,12 @@ fn help_groups_the_flags_that_mean_something_and_the_version_names_the_program()
     }
     assert!(help.contains("--member-timeout <DURATION>") && !help.contains("audit-log"));
     let version = format!("karmada-metrics-adapter {}\n", env!("CARGO_PKG_VERSION"));
-    assert_eq!(answer(&["--version"]), version);
+    assert_eq!(printed(&["--version"]), version);
 }
 
 #[test]
-fn what_was_asked_for_ends_well_and_a_mistake_with_two() {
-    assert_eq!(EarlyExit::Asked(String::new()).report(), ExitCode::SUCCESS);
+fn exit_code_is_0_for_texts_and_2_for_errors() {
+    assert_eq!(EarlyExit::Text(String::new()).report(), ExitCode::SUCCESS);
     assert_eq!(read(&["--zzz"]).unwrap_err().report(), ExitCode::from(2));
     assert_eq!(EarlyExit::from(ConflictingFlags::KeyWithoutCertificate).report(), ExitCode::from(2));
 }

@@ -1,5 +1,5 @@
-//! The values of flags as Go's pflag and strconv read them. An error is the end of a sentence that begins with the
-//! flag and the value: `--secure-port: "abc" is not a port (0 to 65535)`.
+//! Parsers of flag values, compatible with Go's pflag and strconv. An error text follows the flag and the value:
+//! `--secure-port: "abc" is not a port (0 to 65535)`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -10,21 +10,21 @@ use crate::api::duration::GoDuration;
 use crate::api::selector::Selector;
 use crate::config::ExternalMerge;
 
-/// How long a member is waited for, by the server and by commands.
+/// Default of `--member-timeout`, for the server and for commands.
 pub const MEMBER_TIMEOUT: &str = "5s";
 
-/// What is wrong with a value.
+/// Why a value is invalid.
 pub type FlagValueError = &'static str;
 
-/// One use of a flag that holds a list.
+/// The value of one use of a list flag.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListFlag(Vec<String>);
 
-/// One use of a flag that holds rules for external metrics by name.
+/// The value of one use of `--external-merge`: metric names with their rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExternalMergeFlag(Vec<(String, ExternalMerge)>);
 
-/// Where `/metrics` is served, if anywhere.
+/// The address of `/metrics`; `None` disables it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MetricsAddress(Option<SocketAddr>);
 
@@ -46,66 +46,66 @@ impl From<MetricsAddress> for Option<SocketAddr> {
     }
 }
 
-/// `strconv.ParseBool`.
+/// A boolean, as `strconv.ParseBool` parses it.
 pub fn boolean(text: &str) -> Result<bool, FlagValueError> {
     match text {
         "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
         "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
-        _ => Err("is neither true nor false"),
+        _ => Err("is not true or false"),
     }
 }
 
-/// pflag's `int`.
+/// An integer, as pflag's `int`.
 pub fn int(text: &str) -> Result<i64, FlagValueError> {
-    whole(text).ok_or("is not a whole number")
+    integer(text).ok_or("is not a whole number")
 }
 
-/// pflag's `uint`.
+/// An integer of 0 or more, as pflag's `uint`.
 pub fn uint(text: &str) -> Result<u64, FlagValueError> {
-    // Unlike `strconv.ParseInt`, `ParseUint` refuses a sign.
+    // Unlike `strconv.ParseInt`, `strconv.ParseUint` does not accept a sign.
     let unsigned = Some(text).filter(|text| !text.starts_with(['+', '-']));
-    unsigned.and_then(whole).ok_or("is not a whole number of 0 or more")
+    unsigned.and_then(integer).ok_or("is not a whole number of 0 or more")
 }
 
-/// A whole number above zero.
+/// A number above zero.
 pub fn count(text: &str) -> Result<usize, FlagValueError> {
-    whole(text).filter(|&count| count > 0).ok_or("is not a whole number above zero")
+    integer(text).filter(|&count| count > 0).ok_or("is not a whole number above zero")
 }
 
-/// A whole number; zero stands for no limit.
+/// A number; zero means no limit.
 pub fn limit(text: &str) -> Result<usize, FlagValueError> {
-    whole(text).ok_or("is not a whole number of 0 or more")
+    integer(text).ok_or("is not a whole number of 0 or more")
 }
 
-/// pflag's `int`, as far as it is a number of HTTP/2 streams; as in the reference, one below zero is read as zero.
+/// A number of HTTP/2 streams, as pflag's `int`. As in Karmada's built-in adapter, a negative number means zero.
 pub fn streams(text: &str) -> Result<u32, FlagValueError> {
     let number = int(text)?;
     Ok(u32::try_from(number.max(0)).unwrap_or(u32::MAX))
 }
 
-/// pflag's `float32`, without its spellings of infinity and of no number.
+/// A number, as pflag's `float32`, but not infinity and not NaN.
 pub fn float(text: &str) -> Result<f32, FlagValueError> {
     text.parse().ok().filter(|number: &f32| number.is_finite()).ok_or("is not a number")
 }
 
-/// klog's `Level`.
+/// A log level, as klog's `Level`.
 pub fn level(text: &str) -> Result<i32, FlagValueError> {
-    whole(text).ok_or("is not a log level (0 to 10)")
+    integer(text).ok_or("is not a log level (0 to 10)")
 }
 
 /// A TCP port.
 pub fn port(text: &str) -> Result<u16, FlagValueError> {
-    whole(text).ok_or("is not a port (0 to 65535)")
+    integer(text).ok_or("is not a port (0 to 65535)")
 }
 
-/// pflag's `ip`.
+/// An IP address, as pflag's `ip`.
 pub fn ip(text: &str) -> Result<IpAddr, FlagValueError> {
     text.trim().parse().map_err(|_| "is not an IP address")
 }
 
-/// `HOST:PORT` as Go's `net.Listen` takes it, for hosts that need no resolver; empty or `0` turns it off.
+/// `HOST:PORT` as in Go's `net.Listen`. The host is empty, an IP address or `localhost`. An empty text or `0` disables it.
 pub fn metrics_address(text: &str) -> Result<MetricsAddress, FlagValueError> {
-    let complaint = "is not an address to listen on (such as :8080 or 127.0.0.1:8080; 0 turns it off)";
+    let complaint = "is not an address to listen on (such as :8080 or 127.0.0.1:8080; 0 disables it)";
     if matches!(text, "" | "0") {
         return Ok(MetricsAddress(None));
     }
@@ -124,7 +124,7 @@ pub fn metrics_address(text: &str) -> Result<MetricsAddress, FlagValueError> {
 }
 
 /// A duration above zero.
-pub fn time_span(text: &str) -> Result<Duration, FlagValueError> {
+pub fn positive_duration(text: &str) -> Result<Duration, FlagValueError> {
     let span = duration(text).ok().filter(|span| !span.is_zero());
     span.ok_or("is not a duration above zero (such as 500ms, 5s or 1m30s)")
 }
@@ -135,15 +135,15 @@ pub fn duration(text: &str) -> Result<Duration, FlagValueError> {
     duration.map_err(|_| "is not a duration of zero or more (such as 500ms, 5s or 1m30s)")
 }
 
-/// Whole days (`365d`), or a duration, of a second at least, which is what certificates count in.
+/// Whole days (`365d`) or a duration. At least one second, because certificates have a resolution of one second.
 pub fn lifetime(text: &str) -> Result<Duration, FlagValueError> {
-    let lifetime = notice(text).ok().filter(|lifetime| lifetime.as_secs() > 0);
-    lifetime.ok_or("is not a time of a second at least (such as 365d, 24h or 30m)")
+    let lifetime = days_or_duration(text).ok().filter(|lifetime| lifetime.as_secs() > 0);
+    lifetime.ok_or("is not a time of at least one second (such as 365d, 24h or 30m)")
 }
 
-/// Whole days (`30d`), or a duration, of zero or more.
-pub fn notice(text: &str) -> Result<Duration, FlagValueError> {
-    let days = text.strip_suffix('d').and_then(whole::<u16>);
+/// Whole days (`30d`) or a duration, of zero or more.
+pub fn days_or_duration(text: &str) -> Result<Duration, FlagValueError> {
+    let days = text.strip_suffix('d').and_then(integer::<u16>);
     let days = days.map(|days| Duration::from_secs(u64::from(days) * 24 * 60 * 60));
     days.or_else(|| duration(text).ok()).ok_or("is not a time of zero or more (such as 30d, 24h or 30m)")
 }
@@ -178,23 +178,23 @@ pub fn bytes(text: &str) -> Result<usize, FlagValueError> {
         .ok_or("is not a size above zero in bytes (such as 1048576, 512Ki, 64Mi or 1Gi)")
 }
 
-/// A label's key, or nothing.
+/// A label key, or an empty text.
 pub fn label_key_or_empty(text: &str) -> Result<String, FlagValueError> {
-    // A selector that is a bare key asks whether the label exists: the selector's own rules judge the key.
+    // A key alone is a valid selector ("the label exists"), so the selector's parser validates the key.
     let is_key = |selector: Selector| matches!(selector.requirements(), [only] if only.key() == text);
     if text.is_empty() || text.parse().is_ok_and(is_key) {
         Ok(text.to_owned())
     } else {
-        Err("is not a label key (such as example.com/cluster; empty turns the label off)")
+        Err("is not a label key (such as example.com/cluster; empty disables the label)")
     }
 }
 
-/// One use of pflag's `strings`: a record of CSV as Go's encoding/csv reads one.
+/// One use of pflag's `strings`: one CSV record, as Go's encoding/csv parses it.
 pub fn list(text: &str) -> Result<ListFlag, FlagValueError> {
     let complaint =
-        "is not a list (values are separated by commas; one that holds a comma or a quote is quoted)";
+        "is not a list (separate values by commas; quote a value that contains a comma or a quote)";
     let mut values = Vec::new();
-    // An empty text is an empty list, and one record is one line.
+    // An empty text is an empty list. Only the first line is the record.
     let mut rest = text.lines().find(|line| !line.is_empty());
     while let Some(text) = rest {
         let (value, after) = if let Some(quoted) = text.strip_prefix('"') {
@@ -215,7 +215,7 @@ pub fn list(text: &str) -> Result<ListFlag, FlagValueError> {
     Ok(ListFlag(values))
 }
 
-/// A list of HTTP header names, or of their beginnings, made lower case.
+/// A list of HTTP header names or prefixes, converted to lower case.
 pub fn headers(text: &str) -> Result<ListFlag, FlagValueError> {
     let ListFlag(names) = list(text)?;
     let is_name = |name: &String| {
@@ -225,21 +225,21 @@ pub fn headers(text: &str) -> Result<ListFlag, FlagValueError> {
     if names.iter().all(is_name) {
         Ok(ListFlag(names.iter().map(|name| name.to_ascii_lowercase()).collect()))
     } else {
-        Err("does not name HTTP headers (such as x-remote-user)")
+        Err("is not a list of HTTP header names (such as x-remote-user)")
     }
 }
 
-/// A list of paths whose last character may be `*`, after `path.NewAuthorizer` of k8s.io/apiserver.
+/// A list of paths that may end in `*`, as in `path.NewAuthorizer` of k8s.io/apiserver.
 pub fn open_paths(text: &str) -> Result<ListFlag, FlagValueError> {
     let ListFlag(paths) = list(text)?;
     if paths.iter().all(|path| path.find('*').is_none_or(|star| star + 1 == path.len())) {
         Ok(ListFlag(paths))
     } else {
-        Err("holds a path with a * that is not its last character")
+        Err("contains a path with a * that is not its last character")
     }
 }
 
-/// A list of metrics' names and what becomes of them, as pflag's `stringToString` reads one.
+/// A list of metric names with their merge rules, as pflag's `stringToString`.
 pub fn external_merges(text: &str) -> Result<ExternalMergeFlag, FlagValueError> {
     let rule = |pair: &String| {
         let (metric, rule) = pair.split_once('=').filter(|(metric, _)| !metric.is_empty())?;
@@ -258,7 +258,7 @@ fn is_dns_label(text: &str) -> bool {
         && !text.ends_with('-')
 }
 
-/// The text up to a closing quote, in which two quotes mean one, and what follows that quote.
+/// Splits at the closing quote: the text before it, in which `""` means one quote, and the text after it.
 fn unquoted(text: &str) -> Option<(String, &str)> {
     let mut value = String::new();
     let mut rest = text;
@@ -271,8 +271,9 @@ fn unquoted(text: &str) -> Option<(String, &str)> {
     }
 }
 
-/// `strconv.ParseInt` with base 0: prefixes `0x`, `0o`, `0b` and `0`, single underscores before digits.
-fn whole<T: TryFrom<i128>>(text: &str) -> Option<T> {
+/// An integer, as `strconv.ParseInt` with base 0 parses it: prefixes `0x`, `0o`, `0b` and `0`, single underscores before
+/// digits.
+fn integer<T: TryFrom<i128>>(text: &str) -> Option<T> {
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
     let (radix, digits) = match unsigned.as_bytes() {
         [b'0', b'x' | b'X', ..] => (16, &unsigned[2..]),

@@ -1,5 +1,5 @@
-//! Commands: what the process does instead of serving. A result goes to stdout; an error is one line, which the binary
-//! says on stderr.
+//! The commands `certs`, `check` and `query`. A command prints its result on stdout. Its error is one line, which the
+//! binary prints on stderr.
 
 mod certs;
 mod check;
@@ -10,27 +10,27 @@ mod table;
 use crate::cli::commands::Command;
 use crate::transport::environment::Proxies;
 
-/// Runs a command to its end.
+/// Runs a command.
 ///
 /// # Errors
-/// If it could not do its work, or if what it has found (and printed) is not in order.
+/// If the command failed, or if it found and printed a problem.
 pub async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Certs(command) => certs::run(command).await,
-        Command::Check(order) => {
-            warn_of_environment();
-            check::run(order).await
+        Command::Check(flags) => {
+            warn_of_ignored_proxies();
+            check::run(flags).await
         }
-        Command::Query(order) => {
-            warn_of_environment();
-            query::run(&order).await
+        Command::Query(flags) => {
+            warn_of_ignored_proxies();
+            query::run(&flags).await
         }
     }
 }
 
-/// A command has no log.
-fn warn_of_environment() {
-    for ignored in Proxies::of_environment().ignored() {
+/// Prints ignored proxy settings on stderr, because commands have no log.
+fn warn_of_ignored_proxies() {
+    for ignored in Proxies::from_environment().ignored() {
         eprintln!("karmada-metrics-adapter: ignored: {ignored}");
     }
 }

@@ -2,18 +2,18 @@
 
 use std::io::{IsTerminal as _, Write as _};
 
-/// A reader that has gone (`| head -1`) is no reason to fail.
+/// Prints a result. A closed pipe (`| head -1`) is not an error.
 pub(super) fn print(result: &str) {
-    let _ = is_read(result);
+    let _ = try_print(result);
 }
 
-/// Prints a result and says whether its reader is still there.
-pub(super) fn is_read(result: &str) -> bool {
+/// Prints a result. Returns false if the pipe is closed.
+pub(super) fn try_print(result: &str) -> bool {
     let mut out = std::io::stdout();
     write!(out, "{result}").and_then(|()| out.flush()).is_ok()
 }
 
-/// One line on stderr, if somebody watches, that is written over by the next; an empty one takes it away.
+/// Prints a progress line on stderr if it is a terminal. The next line replaces it; an empty text clears it.
 pub(super) fn progress(text: &str) {
     let mut err = std::io::stderr();
     if err.is_terminal() {

@@ -1,4 +1,4 @@
-//! kube's client over this process' own connections: one over HTTP/2 for all requests of a kubeconfig.
+//! Creates kube clients on top of this crate's transport: one HTTP/2 connection carries all requests of a kubeconfig.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,38 +16,38 @@ use tower::{BoxError, service_fn};
 use tower_http::timeout::TimeoutBody;
 
 use super::ControlError;
-use super::login::{LoginError, PluginLogins};
+use super::plugin_transports::{NoPluginCredentials, PluginTransports};
 use crate::api::duration::GoDuration;
 use crate::kubeconfig::Context;
 use crate::transport::{self, Liveness, Progress, Transport, TransportSettings};
 
-/// How long a connection may take.
-const CONNECT: Duration = Duration::from_secs(10);
-/// HTTP/2: after how long without a frame a ping is sent, and how long its answer may take; client-go waits 30 s and 15 s.
+/// The timeout to connect.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// HTTP/2: the time without a frame until a ping is sent, and the timeout of the ping. client-go uses 30 s and 15 s.
 const PING: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(5));
-/// HTTP/1.1: after how long without a response another connection is tried, and how long that may take.
+/// HTTP/1.1: the time without a response until another connection is tried, and the timeout of that try.
 const PROBE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(5));
-/// Most connections over HTTP/1.1, on which each watch has one of its own.
-const CONNECTIONS: usize = 128;
-/// Watches have a share of their own, so that they never take all streams or connections.
+/// Maximum number of HTTP/1.1 connections. Each watch needs a separate connection.
+const MAX_CONNECTIONS: usize = 128;
+/// Two shares: other requests and watches. So watches never use all streams or connections.
 const SHARES: usize = 2;
-/// How much longer than a watch a response may be silent.
+/// A response may be silent for the timeout of a watch plus this margin.
 const MARGIN: Duration = Duration::from_secs(10);
 
 /// The API server of one context.
 struct ApiServer {
-    /// The connections as whoever the context itself names.
+    /// The connections with the credentials of the context itself.
     transport: Arc<Transport>,
-    /// Those that are used instead where a plugin says who asks.
-    logins: Option<PluginLogins>,
-    /// How long a response may be silent.
-    silence: Duration,
+    /// The connections with the credentials of the exec plugin, if there is one. They are used instead of `transport`.
+    plugin: Option<PluginTransports>,
+    /// The maximum time without data from the API server.
+    max_silence: Duration,
 }
 
-/// kube's client of a context. A response that is silent for longer than `watch_timeout` and a margin is an error.
+/// Creates kube's client for a context. A response without data for longer than `watch_timeout` plus 10 s is an error.
 ///
 /// # Errors
-/// If no connection can be made with what the context says.
+/// If the endpoint, the CA bundle, the proxy or the impersonation of the context is invalid.
 pub(super) fn client(
     flag: &'static str,
     context: Context,
@@ -55,15 +55,15 @@ pub(super) fn client(
 ) -> Result<Client, ControlError> {
     let Context { credentials, plugin, namespace, impersonation } = context;
     let settings = TransportSettings {
-        connections: CONNECTIONS,
+        connections: MAX_CONNECTIONS,
         shares: SHARES,
-        connect_timeout: CONNECT,
+        connect_timeout: CONNECT_TIMEOUT,
         liveness: Liveness { ping: PING, probe: PROBE },
-        handshakes: Arc::new(Semaphore::new(CONNECTIONS)),
+        handshakes: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
     };
-    let refused = |source| ControlError::Client { flag, source: Box::new(source) };
+    let invalid = |source| ControlError::Client { flag, source: Box::new(source) };
     let base = credentials.endpoint.uri("/");
-    let mut config = Config::new(base.map_err(|error| refused(kube::Error::HttpError(error)))?);
+    let mut config = Config::new(base.map_err(|error| invalid(kube::Error::HttpError(error)))?);
     if let Some(impersonation) = impersonation {
         config.auth_info = AuthInfo {
             impersonate: impersonation.user,
@@ -74,19 +74,19 @@ pub(super) fn client(
         };
     }
     let transport = Transport::new(credentials.clone(), &settings);
-    let transport = Arc::new(transport.map_err(|source| ControlError::Trust { flag, source })?);
-    let logins = plugin.map(|plugin| PluginLogins::new(plugin, credentials, settings));
-    let api_server = Arc::new(ApiServer { transport, logins, silence: watch_timeout + MARGIN });
+    let transport = Arc::new(transport.map_err(|source| ControlError::Tls { flag, source })?);
+    let plugin = plugin.map(|plugin| PluginTransports::new(plugin, credentials, settings));
+    let api_server = Arc::new(ApiServer { transport, plugin, max_silence: watch_timeout + MARGIN });
     let service = service_fn(move |request| api_server.clone().send(request));
-    let headers = config.extra_headers_layer().map_err(refused)?;
+    let headers = config.extra_headers_layer().map_err(invalid)?;
     let namespace = namespace.unwrap_or_else(|| "default".to_owned());
     let builder = ClientBuilder::new(service, namespace);
     Ok(builder.with_layer(&headers).with_layer(&config.base_uri_layer()).build())
 }
 
-/// Whether a request could not be sent because there are no credentials.
-pub fn lacks_credentials(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Service(error) if error.is::<LoginError>())
+/// Whether a request was not sent because the exec plugin returned no valid credentials.
+pub fn has_no_credentials(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Service(error) if error.is::<NoPluginCredentials>())
 }
 
 impl ApiServer {
@@ -94,28 +94,28 @@ impl ApiServer {
         self: Arc<Self>,
         request: Request<Body>,
     ) -> Result<Response<TimeoutBody<transport::TransportBody>>, BoxError> {
-        let transport = match &self.logins {
-            Some(logins) => logins.current().await?,
+        let transport = match &self.plugin {
+            Some(plugin) => plugin.current().await?,
             None => self.transport.clone(),
         };
         let (mut head, body) = request.into_parts();
         let body = body.collect().await?.to_bytes();
         head.headers.insert(USER_AGENT, HeaderValue::from_static(crate::USER_AGENT));
-        if let Some(token) = &transport.credentials().login.token {
+        if let Some(token) = &transport.credentials().user.token {
             head.headers.insert(AUTHORIZATION, token.authorization());
         }
         let share = usize::from(is_watch(&head.uri));
         let request = || Request::from_parts(head.clone(), Full::<Bytes>::new(body.clone()));
         let progress = Progress::default();
-        let response = timeout(self.silence, transport.send(request, share, &progress)).await;
-        let late = || format!("no response within {}", GoDuration::from(self.silence));
-        let response = response.map_err(|_| late())??;
+        let response = timeout(self.max_silence, transport.send(request, share, &progress)).await;
+        let timed_out = || format!("no response within {}", GoDuration::from(self.max_silence));
+        let response = response.map_err(|_| timed_out())??;
         if response.status() == StatusCode::UNAUTHORIZED
-            && let Some(logins) = &self.logins
+            && let Some(plugin) = &self.plugin
         {
-            logins.note_refusal(&transport);
+            plugin.note_rejection(&transport);
         }
-        Ok(response.map(|body| TimeoutBody::new(self.silence, body)))
+        Ok(response.map(|body| TimeoutBody::new(self.max_silence, body)))
     }
 }
 

@@ -1,8 +1,8 @@
-//! The control plane: clients of the Karmada API server, made again when its kubeconfig changes. Nothing in the request path
-//! is tried again: the caller has a deadline.
+//! Clients of the Karmada API server. A client is replaced when its kubeconfig changes. Requests are not retried here, because
+//! the caller has a deadline.
 
 mod connection;
-mod login;
+mod plugin_transports;
 pub mod watcher;
 
 use std::path::{Path, PathBuf};
@@ -26,44 +26,44 @@ use crate::transport::credentials::{
 };
 use crate::transport::tls::TlsConfigError;
 
-pub use connection::lacks_credentials;
+pub use connection::has_no_credentials;
 
-/// Where a Pod has its service account.
+/// The directory of a Pod's service account.
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
-/// The current client of a control plane. A kubeconfig, a Pod's service account and the files that they refer to are
-/// followed: a change makes another client, and what cannot be used is refused.
+/// The current client of a control plane. The kubeconfig or a Pod's service account, and the files that it refers to, are read
+/// again periodically. A change creates a new client. If the new content is invalid, the old client stays in use.
 #[derive(Clone)]
 pub struct Clients {
     current: watch::Receiver<Client>,
-    _following: Arc<AbortOnDropHandle<()>>,
+    _reload: Arc<AbortOnDropHandle<()>>,
 }
 
-/// Why there is no client.
+/// Why there is no client for the control plane.
 #[derive(Debug, Error)]
 pub enum ControlError {
-    /// The kubeconfig cannot be used.
+    /// The kubeconfig cannot be read or parsed.
     #[error("{flag}: the kubeconfig cannot be used: {reason}")]
     Kubeconfig {
-        /// The flag that names it.
+        /// The flag that names the kubeconfig.
         flag: &'static str,
-        /// Why, without any of its content.
+        /// The reason, without the content of the file.
         reason: String,
     },
-    /// What its current context says cannot be used.
+    /// The current context is invalid.
     #[error("{flag}: the kubeconfig cannot be used: {source}")]
     Context {
         /// The flag that names the kubeconfig.
         flag: &'static str,
-        /// Why.
+        /// The reason.
         source: ContextError,
     },
-    /// No connection can be made with what it says.
+    /// The endpoint, the CA bundle or the proxy of the current context is invalid.
     #[error("{flag}: the kubeconfig cannot be used: {source}")]
-    Trust {
+    Tls {
         /// The flag that names the kubeconfig.
         flag: &'static str,
-        /// Why.
+        /// The reason.
         source: TlsConfigError,
     },
     /// No kubeconfig is given and the process does not run in a cluster.
@@ -72,17 +72,17 @@ pub enum ControlError {
          ({service_account}) can be used"
     )]
     Environment {
-        /// What is wrong with the one.
+        /// Why the environment's kubeconfig cannot be used.
         kubeconfig: String,
-        /// What is wrong with the other.
+        /// Why the service account cannot be used.
         service_account: ServiceAccountError,
     },
-    /// A client cannot be made.
-    #[error("{flag}: no client can be made of the kubeconfig: {source}")]
+    /// kube does not accept the settings of the current context.
+    #[error("{flag}: a client cannot be created from the kubeconfig: {source}")]
     Client {
-        /// The flag that names it.
+        /// The flag that names the kubeconfig.
         flag: &'static str,
-        /// Why.
+        /// The reason.
         source: Box<kube::Error>,
     },
 }
@@ -93,26 +93,26 @@ pub enum ServiceAccountError {
     /// The process does not run in a Pod.
     #[error("KUBERNETES_SERVICE_HOST is not set")]
     NoPod,
-    /// Its files are not all there.
+    /// One of its files cannot be read.
     #[error("{} cannot be read: {source}", .path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: std::io::Error,
     },
-    /// What they hold is malformed.
+    /// The content of one of its files is malformed.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
 }
 
 impl Clients {
-    /// Clients of the kubeconfig that `flag` names, which is read again every `interval`; `None` means the
-    /// environment's, else the Pod's service account. A connection on which an answer is silent for longer than
-    /// `watch_timeout`, and then some, counts as dead. All of them together keep to `rate`.
+    /// Opens the kubeconfig that `flag` names. `None` means the kubeconfig of the environment, or without one the Pod's service
+    /// account. The files are read again every `interval`. A response without data for longer than `watch_timeout` plus 10 s is
+    /// an error. All clients together have the rate limit `rate`.
     ///
     /// # Errors
-    /// If the kubeconfig cannot be read or used.
+    /// If the kubeconfig cannot be read or is invalid.
     pub fn open(
         flag: &'static str,
         kubeconfig: Option<&Path>,
@@ -130,23 +130,23 @@ impl Clients {
             Ok::<_, ControlError>(limited(client, bucket.as_ref()))
         };
         let (sender, current) = watch::channel(make(first.clone())?);
-        let following = file::follow(what, first, interval, read, move |context| {
+        let reload = file::follow(what, first, interval, read, move |context| {
             std::future::ready(make(context).map(|client| drop(sender.send_replace(client))))
         });
-        Ok(Self { current, _following: Arc::new(following) })
+        Ok(Self { current, _reload: Arc::new(reload) })
     }
 
-    /// The client that is to be used now.
+    /// The current client.
     pub fn current(&self) -> Client {
         self.current.borrow().clone()
     }
 
-    /// The same, and whoever waits for [`Self::changed`] waits for the one after.
-    pub fn renewed(&mut self) -> Client {
+    /// The current client. After this call, [`Self::changed`] waits for a newer client.
+    pub fn latest(&mut self) -> Client {
         self.current.borrow_and_update().clone()
     }
 
-    /// Waits for another client than the last [`Self::renewed`] one.
+    /// Waits for a newer client.
     pub async fn changed(&mut self) {
         if self.current.changed().await.is_err() {
             std::future::pending::<()>().await;
@@ -154,7 +154,8 @@ impl Clients {
     }
 }
 
-/// The current context of the kubeconfig at `path`; `None` means the environment's, else the Pod's service account.
+/// The current context of the kubeconfig at `path`. `None` means the kubeconfig of the environment, or without one the Pod's
+/// service account.
 fn read(flag: &'static str, path: Option<&Path>) -> Result<Context, ControlError> {
     let file = match path {
         Some(path) => Kubeconfig::read_from(path)
@@ -162,7 +163,7 @@ fn read(flag: &'static str, path: Option<&Path>) -> Result<Context, ControlError
         None => match Kubeconfig::read() {
             Ok(file) => file,
             Err(error) if is_absent(&error) => {
-                return service_account().map_err(|refused| environment(&error, refused));
+                return service_account().map_err(|reason| environment(&error, reason));
             }
             Err(error) => {
                 return Err(ControlError::Kubeconfig {
@@ -175,8 +176,8 @@ fn read(flag: &'static str, path: Option<&Path>) -> Result<Context, ControlError
     current_context(&file).map_err(|source| ControlError::Context { flag, source })
 }
 
-/// Whether there is no kubeconfig at all. One that is there and cannot be read is not passed over, as in client-go
-/// (`ClientConfigLoadingRules.Load`): the service account may be that of another cluster.
+/// Whether there is no kubeconfig at all. A kubeconfig that exists but cannot be read is an error, as in client-go
+/// (`ClientConfigLoadingRules.Load`): the service account may be for another cluster.
 fn is_absent(error: &KubeconfigError) -> bool {
     match error {
         KubeconfigError::FindPath => true,
@@ -191,7 +192,7 @@ fn environment(kubeconfig: &KubeconfigError, service_account: ServiceAccountErro
     ControlError::Environment { kubeconfig: without_content(kubeconfig), service_account }
 }
 
-/// The API server of the cluster in which the process runs (`rest.InClusterConfig`).
+/// The API server of the cluster in which the process runs, as in client-go (`rest.InClusterConfig`).
 fn service_account() -> Result<Context, ServiceAccountError> {
     let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
     let host = variable("KUBERNETES_SERVICE_HOST").ok_or(ServiceAccountError::NoPod)?;
@@ -203,8 +204,8 @@ fn service_account() -> Result<Context, ServiceAccountError> {
     };
     let credentials = Credentials {
         endpoint: Endpoint::parse(&format!("https://{host}:{port}"))?,
-        login: UserCredentials { token: Some(BearerToken::parse(&file("token")?)?), certificate: None },
-        trust: ServerVerification::Bundle(file("ca.crt")?),
+        user: UserCredentials { token: Some(BearerToken::parse(&file("token")?)?), certificate: None },
+        verification: ServerVerification::Bundle(file("ca.crt")?),
         server_name: None,
         proxy: None,
     };
@@ -212,7 +213,7 @@ fn service_account() -> Result<Context, ServiceAccountError> {
     Ok(Context { credentials, plugin: None, namespace, impersonation: None })
 }
 
-/// The client, each of whose requests takes a token of the bucket first. kube has no limit of its own.
+/// Adds the rate limit to the client: each request first takes a token of the bucket. kube has no rate limit.
 fn limited(client: Client, bucket: Option<&Arc<Bucket>>) -> Client {
     let Some(bucket) = bucket.cloned() else { return client };
     let namespace = client.default_namespace().to_owned();

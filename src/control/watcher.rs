@@ -1,4 +1,4 @@
-//! Watches that outlive whatever ends one: another client, a history that is gone, a connection that has died.
+//! Watches that restart after each interruption: a new client, a resource version that is gone (410), a dead connection.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -15,16 +15,16 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::Clients;
 
-/// How long to wait after the first trouble, and at most.
+/// The delay after the first error, and the maximum delay.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
-/// A watch that goes on until it is dropped.
+/// A watch that runs until it is dropped.
 pub struct Watch {
-    distrust: Arc<Notify>,
+    relist: Arc<Notify>,
     _task: AbortOnDropHandle<()>,
 }
 
-/// How everything is watched.
+/// Starts watches with common settings.
 pub struct Watcher<T> {
     clients: Clients,
     timeout: Duration,
@@ -32,14 +32,15 @@ pub struct Watcher<T> {
 }
 
 impl<T: Send + 'static> Watcher<T> {
-    /// Watches through the current client, `timeout` at a time, whose events go into `queue`.
+    /// The watches use the current client and send their events to `queue`. The API server ends each watch request after
+    /// `timeout`, then the watch continues with a new request.
     pub fn new(clients: Clients, timeout: Duration, queue: mpsc::Sender<(Instant, T)>) -> Self {
         Self { clients, timeout, queue }
     }
 
-    /// Begins a watch. Troubles are logged, and it goes on; `what` says in a log what needs to be
-    /// permitted: `secrets in the namespace x`.
-    pub fn begin<K>(
+    /// Starts a watch. Errors are logged, and the watch continues. `what` names the watched objects in the log, for example
+    /// `secrets in the namespace x`.
+    pub fn start<K>(
         &self,
         what: String,
         selected: watcher::Config,
@@ -50,38 +51,41 @@ impl<T: Send + 'static> Watcher<T> {
         K: kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     {
         let (mut clients, queue) = (self.clients.clone(), self.queue.clone());
-        // The API counts in seconds.
+        // The API takes whole seconds.
         let seconds = u32::try_from(self.timeout.as_secs()).unwrap_or(u32::MAX).max(1);
-        let distrust = Arc::new(Notify::new());
-        let distrusted = distrust.clone();
+        let relist = Arc::new(Notify::new());
+        let relist_requested = relist.clone();
         let watching = async move {
-            let mut troubles = WatchErrors { what, said: None, pauses: pauses() };
+            let mut errors = WatchErrors { what, logged: None, delays: delays() };
             let config = selected.timeout(seconds);
             loop {
-                let mut events = std::pin::pin!(watcher(api(clients.renewed()), config.clone()));
+                let mut events = std::pin::pin!(watcher(api(clients.latest()), config.clone()));
                 loop {
                     let event = tokio::select! {
                         event = events.next() => event,
                         () = clients.changed() => break,
-                        () = distrusted.notified() => {
-                            tracing::warn!(what = troubles.what, "a list lacked what exists; listing again");
+                        () = relist_requested.notified() => {
+                            tracing::warn!(
+                                what = errors.what,
+                                "an existing object is missing from the list; listing again"
+                            );
                             sleep(BACKOFF.1).await;
                             break;
                         }
                     };
                     match event {
                         Some(Ok(event)) => {
-                            // A list begins before anything has come of it.
+                            // `Init` comes before the API server has responded to the list request.
                             if !matches!(event, Event::Init) {
-                                troubles.end();
+                                errors.clear();
                             }
                             if queue.send((Instant::now(), into_change(event))).await.is_err() {
                                 return;
                             }
                         }
                         Some(Err(error)) => {
-                            sleep(troubles.note(&error)).await;
-                            // kube's watcher would ask for the same revision for ever.
+                            sleep(errors.note(&error)).await;
+                            // kube's watcher would request the same resource version forever.
                             if is_gone(&error) {
                                 break;
                             }
@@ -91,25 +95,25 @@ impl<T: Send + 'static> Watcher<T> {
                 }
             }
         };
-        Watch { distrust, _task: AbortOnDropHandle::new(tokio::spawn(watching)) }
+        Watch { relist, _task: AbortOnDropHandle::new(tokio::spawn(watching)) }
     }
 }
 
 impl Watch {
-    /// What was listed last is not the truth: it has to be listed again, after a while.
-    pub fn suspect(&self) {
-        self.distrust.notify_one();
+    /// Reports that an existing object is missing from the last list. The watch lists again after 5 s.
+    pub fn request_relist(&self) {
+        self.relist.notify_one();
     }
 }
 
-/// Says what is wrong once, until it is well again.
+/// Logs an error once, until the watch works again or the error changes.
 struct WatchErrors {
     what: String,
-    said: Option<String>,
-    pauses: ExponentialBackoff,
+    logged: Option<String>,
+    delays: ExponentialBackoff,
 }
 
-fn pauses() -> ExponentialBackoff {
+fn delays() -> ExponentialBackoff {
     ExponentialBuilder::new()
         .with_min_delay(BACKOFF.0)
         .with_max_delay(BACKOFF.1)
@@ -119,11 +123,11 @@ fn pauses() -> ExponentialBackoff {
 }
 
 impl WatchErrors {
-    /// Says how long to wait.
+    /// Logs the error. Returns the delay until the next try.
     fn note(&mut self, error: &watcher::Error) -> Duration {
         let what = &self.what;
         let text = error.to_string();
-        if self.said.as_ref() == Some(&text) {
+        if self.logged.as_ref() == Some(&text) {
             tracing::debug!(what, error = text, "watching the control plane failed again");
         } else if is_forbidden(error) {
             tracing::warn!(
@@ -133,19 +137,20 @@ impl WatchErrors {
         } else {
             tracing::warn!(what, error = text, "watching the control plane failed; trying again");
         }
-        self.said = Some(text);
-        self.pauses.next().unwrap_or(BACKOFF.1)
+        self.logged = Some(text);
+        self.delays.next().unwrap_or(BACKOFF.1)
     }
 
-    fn end(&mut self) {
-        self.pauses = pauses();
-        if self.said.take().is_some() {
+    /// Resets the delay. Logs that the watch works again if an error was logged before.
+    fn clear(&mut self) {
+        self.delays = delays();
+        if self.logged.take().is_some() {
             tracing::info!(what = self.what, "watching the control plane works again");
         }
     }
 }
 
-/// Whether the error is this status of the API server.
+/// Whether the error is a `Status` of the API server with this code.
 pub fn is_status(error: &kube::Error, code: u16) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == code)
 }

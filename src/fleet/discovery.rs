@@ -1,4 +1,4 @@
-//! Which metrics each member has, learned in the background so that no client waits for a member.
+//! Discovery of members' metrics. It runs in the background, so that no client waits for a member.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,20 +14,21 @@ use super::Fleet;
 use crate::api::custom_metrics::Version;
 use crate::api::discovery::{Catalog, Catalogs, DiscoveryEntry, entries};
 use crate::api::group::Group;
+use crate::api::page::BodyFormat;
 use crate::api::text::shorten;
 use crate::member::shared_entries::SharedEntries;
 use crate::member::{Failure, Member};
 use crate::process::work;
 use crate::transport::{Progress, Stage};
 
-/// How long the first discovery of each member may hold up readiness.
+/// How long readiness waits for the first discovery of each member.
 const FIRST_DISCOVERY_TIMEOUT: Duration = Duration::from_secs(1);
 /// The first pause after a failure.
 const RETRY: Duration = Duration::from_secs(1);
-/// One list is read at a time: until its names are known, they take up to 30 MiB.
-static READING: Semaphore = Semaphore::const_new(1);
+/// One list is decoded at a time: while it is decoded, it takes up to 30 MiB.
+static DECODING: Semaphore = Semaphore::const_new(1);
 
-/// Learns the members' metrics and unites them.
+/// Discovers the members' metrics and unites their catalogs.
 pub struct Discovery {
     fleet: watch::Receiver<Arc<Fleet>>,
     interval: Duration,
@@ -37,25 +38,25 @@ pub struct Discovery {
     settled: watch::Sender<bool>,
 }
 
-/// One member that is asked again and again.
+/// Discovery of one member.
 struct MemberDiscovery {
     member: Arc<Member>,
-    asking: [ApiTask; 2],
+    tasks: [ApiTask; 2],
 }
 
-/// One member's API that is asked for; how one fares does not touch the other.
+/// The task for one API of one member. The APIs do not wait for each other.
 struct ApiTask {
     first: watch::Receiver<bool>,
     _task: AbortOnDropHandle<()>,
 }
 
-/// What one member lists for one API.
+/// One API of one member.
 struct DiscoveryTarget {
     member: Arc<Member>,
     api: DiscoveryApi,
 }
 
-/// An API that lists metrics.
+/// An API with a list of metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DiscoveryApi {
     Custom,
@@ -63,8 +64,8 @@ enum DiscoveryApi {
 }
 
 impl Discovery {
-    /// A discovery that has not started; `names` has what its members list. The first receiver has the metrics of all
-    /// members; the second says when each member's first discovery has ended, or its time was up.
+    /// Prepares discovery. `names` holds the members' entries. The first receiver has the united catalogs. The second becomes true when the
+    /// first discovery of each member has ended or timed out.
     pub fn new(
         fleet: watch::Receiver<Arc<Fleet>>,
         interval: Duration,
@@ -76,21 +77,22 @@ impl Discovery {
         (Self { fleet, interval, member_timeout, names, catalogs, settled }, known, is_settled)
     }
 
-    /// Runs until it is dropped. `fleet_known` says when the members of the first moment are all there.
+    /// Runs until it is dropped. `fleet_known` becomes true when all initial members are known.
     pub async fn run(mut self, mut fleet_known: watch::Receiver<bool>) {
         let mut followed: BTreeMap<String, MemberDiscovery> = BTreeMap::new();
         let mut known = false;
+        let mut changes = self.names.changes();
         loop {
             let fleet = self.fleet.borrow_and_update().clone();
             self.follow(&fleet, &mut followed);
-            self.unite(&fleet);
+            self.unite(&fleet, &mut changes);
             if known && !*self.settled.borrow() {
-                self.settle(&followed).await;
-                self.unite(&fleet);
+                self.wait_for_first(&followed).await;
+                self.unite(&fleet, &mut changes);
             }
             tokio::select! {
                 changed = self.fleet.changed() => if changed.is_err() { return },
-                () = self.names.added() => {}
+                Ok(()) = changes.changed() => {}
                 result = fleet_known.wait_for(|known| *known), if !known => match result {
                     Ok(_) => known = true,
                     Err(_) => return,
@@ -99,45 +101,49 @@ impl Discovery {
         }
     }
 
-    /// Starts to ask new members and stops asking those that have left.
+    /// Starts discovery of new members and stops it for removed ones.
     fn follow(&self, fleet: &Fleet, followed: &mut BTreeMap<String, MemberDiscovery>) {
         let members: BTreeMap<&str, &Arc<Member>> =
-            fleet.members().map(|member| (member.name(), member)).collect();
+            fleet.members().map(|member| (&**member.name(), member)).collect();
         followed.retain(|name, followed| {
             members.get(name.as_str()).is_some_and(|member| Arc::ptr_eq(member, &followed.member))
         });
         for (name, member) in members {
             if !followed.contains_key(name) {
-                let asking = [DiscoveryApi::Custom, DiscoveryApi::External].map(|api| {
+                let tasks = [DiscoveryApi::Custom, DiscoveryApi::External].map(|api| {
                     let (first, ended) = watch::channel(false);
                     let list = DiscoveryTarget { member: member.clone(), api };
-                    let asking = list.follow(self.interval, self.member_timeout, first);
-                    ApiTask { first: ended, _task: AbortOnDropHandle::new(tokio::spawn(asking)) }
+                    let task = list.follow(self.interval, self.member_timeout, first);
+                    ApiTask { first: ended, _task: AbortOnDropHandle::new(tokio::spawn(task)) }
                 });
-                let entry = MemberDiscovery { member: member.clone(), asking };
+                let entry = MemberDiscovery { member: member.clone(), tasks };
                 followed.insert(name.to_owned(), entry);
             }
         }
     }
 
-    /// Waits for each member's first discovery, for a while.
-    async fn settle(&self, followed: &BTreeMap<String, MemberDiscovery>) {
+    /// Waits for the first discovery of each member, up to [`FIRST_DISCOVERY_TIMEOUT`].
+    async fn wait_for_first(&self, followed: &BTreeMap<String, MemberDiscovery>) {
         let until = Instant::now() + FIRST_DISCOVERY_TIMEOUT;
         for followed in followed.values() {
-            for asking in &followed.asking {
-                let mut first = asking.first.clone();
+            for task in &followed.tasks {
+                let mut first = task.first.clone();
                 let ended = first.wait_for(|ended| *ended);
                 if timeout_at(until, ended).await.is_err() {
-                    let cluster = followed.member.name();
-                    tracing::info!(cluster, "discovery has not ended; serving without it");
+                    let cluster: &str = followed.member.name();
+                    tracing::info!(
+                        cluster,
+                        "first discovery has not ended; serving without this cluster's metrics"
+                    );
                 }
             }
         }
         self.settled.send_replace(true);
     }
 
-    fn unite(&self, fleet: &Fleet) {
-        let members = || fleet.entries().map(super::FleetEntry::member);
+    fn unite(&self, fleet: &Fleet, changes: &mut watch::Receiver<u64>) {
+        let change = *changes.borrow_and_update();
+        let members = || fleet.entries().map(|entry| &entry.member);
         let custom: Vec<_> = members().filter_map(|member| member.discovered()).collect();
         let external: Vec<_> = members().filter_map(|member| member.external()).collect();
         let union = Catalogs {
@@ -148,15 +154,16 @@ impl Discovery {
             tracing::info!(custom = union.custom.len(), external = union.external.len(), "discovery changed");
             self.catalogs.send_replace(Arc::new(union));
         }
+        self.names.set_published(change);
         self.names.forget_unused();
     }
 }
 
 impl DiscoveryTarget {
-    /// Asks for it at once and then again and again; what was last known stays while that fails. Pauses are of random length,
-    /// so that members are not asked in step: up to `interval`, and shorter after a failure.
+    /// Requests the list at once and then periodically. The last list stays while requests fail. Pauses have a random length, so that requests
+    /// to members are spread out: up to `interval`, shorter after a failure.
     async fn follow(self, interval: Duration, timeout: Duration, first: watch::Sender<bool>) {
-        let (cluster, group) = (self.member.name(), self.api.group().name());
+        let (cluster, group): (&str, _) = (self.member.name(), self.api.group().name());
         let half = interval / 2;
         let regular = ConstantBuilder::new().with_delay(half).with_jitter().without_max_times();
         let after_failures = ExponentialBuilder::new()
@@ -168,8 +175,8 @@ impl DiscoveryTarget {
         let mut failing = None;
         loop {
             let progress = Progress::default();
-            let asked = tokio::time::timeout(timeout, self.ask(&progress)).await;
-            let pause = match asked.unwrap_or_else(|_| Err(Failure::late(&progress, timeout))) {
+            let result = tokio::time::timeout(timeout, self.discover(&progress)).await;
+            let pause = match result.unwrap_or_else(|_| Err(Failure::late(&progress, timeout))) {
                 Ok(()) => {
                     if failing.take().is_some() {
                         tracing::info!(cluster, group, "discovery works again");
@@ -189,36 +196,38 @@ impl DiscoveryTarget {
         }
     }
 
-    /// Asks for it, and lets the member note what it says.
-    async fn ask(&self, progress: &Progress) -> Result<(), Failure> {
+    /// Requests the list and stores it in the member.
+    async fn discover(&self, progress: &Progress) -> Result<(), Failure> {
         for version in self.api.group().versions() {
-            if self.ask_for(version, progress).await? {
+            if self.request_version(version, progress).await? {
                 return Ok(());
             }
         }
-        let is_news = self.api.note(&self.member, None, Vec::new())?;
-        // Few clusters have external metrics, so that their absence is no news.
-        if is_news && self.api == DiscoveryApi::Custom {
-            tracing::warn!(cluster = self.member.name(), "cluster has no custom metrics API");
+        let has_changed = self.api.store(&self.member, None, Vec::new())?;
+        // Most clusters have no external metrics, so this is not logged for them.
+        if has_changed && self.api == DiscoveryApi::Custom {
+            let cluster: &str = self.member.name();
+            tracing::warn!(cluster, "cluster has no custom metrics API");
         }
         Ok(())
     }
 
-    /// Asks for a version; says whether the member has it.
-    async fn ask_for(&self, version: &str, progress: &Progress) -> Result<bool, Failure> {
-        self.member.token().await;
+    /// Requests the list of one version; returns false if the member does not serve it.
+    async fn request_version(&self, version: &str, progress: &Progress) -> Result<bool, Failure> {
         let (api, member, group) = (self.api, self.member.clone(), self.api.group());
-        let reply = self.member.get(group, &format!("/apis/{group}/{version}"), progress).await?;
-        match reply.status {
+        let response = self.member.get(group, &format!("/apis/{group}/{version}"), progress).await?;
+        match response.status {
             StatusCode::OK => {
                 progress.set(Stage::Received);
                 let version = Version::from_name(version);
-                let reading = READING.acquire().await.expect("the semaphore is never closed");
-                let read = work::run(reply.body.len(), move |_| {
-                    let _reading = reading;
-                    let entries = entries(&reply.content_type, &reply.body)
+                let permit = DECODING.acquire().await.expect("the semaphore is never closed");
+                let read = work::run(response.body.len(), move |_| {
+                    let _permit = permit;
+                    let format =
+                        BodyFormat::from_media_type(&response.content_type).unwrap_or(BodyFormat::Json);
+                    let entries = entries(format, &response.body)
                         .map_err(|error| Failure::Malformed(shorten(&error.to_string())))?;
-                    api.note(&member, version, entries)
+                    api.store(&member, version, entries)
                 });
                 read.await.map(|_| true)
             }
@@ -236,17 +245,17 @@ impl DiscoveryApi {
         }
     }
 
-    /// Lets the member note what it lists; tells whether that is news.
-    fn note(
+    /// Stores the list in the member; returns whether it changed.
+    fn store(
         self,
         member: &Member,
         version: Option<Version>,
         entries: Vec<DiscoveryEntry>,
     ) -> Result<bool, Failure> {
-        let noted = match self {
-            Self::Custom => member.add_metric(version, entries),
-            Self::External => member.add_external_metric(entries),
+        let stored = match self {
+            Self::Custom => member.set_custom_metrics(version, entries),
+            Self::External => member.set_external_metrics(entries),
         };
-        noted.map_err(|_| Failure::TooManyMetrics)
+        stored.map_err(|_| Failure::TooManyMetrics)
     }
 }

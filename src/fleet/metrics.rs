@@ -1,4 +1,4 @@
-//! How many members there are, and how long changes wait to be taken in.
+//! Metrics of the fleet: clusters by state, snapshots, and the queue of changes.
 
 use std::time::Duration;
 
@@ -10,22 +10,21 @@ use prometheus_client::registry::Registry;
 
 use crate::process::metrics::{DurationHistogram, seconds};
 
-/// Gauges of the fleet, and the queue of its registry under the name that Karmada's dashboards look for. By
-/// default nobody reads them.
+/// Metrics of the fleet. The queue has the metric name that Karmada's dashboards use. The default ones belong to no registry.
 pub struct FleetMetrics {
     members: Family<StateLabel, Gauge>,
     snapshots: Counter,
     waited: DurationHistogram<QueueLabel>,
 }
 
-/// How many clusters there are.
+/// Number of clusters by state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClusterCounts {
-    /// Those that are asked.
+    /// Clusters that are queried.
     pub asked: usize,
     /// Members that are not Ready.
     pub not_ready: usize,
-    /// Those that are no members.
+    /// Clusters that are not members.
     pub outside: usize,
 }
 
@@ -49,13 +48,13 @@ impl FleetMetrics {
     /// Registers the gauges.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
-        let help = "How long changes of clusters and their Secrets waited to be taken in";
+        let help = "Time that changes of clusters and their Secrets waited in the queue";
         registry.register("workqueue_queue_duration_seconds", help, metrics.waited.clone());
-        let help = "Clusters by standing: asked, not_ready, or outside (no member)";
+        let help = "Clusters by standing: asked (queried), not_ready, or outside (not usable)";
         registry.register("karmada_metrics_adapter_clusters", help, metrics.members.clone());
-        let help = "Snapshots of the fleet: one for all changes that come at about the same time";
+        let help = "Published snapshots of the fleet; changes at about the same time share one";
         registry.register("karmada_metrics_adapter_fleet_snapshots", help, metrics.snapshots.clone());
-        metrics.census(ClusterCounts::default());
+        metrics.set_counts(ClusterCounts::default());
         metrics
     }
 
@@ -63,12 +62,12 @@ impl FleetMetrics {
         self.waited.get_or_create(&QueueLabel { name: "fleet" }).observe(waited.as_secs_f64());
     }
 
-    pub(super) fn published(&self, census: ClusterCounts) {
+    pub(super) fn published(&self, counts: ClusterCounts) {
         self.snapshots.inc();
-        self.census(census);
+        self.set_counts(counts);
     }
 
-    fn census(&self, ClusterCounts { asked, not_ready, outside }: ClusterCounts) {
+    fn set_counts(&self, ClusterCounts { asked, not_ready, outside }: ClusterCounts) {
         for (standing, count) in [("asked", asked), ("not_ready", not_ready), ("outside", outside)] {
             self.members
                 .get_or_create(&StateLabel { standing })

@@ -1,8 +1,7 @@
-//! The single writer of the fleet, in the hands of its source: what that knows of clusters comes in, snapshots go out.
+//! The roster: a fleet source puts clusters in, and the roster publishes snapshots. It is the only writer of the fleet.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
@@ -14,17 +13,17 @@ use crate::member::{Member, TokenRefusal};
 use crate::transport::credentials::{Credentials, Endpoint};
 use crate::transport::tls::TlsConfigError;
 
-/// How many members may wait for newer credentials.
-const REFUSALS: usize = 256;
+/// Maximum members that wait for newer credentials.
+const MAX_REFUSALS: usize = 256;
 
-/// All clusters of a source, and the members made of them.
+/// All clusters of a source, and their members.
 pub struct Roster {
     limits: MemberLimits,
     clusters: BTreeMap<String, RosterCluster>,
     refusals: mpsc::Sender<TokenRefusal>,
     refused: mpsc::Receiver<TokenRefusal>,
     fleet: watch::Sender<Arc<Fleet>>,
-    /// Whether the snapshot is older than what is known.
+    /// Whether clusters have changed since the last snapshot.
     changed: bool,
     synced: watch::Sender<bool>,
     metrics: Arc<FleetMetrics>,
@@ -34,7 +33,7 @@ pub struct Roster {
 struct RosterCluster {
     ready: bool,
     joined: Option<RosterMember>,
-    /// What has been said of it, so that it is said once.
+    /// The last logged problem. It is logged once.
     logged: Option<NoCredentials>,
 }
 
@@ -44,10 +43,16 @@ struct RosterMember {
     member: Arc<Member>,
 }
 
+impl Drop for RosterMember {
+    fn drop(&mut self) {
+        self.member.set_removed();
+    }
+}
+
 impl Roster {
-    /// A roster without clusters.
+    /// An empty roster.
     pub fn new(limits: MemberLimits, metrics: Arc<FleetMetrics>) -> Self {
-        let (refusals, refused) = mpsc::channel(REFUSALS);
+        let (refusals, refused) = mpsc::channel(MAX_REFUSALS);
         Self {
             limits,
             clusters: BTreeMap::new(),
@@ -65,17 +70,19 @@ impl Roster {
         self.fleet.subscribe()
     }
 
-    /// [`Roster::is_synced`], followed.
+    /// Changes of [`Roster::is_synced`].
     pub fn synced(&self) -> watch::Receiver<bool> {
         self.synced.subscribe()
     }
 
-    /// The next member that refuses whom it is asked as.
-    pub async fn refused(&mut self) -> Option<TokenRefusal> {
-        self.refused.recv().await
+    /// Waits for a refusal of a member's credentials, and returns all that have come.
+    pub async fn refused(&mut self) -> Vec<TokenRefusal> {
+        let mut refusals = Vec::new();
+        self.refused.recv_many(&mut refusals, MAX_REFUSALS).await;
+        refusals
     }
 
-    /// Takes what is known of a cluster. Another `uid` makes it another cluster of that name.
+    /// Adds or updates a cluster. A different `uid` means a different cluster of that name.
     pub fn put(
         &mut self,
         name: &str,
@@ -85,26 +92,26 @@ impl Roster {
     ) {
         let mut cluster = self.clusters.remove(name).unwrap_or_default();
         cluster.ready = ready;
-        let taken = credentials.and_then(|credentials| {
+        let member = credentials.and_then(|credentials| {
             self.join(name, uid, cluster.joined.as_ref(), credentials).map_err(|error| NoCredentials {
                 cause: Cause::CredentialsMalformed,
                 message: error.to_string(),
             })
         });
-        match taken {
+        match member {
             Ok(joined) => {
                 if cluster.logged.take().is_some() && joined.is_none() {
-                    tracing::info!(cluster = name, "the cluster's credentials can be used again");
+                    tracing::info!(cluster = name, "the cluster's credentials are usable again");
                 }
                 cluster.joined = joined.or(cluster.joined);
             }
-            Err(lack) => cluster.set_unusable(name, uid, lack),
+            Err(reason) => cluster.set_unusable(name, uid, reason),
         }
         self.clusters.insert(name.to_owned(), cluster);
         self.changed = true;
     }
 
-    /// Forgets a cluster.
+    /// Removes a cluster.
     pub fn remove(&mut self, name: &str) {
         let Some(cluster) = self.clusters.remove(name) else { return };
         if cluster.joined.is_some() {
@@ -118,7 +125,7 @@ impl Roster {
         self.clusters.keys().map(String::as_str)
     }
 
-    /// A new member, or `None` if the present one has been renewed.
+    /// A new member; `None` if the present member was renewed.
     fn join(
         &self,
         name: &str,
@@ -142,11 +149,6 @@ impl Roster {
         Ok(Some(RosterMember { uid: uid.to_owned(), endpoint, member }))
     }
 
-    /// A change of what the source follows has waited in its queue.
-    pub fn queued(&self, waited: Duration) {
-        self.metrics.queued(waited);
-    }
-
     /// Publishes a snapshot if anything has changed since the last one.
     pub fn publish(&mut self) {
         if !std::mem::take(&mut self.changed) {
@@ -156,13 +158,9 @@ impl Roster {
         let mut counts = ClusterCounts::default();
         for (name, RosterCluster { ready, joined, logged: complaint }) in &self.clusters {
             match joined {
-                Some(RosterMember { member, .. }) if *ready => {
-                    counts.asked += 1;
-                    entries.push(FleetEntry::ready(member.clone()));
-                }
                 Some(RosterMember { member, .. }) => {
-                    counts.not_ready += 1;
-                    entries.push(FleetEntry::not_ready(member.clone()));
+                    *if *ready { &mut counts.asked } else { &mut counts.not_ready } += 1;
+                    entries.push(FleetEntry { member: member.clone(), ready: *ready });
                 }
                 None => outside.push(UnusableCluster {
                     cluster: name.as_str().into(),
@@ -175,40 +173,45 @@ impl Roster {
         self.metrics.published(counts);
     }
 
-    /// Whether the source has seen all of its clusters once.
+    /// Whether the source has read all clusters once.
     pub fn is_synced(&self) -> bool {
         *self.synced.borrow()
     }
 
-    /// The source has seen all of its clusters once, and has published them.
+    /// Marks that the source has read all clusters once and published them.
     pub fn set_synced(&self) {
         if !self.synced.send_replace(true) {
-            tracing::info!(members = self.fleet.borrow().entries().count(), "the fleet is known");
+            tracing::info!(members = self.fleet.borrow().entries().count(), "all clusters are known");
         }
     }
 }
 
 impl RosterCluster {
-    /// The same cluster whose credentials are missing or malformed is asked with the last good ones.
-    fn set_unusable(&mut self, name: &str, uid: &str, lack: NoCredentials) {
+    /// Records that the credentials are missing or malformed. The same cluster keeps its last valid credentials.
+    fn set_unusable(&mut self, name: &str, uid: &str, problem: NoCredentials) {
         let other = self.joined.as_ref().is_some_and(|joined| joined.uid != uid);
-        if other || lack.cause == Cause::PullMode {
+        if other || problem.cause == Cause::PullMode {
             self.joined = None;
         }
-        if lack.cause == Cause::CredentialsUnknown || self.logged.as_ref() == Some(&lack) {
+        if problem.cause == Cause::CredentialsUnknown || self.logged.as_ref() == Some(&problem) {
             return;
         }
-        let (cause, reason) = (lack.cause.name(), &lack.message);
+        let (cause, reason) = (problem.cause.name(), &problem.message);
         if self.joined.is_some() {
             tracing::warn!(
                 cluster = name,
                 cause,
                 reason,
-                "the cluster is asked with its last good credentials"
+                "credentials are not usable; the cluster is queried with its last valid ones"
             );
         } else {
-            tracing::warn!(cluster = name, cause, reason, "cluster is not asked");
+            tracing::warn!(
+                cluster = name,
+                cause,
+                reason,
+                "credentials are not usable; the cluster is not queried"
+            );
         }
-        self.logged = Some(lack);
+        self.logged = Some(problem);
     }
 }

@@ -1,16 +1,16 @@
-//! Tasks that look for credentials and report to their source by a queue.
+//! Tasks that get credentials and send them to their fleet source through a queue.
 
 use crate::member::TokenRefusal;
 
-/// Numbers the tasks of a source.
+/// Numbers the tasks of a fleet source.
 #[derive(Default)]
 pub struct Generations(u64);
 
-/// Tells what a task reports from what one that was given up has left in the queue.
+/// The number of a task. A queued result of a cancelled task has an old number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Generation(u64);
 
-/// Members that wait for what a task finds. They wait no more when this is dropped.
+/// Members that wait for the result of a task. Dropping this ends their wait.
 #[derive(Default)]
 pub struct WaitingMembers(Vec<TokenRefusal>);
 
@@ -23,7 +23,7 @@ impl Generations {
 }
 
 impl WaitingMembers {
-    /// One more.
+    /// Adds a member.
     pub fn push(&mut self, refused: TokenRefusal) {
         self.0.retain(|refused| !refused.is_abandoned());
         self.0.push(refused);

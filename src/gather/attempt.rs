@@ -1,17 +1,21 @@
-//! One query to one member, and what stands in where that fails.
+//! One query to one member, and its last-known page if the query fails.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http::StatusCode;
+
+use super::Gather;
 use super::last_known::LastKnownCache;
-use super::{Gather, Outcome, outcome};
+use super::outcome::{Outcome, classify, read_status};
+use crate::member::client::MemberResponse;
 use crate::member::failure::NoRoom;
 use crate::member::{Failure, Member};
 use crate::process::budget::Reserved;
-use crate::query::Query;
+use crate::query::{MetricsQuery, Query};
 use crate::transport::Progress;
 
-/// One query to one member, which has `timeout` for it.
+/// One query to one member, with a timeout.
 pub(super) struct Attempt<'a> {
     pub(super) gather: &'a Gather,
     pub(super) member: &'a Arc<Member>,
@@ -20,11 +24,11 @@ pub(super) struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    /// What came of it.
+    /// Runs the query. If it fails, the last-known page is used where that is allowed.
     pub(super) async fn outcome(&self) -> Outcome {
         let outcome = match self.member.skipped(self.query.group()) {
             Some(skip) => Outcome::Failure(Failure::Skipped(skip)),
-            None => self.ask().await,
+            None => self.query().await,
         };
         match &self.gather.last_known {
             Some(last_known) => self.or_last_known(last_known, outcome),
@@ -32,28 +36,24 @@ impl Attempt<'_> {
         }
     }
 
-    async fn ask(&self) -> Outcome {
-        let begun = Instant::now();
-        if tokio::time::timeout(self.timeout, self.member.token()).await.is_err() {
-            return Outcome::Failure(Failure::Throttled);
-        }
-        // That a client was in a hurry says nothing of the member, and nobody waits for a late reply because of it.
-        let is_hurried = self.timeout < self.gather.patience;
-        let left = self.timeout.saturating_sub(begun.elapsed());
+    async fn query(&self) -> Outcome {
+        // A client with less time than `--member-timeout` proves nothing about the member. Its late reply is not awaited.
+        let is_hurried = self.timeout < self.gather.member_timeout;
         let begun = Instant::now();
         let progress = Arc::new(Progress::default());
-        let mut asking = Box::pin(outcome::ask(self.member.clone(), self.query.clone(), progress.clone()));
-        let (outcome, in_time) = match tokio::time::timeout(left, &mut asking).await {
+        let mut request = Box::pin(fetch(self.member.clone(), self.query.clone(), progress.clone()));
+        let (outcome, in_time) = match tokio::time::timeout(self.timeout, &mut request).await {
             Ok(outcome) => {
                 if let Some(last_known) = &self.gather.last_known {
-                    last_known.take(self.member.id(), self.query, &outcome);
+                    last_known.store(self.member.id(), self.query, begun, &outcome);
                 }
                 (outcome, true)
             }
             Err(_) => {
                 let failure = Failure::late(&progress, self.timeout);
-                if let Some(last_known) = self.gather.last_known.as_ref().filter(|_| !is_hurried) {
-                    self.await_late(last_known, asking);
+                let is_sent = !matches!(failure, Failure::Throttled);
+                if let Some(last_known) = self.gather.last_known.as_ref().filter(|_| is_sent && !is_hurried) {
+                    self.await_late(last_known, begun, request);
                 }
                 (Outcome::Failure(failure), false)
             }
@@ -70,34 +70,68 @@ impl Attempt<'_> {
             Outcome::Failure(failure) if failure.is_metrics_api_failure() => failure,
             outcome => return outcome,
         };
-        let Some(kept) = last_known.of(self.member.id(), self.query) else {
+        let Some(cached) = last_known.get(self.member.id(), self.query) else {
             return Outcome::Failure(failure);
         };
-        let (age, mut share) = (kept.age(), self.gather.inflight.share());
-        match share.grow(kept.page.memory()) {
-            Ok(()) => Outcome::StoodIn { page: Reserved::new(kept.page, share), age, failure },
+        let (age, mut share) = (cached.age(), self.gather.inflight.share());
+        match share.grow(cached.page.memory()) {
+            Ok(()) => Outcome::LastKnown { page: Reserved::new(cached.page, share), age, failure },
             Err(_) => Outcome::Failure(NoRoom.into()),
         }
     }
 
-    /// Goes on waiting for a reply that is too late for its answer, so that the next answer has it, as long as there is memory
-    /// for answers.
+    /// Awaits a late reply in the background and caches it for the next query. It is given up if queries need the memory.
     fn await_late(
         &self,
         last_known: &Arc<LastKnownCache>,
-        asking: impl Future<Output = Outcome> + Send + 'static,
+        begun: Instant,
+        request: impl Future<Output = Outcome> + Send + 'static,
     ) {
-        let Some(right) = last_known.late(self.member.id(), self.query) else { return };
-        let (id, query, rest) = (self.member.id(), self.query.clone(), self.gather.late);
+        let Some(permit) = last_known.late_reply(self.member.id(), self.query) else { return };
+        let (id, query, limit) = (self.member.id(), self.query.clone(), self.gather.late);
         let (last_known, inflight) = (last_known.clone(), self.gather.inflight.clone());
+        let member = self.member.clone();
         tokio::spawn(async move {
-            let _right = right;
+            let _permit = permit;
             tokio::select! {
-                outcome = asking => last_known.take(id, &query, &outcome),
-                () = tokio::time::sleep(rest) => {}
-                // Answers need the memory more.
-                () = inflight.is_short() => {}
+                outcome = request => last_known.store(id, &query, begun, &outcome),
+                () = tokio::time::sleep(limit) => {}
+                () = member.removed() => {}
+                // Queries in flight need the memory.
+                () = inflight.wait_for_pressure() => {}
             }
         });
     }
+}
+
+/// Sends a query to a member, in the API version that the member has. If the member has no such version any more, or its versions are not
+/// known yet, the other version is tried. A metric with values is added to the member's catalog.
+async fn fetch(member: Arc<Member>, query: Arc<Query>, progress: Arc<Progress>) -> Outcome {
+    let get = async |version| member.get(query.group(), query.path(version), &progress).await;
+    let has_versions = matches!(query.question(), MetricsQuery::Custom(_))
+        && member.discovered().is_none_or(|discovered| discovered.version.is_some());
+    let mut version = member.version();
+    let response = match get(version).await {
+        Ok(response) if has_versions && is_version_missing(&response) => {
+            version = version.other();
+            get(version).await
+        }
+        result => result,
+    };
+    match response {
+        Ok(response) => {
+            let outcome = classify(&member, &query, response, progress.clone()).await;
+            if let (Outcome::Page(_), MetricsQuery::Custom(query)) = (&outcome, query.question()) {
+                let (resource, namespaced) = (query.resource(), query.is_namespaced());
+                member.add_custom_metric(version, resource, &query.metric, namespaced).await;
+            }
+            outcome
+        }
+        Err(failure) => Outcome::Failure(failure),
+    }
+}
+
+/// Whether a 404 comes from the API server, which has no such API version. A 404 of the metrics API has a `Status`.
+fn is_version_missing(response: &MemberResponse) -> bool {
+    response.status == StatusCode::NOT_FOUND && read_status(response).is_none()
 }

@@ -1,4 +1,4 @@
-//! Queries to all members, counted.
+//! Metrics of queries to all members.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -7,7 +7,7 @@ use prometheus_client::registry::Registry;
 
 use crate::api::group::Group;
 
-/// Counters of queries; by default nobody reads them.
+/// Counters of queries. The default ones belong to no registry.
 #[derive(Default)]
 pub struct GatherMetrics {
     queries: Family<GroupLabel, Counter>,
@@ -30,13 +30,13 @@ impl GatherMetrics {
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         let registry = registry.sub_registry_with_prefix("karmada_metrics_adapter");
-        registry.register("queries", "Queries that were sent to members", metrics.queries.clone());
-        let help = "Queries that took the answer of an identical one in flight";
+        registry.register("queries", "Queries sent to members", metrics.queries.clone());
+        let help = "Queries that shared the response of an identical query in flight";
         registry.register("queries_shared", help, metrics.shared.clone());
         metrics
     }
 
-    /// A query was answered by an identical one in flight.
+    /// Counts a query that shares the response of an identical query in flight.
     pub fn shared(&self, group: Group) {
         self.shared.get_or_create(&group.into()).inc();
     }

@@ -1,4 +1,4 @@
-//! One query to all members at once.
+//! Sends one query to all members at once.
 
 mod attempt;
 mod last_known;
@@ -12,7 +12,7 @@ use futures::stream::FuturesUnordered;
 use futures::{Stream, StreamExt as _};
 
 use crate::config::{Members, OnMemberFailure};
-use crate::fleet::{ClusterState, Fleet};
+use crate::fleet::{Fleet, FleetEntry};
 use crate::member::Failure;
 use crate::member::failure::NoRoom;
 use crate::process::budget::Budget;
@@ -22,95 +22,100 @@ use last_known::LastKnownCache;
 use metrics::GatherMetrics;
 pub use outcome::Outcome;
 
-/// What one member made of a query.
+/// The outcome of a query at one member.
 #[derive(Debug)]
 pub struct MemberOutcome {
     /// The cluster's name.
     pub cluster: Arc<str>,
-    /// What came of it.
+    /// The outcome.
     pub outcome: Outcome,
-    /// How long that took.
+    /// Time until the outcome was known.
     pub elapsed: Duration,
 }
 
-/// What is asked, of whom, and for how long.
+/// A query for some members of a fleet.
 pub struct MemberQuery<'a, C: Fn(&str) -> bool> {
-    /// The members that there are.
+    /// The fleet.
     pub fleet: &'a Fleet,
-    /// Which of them are asked, by the cluster's name.
+    /// Selects the members to query, by cluster name.
     pub chosen: C,
-    /// What each is asked.
+    /// The query.
     pub query: &'a Arc<Query>,
-    /// How long each has.
+    /// Timeout for each member.
     pub timeout: Duration,
 }
 
-/// Asks members.
+/// Sends queries to members.
 pub struct Gather {
-    /// How long a member has before its silence says something of it; a client may have less time.
-    patience: Duration,
+    /// `--member-timeout`. Requests with a shorter deadline do not count against the circuit breaker.
+    member_timeout: Duration,
+    /// How long a late reply is awaited.
     late: Duration,
-    /// What stands in, if anything does.
+    /// The cache of last-known pages; `None` if `--on-member-failure` does not use it.
     last_known: Option<Arc<LastKnownCache>>,
-    /// What stands in counts here too while a query has it: it may be kept no more by then.
+    /// Memory of a last-known page counts here as long as a query uses it, since the cache may have evicted it.
     inflight: Budget,
     metrics: Arc<GatherMetrics>,
 }
 
 impl Gather {
-    /// Asks as the configuration says, with memory from `inflight`.
+    /// Queries members as configured, and reserves memory from `inflight`.
     pub fn new(config: &Members, inflight: Budget, metrics: Arc<GatherMetrics>) -> Self {
-        let stands_in = config.on_failure == OnMemberFailure::LastKnown;
+        let uses_last_known = config.on_failure == OnMemberFailure::LastKnown;
         Self {
-            patience: config.timeout,
+            member_timeout: config.timeout,
             late: config.last_known.late,
-            last_known: stands_in.then(|| Arc::new(LastKnownCache::new(config.last_known))),
+            last_known: uses_last_known.then(|| Arc::new(LastKnownCache::new(config.last_known))),
             inflight,
             metrics,
         }
     }
 
-    /// Asks every chosen member, one request each. Dropping the future cancels what is still in flight, save replies that
-    /// were too late already and are waited for to be kept. The answers are in the order of the clusters' names.
-    ///
-    /// # Errors
-    /// If there is no memory for the members' answers.
-    pub async fn query_all(
-        &self,
-        asking: MemberQuery<'_, impl Fn(&str) -> bool>,
-    ) -> Result<Vec<MemberOutcome>, NoRoom> {
-        let mut asking = std::pin::pin!(self.query_each(asking));
-        let mut answers = Vec::new();
-        while let Some(answered) = asking.next().await {
-            if let Outcome::Failure(Failure::NoRoom(none)) = answered.outcome {
-                return Err(none);
-            }
-            answers.push(answered);
-        }
-        answers.sort_unstable_by(|one, other| one.cluster.cmp(&other.cluster));
-        Ok(answers)
+    /// `--member-timeout`.
+    pub fn member_timeout(&self) -> Duration {
+        self.member_timeout
     }
 
-    /// The same, each answer as it comes.
+    /// Queries each selected member. Dropping the future cancels the requests in flight, except those with a late reply that is awaited
+    /// for the last-known cache. The outcomes are ordered by cluster name.
+    ///
+    /// # Errors
+    /// If there is no memory for the members' responses.
+    pub async fn query_all(
+        &self,
+        query: MemberQuery<'_, impl Fn(&str) -> bool>,
+    ) -> Result<Vec<MemberOutcome>, NoRoom> {
+        let mut each = std::pin::pin!(self.query_each(query));
+        let mut outcomes = Vec::new();
+        while let Some(member) = each.next().await {
+            if let Outcome::Failure(Failure::NoRoom(no_room)) = member.outcome {
+                return Err(no_room);
+            }
+            outcomes.push(member);
+        }
+        outcomes.sort_unstable_by(|one, other| one.cluster.cmp(&other.cluster));
+        Ok(outcomes)
+    }
+
+    /// Queries each selected member and yields each outcome as soon as it is known.
     pub fn query_each(
         &self,
-        asking: MemberQuery<'_, impl Fn(&str) -> bool>,
+        query: MemberQuery<'_, impl Fn(&str) -> bool>,
     ) -> impl Stream<Item = MemberOutcome> {
-        let MemberQuery { fleet, chosen, query, timeout } = asking;
+        let MemberQuery { fleet, chosen, query, timeout } = query;
         self.metrics.query(query.group());
-        let asked = fleet.entries().filter(|entry| chosen(entry.cluster()));
-        let asking = asked.map(move |entry| async move {
+        let queried = fleet.entries().filter(move |entry| chosen(entry.member.name()));
+        let outcomes = queried.map(move |FleetEntry { member, ready }| async move {
             let start = Instant::now();
-            let outcome = match entry.state() {
-                ClusterState::Ready(member) => {
-                    Attempt { gather: self, member, query, timeout }.outcome().await
-                }
-                ClusterState::NotReady(_) => Outcome::Failure(Failure::NotReady),
+            let outcome = if *ready {
+                Attempt { gather: self, member, query, timeout }.outcome().await
+            } else {
+                Outcome::Failure(Failure::NotReady)
             };
-            let (cluster, elapsed) = (entry.cluster().clone(), start.elapsed());
-            entry.member().count(query.group(), &outcome.ended(elapsed));
-            MemberOutcome { cluster, outcome, elapsed }
+            let elapsed = start.elapsed();
+            member.count(query.group(), &outcome.end(elapsed));
+            MemberOutcome { cluster: member.name().clone(), outcome, elapsed }
         });
-        asking.collect::<FuturesUnordered<_>>()
+        outcomes.collect::<FuturesUnordered<_>>()
     }
 }

@@ -1,12 +1,10 @@
-//! What one member made of a query.
+//! The outcome of a query at one member.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::api::custom_metrics::Version;
-use crate::api::discovery::Catalog;
 use crate::api::page::{BodyFormat, Page, PageError};
 use crate::api::status::MemberStatus;
 use crate::api::text::shorten;
@@ -17,25 +15,25 @@ use crate::process::budget::Reserved;
 use crate::process::work;
 use crate::transport::{Progress, Stage};
 
-use crate::query::{CustomQuery, MetricsQuery, Query};
+use crate::query::{MetricsQuery, Query};
 
-/// What came of asking one member.
+/// The outcome of a query at one member.
 #[derive(Debug)]
 pub enum Outcome {
-    /// It has what was asked for.
+    /// The member has the metric.
     Page(Reserved<Arc<Page>>),
-    /// Its metrics API failed, and its last reply to the same query stands in.
-    StoodIn {
-        /// The last reply.
+    /// The metrics API failed. The last page of the same query is used.
+    LastKnown {
+        /// The last page.
         page: Reserved<Arc<Page>>,
-        /// How old that is.
+        /// Its age.
         age: Duration,
-        /// Why it has to stand in.
+        /// The failure.
         failure: Failure,
     },
-    /// It has it not.
+    /// The member does not have the metric.
     NotFound,
-    /// It could not be asked, or gave no usable answer.
+    /// The member could not be queried, or its response is not usable.
     Failure(Failure),
 }
 
@@ -45,62 +43,43 @@ impl Outcome {
         match self {
             Self::Page(_) => "Found",
             Self::NotFound => "NotFound",
-            Self::StoodIn { failure, .. } | Self::Failure(failure) => failure.cause().name(),
+            Self::LastKnown { failure, .. } | Self::Failure(failure) => failure.cause().name(),
         }
     }
 
-    /// How it is counted.
-    pub(super) fn ended(&self, elapsed: Duration) -> QueryEnd {
+    /// The outcome as metrics count it.
+    pub(super) fn end(&self, elapsed: Duration) -> QueryEnd {
         QueryEnd {
             outcome: self.name(),
             skipped: matches!(self.failure(), Some(Failure::Skipped(_))),
-            stood_in: matches!(self, Self::StoodIn { .. }),
+            used_last_known: matches!(self, Self::LastKnown { .. }),
             elapsed,
         }
     }
 
-    /// Why the member itself gave no answer; `None` if it did.
+    /// The failure, also if the last page is used; `None` for a success.
     pub fn failure(&self) -> Option<&Failure> {
         match self {
             Self::Page(_) | Self::NotFound => None,
-            Self::StoodIn { failure, .. } | Self::Failure(failure) => Some(failure),
+            Self::LastKnown { failure, .. } | Self::Failure(failure) => Some(failure),
         }
     }
 }
 
-/// Asks a member, in the version that it has. `progress` says how far that has come.
-pub(super) async fn ask(member: Arc<Member>, query: Arc<Query>, progress: Arc<Progress>) -> Outcome {
-    let get = async |version| member.get(query.group(), query.path(version), &progress).await;
-    let undiscovered = matches!(query.question(), MetricsQuery::Custom(_)) && member.discovered().is_none();
-    // Where discovery found no such API it may have come since: a query is not gated on discovery.
-    let reply = match get(member.version()).await {
-        Ok(reply) if undiscovered && is_version_missing(&reply) => get(Version::V1Beta1).await,
-        other => other,
-    };
-    match reply {
-        Ok(reply) => {
-            let outcome = classify(&member, &query, reply, progress.clone()).await;
-            if let (Outcome::Page(_), MetricsQuery::Custom(query)) = (&outcome, query.question()) {
-                member.has(query.resource(), &query.metric, query.is_namespaced());
-            }
-            outcome
-        }
-        Err(failure) => Outcome::Failure(failure),
-    }
-}
-
-/// A 404 that is no `Status` comes from an API server that has no such API; one that is comes from the API.
-fn is_version_missing(reply: &MemberResponse) -> bool {
-    reply.status == StatusCode::NOT_FOUND && read_status(reply).is_none()
-}
-
-async fn classify(member: &Member, query: &Query, reply: MemberResponse, progress: Arc<Progress>) -> Outcome {
-    match reply.status {
-        StatusCode::OK => read_page(query, &reply.content_type, reply.body, progress).await,
+/// Reads a member's response to a query.
+pub(super) async fn classify(
+    member: &Member,
+    query: &Query,
+    response: MemberResponse,
+    progress: Arc<Progress>,
+) -> Outcome {
+    match response.status {
+        StatusCode::OK => read_page(query, &response.content_type, response.body, progress).await,
         StatusCode::NOT_FOUND => Outcome::NotFound,
-        status if status.is_server_error() && lists_only_others(member, query) => Outcome::NotFound,
+        StatusCode::INTERNAL_SERVER_ERROR if lists_only_others(member, query) => Outcome::NotFound,
         status => {
-            let message = read_status(&reply).map_or_else(|| plain_text(&reply), |status| status.message);
+            let message =
+                read_status(&response).map_or_else(|| plain_text(&response), |status| status.message);
             Outcome::Failure(Failure::Status { status, message: shorten(&message) })
         }
     }
@@ -112,10 +91,7 @@ async fn read_page(
     body: Reserved<Vec<u8>>,
     progress: Arc<Progress>,
 ) -> Outcome {
-    let format = match content_type {
-        "application/vnd.kubernetes.protobuf" => BodyFormat::Protobuf,
-        _ => BodyFormat::Json,
-    };
+    let format = BodyFormat::from_media_type(content_type).unwrap_or(BodyFormat::Json);
     let expected = query.expected();
     progress.set(Stage::Received);
     let reading = work::run(body.len(), move |caller| {
@@ -133,29 +109,27 @@ async fn read_page(
     }
 }
 
-/// prometheus-adapter answers 500 for a kind of object that its cluster lacks; its discovery tells the two apart.
-/// That holds for custom metrics alone: KEDA's discovery of external ones lists a placeholder.
+/// Whether discovery lists custom metrics, but not this one. prometheus-adapter responds with 500 for a resource that its cluster does not
+/// have. External metrics are excluded: KEDA's discovery lists a placeholder.
 fn lists_only_others(member: &Member, query: &Query) -> bool {
-    let MetricsQuery::Custom(query) = query.question() else { return false };
-    let lacks = |query: &CustomQuery, catalog: &Catalog| {
-        !catalog.is_empty() && !catalog.contains(query.resource(), &query.metric)
-    };
-    member.discovered().is_some_and(|discovered| lacks(query, &discovered.catalog))
-}
-
-fn read_status(reply: &MemberResponse) -> Option<MemberStatus> {
-    match reply.content_type.as_str() {
-        "application/vnd.kubernetes.protobuf" => MemberStatus::from_protobuf(&reply.body),
-        "application/json" => MemberStatus::from_json(&reply.body),
-        _ => None,
+    match query.question() {
+        MetricsQuery::Custom(query) => member.has_no_metric(query.resource(), &query.metric),
+        MetricsQuery::External(_) | MetricsQuery::Resource(_) => false,
     }
 }
 
-fn plain_text(reply: &MemberResponse) -> String {
-    if reply.content_type != "text/plain" {
+pub(super) fn read_status(response: &MemberResponse) -> Option<MemberStatus> {
+    match BodyFormat::from_media_type(&response.content_type)? {
+        BodyFormat::Protobuf => MemberStatus::from_protobuf(&response.body),
+        BodyFormat::Json => MemberStatus::from_json(&response.body),
+    }
+}
+
+fn plain_text(response: &MemberResponse) -> String {
+    if response.content_type != "text/plain" {
         return String::new();
     }
-    String::from_utf8_lossy(&reply.body).into_owned()
+    String::from_utf8_lossy(&response.body).into_owned()
 }
 
 #[cfg(test)]
@@ -168,7 +142,7 @@ mod tests {
     use crate::query::ExternalQuery;
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn an_answer_that_waits_for_a_processor_says_nothing_of_its_member() {
+    async fn response_that_waits_for_a_processor_does_not_count_against_its_member() {
         let query = ExternalQuery {
             namespace: "default".to_owned(),
             metric: "queue".to_owned(),
@@ -179,13 +153,13 @@ mod tests {
         let body = Reserved::new(vec![b' '; 1 << 20], Budget::new(0).share());
         let late = || Failure::late(&progress, Duration::from_secs(5));
 
-        let places = work::all_permits().await;
+        let permits = work::all_permits().await;
         let mut reading = pin!(read_page(&query, "application/json", body, progress.clone()));
         assert!(futures::poll!(&mut reading).is_pending());
         assert!(matches!(late(), Failure::Unread(_)), "{}", late());
         assert_eq!(late().cause(), Cause::Busy);
-        drop(places);
+        drop(permits);
         assert!(matches!(reading.await, Outcome::Failure(Failure::Malformed(_))));
-        assert!(matches!(late(), Failure::Timeout(_)), "what is read takes its own time");
+        assert!(matches!(late(), Failure::Timeout(_)), "reading has begun");
     }
 }

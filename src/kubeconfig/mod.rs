@@ -1,4 +1,4 @@
-//! Kubeconfigs: what a context says about an API server and about who asks it, the files that it refers to included.
+//! Reads a context of a kubeconfig: the API server, the user's credentials, and the files that the context refers to.
 
 pub mod plugin;
 
@@ -19,20 +19,21 @@ use crate::transport::credentials::{
 };
 use plugin::{ExecPlugin, PluginConfigError};
 
-/// One context that can be used.
+/// A valid context.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Context {
-    /// How its cluster is reached. Who asks it may be up to a plugin.
+    /// How to reach the API server, with the credentials of the user in the file. The plugin, if there is one, adds the user's
+    /// credentials.
     pub credentials: Credentials,
-    /// The program that says who asks it.
+    /// The exec plugin that returns the user's credentials.
     pub plugin: Option<ExecPlugin>,
-    /// The namespace of requests that name none.
+    /// The default namespace of requests.
     pub namespace: Option<String>,
-    /// Whom the user acts as; `None` for itself.
+    /// The impersonated user; `None` without impersonation.
     pub impersonation: Option<Impersonation>,
 }
 
-/// Whom a user acts as.
+/// The user that requests impersonate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Impersonation {
     /// `as`
@@ -45,67 +46,67 @@ pub struct Impersonation {
     pub extra: Option<HashMap<String, Vec<String>>>,
 }
 
-/// Why a context cannot be used.
+/// Why a context is invalid.
 #[derive(Debug, Error)]
 pub enum ContextError {
-    /// The file says of none that it is the current one.
+    /// The file has no current context.
     #[error("it has no current-context")]
     NoCurrent,
-    /// There is no such context.
+    /// The file has no context with this name.
     #[error("it has no context {0:?}")]
     NoContext(String),
-    /// There is no such cluster.
-    #[error("it names no cluster that the file has")]
+    /// The context has no cluster, or the file has no cluster with that name.
+    #[error("its cluster is not in the file")]
     NoCluster,
-    /// There is no such user.
-    #[error("it names the user {0:?}, which the file does not have")]
+    /// The file has no user with this name.
+    #[error("its user {0:?} is not in the file")]
     NoUser(String),
-    /// The cluster has no address.
+    /// The cluster has no `server`.
     #[error("its cluster has no server")]
     NoServer,
     /// HTTP basic authentication.
     #[error(
-        "user name and password are not taken by API servers any more: use a token, a client certificate or an exec plugin"
+        "API servers no longer accept user name and password: use a token, a client certificate or an exec plugin"
     )]
     Basic,
-    /// A provider of older versions of client-go.
+    /// An auth provider of older versions of client-go.
     #[error("the auth provider {0:?} is not supported: use an exec plugin")]
     AuthProvider(String),
-    /// Data that is not base64.
+    /// The data of this field is not base64.
     #[error("{0} is not valid base64")]
     Base64(&'static str),
-    /// A file that it refers to.
+    /// A file that the context refers to cannot be read.
     #[error("{} cannot be read: {source}", .path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: io::Error,
     },
-    /// One half of a pair.
+    /// The user has only one of client certificate and key.
     #[error("its user has a client certificate without a key, or a key without a certificate")]
     HalfCertificate,
-    /// A plugin that cannot be run here.
+    /// The exec plugin cannot be run.
     #[error(transparent)]
     Plugin(#[from] PluginConfigError),
-    /// A value that is malformed.
+    /// A value is malformed.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
 }
 
-/// Reads the current context of a file and all that it refers to.
+/// Reads the current context of a file, and the files that it refers to.
 ///
 /// # Errors
-/// If there is none, or it cannot be used.
+/// If there is no current context, or it is invalid.
 pub fn current_context(file: &Kubeconfig) -> Result<Context, ContextError> {
     let current = file.current_context.as_deref().filter(|name| !name.is_empty());
     context(file, current.ok_or(ContextError::NoCurrent)?)
 }
 
-/// Reads a context of a file and all that it refers to.
+/// Reads a context of a file, and the files that it refers to.
 ///
 /// # Errors
-/// If it cannot be used.
+/// If there is no such context, or it is invalid.
 pub fn context(file: &Kubeconfig, name: &str) -> Result<Context, ContextError> {
     let context = file.contexts.iter().find(|named| named.name == name);
     let context = context.ok_or_else(|| ContextError::NoContext(name.to_owned()))?;
@@ -120,18 +121,18 @@ pub fn context(file: &Kubeconfig, name: &str) -> Result<Context, ContextError> {
         }
         None => AuthInfo::default(),
     };
-    let login = login(&user)?;
+    let user_credentials = user_credentials(&user)?;
     let namespace = context.namespace.clone().filter(|namespace| !namespace.is_empty());
     let impersonation = impersonation(&user);
-    // As for kubectl, a token comes before a plugin.
-    let plugin = match user.exec.filter(|_| login.token.is_none()) {
+    // A token has priority over a plugin, as in kubectl.
+    let plugin = match user.exec.filter(|_| user_credentials.token.is_none()) {
         Some(exec) => Some(ExecPlugin::new(&exec, cluster)?),
         None => None,
     };
-    Ok(Context { credentials: credentials(cluster, login)?, plugin, namespace, impersonation })
+    Ok(Context { credentials: credentials(cluster, user_credentials)?, plugin, namespace, impersonation })
 }
 
-fn credentials(cluster: &Cluster, login: UserCredentials) -> Result<Credentials, ContextError> {
+fn credentials(cluster: &Cluster, user: UserCredentials) -> Result<Credentials, ContextError> {
     let some = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     let bundle = data_or_file(
         "certificate-authority-data",
@@ -143,9 +144,9 @@ fn credentials(cluster: &Cluster, login: UserCredentials) -> Result<Credentials,
     let proxy = |url: String| Proxy::parse(&url, []);
     Ok(Credentials {
         endpoint: Endpoint::parse(&some(&cluster.server).ok_or(ContextError::NoServer)?)?,
-        login,
-        trust: match bundle {
-            _ if cluster.insecure_skip_tls_verify == Some(true) => ServerVerification::Anything,
+        user,
+        verification: match bundle {
+            _ if cluster.insecure_skip_tls_verify == Some(true) => ServerVerification::AnyCertificate,
             Some(bundle) => ServerVerification::Bundle(bundle),
             None => ServerVerification::System,
         },
@@ -154,8 +155,8 @@ fn credentials(cluster: &Cluster, login: UserCredentials) -> Result<Credentials,
     })
 }
 
-/// Whom the user of a context is asked as, save what a plugin has to say.
-fn login(user: &AuthInfo) -> Result<UserCredentials, ContextError> {
+/// The credentials of the user, without those of an exec plugin.
+fn user_credentials(user: &AuthInfo) -> Result<UserCredentials, ContextError> {
     if user.username.is_some() || user.password.is_some() {
         return Err(ContextError::Basic);
     }
@@ -202,7 +203,7 @@ fn secret(text: Option<&SecretString>) -> Option<&str> {
     text.map(ExposeSecret::expose_secret).filter(|text| !text.is_empty())
 }
 
-/// Data comes before a file, as for client-go; what is empty is not there.
+/// Inline data has priority over a file, as in client-go. An empty value counts as missing.
 fn data_or_file(
     field: &'static str,
     data: Option<&str>,
@@ -221,13 +222,14 @@ fn file_content(path: &str) -> Result<Vec<u8>, ContextError> {
     fs::read(path).map_err(|source| ContextError::File { path: path.into(), source })
 }
 
-/// What is wrong with a kubeconfig. Where its YAML is malformed, kube shows the lines, and tokens may be in them.
+/// The error of a kubeconfig, without the content of the file. For malformed YAML, kube's message contains lines of the file,
+/// and these lines may contain tokens.
 pub fn without_content(error: &KubeconfigError) -> String {
     let text = error.to_string();
     let KubeconfigError::Parse(_) = error else { return text };
     let mut words = text.split_whitespace().skip_while(|word| *word != "line").skip(1);
     let line = words.next().and_then(|number| number.trim_matches(':').parse::<u64>().ok());
-    line.map_or_else(|| "it is no valid YAML".to_owned(), |line| format!("line {line} is no valid YAML"))
+    line.map_or_else(|| "it is not valid YAML".to_owned(), |line| format!("line {line} is not valid YAML"))
 }
 
 #[cfg(test)]

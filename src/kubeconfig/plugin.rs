@@ -1,7 +1,7 @@
-//! Plugins that a kubeconfig names for logging in: `client.authentication.k8s.io` of client-go.
+//! Exec plugins of a kubeconfig, which return credentials: `client.authentication.k8s.io` of client-go.
 //!
-//! kube runs them too, but with no bound on their time, twice for a certificate, without telling when what they say
-//! ends, and it shows their output in errors. What it knows of their configuration is used here.
+//! kube can also run exec plugins. But it has no timeout, runs a plugin twice for a certificate, does not report when the
+//! credentials expire, and prints the output of the plugin in errors. This module uses only kube's configuration types.
 
 use std::io;
 use std::process::{ExitStatus, Stdio};
@@ -22,83 +22,83 @@ use crate::api::time::Timestamp;
 use crate::process::expiry;
 use crate::transport::credentials::{BearerToken, ClientCertificate, CredentialsError, UserCredentials};
 
-/// How long a plugin may take.
+/// The timeout of a plugin.
 const PLUGIN_TIMEOUT: Duration = Duration::from_secs(30);
-/// How much of its output is read.
-const OUTPUT: u64 = 1024 * 1024;
+/// Maximum bytes of the plugin's output that are read.
+const MAX_OUTPUT: u64 = 1024 * 1024;
 
-/// A program that says whom a cluster is asked as.
+/// A program that returns the user's credentials for a cluster.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ExecPlugin {
     command: String,
     args: Vec<String>,
     env: Vec<(String, String)>,
-    /// `KUBERNETES_EXEC_INFO`: what it is told.
+    /// The value of `KUBERNETES_EXEC_INFO`, the input of the plugin.
     info: String,
 }
 
-/// What a plugin said, and until when that holds.
+/// The credentials that a plugin returned.
 pub struct PluginCredentials {
-    /// Whom the cluster is asked as.
-    pub login: UserCredentials,
-    /// `None`: nothing says that it ends.
-    pub until: Option<SystemTime>,
+    /// The credentials of the user.
+    pub user: UserCredentials,
+    /// When the credentials expire; `None` if unknown.
+    pub expires: Option<SystemTime>,
 }
 
-/// Why there is nothing to run.
+/// Why a plugin cannot be run.
 #[derive(Debug, Error)]
 pub enum PluginConfigError {
-    /// There is no command.
+    /// The plugin has no command.
     #[error("its exec plugin has no command")]
     NoCommand,
-    /// It asks a person.
-    #[error("its exec plugin wants to ask a person (interactiveMode: Always), and there is none")]
+    /// The plugin is interactive.
+    #[error("its exec plugin needs a user at a terminal (interactiveMode: Always), which is not supported")]
     Interactive,
-    /// The cluster cannot be told to it.
-    #[error("its exec plugin wants to know the cluster: {0}")]
+    /// The description of the cluster cannot be passed to the plugin.
+    #[error("the cluster cannot be passed to its exec plugin (provideClusterInfo: true): {0}")]
     Cluster(String),
 }
 
-/// Why a plugin said nothing that is of use. Its output is in no message, since tokens may be in it.
+/// Why a plugin returned no valid credentials. No message contains the plugin's output, because the output may contain tokens.
 #[derive(Debug, Error)]
 pub enum PluginError {
-    /// It does not start.
+    /// The program cannot be started.
     #[error("the exec plugin {command} cannot be run: {source}")]
     Start {
         /// The program.
         command: String,
-        /// Why.
+        /// The reason.
         source: io::Error,
     },
-    /// It takes too long.
-    #[error("the exec plugin {0} has not ended within {PLUGIN_TIMEOUT:?}")]
+    /// The program did not finish before the timeout.
+    #[error("the exec plugin {0} did not finish within {PLUGIN_TIMEOUT:?}")]
     Timeout(String),
-    /// It says itself that it has failed.
+    /// The program exited with an error status.
     #[error("the exec plugin {command} has failed ({status}): run it by hand to see why")]
     Failed {
         /// The program.
         command: String,
-        /// How it ended.
+        /// The exit status.
         status: ExitStatus,
     },
-    /// Its output is something else.
+    /// The output is not an `ExecCredential` with credentials.
     #[error("the exec plugin {0} printed no ExecCredential with a token, or a certificate and its key")]
     Output(String),
     /// The token or the certificate in its output is malformed.
-    #[error("what the exec plugin {command} printed cannot be used: {source}")]
+    #[error("the output of the exec plugin {command} cannot be used: {source}")]
     Credentials {
         /// The program.
         command: String,
-        /// Why.
+        /// The reason.
         source: CredentialsError,
     },
 }
 
 impl ExecPlugin {
-    /// What `exec` of a user says, for a cluster.
+    /// The plugin in `exec` of a user, for a cluster.
     ///
     /// # Errors
-    /// If it cannot be run here.
+    /// If the plugin cannot be run.
     pub fn new(exec: &ExecConfig, cluster: &Cluster) -> Result<Self, PluginConfigError> {
         let command = exec.command.clone().filter(|command| !command.is_empty());
         if exec.interactive_mode == Some(ExecInteractiveMode::Always) {
@@ -122,10 +122,10 @@ impl ExecPlugin {
         })
     }
 
-    /// Runs it. Dropping the future kills it.
+    /// Runs the plugin, for 30 s at most. Dropping the future kills the plugin and its child processes.
     ///
     /// # Errors
-    /// If it says nothing that is of use.
+    /// If the plugin returns no valid credentials.
     pub async fn run(&self) -> Result<PluginCredentials, PluginError> {
         let command = || self.command.clone();
         let output =
@@ -151,10 +151,10 @@ impl ExecPlugin {
         let group = ProcessGroup(child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)));
         let mut output = Vec::new();
         if let Some(stdout) = child.stdout.take() {
-            stdout.take(OUTPUT).read_to_end(&mut output).await?;
+            stdout.take(MAX_OUTPUT).read_to_end(&mut output).await?;
         }
         let status = child.wait().await?;
-        group.ended();
+        group.keep();
         Ok((status, output))
     }
 
@@ -171,43 +171,47 @@ impl ExecPlugin {
             client_certificate_data: Option<String>,
             client_key_data: Option<String>,
         }
-        let nothing = || PluginError::Output(self.command.clone());
+        let no_credentials = || PluginError::Output(self.command.clone());
         let malformed = |source| PluginError::Credentials { command: self.command.clone(), source };
-        // Some print YAML, and client-go takes it.
-        let credential: ExecCredential = serde_saphyr::from_slice(output).map_err(|_| nothing())?;
-        let status = credential.status.ok_or_else(nothing)?;
+        // Some plugins print YAML, and client-go accepts it.
+        let credential: ExecCredential = serde_saphyr::from_slice(output).map_err(|_| no_credentials())?;
+        let status = credential.status.ok_or_else(no_credentials)?;
         let token = status.token.filter(|token| !token.is_empty());
-        let mut until = match status.expiration_timestamp.as_deref() {
+        let mut expires = match status.expiration_timestamp.as_deref() {
             None | Some("") => None,
-            Some(text) => Some(text.parse::<Timestamp>().map_err(|_| nothing())?.unix_seconds()),
+            Some(text) => Some(text.parse::<Timestamp>().map_err(|_| no_credentials())?.unix_seconds()),
         };
         let certificate = match (status.client_certificate_data, status.client_key_data) {
             (Some(chain), Some(key)) => {
                 let leaf = CertificateDer::from_pem_slice(chain.as_bytes()).ok();
-                until = until.or_else(|| expiry::end(&leaf?));
+                expires = expires.or_else(|| expiry::not_after(&leaf?));
                 Some(ClientCertificate::parse(chain.into(), key.into()).map_err(malformed)?)
             }
             (None, None) if token.is_some() => None,
-            _ => return Err(nothing()),
+            _ => return Err(no_credentials()),
         };
         let token = token.map(|token| BearerToken::parse(token.as_bytes())).transpose().map_err(malformed)?;
-        let since = |seconds| UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(seconds).ok()?));
-        Ok(PluginCredentials { login: UserCredentials { token, certificate }, until: until.and_then(since) })
+        let from_unix = |seconds| UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(seconds).ok()?));
+        Ok(PluginCredentials {
+            user: UserCredentials { token, certificate },
+            expires: expires.and_then(from_unix),
+        })
     }
 }
 
-/// Shows neither arguments nor environment, in which secrets may be.
+/// Omits arguments and environment, because they may contain secrets.
 impl std::fmt::Debug for ExecPlugin {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Plugin").field("command", &self.command).finish_non_exhaustive()
     }
 }
 
-/// A plugin and what it has started: a shell that is killed leaves its own children behind.
+/// Kills the plugin and its child processes when dropped. Killing only a shell would leave its children running.
 struct ProcessGroup(Option<Pid>);
 
 impl ProcessGroup {
-    fn ended(mut self) {
+    /// Kills nothing: the plugin has exited.
+    fn keep(mut self) {
         self.0 = None;
     }
 }

@@ -1,6 +1,6 @@
 use super::*;
 
-/// What a file says whose only context has this cluster and this user.
+/// Reads a file with one context, which has this cluster and this user.
 fn read(cluster: &str, user: &str) -> Result<Context, ContextError> {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("config");
@@ -14,7 +14,7 @@ fn read(cluster: &str, user: &str) -> Result<Context, ContextError> {
 }
 
 #[test]
-fn each_kind_of_login_is_read_and_a_token_comes_before_its_file_and_a_plugin() {
+fn token_has_priority_over_token_file_and_plugin() {
     let cluster =
         "{server: 'https://127.0.0.1:6443', tls-server-name: api.example, proxy-url: 'socks5://p:1'}";
     let exec = "exec: {apiVersion: client.authentication.k8s.io/v1, command: ./login}";
@@ -24,29 +24,33 @@ fn each_kind_of_login_is_read_and_a_token_comes_before_its_file_and_a_plugin() {
         (format!("{{{exec}}}"), None, true),
         ("{}".to_owned(), None, false),
     ] {
-        let Context { credentials, plugin: found, .. } = read(cluster, &user).expect("it can be used");
+        let Context { credentials, plugin: found, .. } = read(cluster, &user).expect("the context is valid");
         let token = token.map(|token| BearerToken::parse(token.as_bytes()).expect("a token"));
-        assert_eq!((credentials.login.token, found.is_some()), (token, plugin), "{user}");
+        assert_eq!((credentials.user.token, found.is_some()), (token, plugin), "{user}");
         assert_eq!(credentials.server_name, Some("api.example".try_into().expect("a name")));
-        assert!(credentials.proxy.is_some() && credentials.trust == ServerVerification::System);
+        assert!(credentials.proxy.is_some() && credentials.verification == ServerVerification::System);
     }
 }
 
 #[test]
-fn whom_the_user_acts_as_is_read() {
+fn impersonation_is_read() {
     let user = "{token: t, as: alice, as-groups: [staff], as-user-extra: {team: [a, b]}}";
-    let found = read("{server: x}", user).expect("it can be used").impersonation.expect("it has some");
+    let found = read("{server: x}", user).expect("the context is valid").impersonation.expect("it is set");
     assert_eq!((found.user.as_deref(), found.uid.as_deref()), (Some("alice"), None));
     assert_eq!(found.groups, Some(vec!["staff".to_owned()]));
-    assert_eq!(found.extra.expect("it has some")["team"], ["a", "b"]);
-    assert_eq!(read("{server: x}", "{token: t}").expect("it can be used").impersonation, None);
+    assert_eq!(found.extra.expect("it is set")["team"], ["a", "b"]);
+    assert_eq!(read("{server: x}", "{token: t}").expect("the context is valid").impersonation, None);
 }
 
 #[test]
-fn what_is_wrong_with_a_context_is_said_without_secrets() {
+fn context_errors_contain_no_secrets() {
     let server = "{server: 'https://127.0.0.1:6443'}";
     for (cluster, user, expected) in [
-        (server, "{username: admin, password: s3cr3t}", "user name and password are not taken"),
+        (
+            server,
+            "{username: admin, password: s3cr3t}",
+            "API servers no longer accept user name and password",
+        ),
         (server, "{auth-provider: {name: gcp}}", "the auth provider \"gcp\" is not supported"),
         (server, "{tokenFile: nowhere}", "nowhere cannot be read: No such file"),
         (server, "{client-certificate-data: s3cr3t}", "client-certificate-data is not valid base64"),
@@ -54,35 +58,35 @@ fn what_is_wrong_with_a_context_is_said_without_secrets() {
         (
             server,
             "{client-certificate-data: czNjcjN0, client-key-data: czNjcjN0}",
-            "the client certificate cannot be used: it is no PEM certificate",
+            "the client certificate is invalid: it is not a PEM certificate",
         ),
         (server, "{exec: {apiVersion: client.authentication.k8s.io/v1}}", "its exec plugin has no command"),
         ("{}", "{token: s3cr3t}", "its cluster has no server"),
-        ("{server: 'ftp://x'}", "{token: s3cr3t}", "is no URL of an API server"),
-        ("{server: x, proxy-url: 'ftp://s3cr3t@x'}", "{}", "the proxy \"…@x\" is no URL with http"),
+        ("{server: 'ftp://x'}", "{token: s3cr3t}", "is not the URL of an API server"),
+        ("{server: x, proxy-url: 'ftp://s3cr3t@x'}", "{}", "the proxy \"…@x\" is not a URL with http"),
         ("{server: x, tls-server-name: 'a b'}", "{}", "the TLS server name \"a b\""),
         ("{server: x, certificate-authority-data: '*'}", "{}", "certificate-authority-data is not valid"),
     ] {
-        let complaint = read(cluster, user).expect_err("it cannot be used").to_string();
-        assert!(complaint.contains(expected) && !complaint.contains("s3cr3t"), "{complaint}");
+        let error = read(cluster, user).expect_err("the context is invalid").to_string();
+        assert!(error.contains(expected) && !error.contains("s3cr3t"), "{error}");
     }
 }
 
 #[test]
-fn what_the_file_does_not_have_is_named() {
-    let current = |text: &str| {
+fn missing_entries_are_named() {
+    let error_of = |text: &str| {
         let file = Kubeconfig::from_yaml(text).expect("a kubeconfig");
-        current_context(&file).expect_err("it cannot be used").to_string()
+        current_context(&file).expect_err("the context is invalid").to_string()
     };
     let rest = "clusters: [{name: c, cluster: {server: x}}]\nusers: [{name: u, user: {token: t}}]\n\
                 contexts:\n- {name: a, context: {cluster: nowhere, user: u}}\n\
-                - {name: b, context: {cluster: c, user: nobody}}\n";
+                - {name: b, context: {cluster: c, user: missing}}\n";
     for (current_context, expected) in [
         ("", "it has no current-context"),
         ("current-context: z\n", "it has no context \"z\""),
-        ("current-context: a\n", "it names no cluster that the file has"),
-        ("current-context: b\n", "it names the user \"nobody\", which the file does not have"),
+        ("current-context: a\n", "its cluster is not in the file"),
+        ("current-context: b\n", "its user \"missing\" is not in the file"),
     ] {
-        assert_eq!(current(&format!("{current_context}{rest}")), expected);
+        assert_eq!(error_of(&format!("{current_context}{rest}")), expected);
     }
 }

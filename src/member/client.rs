@@ -1,4 +1,4 @@
-//! A ready path in, bytes out: requests to one member's API server with one set of credentials.
+//! Requests to one member's API server with one set of credentials.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,37 +13,37 @@ use super::failure::Failure;
 use super::metrics::MemberMetrics;
 use super::shared_entries::SharedEntries;
 use crate::api::group::Group;
-use crate::api::memory::make_room;
+use crate::api::memory::reserve_capacity;
 use crate::config::RateLimit;
 use crate::process::budget::{Budget, Reserved};
 use crate::transport::credentials::Credentials;
 use crate::transport::tls::TlsConfigError;
 use crate::transport::{Liveness, Progress, Transport, TransportBody, TransportSettings};
 
-/// How much memory is taken at once for a body that says how long it is.
-const EXPECTED: usize = 1024 * 1024;
+/// Maximum memory that is allocated in advance for a body with `Content-Length`, in bytes.
+const MAX_PREALLOCATED: usize = 1024 * 1024;
 
-/// How much is read of a body that explains why there is no answer.
-const EXPLANATION: usize = 64 * 1024;
+/// Maximum bytes that are read of the body of an error response.
+const MAX_ERROR_BODY: usize = 64 * 1024;
 
-/// Limits that all members share or take from the configuration.
+/// Limits of members, from the configuration or shared by all members.
 #[derive(Clone, Debug)]
 pub struct MemberLimits {
-    /// Connections to one member over HTTP/1.1; with HTTP/2 one is enough.
+    /// Maximum connections to one member over HTTP/1.1. HTTP/2 uses one.
     pub connections: usize,
-    /// How long an answer waits for a member. What finds out whether anybody is there takes less.
+    /// Timeout of a query. Pings and probes have shorter timeouts, derived from it.
     pub timeout: Duration,
-    /// How long one answer's body may be, in bytes.
+    /// Maximum bytes of one response body.
     pub body_bytes: usize,
-    /// How many bytes all queries hold at a time.
+    /// The memory budget of all queries.
     pub inflight: Budget,
-    /// What all of them list.
+    /// The entries of all members' catalogs.
     pub names: Arc<SharedEntries>,
-    /// What they make of queries.
+    /// Metrics of all members.
     pub metrics: Arc<MemberMetrics>,
-    /// Members that shake hands at a time.
+    /// Limit of concurrent TLS handshakes with all members.
     pub handshakes: Arc<Semaphore>,
-    /// How often one member is asked; `None` for as often as clients ask.
+    /// Rate limit of requests to one member; `None` for no limit.
     pub rate: Option<RateLimit>,
 }
 
@@ -54,19 +54,19 @@ pub struct MemberClient {
     inflight: Budget,
 }
 
-/// An answer of a member, whatever its status.
+/// A complete response of a member, of any status.
 #[derive(Debug)]
 pub struct MemberResponse {
     /// The HTTP status.
     pub status: StatusCode,
     /// The media type, without parameters, in lower case.
     pub content_type: String,
-    /// The whole body, and what it takes of `--inflight-bytes`.
+    /// The complete body, with its share of `--inflight-bytes`.
     pub body: Reserved<Vec<u8>>,
 }
 
 impl MemberClient {
-    /// A client; nothing is dialled yet.
+    /// A client without connections.
     ///
     /// # Errors
     /// If the endpoint, the CA bundle or the proxy cannot be used.
@@ -87,17 +87,17 @@ impl MemberClient {
         Ok(Self { transport, body_bytes: limits.body_bytes, inflight: limits.inflight.clone() })
     }
 
-    /// What it was made of.
+    /// The credentials.
     pub fn credentials(&self) -> &Credentials {
         self.transport.credentials()
     }
 
-    /// Asks for a path of a metrics API below the endpoint, encoded already, and reads the whole answer. Redirects are not
-    /// followed. Dropping the future cancels the request.
+    /// Sends a GET for an encoded path of a metrics API and reads the complete response. Redirects are not followed. Dropping the future
+    /// cancels the request.
     ///
     /// # Errors
-    /// If there is no connection, it breaks, nobody is at its other end any more, or the body is too long. How long
-    /// the answer may take is the caller's matter: `progress` then says why there is none.
+    /// If there is no connection, it breaks, the server no longer responds to pings, or the body is too long. The caller sets the
+    /// deadline; `progress` then tells why there is no response.
     pub async fn get(
         &self,
         group: Group,
@@ -112,46 +112,46 @@ impl MemberClient {
             request
         };
         let response = self.transport.send(request, group as usize, progress).await?;
-        self.transport.unless_silent(self.read(response)).await?
+        self.transport.with_liveness_check(self.read(response)).await?
     }
 
-    /// Whether anybody answers at all, on a connection of its own: any HTTP answer will do.
+    /// Probes the API server on a new connection. Any HTTP response is a success.
     ///
     /// # Errors
-    /// If nobody does.
+    /// If there is no response.
     pub async fn probe(&self) -> Result<(), Failure> {
         self.head("/livez").await.map(drop)
     }
 
-    /// The head of the answer to a request on a connection of its own.
+    /// Sends a request on a new connection and returns the head of the response.
     ///
     /// # Errors
-    /// If there is none.
+    /// If there is no response.
     pub async fn head(&self, path: &str) -> Result<Parts, Failure> {
         Ok(self.transport.head(path).await?)
     }
 
-    /// Reads the body within its limit. What explains a failure is cut off where nobody would read on.
+    /// Reads the body within its limit. The body of an error response is cut off at [`MAX_ERROR_BODY`] bytes.
     async fn read(&self, response: Response<TransportBody>) -> Result<MemberResponse, Failure> {
         let (head, mut body) = response.into_parts();
-        let explains = head.status != StatusCode::OK;
-        let limit = if explains { EXPLANATION } else { self.body_bytes };
+        let is_error = head.status != StatusCode::OK;
+        let limit = if is_error { MAX_ERROR_BODY } else { self.body_bytes };
         let declared = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        if !explains && declared.is_some_and(|length: usize| length > limit) {
+        if !is_error && declared.is_some_and(|length: usize| length > limit) {
             return Err(Failure::TooLarge(limit));
         }
         let (mut share, mut bytes) = (self.inflight.share_of_half(), Vec::new());
         let mut reserve = |bytes| Ok(share.grow(bytes)?);
-        make_room(&mut bytes, declared.unwrap_or(0).min(EXPECTED).min(limit), &mut reserve)?;
+        reserve_capacity(&mut bytes, declared.unwrap_or(0).min(MAX_PREALLOCATED).min(limit), &mut reserve)?;
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame?.into_data() else { continue };
             if bytes.len() + data.len() > limit {
-                if explains {
+                if is_error {
                     break;
                 }
                 return Err(Failure::TooLarge(limit));
             }
-            make_room(&mut bytes, data.len(), &mut reserve)?;
+            reserve_capacity(&mut bytes, data.len(), &mut reserve)?;
             bytes.extend_from_slice(&data);
         }
         let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");

@@ -1,4 +1,4 @@
-//! What can go wrong between this server and a member.
+//! Failures of requests to a member.
 
 use std::time::Duration;
 
@@ -12,116 +12,117 @@ use crate::api::page::PageError;
 use crate::api::text::shorten;
 use crate::transport::{Progress, SendError, Stage};
 
-/// Why a member gave no usable answer. The text says what an operator can look for; it never has a token in it.
+/// Why a member gave no usable response. The text is for operators and never contains a token.
 #[derive(Debug, ThisError)]
 pub enum Failure {
-    /// Karmada says that the cluster is not ready, so it was not asked.
+    /// Karmada reports the cluster as not Ready, so it was not queried.
     #[error("the cluster is not Ready")]
     NotReady,
-    /// No connection could be made, or it ended before the answer was complete.
+    /// There was no connection, or it ended before the response was complete.
     #[error(transparent)]
     Send(#[from] SendError),
-    /// There was no connection when the time was over.
+    /// There was no connection at the deadline.
     #[error("no connection to the API server within {}", GoDuration::from(*.0))]
     NotConnected(Duration),
-    /// All connections, streams or TLS handshakes that there may be at a time were taken.
+    /// All connections, streams or TLS handshakes were in use until the deadline.
     #[error(
-        "not asked within {}, since other requests take all connections to it (--member-connections) or all TLS handshakes",
+        "not queried within {}: other requests use all connections to it (--member-connections) or all TLS handshakes",
         GoDuration::from(*.0)
     )]
     Busy(Duration),
-    /// The answer came, and the processors were too busy to read it in time.
-    #[error("the answer was not read within {}, since other answers take all processors", GoDuration::from(*.0))]
+    /// The response came, but all processors were busy until the deadline.
+    #[error("the response was not read within {}: other responses use all processors", GoDuration::from(*.0))]
     Unread(Duration),
-    /// The API server is there, and no answer came in time from what is behind it.
-    #[error("no answer from the metrics API within {}", GoDuration::from(*.0))]
+    /// The API server is reachable, but its metrics API did not respond in time.
+    #[error("no response from the metrics API within {}", GoDuration::from(*.0))]
     Timeout(Duration),
-    /// It failed again and again and is not asked until it answers in the background.
-    #[error("not asked, since it failed again and again: {} ({})", .0.message, .0.cause.name())]
+    /// The circuit breaker is open. The member is not queried until it responds to a background request.
+    #[error("skipped after repeated failures: {} ({})", .0.message, .0.cause.name())]
     Skipped(Skip),
-    /// It was not asked, since it is asked as often as it may be.
-    #[error("not asked, since it is asked as often as it may be (--cluster-api-qps)")]
+    /// The rate limit allowed no request before the deadline.
+    #[error("not queried: the rate limit is used up (--cluster-api-qps)")]
     Throttled,
-    /// An answer that is neither a success nor a 404.
+    /// A response that is neither a success nor a 404.
     #[error("HTTP {}{}", .status.as_u16(), colon(.message))]
     Status {
         /// The HTTP status.
         status: StatusCode,
-        /// What the body says, shortened.
+        /// The message of the body, shortened.
         message: String,
     },
-    /// The answer is longer than allowed.
-    #[error("the answer has more than {0} bytes (--member-body-bytes)")]
+    /// The response is longer than allowed.
+    #[error("the response has more than {0} bytes (--member-body-bytes)")]
     TooLarge(usize),
-    /// What is read of the answer takes more memory than one member's may.
-    #[error("the answer takes more than half of the memory for all queries (--inflight-bytes)")]
+    /// The response takes more memory than one response may.
+    #[error("the response takes more than half of the memory for all queries (--inflight-bytes)")]
     TooMuchMemory,
-    /// What it lists takes more than half of the memory for the lists of all members, or than is left of it.
+    /// The member's catalog takes more than half of the memory for all catalogs, or more than is left.
     #[error(
-        "its metrics take more than half of the memory for what all members list, or than is left of it (--discovery-bytes), \
-         and are not listed"
+        "its list of metrics takes more than half of the memory for all lists, or more than is left (--discovery-bytes); it is not \
+         used"
     )]
     TooManyMetrics,
-    /// Other queries take all the memory that there is.
+    /// Queries have used up the memory budget.
     #[error(transparent)]
     NoRoom(#[from] NoRoom),
-    /// The answer is not what was asked for.
-    #[error("the answer is malformed: {0}")]
+    /// The response is not the expected object.
+    #[error("the response is malformed: {0}")]
     Malformed(String),
 }
 
-/// Why a member is not asked.
+/// Why a circuit breaker is open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Skip {
-    /// Whether its API server could not be reached, or only its metrics API failed.
+    /// Whether the API server is unreachable; otherwise only its metrics API failed.
     pub unreachable: bool,
-    /// The failure that led to it.
+    /// The cause of the last failure.
     pub cause: Cause,
-    /// What that said.
+    /// The message of the last failure.
     pub message: String,
 }
 
-/// Queries take all the memory that there is for them. That is this server's trouble and no member's.
+/// Queries have used up the memory budget. This is a limit of this server, not a failure of a member.
 #[derive(Clone, Copy, Debug, ThisError)]
 #[error(
-    "queries take more memory than they may at a time (--inflight-bytes), please try again later, or ask for less by a selector"
+    "queries use all memory that they may use (--inflight-bytes); try again later, or use a selector to request less"
 )]
 pub struct NoRoom;
 
-/// Why the answer was not read to its end; nobody sees the failure of work that stopped because they left.
+/// Work that stopped early. If it stopped because its caller left, no client sees the failure.
 impl From<Stopped> for Failure {
     fn from(stopped: Stopped) -> Self {
         match stopped {
-            Stopped::TooMuch => Self::TooMuchMemory,
-            Stopped::NoMemory | Stopped::CallerLeft => NoRoom.into(),
+            Stopped::LimitExceeded => Self::TooMuchMemory,
+            Stopped::NoMemory | Stopped::CallerGone => NoRoom.into(),
         }
     }
 }
 
 impl Failure {
-    /// What is wrong with a page.
+    /// A malformed response.
     pub fn malformed(error: &PageError) -> Self {
         Self::Malformed(shorten(&error.to_string()))
     }
 
-    /// What it means that no answer came within `timeout`, by how far the request had come. One that waited for its turn for
-    /// half of the time says nothing of the member.
+    /// The failure of a request without a response within `timeout`, by its stage. A request that waited for its rate limit or for a
+    /// connection for half of that time does not count against the member.
     pub fn late(progress: &Progress, timeout: Duration) -> Self {
         match progress.stage() {
+            Stage::Throttled => Self::Throttled,
+            _ if progress.throttled() >= timeout / 2 => Self::Throttled,
             _ if progress.waited() >= timeout / 2 => Self::Busy(timeout),
             Stage::Waiting => Self::Busy(timeout),
             Stage::Connecting => Self::NotConnected(timeout),
             Stage::Sent | Stage::Reading => Self::Timeout(timeout),
             Stage::Received => Self::Unread(timeout),
-            Stage::Refused => Self::Status {
+            Stage::WaitingForCredentials => Self::Status {
                 status: StatusCode::UNAUTHORIZED,
-                message: "no newer credentials have come in time".to_owned(),
+                message: "no newer credentials arrived in time".to_owned(),
             },
         }
     }
 
-    /// Whether the API server itself could not be reached, as FederatedHPA would find it too; otherwise the API
-    /// server is well and its metrics API is not.
+    /// Whether the API server is unreachable, as it is for FederatedHPA too. Otherwise only its metrics API failed.
     pub fn is_unreachable(&self) -> bool {
         match self {
             Self::NotReady | Self::NotConnected(_) => true,
@@ -131,12 +132,33 @@ impl Failure {
         }
     }
 
-    /// Whether the member is at fault, and only with its metrics API: what its last reply can stand in for.
+    /// Whether the metrics API has responded, although the response cannot be used.
+    pub fn is_response(&self) -> bool {
+        match self {
+            Self::Status { .. }
+            | Self::TooLarge(_)
+            | Self::TooMuchMemory
+            | Self::TooManyMetrics
+            | Self::Malformed(_) => true,
+            Self::NotReady
+            | Self::Send(_)
+            | Self::NotConnected(_)
+            | Self::Busy(_)
+            | Self::Unread(_)
+            | Self::Timeout(_)
+            | Self::Skipped(_)
+            | Self::Throttled
+            | Self::NoRoom(_) => false,
+        }
+    }
+
+    /// Whether last-known values may be used: the API server is reachable, or the failure is a limit of this server other
+    /// than memory.
     pub fn is_metrics_api_failure(&self) -> bool {
         !self.is_unreachable() && !matches!(self, Self::NoRoom(_))
     }
 
-    /// Its name among all causes.
+    /// The cause.
     pub fn cause(&self) -> Cause {
         match self {
             Self::NotReady => Cause::NotReady,
@@ -148,7 +170,7 @@ impl Failure {
             Self::Throttled => Cause::Throttled,
             Self::Status { status: StatusCode::UNAUTHORIZED, .. } => Cause::Unauthorized,
             Self::Status { status: StatusCode::FORBIDDEN, .. } => Cause::Forbidden,
-            // The aggregation layer of the member says so.
+            // Sent by the member's aggregation layer.
             Self::Status { status: StatusCode::SERVICE_UNAVAILABLE, .. } => Cause::APIUnavailable,
             Self::Status { status, .. } if status.is_redirection() => Cause::NotAPIServer,
             Self::Status { .. } => Cause::APIFailing,
@@ -161,4 +183,21 @@ impl Failure {
 
 fn colon(message: &str) -> String {
     if message.is_empty() { String::new() } else { format!(": {message}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn request_that_waited_mostly_for_its_rate_limit_is_throttled() {
+        let progress = Progress::default();
+        progress.set(Stage::Throttled);
+        assert_eq!(Failure::late(&progress, Duration::from_secs(1)).cause(), Cause::Throttled);
+        std::thread::sleep(Duration::from_millis(20));
+        progress.set(Stage::Waiting);
+        progress.set(Stage::Sent);
+        assert_eq!(Failure::late(&progress, Duration::from_millis(20)).cause(), Cause::Throttled);
+        assert_eq!(Failure::late(&progress, Duration::from_secs(60)).cause(), Cause::Timeout);
+    }
 }

@@ -1,8 +1,9 @@
-//! Whether a member is worth asking: one that fails again and again is skipped, so that no answer waits for it, and
-//! asked in the background until it answers.
+//! Circuit breakers of a member: one for its API server and one for each metrics API. After repeated failures to connect or to respond
+//! in time, the breaker opens: queries skip the member or that API, so that no response waits for it, and a background task
+//! probes it until it responds.
 //!
-//! It is skipped as what it was: unreachable, if its API server did not answer; ill, if only a metrics API did
-//! not, and then for that API alone. Failures that come at once, such as an HTTP status, cost nobody time and skip nothing.
+//! A skipped member reports the failure that opened the breaker: unreachable (the whole member) or failing (one API). A response of
+//! any status is no such failure.
 
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
@@ -17,51 +18,50 @@ use super::failure::{Failure, Skip};
 use crate::api::group::Group;
 use crate::transport::SendError;
 
-/// How many failures in a row it takes.
+/// This many failures in a row open a breaker.
 const FAILURES: u32 = 3;
-/// The first and the longest pause between two attempts in the background. A member is taken back within the
-/// longest one and its jitter.
+/// The first and the longest pause between two probes. A member that has recovered is queried again within the longest pause and its
+/// jitter.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_millis(800));
 
-/// Asks a member again in the background.
+/// Sends background requests to a member.
 pub(super) trait Probe: Send + Sync + 'static {
     /// The member's name.
     fn cluster(&self) -> &str;
 
-    /// Whether what is skipped answers. `None` once the member has left.
+    /// Probes a target: true if it responds. `None` if the member no longer exists.
     fn is_answering(&self, target: &ProbeTarget) -> Option<impl Future<Output = bool> + Send + 'static>;
 }
 
-/// The state of one member: of its API server, and of each metrics API behind it.
+/// The circuit breakers of one member.
 #[derive(Default)]
 pub(super) struct MemberHealth {
     server: Arc<CircuitBreaker>,
     apis: [Arc<CircuitBreaker>; Group::ALL.len()],
 }
 
-/// What is asked as long as it answers, and skipped when it has failed again and again.
 #[derive(Default)]
 struct CircuitBreaker(Mutex<BreakerState>);
 
 enum BreakerState {
     Closed {
-        /// How many in a row.
+        /// Failures in a row.
         failures: u32,
-        /// When it last answered, and to what.
+        /// Time and path of the last response.
         answered: Option<(Instant, Arc<str>)>,
     },
     Open {
         skip: Skip,
-        _looking: AbortOnDropHandle<()>,
+        _task: AbortOnDropHandle<()>,
     },
 }
 
-/// What is asked in the background.
+/// The target of a probe.
 #[derive(Clone)]
 pub(super) enum ProbeTarget {
     /// The API server.
     Server,
-    /// A metrics API, by the path that it answered last, else by one that it failed to answer.
+    /// A metrics API, by the path of its last response, or by a path that failed.
     Api(Group, Arc<str>),
 }
 
@@ -76,8 +76,7 @@ impl MemberHealth {
         self.server.skipped().or_else(|| self.api(group).skipped())
     }
 
-    /// Takes note of how a request for a path of an API ended that began at `begun`. `probe` makes what asks in the
-    /// background, if that is needed.
+    /// Records the result of a request that was sent at `begun`. `probe` makes the probe if a breaker opens.
     pub(super) fn note<P: Probe>(
         &self,
         probe: impl FnOnce() -> P,
@@ -97,32 +96,18 @@ impl MemberHealth {
                 self.server.failed(probe, begun, failure, |_| ProbeTarget::Server);
                 api.suspected();
             }
-            // A connection that breaks is often the first that is seen of an API server that ends.
+            // A broken connection is often the first sign of an API server that shuts down.
             Some(failure @ Failure::Send(SendError::Lost(_))) => {
                 api.failed(probe, begun, failure, target);
                 self.server.suspected();
             }
             Some(failure @ Failure::Timeout(_)) => api.failed(probe, begun, failure, target),
-            // What was not asked says nothing, and a server that closes its connections properly is well.
-            Some(
-                Failure::NotReady
-                | Failure::Skipped(_)
-                | Failure::Throttled
-                | Failure::NoRoom(_)
-                | Failure::Busy(_)
-                | Failure::Unread(_)
-                | Failure::Send(SendError::Closed | SendError::Url(_)),
-            ) => {}
-            None
-            | Some(
-                Failure::Status { .. }
-                | Failure::TooLarge(_)
-                | Failure::TooMuchMemory
-                | Failure::TooManyMetrics
-                | Failure::Malformed(_),
-            ) => {
-                self.server.answered(path);
-                api.answered(path);
+            Some(failure) if !failure.is_response() => {
+                // The request was not sent, or the server closed its connection properly: neither counts.
+            }
+            None | Some(_) => {
+                self.server.responded(path);
+                api.responded(path);
             }
         }
     }
@@ -140,14 +125,14 @@ impl CircuitBreaker {
         }
     }
 
-    fn answered(&self, path: &Arc<str>) {
+    fn responded(&self, path: &Arc<str>) {
         if let BreakerState::Closed { failures, answered } = &mut *self.state() {
             *failures = 0;
             *answered = Some((Instant::now(), path.clone()));
         }
     }
 
-    /// A failure in its row that is more likely somebody else's: it does not end the row, nor is it the last of one.
+    /// A failure that another breaker probably explains: it counts, but does not open this breaker.
     fn suspected(&self) {
         if let BreakerState::Closed { failures, .. } = &mut *self.state() {
             *failures = (*failures + 1).min(FAILURES - 1);
@@ -163,7 +148,7 @@ impl CircuitBreaker {
     ) {
         let mut state = self.state();
         let BreakerState::Closed { failures, answered } = &mut *state else { return };
-        // What has answered others since is not to blame as a whole: some questions take it too long.
+        // A target that has responded to other requests since then is not failing as a whole; only some queries take too long.
         if answered.as_ref().is_some_and(|(answered, _)| *answered >= begun) {
             return;
         }
@@ -177,16 +162,16 @@ impl CircuitBreaker {
                 what = target.name(),
                 cause = cause.name(),
                 error = message,
-                "cluster is skipped until it answers in the background"
+                "cluster is skipped until it responds to background requests"
             );
             let skip = Skip { unreachable, cause, message };
-            let looking = tokio::spawn(probe_until_answered(Arc::downgrade(self), probe, target));
-            *state = BreakerState::Open { skip, _looking: AbortOnDropHandle::new(looking) };
+            let task = tokio::spawn(probe_until_answered(Arc::downgrade(self), probe, target));
+            *state = BreakerState::Open { skip, _task: AbortOnDropHandle::new(task) };
         }
     }
 
     fn state(&self) -> MutexGuard<'_, BreakerState> {
-        self.0.lock().expect("no holder panics")
+        self.0.lock().expect("not poisoned")
     }
 }
 
@@ -198,8 +183,8 @@ impl ProbeTarget {
         }
     }
 
-    /// How many attempts may be under way: one that hangs on the way to an API server must not keep the next from
-    /// succeeding, and a metrics API that is overloaded must not be asked more than it was.
+    /// Maximum concurrent probes. A probe of an API server may hang although the next one would succeed. An overloaded metrics API must not
+    /// get more load.
     fn attempts(&self) -> usize {
         match self {
             Self::Server => 4,
@@ -208,7 +193,7 @@ impl ProbeTarget {
     }
 }
 
-/// Asks again and again until there is an answer, or the member has left.
+/// Probes until there is a response or the member no longer exists.
 async fn probe_until_answered(breaker: Weak<CircuitBreaker>, probe: impl Probe, target: ProbeTarget) {
     let pauses = ExponentialBuilder::new().with_min_delay(PAUSES.0).with_max_delay(PAUSES.1);
     let mut pauses = pauses.with_jitter().without_max_times().build();
@@ -221,7 +206,7 @@ async fn probe_until_answered(breaker: Weak<CircuitBreaker>, probe: impl Probe, 
                 Some(answered) = attempts.next(), if !attempts.is_empty() => if answered {
                     if let Some(breaker) = breaker.upgrade() {
                         let (cluster, what) = (probe.cluster(), target.name());
-                        tracing::info!(cluster, what, "cluster answers again and is asked again");
+                        tracing::info!(cluster, what, "cluster responds again and is queried again");
                         *breaker.state() = BreakerState::default();
                     }
                     return;

@@ -1,5 +1,5 @@
-//! What members make of queries, counted. The handles of a cluster's series are kept with its member, so that a query looks
-//! none of them up; the series go with the last member of that name.
+//! Metrics of members. A member keeps handles of its cluster's series, so a query needs no lookup. The series are removed with
+//! the last member of that name.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -15,40 +15,46 @@ use prometheus_client::registry::Registry;
 use crate::api::group::Group;
 use crate::process::metrics::{DurationHistogram, seconds};
 
-/// The series of all members; by default nobody reads them.
+/// The series of all members. The default ones belong to no registry.
 #[derive(Debug)]
 pub struct MemberMetrics {
     outcomes: Family<OutcomeLabels, Counter>,
-    stood_in: Family<MemberLabels, Counter>,
+    used_last_known: Family<MemberLabels, Counter>,
     skipped: Family<MemberLabels, Gauge>,
     seconds: DurationHistogram<MemberLabels>,
-    /// Those that a member has handles of.
-    clusters: Mutex<HashMap<Arc<str>, Arc<ClusterSeries>>>,
+    /// The series of each cluster, and how many members use them.
+    clusters: Mutex<HashMap<Arc<str>, ClusterUse>>,
 }
 
-/// A member's handles on its cluster's series.
+#[derive(Debug)]
+struct ClusterUse {
+    members: usize,
+    series: Arc<ClusterSeries>,
+}
+
+/// A member's handles of its cluster's series.
 #[derive(Debug)]
 pub struct MemberSeries {
     cluster: Arc<ClusterSeries>,
     metrics: Arc<MemberMetrics>,
 }
 
-/// How one query ended at a member.
+/// The end of one query at a member.
 pub struct QueryEnd {
     /// `Found`, `NotFound`, or the cause of a failure.
     pub outcome: &'static str,
-    /// Whether it was not asked, since it failed again and again.
+    /// Whether the member was skipped (open circuit breaker).
     pub skipped: bool,
-    /// Whether its last known values stood in.
-    pub stood_in: bool,
-    /// Time until that was known.
+    /// Whether last-known values were used.
+    pub used_last_known: bool,
+    /// Time until the outcome was known.
     pub elapsed: Duration,
 }
 
 #[derive(Debug)]
 struct ClusterSeries {
     name: Arc<str>,
-    /// Those of each [`Group`] that it was queried for.
+    /// Series of each [`Group`] that was queried.
     groups: [OnceLock<ApiSeries>; Group::ALL.len()],
 }
 
@@ -57,8 +63,8 @@ struct ApiSeries {
     labels: MemberLabels,
     seconds: Histogram,
     skipped: Gauge,
-    stood_in: OnceLock<Counter>,
-    /// A few of all outcomes that there can be.
+    used_last_known: OnceLock<Counter>,
+    /// The outcomes seen so far: a few of all that are possible.
     outcomes: Mutex<Vec<(&'static str, Counter)>>,
 }
 
@@ -79,7 +85,7 @@ impl Default for MemberMetrics {
     fn default() -> Self {
         Self {
             outcomes: Family::default(),
-            stood_in: Family::default(),
+            used_last_known: Family::default(),
             skipped: Family::default(),
             seconds: seconds(),
             clusters: Mutex::default(),
@@ -92,23 +98,25 @@ impl MemberMetrics {
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         let registry = registry.sub_registry_with_prefix("karmada_metrics_adapter");
-        let help = "What members made of queries, by cause";
+        let help = "Outcomes of queries at members: Found, NotFound, or the cause of a failure";
         registry.register("member_outcomes", help, metrics.outcomes.clone());
-        let help = "Answers in which a member's last known values stood in";
-        registry.register("member_stand_ins", help, metrics.stood_in.clone());
-        let help = "Whether a member was skipped by the last query, since it failed again and again";
+        let help = "Responses that used a member's last known values";
+        registry.register("member_stand_ins", help, metrics.used_last_known.clone());
+        let help = "Whether the last query skipped the member because it failed several times in a row";
         registry.register("member_skipped", help, metrics.skipped.clone());
-        let help = "Time until a member's answer was there";
+        let help = "Time until the outcome of a query at a member was known";
         registry.register("member_request_duration_seconds", help, metrics.seconds.clone());
         metrics
     }
 
-    /// Handles on a cluster's series. Two members of one name, such as one that left and one that came, share them.
+    /// Handles of a cluster's series. Two members of one name share them, such as a removed member and its successor.
     pub fn series(self: &Arc<Self>, cluster: &Arc<str>) -> MemberSeries {
-        let mut clusters = self.clusters.lock().expect("no holder panics");
-        let new = || Arc::new(ClusterSeries { name: cluster.clone(), groups: Default::default() });
-        let cluster = clusters.entry(cluster.clone()).or_insert_with(new).clone();
-        MemberSeries { cluster, metrics: self.clone() }
+        let mut clusters = self.clusters.lock().expect("not poisoned");
+        let series = || Arc::new(ClusterSeries { name: cluster.clone(), groups: Default::default() });
+        let entry = clusters.entry(cluster.clone());
+        let in_use = entry.or_insert_with(|| ClusterUse { members: 0, series: series() });
+        in_use.members += 1;
+        MemberSeries { cluster: in_use.series.clone(), metrics: self.clone() }
     }
 
     fn handles(&self, cluster: &str, group: Group) -> ApiSeries {
@@ -116,7 +124,7 @@ impl MemberMetrics {
         ApiSeries {
             seconds: self.seconds.get_or_create_owned(&labels),
             skipped: self.skipped.get_or_create_owned(&labels),
-            stood_in: OnceLock::new(),
+            used_last_known: OnceLock::new(),
             outcomes: Mutex::default(),
             labels,
         }
@@ -126,8 +134,8 @@ impl MemberMetrics {
         let ApiSeries { labels, outcomes, .. } = handles;
         self.seconds.remove(labels);
         self.skipped.remove(labels);
-        self.stood_in.remove(labels);
-        for &(outcome, _) in &*outcomes.lock().expect("no holder panics") {
+        self.used_last_known.remove(labels);
+        for &(outcome, _) in &*outcomes.lock().expect("not poisoned") {
             self.outcomes.remove(&labels.with(outcome));
         }
     }
@@ -135,32 +143,33 @@ impl MemberMetrics {
 
 impl MemberSeries {
     /// Counts a query.
-    pub fn count(&self, group: Group, ended: &QueryEnd) {
+    pub fn count(&self, group: Group, end: &QueryEnd) {
         let cluster = &self.cluster;
         let handles =
             cluster.groups[group as usize].get_or_init(|| self.metrics.handles(&cluster.name, group));
-        handles.seconds.observe(ended.elapsed.as_secs_f64());
-        handles.skipped.set(ended.skipped.into());
-        if ended.stood_in {
-            let new = || self.metrics.stood_in.get_or_create_owned(&handles.labels);
-            handles.stood_in.get_or_init(new).inc();
+        handles.seconds.observe(end.elapsed.as_secs_f64());
+        handles.skipped.set(end.skipped.into());
+        if end.used_last_known {
+            let new = || self.metrics.used_last_known.get_or_create_owned(&handles.labels);
+            handles.used_last_known.get_or_init(new).inc();
         }
-        let mut outcomes = handles.outcomes.lock().expect("no holder panics");
-        if let Some((_, counter)) = outcomes.iter().find(|(outcome, _)| *outcome == ended.outcome) {
+        let mut outcomes = handles.outcomes.lock().expect("not poisoned");
+        if let Some((_, counter)) = outcomes.iter().find(|(outcome, _)| *outcome == end.outcome) {
             counter.inc();
             return;
         }
-        let counter = self.metrics.outcomes.get_or_create_owned(&handles.labels.with(ended.outcome));
+        let counter = self.metrics.outcomes.get_or_create_owned(&handles.labels.with(end.outcome));
         counter.inc();
-        outcomes.push((ended.outcome, counter));
+        outcomes.push((end.outcome, counter));
     }
 }
 
 impl Drop for MemberSeries {
     fn drop(&mut self) {
-        let mut clusters = self.metrics.clusters.lock().expect("no holder panics");
-        // One is in the map and one is here.
-        if Arc::strong_count(&self.cluster) == 2 {
+        let mut clusters = self.metrics.clusters.lock().expect("not poisoned");
+        let Some(in_use) = clusters.get_mut(&self.cluster.name) else { return };
+        in_use.members -= 1;
+        if in_use.members == 0 {
             clusters.remove(&self.cluster.name);
             self.cluster
                 .groups
@@ -183,35 +192,39 @@ mod tests {
     use prometheus_client::encoding::text::encode;
 
     #[test]
-    fn every_series_of_a_cluster_goes_with_its_last_member() {
+    fn series_of_a_cluster_are_removed_with_its_last_member() {
         let mut registry = Registry::default();
         let metrics = Arc::new(MemberMetrics::register(&mut registry));
-        let shown = |cluster: &str| {
+        let count = |cluster: &str| {
             let mut text = String::new();
-            encode(&mut text, &registry).expect("memory takes all text");
+            encode(&mut text, &registry).expect("a String accepts all text");
             text.lines().filter(|line| line.contains(&format!("cluster=\"{cluster}\""))).count()
         };
-        let ended =
-            |outcome| QueryEnd { outcome, skipped: true, stood_in: true, elapsed: Duration::from_secs(1) };
+        let end = |outcome| QueryEnd {
+            outcome,
+            skipped: true,
+            used_last_known: true,
+            elapsed: Duration::from_secs(1),
+        };
 
         let (stays, leaves) = (metrics.series(&"stays".into()), metrics.series(&"leaves".into()));
         for group in Group::ALL {
             for outcome in ["Found", "NotFound", "NoRoom"] {
-                stays.count(group, &ended(outcome));
-                leaves.count(group, &ended(outcome));
+                stays.count(group, &end(outcome));
+                leaves.count(group, &end(outcome));
             }
         }
-        let all = shown("stays");
+        let all = count("stays");
         assert!(all > 3 * 5, "{all}");
-        assert_eq!(shown("leaves"), all);
+        assert_eq!(count("leaves"), all);
 
-        let came_back = metrics.series(&"leaves".into());
+        let successor = metrics.series(&"leaves".into());
         drop(leaves);
-        came_back.count(Group::Custom, &ended("Found"));
-        assert_eq!(shown("leaves"), all, "the series of one name are those of both members");
-        drop(came_back);
-        assert_eq!(shown("leaves"), 0);
-        assert_eq!(shown("stays"), all);
-        assert_eq!(metrics.clusters.lock().expect("no holder panics").len(), 1);
+        successor.count(Group::Custom, &end("Found"));
+        assert_eq!(count("leaves"), all, "both members of one name share the series");
+        drop(successor);
+        assert_eq!(count("leaves"), 0);
+        assert_eq!(count("stays"), all);
+        assert_eq!(metrics.clusters.lock().expect("not poisoned").len(), 1);
     }
 }

@@ -1,12 +1,13 @@
-//! One member cluster: how it is reached, and what was learned of it.
+//! One member cluster: its connection, its credentials, its health and its catalog of metrics.
 
 pub mod client;
 pub mod failure;
 mod health;
 pub mod metrics;
+mod recent_metrics;
 pub mod shared_entries;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use futures::future::{BoxFuture, Shared};
 use http::StatusCode;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use crate::api::custom_metrics::Version;
 use crate::api::discovery::{Catalog, DiscoveryEntry};
@@ -31,68 +33,74 @@ pub use failure::Failure;
 use failure::Skip;
 use health::{MemberHealth, Probe, ProbeTarget};
 use metrics::{MemberSeries, QueryEnd};
+use recent_metrics::RecentMetrics;
 use shared_entries::SharedEntries;
 
-/// What members are asked for: protobuf, or JSON.
+/// `Accept` header of requests to members: protobuf, or JSON.
 pub const ACCEPT: &str = "application/vnd.kubernetes.protobuf,application/json";
 
-/// How long newer credentials are not asked for again.
+/// Minimum time between two requests for newer credentials.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(1);
 /// How long queries wait for newer credentials.
-const RENEWAL: Duration = Duration::from_secs(2);
-/// How many metrics a list gains between two discoveries: clients choose their names.
-const ADDED: usize = 100;
+const RENEWAL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Our live handle on one cluster. It outlives its credentials: a new token, CA or proxy swaps the client and
-/// keeps what was learned.
+/// How long a query waits until a metric that it has added to a catalog is listed.
+const PUBLISHING: Duration = Duration::from_millis(100);
+
+/// The live handle on one cluster. New credentials (token, CA, proxy) replace the client; health and catalogs are kept.
 pub struct Member {
     name: Arc<str>,
     id: u64,
     series: MemberSeries,
-    rate: Option<Bucket>,
+    rate: Option<Arc<Bucket>>,
     timeout: Duration,
     health: MemberHealth,
     client: ArcSwap<MemberClient>,
-    names: Arc<SharedEntries>,
+    entries: Arc<SharedEntries>,
     discovered: ArcSwapOption<Discovered>,
-    /// How many metrics its list has gained since its last discovery. Held while that changes.
-    added: Mutex<usize>,
+    /// Locked while the catalog of custom metrics changes.
+    recent: Mutex<RecentMetrics>,
+    /// Whether `recent` has any metric.
+    has_recent: AtomicBool,
     external: ArcSwapOption<Reserved<Catalog>>,
     refusals: mpsc::Sender<TokenRefusal>,
+    removed: CancellationToken,
     renewal: Mutex<Option<CredentialRenewal>>,
 }
 
-/// Newer credentials that are asked for.
+/// A request for newer credentials.
 struct CredentialRenewal {
     begun: Instant,
-    /// Shared by all queries that wait for them.
+    /// Ends when they have arrived or too much time has passed. Shared by all queries that wait.
     ended: Shared<BoxFuture<'static, ()>>,
 }
 
-/// Asks a member in the background, which it does not keep alive.
+/// Sends background requests to a member without keeping it alive. Implements [`Probe`], so that `health` does not depend on this module.
 struct MemberProbe {
     cluster: Arc<str>,
     member: Weak<Member>,
 }
 
-/// A member has refused its token: whoever knows newer credentials renews the member and then drops this.
+/// A member refused its credentials. The fleet source renews the member, then drops this value.
 pub struct TokenRefusal {
     /// The cluster's name.
     pub cluster: String,
     done: oneshot::Sender<()>,
 }
 
-/// What a member's discovery of custom metrics said.
+/// Result of a member's discovery of custom metrics.
 #[derive(Debug)]
 pub struct Discovered {
-    /// The version to ask it in; `None` if it has no custom metrics API.
+    /// The version that the member serves; `None` if it has no custom metrics API.
     pub version: Option<Version>,
-    /// Its metrics.
+    /// The member's metrics, and recent ones that it does not list.
     pub catalog: Reserved<Catalog>,
+    /// Whether the catalog has the member's whole list, which is not empty. Only then a missing metric does not exist.
+    is_complete: bool,
 }
 
 impl Member {
-    /// A member that nothing is known of yet. When it refuses its token it says so on `refusals`.
+    /// A new member. It sends refusals of its credentials to `refusals`.
     ///
     /// # Errors
     /// If the credentials cannot be used.
@@ -102,7 +110,7 @@ impl Member {
         limits: &MemberLimits,
         refusals: mpsc::Sender<TokenRefusal>,
     ) -> Result<Self, TlsConfigError> {
-        let rate = limits.rate.and_then(Bucket::new);
+        let rate = limits.rate.and_then(Bucket::new).map(Arc::new);
         let client = ArcSwap::from_pointee(MemberClient::new(credentials, limits)?);
         let name = name.into();
         static IDS: AtomicU64 = AtomicU64::new(0);
@@ -114,48 +122,60 @@ impl Member {
             timeout: limits.timeout,
             health: MemberHealth::default(),
             client,
-            names: limits.names.clone(),
+            entries: limits.names.clone(),
             discovered: ArcSwapOption::empty(),
-            added: Mutex::default(),
+            recent: Mutex::default(),
+            has_recent: AtomicBool::new(false),
             external: ArcSwapOption::empty(),
             refusals,
+            removed: CancellationToken::new(),
             renewal: Mutex::default(),
         })
     }
 
     /// The cluster's name.
-    pub fn name(&self) -> &str {
+    pub fn name(&self) -> &Arc<str> {
         &self.name
     }
 
-    /// Another number for each member that ever was, also of the same name.
+    /// A number that is unique among all members of this process, also among members of one name.
     pub fn id(&self) -> u64 {
         self.id
     }
 
-    /// Counts a query to it.
-    pub fn count(&self, group: Group, ended: &QueryEnd) {
-        self.series.count(group, ended);
+    /// Counts a query.
+    pub fn count(&self, group: Group, end: &QueryEnd) {
+        self.series.count(group, end);
     }
 
-    /// Why an API of it is not asked at present; `None` if it is.
+    /// Marks that the member was removed from the fleet.
+    pub fn set_removed(&self) {
+        self.removed.cancel();
+    }
+
+    /// Waits until the member is removed from the fleet.
+    pub async fn removed(&self) {
+        self.removed.cancelled().await;
+    }
+
+    /// Why an API of this member is skipped; `None` if it is queried.
     pub fn skipped(&self, group: Group) -> Option<Skip> {
         self.health.skipped(group)
     }
 
-    /// Takes note of how a request for a path of an API ended that began at `begun`: a member that fails again and again
-    /// is skipped, and looked after in the background.
+    /// Records the result of a request that was sent at `begun`. After repeated failures the member is skipped and probed in the
+    /// background.
     pub fn note(self: &Arc<Self>, group: Group, path: &Arc<str>, begun: Instant, failure: Option<&Failure>) {
         let probe = || MemberProbe { cluster: self.name.clone(), member: Arc::downgrade(self) };
         self.health.note(probe, group, path, begun, failure);
     }
 
-    /// What asks it at present.
+    /// The current client.
     fn client(&self) -> Arc<MemberClient> {
         self.client.load_full()
     }
 
-    /// Swaps the client if the credentials differ; says whether they did. Requests in flight end on the old one.
+    /// Replaces the client if the credentials differ; returns whether they did. Requests in flight keep the old client.
     ///
     /// # Errors
     /// If the new credentials cannot be used; the old ones stay.
@@ -167,42 +187,39 @@ impl Member {
         Ok(true)
     }
 
-    /// Waits until the rate allows one more request.
-    pub async fn token(&self) {
-        if let Some(rate) = &self.rate {
-            rate.token().await;
-        }
-    }
-
-    /// Asks an API for a path, encoded already. If the credentials have been replaced by the time that they fail, it asks
-    /// once more with the new ones.
+    /// Sends a GET for an encoded path of a metrics API. If the member refuses the credentials and newer ones arrive, the
+    /// request is sent again with those. Each request waits for `--cluster-api-qps`.
     ///
     /// # Errors
-    /// If no whole answer came.
+    /// If there is no complete response.
     pub async fn get(
         &self,
         group: Group,
         path: &str,
         progress: &Progress,
     ) -> Result<MemberResponse, Failure> {
+        wait_for_token(self.rate.as_deref(), progress).await;
         let client = self.client();
         let result = client.get(group, path, ACCEPT, progress).await;
         let renewed = match &result {
-            Ok(reply) if reply.status == StatusCode::UNAUTHORIZED => {
-                progress.set(Stage::Refused);
+            Ok(response) if response.status == StatusCode::UNAUTHORIZED => {
+                progress.set(Stage::WaitingForCredentials);
                 self.after_refusal(&client).await
             }
             Err(Failure::Send(SendError::Connect(_))) => self.other_than(&client),
             _ => None,
         };
         match renewed {
-            Some(client) => client.get(group, path, ACCEPT, progress).await,
+            Some(client) => {
+                wait_for_token(self.rate.as_deref(), progress).await;
+                client.get(group, path, ACCEPT, progress).await
+            }
             None => result,
         }
     }
 
-    /// The client after one that was refused. If there is none yet, newer credentials are asked for, once for all queries
-    /// that are refused at a time.
+    /// The client that replaced a refused one. If there is none yet, waits for newer credentials; they are requested once for all refused
+    /// queries.
     async fn after_refusal(&self, refused: &Arc<MemberClient>) -> Option<Arc<MemberClient>> {
         if self.other_than(refused).is_none()
             && let Some(renewal) = self.renewal()
@@ -212,9 +229,9 @@ impl Member {
         self.other_than(refused)
     }
 
-    /// The renewal that is in progress, or a new one; `None` if one has ended in vain a moment ago.
+    /// The renewal in progress, or a new one; `None` if the last one failed less than [`RENEWAL_PAUSE`] ago.
     fn renewal(&self) -> Option<Shared<BoxFuture<'static, ()>>> {
-        let mut renewal = self.renewal.lock().expect("no holder panics");
+        let mut renewal = self.renewal.lock().expect("not poisoned");
         if let Some(CredentialRenewal { begun, ended }) = &*renewal {
             let in_progress = result_of(ended).is_none();
             if in_progress || begun.elapsed() < RENEWAL_PAUSE {
@@ -224,7 +241,7 @@ impl Member {
         let (done, answered) = oneshot::channel();
         let refusal = TokenRefusal { cluster: self.name.to_string(), done };
         self.refusals.try_send(refusal).ok()?;
-        let ended = timeout(RENEWAL, answered).map(drop).boxed().shared();
+        let ended = timeout(RENEWAL_TIMEOUT, answered).map(drop).boxed().shared();
         *renewal = Some(CredentialRenewal { begun: Instant::now(), ended: ended.clone() });
         Some(ended)
     }
@@ -233,83 +250,133 @@ impl Member {
         Some(self.client()).filter(|current| !Arc::ptr_eq(current, client))
     }
 
-    /// What discovery of custom metrics last said; `None` until it has.
+    /// Last result of discovery of custom metrics; `None` before the first.
     pub fn discovered(&self) -> Option<Arc<Discovered>> {
         self.discovered.load_full()
     }
 
-    /// The version to ask it in: the one that discovery found, else the preferred one.
+    /// The version of custom metrics that discovery found, or the preferred one.
     pub fn version(&self) -> Version {
         self.discovered().and_then(|discovered| discovered.version).unwrap_or(Version::V1Beta2)
     }
 
-    /// What discovery of external metrics last said; `None` until it has.
+    /// Last result of discovery of external metrics; `None` before the first.
     pub fn external(&self) -> Option<Arc<Reserved<Catalog>>> {
         self.external.load_full()
     }
 
-    /// Notes what discovery of custom metrics said; tells whether that is news.
+    /// Stores the result of discovery of custom metrics; returns whether it changed.
     ///
     /// # Errors
-    /// If there is no memory left for the list. Then nothing is known of its metrics.
-    pub fn add_metric(
+    /// If there is no memory left for the list. The catalog is empty then.
+    pub fn set_custom_metrics(
         &self,
         version: Option<Version>,
         mut entries: Vec<DiscoveryEntry>,
     ) -> Result<bool, Exhausted> {
         entries.retain(DiscoveryEntry::is_custom);
-        let mut added = self.added.lock().expect("no holder panics");
-        *added = 0;
-        if let Some(known) = self.discovered()
-            && known.version == version
-            && known.catalog.is_of(&entries)
-        {
-            return Ok(false);
+        let mut recent = self.recent.lock().expect("not poisoned");
+        let known = self.discovered();
+        let mut is_complete = !entries.is_empty();
+        let unlisted = recent.entries(&entries);
+        let version = version.or_else(|| known.as_ref()?.version.filter(|_| !unlisted.is_empty()));
+        entries.extend(unlisted);
+        entries.sort_unstable();
+        if let Some(known) = &known {
+            if known.version == version
+                && known.is_complete == is_complete
+                && known.catalog.entries_equal(&entries)
+            {
+                return Ok(false);
+            }
+            let former = known.catalog.entries().iter();
+            for former in former.filter(|former| entries.binary_search(former).is_err()) {
+                recent.add(&former.name, None);
+            }
         }
+        self.has_recent.store(!recent.is_empty(), Ordering::Relaxed);
         let (catalog, result) = self.catalog(entries);
-        self.discovered.store(Some(Arc::new(Discovered { version, catalog })));
-        self.names.note_addition();
+        is_complete &= result.is_ok();
+        self.discovered.store(Some(Arc::new(Discovered { version, catalog, is_complete })));
+        self.entries.note_change();
         result
     }
 
-    /// The same for external metrics.
+    /// Stores the result of discovery of external metrics; returns whether it changed.
     ///
     /// # Errors
-    /// If there is no memory left for the list. Then nothing is known of its external metrics.
-    pub fn add_external_metric(&self, mut entries: Vec<DiscoveryEntry>) -> Result<bool, Exhausted> {
+    /// If there is no memory left for the list. The catalog is empty then.
+    pub fn set_external_metrics(&self, mut entries: Vec<DiscoveryEntry>) -> Result<bool, Exhausted> {
         entries.retain(DiscoveryEntry::is_external);
-        if self.external().is_some_and(|known| known.is_of(&entries)) {
+        if self.external().is_some_and(|known| known.entries_equal(&entries)) {
             return Ok(false);
         }
         let (catalog, result) = self.catalog(entries);
         self.external.store(Some(Arc::new(catalog)));
-        self.names.note_addition();
+        self.entries.note_change();
         result
     }
 
-    /// A list that is news; an empty one if there is no memory left for it.
+    /// A catalog of these entries; an empty one if there is no memory left.
     fn catalog(&self, entries: Vec<DiscoveryEntry>) -> (Reserved<Catalog>, Result<bool, Exhausted>) {
-        match self.names.catalog(entries) {
+        match self.entries.catalog(entries) {
             Ok(catalog) => (catalog, Ok(true)),
-            Err(exhausted) => (self.names.empty(), Err(exhausted)),
+            Err(exhausted) => (self.entries.empty(), Err(exhausted)),
         }
     }
 
-    /// Notes that it has values of a custom metric, which came since its discovery if that does not list it.
-    pub fn has(&self, resource: &str, metric: &str, namespaced: bool) {
-        let lacks = |known: &Discovered| known.version.is_some() && !known.catalog.contains(resource, metric);
-        if !self.discovered().is_some_and(|known| lacks(&known)) {
+    /// Adds a custom metric of which the member has just returned values in this version, if discovery does not list it. If that
+    /// changes the catalog, waits until the united catalog has the metric too, but at most for [`PUBLISHING`].
+    pub async fn add_custom_metric(&self, version: Version, resource: &str, metric: &str, namespaced: bool) {
+        let is_listed =
+            |known: &Discovered| known.version.is_some() && known.catalog.contains(resource, metric);
+        if !self.has_recent.load(Ordering::Relaxed)
+            && self.discovered().is_some_and(|known| is_listed(&known))
+        {
             return;
         }
-        let mut added = self.added.lock().expect("no holder panics");
-        let Some(known) = self.discovered().filter(|known| *added < ADDED && lacks(known)) else { return };
-        let Some(entry) = DiscoveryEntry::of(resource, metric, namespaced) else { return };
-        // If there is no memory left for it, it is not listed.
-        if let Ok(catalog) = self.names.with(&known.catalog, entry) {
-            *added += 1;
-            self.discovered.store(Some(Arc::new(Discovered { version: known.version, catalog })));
-            self.names.note_addition();
+        if let Some(change) = self.list_recent(version, resource, metric, namespaced, is_listed) {
+            // If it takes longer, the metric is listed later.
+            let _ = timeout(PUBLISHING, self.entries.published(change)).await;
         }
+    }
+
+    fn list_recent(
+        &self,
+        version: Version,
+        resource: &str,
+        metric: &str,
+        namespaced: bool,
+        is_listed: impl Fn(&Discovered) -> bool,
+    ) -> Option<u64> {
+        let name = format!("{resource}/{metric}");
+        let mut recent = self.recent.lock().expect("not poisoned");
+        let known = self.discovered();
+        if known.as_ref().is_some_and(|known| is_listed(known)) {
+            if recent.may_have(&name) {
+                recent.add(&name, None);
+            }
+            return None;
+        }
+        let entry = recent.add(&name, DiscoveryEntry::custom_metric(resource, metric, namespaced));
+        self.has_recent.store(true, Ordering::Relaxed);
+        let (version, is_complete) = match known.as_deref() {
+            Some(Discovered { version: Some(known), is_complete, .. }) => (*known, *is_complete),
+            _ => (version, false),
+        };
+        let empty = Catalog::default();
+        let catalog = known.as_ref().map_or(&empty, |known| &known.catalog);
+        // Without memory for it, the metric is not listed.
+        let catalog = self.entries.with(catalog, entry?).ok()?;
+        self.discovered.store(Some(Arc::new(Discovered { version: Some(version), catalog, is_complete })));
+        Some(self.entries.note_change())
+    }
+
+    /// Whether discovery shows that the member does not have a custom metric, and it has not had it lately.
+    pub fn has_no_metric(&self, resource: &str, metric: &str) -> bool {
+        let is_missing = |known: &Discovered| known.is_complete && !known.catalog.contains(resource, metric);
+        self.discovered().is_some_and(|known| is_missing(&known))
+            && !self.recent.lock().expect("not poisoned").may_have(&format!("{resource}/{metric}"))
     }
 }
 
@@ -320,15 +387,20 @@ impl Probe for MemberProbe {
 
     fn is_answering(&self, target: &ProbeTarget) -> Option<impl Future<Output = bool> + Send + 'static> {
         let member = self.member.upgrade()?;
-        let (client, limit, target) = (member.client(), member.timeout, target.clone());
+        let (client, rate, limit) = (member.client(), member.rate.clone(), member.timeout);
+        let target = target.clone();
         Some(async move {
             let progress = Progress::default();
             let asking = async {
                 match &target {
                     ProbeTarget::Server => client.probe().await.is_ok(),
-                    // Whether one that there is no memory for is well again remains unknown.
+                    // A response for which there is no memory (NoRoom) proves nothing.
                     ProbeTarget::Api(group, path) => {
-                        client.get(*group, path, ACCEPT, &progress).await.is_ok()
+                        wait_for_token(rate.as_deref(), &progress).await;
+                        match client.get(*group, path, ACCEPT, &progress).await {
+                            Ok(_) => true,
+                            Err(failure) => failure.is_response(),
+                        }
                     }
                 }
             };
@@ -337,8 +409,17 @@ impl Probe for MemberProbe {
     }
 }
 
+/// Waits until the rate limit allows one more request, if there is a limit.
+async fn wait_for_token(rate: Option<&Bucket>, progress: &Progress) {
+    if let Some(rate) = rate {
+        progress.set(Stage::Throttled);
+        rate.token().await;
+        progress.set(Stage::Waiting);
+    }
+}
+
 impl TokenRefusal {
-    /// Whether nobody waits any more.
+    /// Whether no query waits any more.
     pub fn is_abandoned(&self) -> bool {
         self.done.is_closed()
     }

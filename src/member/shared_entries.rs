@@ -1,29 +1,30 @@
-//! What all members list, within a budget of memory.
+//! The discovery entries of all members, within a memory budget.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
 use prometheus_client::metrics::gauge::Gauge;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 use crate::api::discovery::{Catalog, DiscoveryEntry};
 use crate::process::budget::{Budget, Exhausted, Reserved, Share};
 
-/// What a name takes, beside its bytes and however many members list it: it stands in four documents, of which there are two
-/// generations while they change, and in buffers while they are written.
+/// Bytes for each distinct entry, besides its name: it is in four documents, of which two generations exist during a change, and in
+/// buffers while they are encoded.
 const PER_NAME: usize = 4096;
-/// How many times the bytes of the name are in all that.
+/// How often those hold each byte of the name.
 const PER_BYTE: usize = 16;
-/// What an entry of one member's list takes, also while all lists are united.
+/// Bytes for each entry of each member's catalog, also while the catalogs are united.
 const PER_ENTRY: usize = 4 * size_of::<Arc<DiscoveryEntry>>();
 
-/// The entries of all members' lists, each kept once.
+/// The entries of all members' catalogs. Equal entries are stored once.
 #[derive(Debug)]
 pub struct SharedEntries {
     bytes: usize,
     budget: Budget,
     kept: Mutex<EntrySet>,
-    news: Notify,
+    changes: watch::Sender<u64>,
+    published: watch::Sender<u64>,
 }
 
 #[derive(Debug)]
@@ -33,48 +34,48 @@ struct EntrySet {
 }
 
 impl SharedEntries {
-    /// No names yet; so many bytes of memory are for them.
+    /// An empty set with a budget in bytes.
     pub fn new(bytes: usize) -> Self {
         let budget = Budget::new(bytes);
         let kept = Mutex::new(EntrySet { entries: HashSet::new(), share: budget.share() });
-        Self { bytes, budget, kept, news: Notify::new() }
+        Self { bytes, budget, kept, changes: watch::Sender::default(), published: watch::Sender::default() }
     }
 
-    /// How many bytes they take.
+    /// The bytes in use.
     pub fn gauge(&self) -> Gauge {
         self.budget.gauge()
     }
 
-    /// The list of one member.
+    /// A member's catalog.
     ///
     /// # Errors
-    /// If it takes more than half of the memory for all lists, or than is left.
+    /// If it takes more than half of the budget, or more than is left.
     pub fn catalog(&self, entries: Vec<DiscoveryEntry>) -> Result<Reserved<Catalog>, Exhausted> {
         let whole: usize = entries.iter().map(|entry| PER_ENTRY + memory(entry)).sum();
         if whole > self.bytes / 2 {
             return Err(Exhausted::Share);
         }
         let mut share = self.budget.share();
-        let mut kept = self.kept.lock().expect("no holder panics");
+        let mut kept = self.kept.lock().expect("not poisoned");
         kept.share_for(&mut share, &entries)?;
         let shared: Vec<_> = entries.into_iter().map(|entry| kept.keep(entry)).collect();
         drop(kept);
         Ok(Reserved::new(Catalog::new(shared), share))
     }
 
-    /// The list of a member that lists nothing.
+    /// An empty catalog.
     pub fn empty(&self) -> Reserved<Catalog> {
         Reserved::new(Catalog::default(), self.budget.share())
     }
 
-    /// A member's list with one more entry.
+    /// A catalog with one more entry.
     ///
     /// # Errors
-    /// If there is no memory left for it.
+    /// If there is not enough memory left.
     pub fn with(&self, catalog: &Catalog, entry: DiscoveryEntry) -> Result<Reserved<Catalog>, Exhausted> {
         let mut share = self.budget.share();
         share.grow(catalog.len() * PER_ENTRY)?;
-        let mut kept = self.kept.lock().expect("no holder panics");
+        let mut kept = self.kept.lock().expect("not poisoned");
         kept.share_for(&mut share, std::slice::from_ref(&entry))?;
         let entry = kept.keep(entry);
         drop(kept);
@@ -82,25 +83,40 @@ impl SharedEntries {
         Ok(Reserved::new(Catalog::new(entries.collect()), share))
     }
 
-    /// Notes that a member's list has changed.
-    pub fn note_addition(&self) {
-        self.news.notify_one();
+    /// Signals that a member's catalog has changed; returns the number of that change.
+    pub fn note_change(&self) -> u64 {
+        let mut number = 0;
+        self.changes.send_modify(|changes| {
+            *changes += 1;
+            number = *changes;
+        });
+        number
     }
 
-    /// Waits until a member's list has changed. Changes of the meantime are there at once.
-    pub async fn added(&self) {
-        self.news.notified().await;
+    /// The number of the last change of a member's catalog.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
-    /// Forgets what no member lists any more.
+    /// Records that the united catalogs have all changes up to `change`.
+    pub fn set_published(&self, change: u64) {
+        self.published.send_replace(change);
+    }
+
+    /// Waits until the united catalogs have a change.
+    pub async fn published(&self, change: u64) {
+        let _ = self.published.subscribe().wait_for(|published| *published >= change).await;
+    }
+
+    /// Removes entries that are in no catalog.
     pub fn forget_unused(&self) {
-        self.kept.lock().expect("no holder panics").forget_unused();
+        self.kept.lock().expect("not poisoned").forget_unused();
     }
 }
 
 impl EntrySet {
-    /// Reserves what a member's list of these entries takes in `share`, and what the names that are new take here. Names that
-    /// no member lists any more give way.
+    /// Reserves memory for a catalog of these entries in `share`, and for new entries in this set. Unused entries are removed if the
+    /// budget requires that.
     fn share_for(&mut self, share: &mut Share, entries: &[DiscoveryEntry]) -> Result<(), Exhausted> {
         let new = |kept: &Self| -> usize {
             entries.iter().filter(|entry| !kept.entries.contains(*entry)).map(memory).sum()
@@ -113,7 +129,7 @@ impl EntrySet {
         Ok(())
     }
 
-    /// The entry as it is kept; there is memory for it.
+    /// The stored entry. Its memory is reserved already.
     fn keep(&mut self, entry: DiscoveryEntry) -> Arc<DiscoveryEntry> {
         if let Some(kept) = self.entries.get(&entry) {
             return kept.clone();
@@ -154,7 +170,7 @@ mod tests {
         let more = list(&["pods/c", "pods/d"]).expect("there is room");
         assert_eq!(list(&["pods/e"]).map(drop), Err(Exhausted::Budget));
         drop(one);
-        let changed = list(&["pods/e"]).expect("a name that nobody lists gives way");
+        let changed = list(&["pods/e"]).expect("an unused name is removed");
         assert_eq!(used(), 4 * once + 4 * PER_ENTRY);
         drop((other, more, changed));
         names.forget_unused();
@@ -176,7 +192,7 @@ mod tests {
         let entry = entries(&["pods/a"]).remove(0);
         let longer = names.with(&list, entry).expect("there is room");
         drop(list);
-        assert!(longer.is_of(&entries(&["pods/a", "pods/b"])));
+        assert!(longer.entries_equal(&entries(&["pods/a", "pods/b"])));
         assert_eq!(
             names.gauge().get(),
             i64::try_from(2 * (PER_NAME + PER_BYTE * 6 + PER_ENTRY)).expect("small")

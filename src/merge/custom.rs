@@ -1,16 +1,16 @@
-//! Custom metrics of several clusters as one list.
+//! Merges custom metrics of several clusters into one list.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use super::Pages;
 use crate::api::custom_metrics::{MetricValue, SourceClusters};
-use crate::api::memory::{Reserve, Stopped, make_room, push};
+use crate::api::memory::{Reserve, Stopped, push, reserve_capacity};
 use crate::api::page::custom::CustomItemRef;
 use crate::api::text::JsonText;
 use crate::config::SameNamePods;
 
-/// One item and the cluster that it came from.
+/// An item and its cluster.
 #[derive(Clone, Copy)]
 struct ClusterItem<'a> {
     cluster: &'a str,
@@ -19,12 +19,12 @@ struct ClusterItem<'a> {
     name: JsonText<'a>,
 }
 
-/// The items of all pages, ordered by namespace, name and cluster. Objects that several clusters share are one
-/// item: their values are summed, the timestamp is the oldest and the window the longest; for pods `same_name`
-/// may say otherwise. A query `by_name` always yields one item, since clients insist on it.
+/// Merges the items of all pages, ordered by namespace, name and cluster. An object that several clusters have becomes one
+/// item: the sum of the values, the oldest timestamp, the longest window. For pods, `same_name` may select another rule. A query
+/// `by_name` always yields one item, as clients require.
 ///
 /// # Errors
-/// If `reserve` stops it.
+/// If `reserve` stops the merge.
 pub fn merge<'a>(
     pages: &Pages<'a>,
     same_name: SameNamePods,
@@ -33,7 +33,7 @@ pub fn merge<'a>(
 ) -> Result<Vec<MetricValue<'a>>, Stopped> {
     let count = pages.iter().map(|(_, page)| page.len()).sum();
     let mut tagged: Vec<ClusterItem<'a>> = Vec::new();
-    make_room(&mut tagged, count, reserve)?;
+    reserve_capacity(&mut tagged, count, reserve)?;
     for &(cluster, page) in pages {
         for item in page.custom() {
             let item = ClusterItem { cluster, item, namespace: item.namespace(), name: item.name() };
@@ -41,15 +41,21 @@ pub fn merge<'a>(
         }
     }
     if by_name {
-        return if tagged.is_empty() { Ok(Vec::new()) } else { Ok(vec![sum(&tagged, reserve)?]) };
+        return match &tagged[..] {
+            [] => Ok(Vec::new()),
+            shared if is_pods(shared) && same_name == SameNamePods::Average => {
+                Ok(vec![average(shared, reserve)?])
+            }
+            shared => Ok(vec![sum(shared, reserve)?]),
+        };
     }
-    // A stable sort takes as much again.
+    // A stable sort allocates as much memory again.
     reserve(count * size_of::<ClusterItem<'_>>())?;
     tagged.sort_by(|one, two| one.object(two).then_with(|| one.cluster.cmp(two.cluster)));
     let mut values = Vec::new();
-    make_room(&mut values, count, reserve)?;
+    reserve_capacity(&mut values, count, reserve)?;
     for shared in tagged.chunk_by(|one, two| one.object(two).is_eq()) {
-        let pods = shared.len() > 1 && shared[0].item.kind() == JsonText::Plain("Pod");
+        let pods = is_pods(shared);
         if pods && same_name == SameNamePods::Separate {
             for of_cluster in shared.chunk_by(|one, two| one.cluster == two.cluster) {
                 let value = sum(of_cluster, reserve)?;
@@ -65,7 +71,7 @@ pub fn merge<'a>(
 }
 
 impl ClusterItem<'_> {
-    /// Compares the objects: namespace and name first, since they give the answer its order.
+    /// Compares objects. Namespace and name come first: they are the order of the list.
     fn object(&self, other: &Self) -> Ordering {
         self.namespace
             .cmp(&other.namespace)
@@ -75,7 +81,12 @@ impl ClusterItem<'_> {
     }
 }
 
-/// The items as one; `shared` is never empty and sorted by cluster.
+/// Whether these are pods of several clusters with one name.
+fn is_pods(shared: &[ClusterItem<'_>]) -> bool {
+    shared.len() > 1 && shared[0].item.kind() == JsonText::Plain("Pod")
+}
+
+/// Sums the items of one object. `shared` is not empty and sorted by cluster.
 fn sum<'a>(shared: &[ClusterItem<'a>], reserve: &mut Reserve<'_>) -> Result<MetricValue<'a>, Stopped> {
     let [first, others @ ..] = shared else { unreachable!("chunks are never empty") };
     let mut value = MetricValue {
@@ -108,12 +119,12 @@ fn sum<'a>(shared: &[ClusterItem<'a>], reserve: &mut Reserve<'_>) -> Result<Metr
 fn average<'a>(shared: &[ClusterItem<'a>], reserve: &mut Reserve<'_>) -> Result<MetricValue<'a>, Stopped> {
     let mut value = sum(shared, reserve)?;
     let count = u32::try_from(shared.len()).unwrap_or(u32::MAX);
-    value.value = Cow::Owned(value.value.divided_by(count));
+    value.value = Cow::Owned(value.value.divide_rounding_up(count));
     reserve(value.value.heap_bytes())?;
     Ok(value)
 }
 
-/// The group in an object's `apiVersion`; the core group is also written `/v1`.
+/// The group in an object's `apiVersion`. The core group is written `v1` or `/v1`.
 fn group(item: CustomItemRef<'_>) -> Cow<'_, str> {
     let end = |text: &str| text.rfind('/').unwrap_or(0);
     match item.api_version().decode() {

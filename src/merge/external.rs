@@ -1,4 +1,4 @@
-//! External metrics of several clusters as one list.
+//! Merges external metrics of several clusters into one list.
 
 use std::borrow::Cow;
 
@@ -11,20 +11,19 @@ use crate::api::quantity::Quantity;
 use crate::api::text::JsonText;
 use crate::config::ExternalMerge;
 
-/// One series as a cluster sees it.
+/// One series of one cluster.
 struct ExternalSeries<'a> {
     cluster: &'a str,
     item: ExternalItemRef<'a>,
-    /// In the order of their keys, without the cluster.
+    /// Labels without the cluster label, sorted by key.
     labels: Vec<KeyValue<'a>>,
 }
 
-/// The series of all pages, ordered by metric, labels and cluster. Each stays by itself unless `rule` says that those of
-/// the same labels are one series that several clusters see. `cluster_label` is the label that names the clusters: of
-/// several, all their names with commas between.
+/// Merges the series of all pages, ordered by metric, labels and cluster. Series stay separate unless `rule` merges those with
+/// equal labels. `cluster_label` names the cluster of each series; for several clusters it has their names, separated by commas.
 ///
 /// # Errors
-/// If `reserve` stops it.
+/// If `reserve` stops the merge.
 pub fn merge<'a>(
     pages: &Pages<'a>,
     rule: ExternalMerge,
@@ -39,7 +38,7 @@ pub fn merge<'a>(
             push(&mut seen, item, reserve)?;
         }
     }
-    // Pages come in the order of their clusters, and a stable sort keeps it. It takes as much again.
+    // Pages are ordered by cluster, and a stable sort keeps that order. It allocates as much memory again.
     reserve(seen.len() * size_of::<ExternalSeries<'_>>())?;
     seen.sort_by(|one, other| one.series().cmp(&other.series()));
     let alike = |one: &ExternalSeries<'a>, other: &ExternalSeries<'a>| {
@@ -53,7 +52,7 @@ pub fn merge<'a>(
     Ok(values)
 }
 
-/// What the item's series is called, without a tag of ours that the member may have given it itself.
+/// The labels of the item's series, without a cluster label that the member set itself.
 fn labels<'a>(item: ExternalItemRef<'a>, cluster_label: Option<&str>) -> Vec<KeyValue<'a>> {
     let mut labels = item.labels();
     labels.retain(|(key, _)| cluster_label.is_none_or(|label| *key != JsonText::Plain(label)));
@@ -67,7 +66,7 @@ impl<'a> ExternalSeries<'a> {
     }
 }
 
-/// What is never empty as one value.
+/// Merges series into one value. `series` is not empty.
 fn one<'a>(
     group: &[ExternalSeries<'a>],
     rule: ExternalMerge,
@@ -83,7 +82,7 @@ fn one<'a>(
         ExternalMerge::Min => Cow::Borrowed(values().min().unwrap_or(first.item.value())),
         ExternalMerge::Average => {
             let count = u32::try_from(group.len()).unwrap_or(u32::MAX);
-            Cow::Owned(sum(values()).divided_by(count))
+            Cow::Owned(sum(values()).divide_rounding_up(count))
         }
     };
     let clusters = clusters(group, reserve)?;

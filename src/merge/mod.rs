@@ -1,4 +1,4 @@
-//! The pages of several clusters as one list, pure: it stops only where there is no memory left for it, or nobody waits for it.
+//! Merges the pages of several clusters into one list. Pure: a merge stops only if `reserve` stops it.
 
 pub mod custom;
 pub mod external;
@@ -6,5 +6,5 @@ pub mod resource;
 
 use crate::api::page::Page;
 
-/// The pages of an answer by cluster, in the order of the clusters' names.
+/// Pages with their clusters' names, ordered by name.
 pub type Pages<'a> = [(&'a str, &'a Page)];

@@ -1,4 +1,4 @@
-//! CPU and memory of several clusters as one list.
+//! Merges CPU and memory metrics of several clusters into one list.
 
 use super::Pages;
 use crate::api::field_selector::FieldSelector;
@@ -8,13 +8,13 @@ use crate::api::resource_metrics::ObjectMetrics;
 use crate::api::selector::Selector;
 use crate::api::text::JsonText;
 
-/// The objects of all pages that both selectors accept, ordered by namespace, name and cluster; `cluster_label` is the
-/// annotation that names each one's cluster. Members are sent the selectors too, and may pass over those for fields.
-/// An object without labels is believed to have been chosen by its member: old versions of metrics-server choose by the
-/// labels of the pod and leave them out of its metrics.
+/// Merges the objects of all pages that both selectors match, ordered by namespace, name and cluster. The annotation
+/// `cluster_label` names the cluster of each object. Members receive the selectors too, but may ignore field selectors. An object
+/// without labels always matches the label selector: old versions of metrics-server select by the pod's labels but omit them in
+/// its metrics.
 ///
 /// # Errors
-/// If `reserve` stops it.
+/// If `reserve` stops the merge.
 pub fn merge<'a>(
     pages: &Pages<'a>,
     labels: &Selector,
@@ -25,7 +25,7 @@ pub fn merge<'a>(
     let mut objects = Vec::new();
     for &(cluster, page) in pages {
         for item in page.resources() {
-            // Also where none is chosen, so that work for nobody stops.
+            // Also for objects that do not match, so that a merge without a caller stops.
             reserve(0)?;
             if is_chosen(item, labels, fields) {
                 let cluster = cluster_label.map(|label| (label, cluster));
@@ -34,14 +34,14 @@ pub fn merge<'a>(
             }
         }
     }
-    // Pages come in the order of their clusters, and a stable sort keeps it. It takes as much again.
+    // Pages are ordered by cluster, and a stable sort keeps that order. It allocates as much memory again.
     reserve(objects.len() * size_of::<(JsonText<'_>, JsonText<'_>, ObjectMetrics<'_>)>())?;
     objects.sort_by(|one, other| (one.0, one.1).cmp(&(other.0, other.1)));
     reserve(objects.len() * size_of::<ObjectMetrics<'_>>())?;
     Ok(objects.into_iter().map(|(_, _, object)| object).collect())
 }
 
-/// Whether both selectors accept an object.
+/// Whether both selectors match an object.
 pub fn is_chosen(item: ResourceItemRef<'_>, labels: &Selector, fields: &FieldSelector) -> bool {
     if !fields.is_empty() && !fields.matches(&item.name().decode(), &item.namespace().decode()) {
         return false;

@@ -1,4 +1,5 @@
-//! An amount of something that may be in use at a time: bytes, requests. The gauge that shows it is the account itself.
+//! Limits for the use of a resource, such as bytes or requests. The Prometheus gauge is also the counter that the limit is
+//! checked against.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -11,27 +12,27 @@ use tokio::sync::Notify;
 
 use crate::api::memory::Stopped;
 
-/// What may be in use at a time. Clones share it.
+/// A limit and the amount in use. Clones share both.
 #[derive(Clone, Debug)]
 pub struct Budget {
     limit: i64,
     used: Gauge<i64, AtomicI64>,
-    short: Arc<Notify>,
+    pressure: Arc<Notify>,
 }
 
-/// A part of a budget, given back when dropped.
+/// A part of a budget. Dropping it returns the amount to the budget.
 #[derive(Debug)]
 pub struct Share {
     budget: Budget,
     amount: i64,
-    /// How much it may grow to.
-    most: i64,
+    /// The maximum of `amount`.
+    max: i64,
 }
 
-/// A value together with the share of the memory budget that it takes.
+/// A value and the share of the memory budget that it uses.
 #[derive(Debug)]
 pub struct Reserved<T> {
-    // Dropped before its share is given back.
+    // The value is dropped before its share is returned.
     value: T,
     share: Share,
 }
@@ -39,67 +40,68 @@ pub struct Reserved<T> {
 /// Why a share cannot grow.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum Exhausted {
-    /// There is not enough left in the budget.
+    /// Not enough of the budget is left.
     #[error("the limit is reached")]
     Budget,
-    /// This share may not have more, whatever is left.
-    #[error("one share may not have that much")]
+    /// The share has a limit of its own, independent of the rest of the budget.
+    #[error("the limit of one share is reached")]
     Share,
 }
 
 impl Budget {
-    /// A budget of so much; 0 means no limit.
+    /// Creates a budget. 0 means no limit.
     pub fn new(limit: usize) -> Self {
         let limit = if limit == 0 { i64::MAX } else { clamped(limit) };
-        Self { limit, used: Gauge::default(), short: Arc::default() }
+        Self { limit, used: Gauge::default(), pressure: Arc::default() }
     }
 
-    /// What is in use.
+    /// The gauge of the amount in use.
     pub fn gauge(&self) -> Gauge {
         self.used.clone()
     }
 
-    /// Waits until somebody takes more, after which more than half is in use: who can do without it should give it back.
-    pub async fn is_short(&self) {
-        self.short.notified().await;
+    /// Waits for the next `Share::grow` that uses more than half of the budget or would exceed the budget. The caller should
+    /// then release what it does not need.
+    pub async fn wait_for_pressure(&self) {
+        self.pressure.notified().await;
     }
 
-    /// A share of nothing, which may grow.
+    /// An empty share that can grow.
     pub fn share(&self) -> Share {
-        Share { budget: self.clone(), amount: 0, most: i64::MAX }
+        Share { budget: self.clone(), amount: 0, max: i64::MAX }
     }
 
-    /// A share of nothing, which may grow to half of the budget.
+    /// An empty share that can grow to half of the budget.
     pub fn share_of_half(&self) -> Share {
-        Share { budget: self.clone(), amount: 0, most: self.limit / 2 }
+        Share { budget: self.clone(), amount: 0, max: self.limit / 2 }
     }
 }
 
 impl Share {
-    /// Takes more.
+    /// Takes `amount` more from the budget.
     ///
     /// # Errors
-    /// If that is more than there is, or than it may have; the share stays as it was.
+    /// If the budget or the limit of the share would be exceeded. The share is then unchanged.
     pub fn grow(&mut self, amount: usize) -> Result<(), Exhausted> {
         if amount == 0 {
             return Ok(());
         }
         let (amount, limit) = (clamped(amount), self.budget.limit);
-        if self.amount.checked_add(amount).is_none_or(|amount| amount > self.most) {
+        if self.amount.checked_add(amount).is_none_or(|amount| amount > self.max) {
             return Err(Exhausted::Share);
         }
-        // In one step: a share that asks for too much does not make others fail meanwhile.
-        let more = |used: i64| used.checked_add(amount).filter(|used| *used <= limit);
-        let used = self.budget.used.inner().fetch_update(Relaxed, Relaxed, more);
+        // One atomic step: a share that requests too much must not make others fail in the meantime.
+        let add = |used: i64| used.checked_add(amount).filter(|used| *used <= limit);
+        let used = self.budget.used.inner().fetch_update(Relaxed, Relaxed, add);
         if used.ok().is_none_or(|before| before + amount > limit / 2) {
-            self.budget.short.notify_waiters();
+            self.budget.pressure.notify_waiters();
         }
         used.map_err(|_| Exhausted::Budget)?;
         self.amount += amount;
         Ok(())
     }
 
-    /// Gives back all but `amount`; nothing if it has no more than that.
+    /// Returns everything above `amount` to the budget.
     pub fn shrink_to(&mut self, amount: usize) {
         let surplus = self.amount - clamped(amount);
         if surplus > 0 {
@@ -116,19 +118,19 @@ impl Drop for Share {
 }
 
 impl<T> Reserved<T> {
-    /// A value and its share.
+    /// Combines a value with its share.
     pub fn new(value: T, share: Share) -> Self {
         Self { value, share }
     }
 
-    /// The two apart.
+    /// Splits into the value and its share.
     pub fn into_parts(self) -> (T, Share) {
         (self.value, self.share)
     }
 }
 
 impl Reserved<Vec<u8>> {
-    /// Bytes without spare memory; of `share` stays what they take.
+    /// Releases the spare capacity of `bytes`, and shrinks `share` to the rest.
     pub fn fitted(mut bytes: Vec<u8>, mut share: Share) -> Self {
         bytes.shrink_to_fit();
         share.shrink_to(bytes.capacity());
@@ -154,7 +156,7 @@ impl From<Exhausted> for Stopped {
     fn from(exhausted: Exhausted) -> Self {
         match exhausted {
             Exhausted::Budget => Self::NoMemory,
-            Exhausted::Share => Self::TooMuch,
+            Exhausted::Share => Self::LimitExceeded,
         }
     }
 }
@@ -173,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shares_together_stay_within_the_limit_and_are_given_back() {
+    fn shares_stay_within_the_limit_and_are_returned() {
         let budget = Budget::new(10);
         let (mut one, mut other) = (budget.share(), budget.share());
         assert_eq!(one.grow(6), Ok(()));
@@ -190,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_give_their_share_back_with_their_last_part() {
+    fn bytes_return_their_share_with_the_last_part() {
         let budget = Budget::new(1000);
         let (mut body, mut share) = (Vec::with_capacity(600), budget.share());
         assert_eq!(share.grow(600), Ok(()));
@@ -205,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_share_of_half_leaves_the_other_half() {
+    fn share_of_half_leaves_the_other_half() {
         let budget = Budget::new(10);
         let mut share = budget.share_of_half();
         assert_eq!(share.grow(6), Err(Exhausted::Share));
@@ -214,19 +216,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_can_do_without_is_told_when_more_than_half_is_in_use() {
+    async fn pressure_is_notified_when_more_than_half_is_in_use() {
         let budget = Budget::new(10);
         let mut share = budget.share();
-        let mut short = pin!(budget.is_short());
-        assert_eq!((share.grow(5), futures::poll!(&mut short)), (Ok(()), Poll::Pending));
-        assert_eq!((share.grow(1), futures::poll!(&mut short)), (Ok(()), Poll::Ready(())));
-        let mut short = pin!(budget.is_short());
-        assert_eq!(futures::poll!(&mut short), Poll::Pending);
-        assert_eq!((share.grow(9), futures::poll!(&mut short)), (Err(Exhausted::Budget), Poll::Ready(())));
+        let mut pressure = pin!(budget.wait_for_pressure());
+        assert_eq!((share.grow(5), futures::poll!(&mut pressure)), (Ok(()), Poll::Pending));
+        assert_eq!((share.grow(1), futures::poll!(&mut pressure)), (Ok(()), Poll::Ready(())));
+        let mut pressure = pin!(budget.wait_for_pressure());
+        assert_eq!(futures::poll!(&mut pressure), Poll::Pending);
+        assert_eq!((share.grow(9), futures::poll!(&mut pressure)), (Err(Exhausted::Budget), Poll::Ready(())));
     }
 
     #[test]
-    fn zero_is_no_limit() {
+    fn zero_means_no_limit() {
         assert_eq!(Budget::new(0).share().grow(usize::MAX), Ok(()));
     }
 }

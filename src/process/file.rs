@@ -1,7 +1,7 @@
-//! Files that change while the process runs: certificates, authorities, kubeconfigs.
+//! Reloads files that change while the process runs: certificates, CA bundles, kubeconfigs.
 //!
-//! They are polled and compared by content, since the mounts of Secrets and ConfigMaps swap symbolic links, which
-//! file events miss. Content that cannot be used is refused, and what was in use stays in use.
+//! The files are polled and compared by content: mounts of Secrets and ConfigMaps swap symbolic links, and file events miss
+//! that. If new content is invalid, the previous content stays in use.
 
 use std::fmt::Display;
 use std::future::ready;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio_util::task::AbortOnDropHandle;
 
-/// Why a file that the process needs is not there for it.
+/// Why a file that the process needs cannot be read.
 #[derive(Debug, Error)]
 #[error("{flag}: {} cannot be read: {source}", .path.display())]
 pub struct FileError {
@@ -19,7 +19,7 @@ pub struct FileError {
     pub flag: &'static str,
     /// The file.
     pub path: PathBuf,
-    /// Why it cannot be read.
+    /// The reason.
     pub source: std::io::Error,
 }
 
@@ -29,19 +29,19 @@ pub struct Files {
     named: Vec<(&'static str, PathBuf)>,
 }
 
-/// The files' bytes, in their order.
+/// The content of each file, in the order of the files.
 pub type Contents = Vec<Vec<u8>>;
 
 impl Files {
-    /// The files of these flags.
+    /// Files, each with its flag.
     pub fn new<'a>(named: impl IntoIterator<Item = (&'static str, &'a Path)>) -> Self {
         Self { named: named.into_iter().map(|(flag, path)| (flag, path.to_owned())).collect() }
     }
 
-    /// Reads all of them.
+    /// Reads all files.
     ///
     /// # Errors
-    /// At the first that cannot be read.
+    /// If a file cannot be read.
     pub fn read(&self) -> Result<Contents, FileError> {
         let read = |(flag, path): &(&'static str, PathBuf)| {
             std::fs::read(path).map_err(|source| FileError { flag, path: path.clone(), source })
@@ -49,8 +49,8 @@ impl Files {
         self.named.iter().map(read).collect()
     }
 
-    /// Reads them every `interval` as long as the handle is kept, and gives their contents to `apply` when they
-    /// differ from `current`. What `apply` refuses is logged once and `current` goes on.
+    /// Reads the files every `interval` until the handle is dropped. If the contents differ from `current`, calls `apply` with
+    /// the new contents. An error of reading or of `apply` is logged once, and `current` stays in use.
     pub fn follow<E: Display + Send>(
         self,
         current: Contents,
@@ -62,7 +62,7 @@ impl Files {
     }
 }
 
-/// The same for whatever `read` makes of files, and for an `apply` that takes its time.
+/// Like [`Files::follow`], for any result of `read` and for an asynchronous `apply`.
 pub fn follow<C, R, A, E>(
     what: String,
     mut current: C,
@@ -77,11 +77,11 @@ where
     E: Display,
 {
     AbortOnDropHandle::new(tokio::spawn(async move {
-        let mut refused = None;
+        let mut logged = None;
         loop {
             tokio::time::sleep(interval).await;
             let contents = read().map_err(|error| error.to_string());
-            let complaint = match contents {
+            let failure = match contents {
                 Ok(contents) if contents == current => None,
                 Ok(contents) => match apply(contents.clone()).await {
                     Ok(()) => {
@@ -93,16 +93,16 @@ where
                 },
                 Err(error) => Some(error),
             };
-            if let Some(complaint) = &complaint
-                && refused.as_ref() != Some(complaint)
+            if let Some(failure) = &failure
+                && logged.as_ref() != Some(failure)
             {
                 tracing::warn!(
                     files = what,
-                    error = complaint,
-                    "files have changed and cannot be used; what was in use stays in use"
+                    error = failure,
+                    "files have changed and cannot be used; the previous content stays in use"
                 );
             }
-            refused = complaint;
+            logged = failure;
         }
     }))
 }
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_swapped_link_is_followed_and_bad_content_refused() {
+    async fn swapped_link_is_followed_and_bad_content_is_rejected() {
         let directory = tempfile::tempdir().expect("a directory");
         let at = |name: &str| directory.path().join(name);
         let swap = |to: &str| {
@@ -142,13 +142,13 @@ mod tests {
         let (seen, mut applied) = mpsc::unbounded_channel();
         let _following = files.follow(current, Duration::from_millis(5), move |contents| {
             let text = String::from_utf8_lossy(&contents[0]).into_owned();
-            let verdict = if text == "bad" { Err("it is bad") } else { Ok(()) };
+            let result = if text == "bad" { Err("it is bad") } else { Ok(()) };
             seen.send(text).expect("the test listens");
-            verdict
+            result
         });
         swap("bad");
         assert_eq!(applied.recv().await.as_deref(), Some("bad"));
-        assert_eq!(applied.recv().await.as_deref(), Some("bad"), "what is refused is looked at again");
+        assert_eq!(applied.recv().await.as_deref(), Some("bad"), "rejected content is tried again");
         swap("two");
         while applied.recv().await.expect("the task runs") != "two" {}
     }

@@ -1,4 +1,4 @@
-//! The registry of this process' metrics. Each layer registers a struct of its own.
+//! The registry of this process' metrics. Each layer registers its own struct.
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::family::Family;
@@ -11,10 +11,10 @@ use crate::api::version;
 /// The media type of [`MetricsRegistry::encode`].
 pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Seconds, from a millisecond to half a minute, by labels.
+/// A histogram of seconds by labels, with buckets from 1 ms to 30 s.
 pub type DurationHistogram<L> = Family<L, Histogram, fn() -> Histogram>;
 
-/// A family of [`DurationHistogram`] without observations.
+/// Creates an empty [`DurationHistogram`].
 pub fn seconds<L: Clone + std::hash::Hash + Eq>() -> DurationHistogram<L> {
     Family::new_with_constructor(|| Histogram::new(BUCKETS))
 }
@@ -27,8 +27,7 @@ pub struct MetricsRegistry {
 }
 
 impl MetricsRegistry {
-    /// Takes what the layers have registered, and adds what is known of the build under the name that Karmada's
-    /// dashboards look for.
+    /// Adds the build information to the metrics that the layers have registered. Karmada's dashboards use its name.
     pub fn new(mut registry: Registry) -> Self {
         let build = version::VersionInfo::current();
         let build = vec![
@@ -36,14 +35,14 @@ impl MetricsRegistry {
             ("compiler", build.compiler.to_owned()),
             ("platform", build.platform),
         ];
-        registry.register("karmada_build", "The version that runs", Info::new(build));
+        registry.register("karmada_build", "The running version", Info::new(build));
         Self { registry }
     }
 
-    /// The exposition in OpenMetrics' text format.
+    /// All metrics in the OpenMetrics text format.
     pub fn encode(&self) -> String {
         let mut text = String::new();
-        encode(&mut text, &self.registry).expect("memory takes all text");
+        encode(&mut text, &self.registry).expect("a String accepts all text");
         text
     }
 }

@@ -1,4 +1,4 @@
-//! This process: what it logs, what it counts, how it ends.
+//! Services of the process: logging, metrics, budgets, file reload, shutdown.
 
 pub mod budget;
 pub mod expiry;

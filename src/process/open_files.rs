@@ -1,9 +1,9 @@
-//! How many files, connections among them, this process may have open.
+//! The limit of open files, which include connections.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Takes as many as the system allows, as Go's runtime does: the soft limit in containers is often 1024, which a fleet
-/// of members and the connections of clients can reach.
+/// Raises the soft limit to the hard limit, as Go's runtime does. The soft limit in containers is often 1024. Connections to
+/// many members and from many clients can reach it.
 pub fn raise() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current != maximum

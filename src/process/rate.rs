@@ -1,4 +1,4 @@
-//! How many requests a second this process allows itself.
+//! Rate limit for requests that this process sends.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -8,11 +8,11 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
 use crate::config::RateLimit;
 
-/// A token bucket, which is full at first.
+/// A token bucket. At the start it is full.
 pub struct Bucket(DefaultDirectRateLimiter);
 
 impl Bucket {
-    /// `None` if the rate is too small to be one.
+    /// `None` means no limit: the rate or the burst is 0 or cannot be represented.
     pub fn new(RateLimit { qps, burst }: RateLimit) -> Option<Self> {
         let period = Duration::try_from_secs_f64(1.0 / f64::from(qps)).ok()?;
         let quota = Quota::with_period(period)?.allow_burst(NonZeroU32::new(burst)?);

@@ -1,14 +1,14 @@
-//! How the process ends: the first signal asks it to finish what it has begun, the second ends it at once.
+//! Shutdown by signal: after the first signal, requests in flight are completed; the second signal ends the process at once.
 
 use std::io;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Cancels the token at the first SIGTERM or SIGINT and aborts the process at the second.
+/// Cancels the token at the first SIGTERM or SIGINT. Ends the process with exit code 1 at the second.
 ///
 /// # Errors
-/// If the signals cannot be listened to.
+/// If no signal handler can be installed.
 pub fn on_signal() -> io::Result<CancellationToken> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

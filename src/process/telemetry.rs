@@ -1,4 +1,4 @@
-//! What the process logs: one line an event on stderr, as text or as JSON. Timestamps are UTC.
+//! Logging: one line for each event on stderr, as text or as JSON. Timestamps are UTC.
 
 #[cfg(test)]
 mod tests;
@@ -15,35 +15,36 @@ use crate::config::{LogFormat, Logging};
 /// Why logging could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// The environment asks for something that is no filter.
-    #[error("RUST_LOG is not a filter such as info,karmada_metrics_adapter=debug: unset it or mend it")]
+    /// `RUST_LOG` is malformed.
+    #[error("RUST_LOG is not a filter such as info,karmada_metrics_adapter=debug: correct or unset it")]
     Filter(#[from] ParseError),
-    /// It was set up before, which may happen once in a process.
+    /// Logging was set up before. A process can set it up only once.
     #[error("logging is set up already: call init once")]
-    Twice(#[source] Box<dyn std::error::Error + Send + Sync>),
+    AlreadySet(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// Makes stderr the place where events go from here on. `RUST_LOG`, when set, decides alone what is shown.
+/// Writes all events from now on to stderr. `RUST_LOG`, if set, is the only filter: the verbosity then has no effect.
 ///
 /// # Errors
 ///
-/// A `RUST_LOG` that cannot be read, and a second call.
+/// If `RUST_LOG` is malformed, or at a second call.
 pub fn init(logging: &Logging) -> Result<(), TelemetryError> {
-    let asked = std::env::var("RUST_LOG").ok();
-    let filter = filter(asked.as_deref(), logging.verbosity)?;
+    let rust_log = std::env::var("RUST_LOG").ok();
+    let filter = filter(rust_log.as_deref(), logging.verbosity)?;
     let ansi = io::stderr().is_terminal();
     tracing::subscriber::set_global_default(subscriber(logging, filter, ansi, io::stderr))
-        .map_err(|error| TelemetryError::Twice(error.into()))
+        .map_err(|error| TelemetryError::AlreadySet(error.into()))
 }
 
-/// What `RUST_LOG` asks for, else what klog's level shows. Values of Secrets never reach a log, whoever asks: where
-/// kube cannot read a response it warns with the body, so that module is held to errors.
-fn filter(asked: Option<&str>, verbosity: i32) -> Result<EnvFilter, ParseError> {
-    let asked = asked.filter(|text| !text.is_empty()).unwrap_or(directives(verbosity));
-    EnvFilter::try_new(format!("{asked},kube_client::client=error"))
+/// The filter in `RUST_LOG`, otherwise the filter for klog's verbosity. With both filters, `kube_client::client` logs only
+/// errors. Its warnings contain the body of each response that kube cannot parse, and the body may contain a Secret.
+fn filter(rust_log: Option<&str>, verbosity: i32) -> Result<EnvFilter, ParseError> {
+    let rust_log = rust_log.filter(|text| !text.is_empty()).unwrap_or(directives(verbosity));
+    EnvFilter::try_new(format!("{rust_log},kube_client::client=error"))
 }
 
-/// What fails between us and the control plane is said once by whoever asked, not again by kube at each attempt.
+/// The filter for klog's verbosity. The caller logs a failure of the control plane once. kube would log it again at each try,
+/// so kube's own messages are turned off at low levels.
 fn directives(verbosity: i32) -> &'static str {
     match verbosity {
         ..=3 => "info,kube_client::client::builder=off,kube_runtime::watcher=error",
@@ -76,7 +77,7 @@ fn subscriber(
     }
 }
 
-/// Keeps an event on one line, whatever a member's message in it holds, so that no reply can forge a line.
+/// Writes each event on one line. A member's message in an event may contain line breaks; they must not forge a log line.
 struct SingleLineFormat<M>(M);
 
 struct SingleLineWriter<W>(W);
@@ -90,7 +91,7 @@ impl<'a, M: MakeWriter<'a>> MakeWriter<'a> for SingleLineFormat<M> {
 }
 
 impl<W: Write> Write for SingleLineWriter<W> {
-    /// The formatter writes an event in one piece.
+    /// The formatter writes each event with one call.
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         self.0.write_all(&one_line(event))?;
         Ok(event.len())

@@ -1,4 +1,4 @@
-//! Where work on large inputs runs.
+//! Runs work on large inputs on separate threads.
 
 use std::sync::{Arc, LazyLock, Weak};
 use std::thread::available_parallelism;
@@ -10,64 +10,64 @@ use tokio::sync::Semaphore;
 use super::budget::Share;
 use crate::api::memory::Stopped;
 
-/// From how many bytes of input on work leaves the threads that serve requests.
+/// Work on more bytes of input than this does not run on the threads that serve requests.
 const LARGE: usize = 256 * 1024;
-/// As much at a time as there are processors; more would only take memory.
+/// Limits concurrent work to the number of processors. More would only use more memory.
 static BLOCKING_TASKS: LazyLock<Semaphore> =
     LazyLock::new(|| Semaphore::new(available_parallelism().map_or(1, usize::from)));
 
-/// Whoever waits for the result of work.
+/// The caller that waits for the result of the work.
 #[derive(Debug)]
 pub struct Caller(Weak<()>);
 
 impl Caller {
-    /// Takes so many bytes more for the work.
+    /// Reserves `bytes` more of the memory budget for the work.
     ///
     /// # Errors
-    /// If there is no memory left for it, or the caller does not wait any more.
+    /// If the budget is exhausted, or the caller no longer waits.
     pub fn reserve(&self, share: &mut Share, bytes: usize) -> Result<(), Stopped> {
         if self.0.strong_count() == 0 {
-            return Err(Stopped::CallerLeft);
+            return Err(Stopped::CallerGone);
         }
         Ok(share.grow(bytes)?)
     }
 }
 
-/// The result of shared work, or `None` while it is in progress. `Shared::peek` does not see a result that came after all
-/// who waited for it had left.
+/// The result of shared work, or `None` while the work runs. `Shared::peek` does not return a result that came after all
+/// waiting callers were dropped.
 pub fn result_of<T: Clone>(work: &Shared<BoxFuture<'static, T>>) -> Option<T> {
     work.clone().now_or_never()
 }
 
-/// Runs `work`, whose cost grows with `bytes` of input, where it blocks no other request. What runs there keeps its place
-/// until it ends, also when its caller leaves.
+/// Runs `work` so that it blocks no other request. Its cost grows with `bytes`, the size of the input. `work` holds its slot
+/// until it ends, even if the caller is dropped.
 pub async fn run<T: Send + 'static>(bytes: usize, work: impl FnOnce(&Caller) -> T + Send + 'static) -> T {
     let waiting = Arc::new(());
     let caller = Caller(Arc::downgrade(&waiting));
     if bytes <= LARGE {
         return work(&caller);
     }
-    let place = BLOCKING_TASKS.acquire().await.expect("the semaphore is never closed");
+    let slot = BLOCKING_TASKS.acquire().await.expect("the semaphore is never closed");
     let working = tokio::task::spawn_blocking(move || {
-        let _place = place;
+        let _slot = slot;
         work(&caller)
     });
     match working.await {
         Ok(result) => result,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime ends, and whoever waits with it.
+            // The runtime shuts down, and the caller with it.
             Err(_) => std::future::pending().await,
         },
     }
 }
 
-/// All places, so that whatever comes waits.
+/// Takes all slots, so that later work waits.
 #[cfg(test)]
 pub async fn all_permits() -> tokio::sync::SemaphorePermit<'static> {
-    let places = available_parallelism().map_or(1, usize::from);
-    let places = u32::try_from(places).expect("few processors");
-    BLOCKING_TASKS.acquire_many(places).await.expect("the semaphore is never closed")
+    let slots = available_parallelism().map_or(1, usize::from);
+    let slots = u32::try_from(slots).expect("few processors");
+    BLOCKING_TASKS.acquire_many(slots).await.expect("the semaphore is never closed")
 }
 
 #[cfg(test)]
@@ -78,26 +78,26 @@ mod tests {
     use crate::process::budget::Budget;
 
     #[tokio::test]
-    async fn work_whose_caller_has_left_keeps_its_place_and_its_share_and_stops_when_it_asks_for_more() {
+    async fn work_of_a_dropped_caller_keeps_its_slot_until_it_reserves_more() {
         let budget = Budget::new(0);
-        let (told, stopped) = tokio::sync::oneshot::channel();
-        let (go_on, left) = mpsc::channel::<()>();
+        let (results, stopped) = tokio::sync::oneshot::channel();
+        let (drop_caller, dropped) = mpsc::channel::<()>();
         let (begun, has_begun) = tokio::sync::oneshot::channel();
-        let places = available_parallelism().map_or(1, usize::from);
+        let slots = available_parallelism().map_or(1, usize::from);
         let mut share = budget.share();
         let work = run(LARGE + 1, move |caller| {
             let first = caller.reserve(&mut share, 5);
             begun.send(()).expect("the test waits");
-            left.recv().expect("the test goes on");
-            told.send((first, caller.reserve(&mut share, 5))).expect("the test waits");
+            dropped.recv().expect("the test sends");
+            results.send((first, caller.reserve(&mut share, 5))).expect("the test waits");
         });
         tokio::select! {
-            () = work => panic!("it waits"),
-            has_begun = has_begun => has_begun.expect("it begins"),
+            () = work => panic!("the work waits"),
+            has_begun = has_begun => has_begun.expect("the work begins"),
         }
         assert_eq!(budget.gauge().get(), 5);
-        assert!(BLOCKING_TASKS.available_permits() < places);
-        go_on.send(()).expect("it waits");
-        assert_eq!(stopped.await.expect("it ends"), (Ok(()), Err(Stopped::CallerLeft)));
+        assert!(BLOCKING_TASKS.available_permits() < slots);
+        drop_caller.send(()).expect("the work waits");
+        assert_eq!(stopped.await.expect("the work ends"), (Ok(()), Err(Stopped::CallerGone)));
     }
 }

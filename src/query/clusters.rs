@@ -1,10 +1,10 @@
-//! Selectors that choose clusters too.
+//! Label selectors with requirements on the cluster label.
 
 use super::QueryError;
 use crate::api::selector::{Requirement, Selector};
 
-/// Takes the requirements on the cluster label out of a selector; the rest is passed on, as it came if there are
-/// none.
+/// Removes the requirements on the cluster label from a selector. The rest is sent to members. A selector without such
+/// requirements is returned unchanged.
 pub(super) fn choose_clusters(
     selector: &str,
     label: Option<&str>,

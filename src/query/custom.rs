@@ -1,4 +1,4 @@
-//! `custom.metrics.k8s.io`: one metric of one kind of object.
+//! Queries of `custom.metrics.k8s.io`: one metric of one resource.
 
 use super::QueryError;
 use super::clusters::choose_clusters;
@@ -15,22 +15,22 @@ pub(super) const MISTAKEN: &[(&str, &str)] = &[
     ("metric_label_selector", "metricLabelSelector"),
 ];
 
-/// A query for custom metrics, decoded. Equal queries have equal answers at the same time.
+/// A decoded query for custom metrics. Identical queries share one response.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CustomQuery {
-    /// The version that the client speaks. Each member is asked in the one that it has.
+    /// The version of the client's request. Each member is queried in the version that it serves.
     pub version: Version,
-    /// The objects that are meant.
+    /// The objects that the metric describes.
     pub subject: MetricTarget,
     /// The metric's name.
     pub metric: String,
-    /// Which objects, as a label selector; empty for all. Passed on as it came.
+    /// Label selector of the objects; empty for all. Sent to members unchanged.
     pub label_selector: String,
-    /// Which series, without the requirements on the cluster label; empty for all.
+    /// Label selector of the series, without the requirements on the cluster label; empty for all.
     pub metric_label_selector: String,
 }
 
-/// Whose metric is asked for.
+/// The objects that a metric describes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum MetricTarget {
     /// `/namespaces/<namespace>/<resource>/<name>/<metric>`
@@ -42,14 +42,14 @@ pub enum MetricTarget {
         /// The object's name, or `*`.
         name: String,
     },
-    /// `/<resource>/<name>/<metric>`: objects that are in no namespace.
+    /// `/<resource>/<name>/<metric>`: cluster-scoped objects.
     Root {
         /// The resource with its group.
         resource: String,
         /// The object's name, or `*`.
         name: String,
     },
-    /// `/namespaces/<namespace>/metrics/<metric>`: namespaces themselves.
+    /// `/namespaces/<namespace>/metrics/<metric>`: metrics of namespaces.
     Namespace {
         /// The namespace, or `*`.
         name: String,
@@ -57,8 +57,8 @@ pub enum MetricTarget {
 }
 
 impl CustomQuery {
-    /// What the segments below a version ask for, and of which clusters; the routes of custom-metrics-apiserver's
-    /// `MetricsAPIInstaller.registerResourceHandlers`.
+    /// Reads the segments after the version, and the requirements on the cluster label. The routes are those of
+    /// custom-metrics-apiserver's `MetricsAPIInstaller.registerResourceHandlers`.
     pub(super) fn read(
         version: Version,
         segments: &[&str],
@@ -88,7 +88,7 @@ impl CustomQuery {
         Ok((Self { version, subject, metric, label_selector, metric_label_selector }, clusters))
     }
 
-    /// The path and query that asks a member that serves this version.
+    /// The path and query string for a member that serves this version.
     pub fn path(&self, version: Version) -> String {
         let segments: &[&str] = match &self.subject {
             MetricTarget::Namespaced { namespace, resource, name } => {
@@ -102,7 +102,7 @@ impl CustomQuery {
         written(version.group_version(), segments, &selectors)
     }
 
-    /// The resource as discovery names it.
+    /// The resource name, as in discovery.
     pub fn resource(&self) -> &str {
         match &self.subject {
             MetricTarget::Namespaced { resource, .. } | MetricTarget::Root { resource, .. } => resource,
@@ -110,12 +110,12 @@ impl CustomQuery {
         }
     }
 
-    /// Whether the objects are in a namespace.
+    /// Whether the objects are namespaced.
     pub fn is_namespaced(&self) -> bool {
         matches!(self.subject, MetricTarget::Namespaced { .. })
     }
 
-    /// The one object that is meant, if it is not all of them.
+    /// The object's name; `None` for all objects.
     pub fn object(&self) -> Option<&str> {
         let (MetricTarget::Namespaced { name, .. }
         | MetricTarget::Root { name, .. }

@@ -1,4 +1,4 @@
-//! `external.metrics.k8s.io`: what is known of things outside the clusters.
+//! Queries of `external.metrics.k8s.io`.
 
 use super::QueryError;
 use super::clusters::choose_clusters;
@@ -13,19 +13,19 @@ pub(super) const MISTAKEN: &[(&str, &str)] = &[
     ("metricLabelSelector", "labelSelector"),
 ];
 
-/// A query for an external metric, decoded.
+/// A decoded query for an external metric.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ExternalQuery {
-    /// The namespace in whose name is asked.
+    /// The namespace.
     pub namespace: String,
     /// The metric's name.
     pub metric: String,
-    /// Which series, without the requirements on the cluster label; empty for all.
+    /// Label selector of the series, without the requirements on the cluster label; empty for all.
     pub label_selector: String,
 }
 
 impl ExternalQuery {
-    /// What the segments below the version ask for, and of which clusters.
+    /// Reads the segments after the version, and the requirements on the cluster label.
     pub(super) fn read(
         segments: &[&str],
         target: &RequestTarget,
@@ -41,7 +41,7 @@ impl ExternalQuery {
         Ok((Self { namespace, metric, label_selector }, clusters))
     }
 
-    /// The path and query that asks a member.
+    /// The path and query string for a member.
     pub fn path(&self) -> String {
         let segments = ["namespaces", &self.namespace, &self.metric];
         written(GROUP_VERSION, &segments, &[("labelSelector", &self.label_selector)])

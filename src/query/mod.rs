@@ -1,5 +1,4 @@
-//! Queries: what a client's path asks for, and the paths by which members are asked. For each API both are read and written
-//! side by side.
+//! Queries of the metrics APIs. Each module reads the path of a client's request and writes the path for the members.
 
 mod clusters;
 mod custom;
@@ -24,7 +23,7 @@ pub use custom::{CustomQuery, MetricTarget};
 pub use external::ExternalQuery;
 pub use resource::ResourceQuery;
 
-/// What is asked of one of the metrics APIs, decoded.
+/// A decoded query of one of the metrics APIs.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum MetricsQuery {
     /// Of `custom.metrics.k8s.io`.
@@ -35,7 +34,7 @@ pub enum MetricsQuery {
     Resource(ResourceQuery),
 }
 
-/// A question and the paths that ask it, each encoded once. Equal queries have equal answers at the same time.
+/// A query with its encoded paths for members. Identical queries share one response.
 #[derive(Debug)]
 pub struct Query {
     question: MetricsQuery,
@@ -44,12 +43,12 @@ pub struct Query {
 }
 
 impl Query {
-    /// What is asked.
+    /// The decoded query.
     pub fn question(&self) -> &MetricsQuery {
         &self.question
     }
 
-    /// The API that is asked.
+    /// The API group.
     pub fn group(&self) -> Group {
         match &self.question {
             MetricsQuery::Custom(_) => Group::Custom,
@@ -58,8 +57,7 @@ impl Query {
         }
     }
 
-    /// The path and query that asks a member that serves this version of custom metrics; each segment is encoded by
-    /// itself so that none can leave its place.
+    /// The path and query string for a member that serves this version of custom metrics. It is encoded once.
     pub fn path(&self, version: Version) -> &Arc<str> {
         match &self.question {
             MetricsQuery::Custom(query) => {
@@ -70,7 +68,7 @@ impl Query {
         }
     }
 
-    /// What a member's answer has to be.
+    /// The list or object that a member must return.
     pub fn expected(&self) -> Expected {
         match &self.question {
             MetricsQuery::Custom(_) => Expected::MetricValues,
@@ -82,9 +80,13 @@ impl Query {
         }
     }
 
-    /// How many bytes of memory it takes, about: its texts twice, decoded and as a path.
+    /// Bytes of memory, about: the decoded texts, the encoded path, and parsed selectors.
     pub fn memory(&self) -> usize {
-        size_of::<Self>() + 2 * self.path(Version::V1Beta2).len()
+        let selectors = match &self.question {
+            MetricsQuery::Custom(_) | MetricsQuery::External(_) => 0,
+            MetricsQuery::Resource(query) => query.label_selector.memory() + query.field_selector.memory(),
+        };
+        size_of::<Self>() + 2 * self.path(Version::V1Beta2).len() + selectors
     }
 }
 
@@ -108,31 +110,31 @@ impl Hash for Query {
     }
 }
 
-/// What is asked, and of which clusters.
+/// A client's query, and the clusters that it selects.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ClientQuery {
-    /// What is asked.
+    /// The query.
     pub question: MetricsQuery,
-    /// Requirements on the cluster label; none for all clusters.
+    /// Requirements on the cluster label; empty for all clusters.
     pub clusters: Vec<Requirement>,
 }
 
-/// Why a path asks for no metrics.
+/// Why a path is not a metrics query.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum QueryError {
-    /// It is no path of a metrics API.
+    /// The path belongs to no metrics API.
     #[error("the server could not find the requested resource")]
     NotFound,
-    /// It begins like one for metrics and does not go on like one.
+    /// The path begins like a metrics query but is not complete.
     #[error("invalid request path")]
     Path,
-    /// A selector cannot be read.
+    /// A label selector is malformed.
     #[error(transparent)]
     Selector(#[from] SelectorError),
-    /// A field selector cannot be read.
+    /// A field selector is malformed.
     #[error(transparent)]
     FieldSelector(#[from] FieldSelectorError),
-    /// Changes of something that is measured anew each time.
+    /// A watch. Metrics cannot be watched.
     #[error("watch is not supported on resources of kind \"{resource}.{group}\"")]
     NotWatched {
         /// Such as `pods`.
@@ -143,10 +145,10 @@ pub enum QueryError {
 }
 
 impl MetricsQuery {
-    /// What a client's path asks for. Requirements on `cluster_label` choose clusters, if there is such a label.
+    /// Reads a client's query. Requirements on `cluster_label`, if that is set, select clusters.
     ///
     /// # Errors
-    /// If it asks for no metrics.
+    /// If the path is not a metrics query.
     pub fn read(target: &RequestTarget, cluster_label: Option<&str>) -> Result<ClientQuery, QueryError> {
         let segments: Vec<&str> = target.segments.iter().map(String::as_str).collect();
         let ["apis", group, version, below @ ..] = &segments[..] else { return Err(QueryError::NotFound) };
@@ -168,7 +170,7 @@ impl MetricsQuery {
         Ok(ClientQuery { question, clusters })
     }
 
-    /// Parameters that the API does not have, and the ones that they are taken for.
+    /// Misspelled parameters, which the API ignores, and the parameters that the client probably means.
     pub fn mistaken(&self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Custom(_) => custom::MISTAKEN,

@@ -1,27 +1,27 @@
-//! A request's path and parameters, read and written: segments are split first and decoded after, so that an encoded slash
-//! stays in its segment, and each is encoded by itself, so that none can leave its place.
+//! Reads and writes the path and the parameters of a request. The path is split first and each segment decoded after that, so an
+//! encoded slash stays in its segment. Each segment is encoded separately, so no name can change the path.
 
 use std::fmt::Write as _;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use thiserror::Error;
 
-/// What stays as it is in a path's segment: the unreserved characters of RFC 3986. `.` and `..` are dealt with
-/// apart, since encoding does not take their meaning away.
+/// Characters that are not encoded in a segment: the unreserved characters of RFC 3986. `.` and `..` are refused elsewhere, since
+/// encoding does not change their meaning.
 pub const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// A path and its parameters, decoded.
+/// A decoded path and its parameters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestTarget {
     /// The whole path.
     pub path: String,
-    /// Its segments, decoded each by itself.
+    /// The decoded segments.
     pub segments: Vec<String>,
-    /// The parameters, in their order.
+    /// The decoded parameters, in the order of the request.
     pub parameters: Vec<(String, String)>,
 }
 
-/// Why a path cannot be read.
+/// Why a path cannot be decoded.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum PathError {
     /// A percent sign without two digits, or bytes that are not UTF-8.
@@ -30,10 +30,10 @@ pub enum PathError {
 }
 
 impl RequestTarget {
-    /// Reads a path and what stands behind its question mark.
+    /// Reads a path and a query string (without its question mark).
     ///
     /// # Errors
-    /// If one of them is not well-formed.
+    /// If one of them is malformed.
     pub fn read(path: &str, query: &str) -> Result<Self, PathError> {
         let trimmed = path.trim_matches('/');
         let mut segments = Vec::new();
@@ -53,20 +53,20 @@ impl RequestTarget {
         self.parameters.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)
     }
 
-    /// Whether a list is to be watched: `Convert_Slice_string_To_bool` of apimachinery takes whatever does not say no.
+    /// Whether the request is a watch. `Convert_Slice_string_To_bool` of apimachinery accepts any value but `false` and `0`.
     pub fn is_watch(&self) -> bool {
         let watch = self.parameters.iter().find(|(key, _)| key == "watch");
         watch.is_some_and(|(_, value)| !value.eq_ignore_ascii_case("false") && value != "0")
     }
 }
 
-/// Whether something may be called so (`path.IsValidPathSegmentName` of apimachinery): no other place in a path, also for
-/// a server that decodes before it splits.
+/// Whether this is a valid object name (`path.IsValidPathSegmentName` of apimachinery). Other names could change the path on a
+/// server that decodes before it splits.
 pub fn is_segment_name(name: &str) -> bool {
     !matches!(name, "" | "." | "..") && !name.contains(['/', '%'])
 }
 
-/// Refuses names that nothing has.
+/// Refuses invalid object names.
 pub(super) fn check_names(segments: &[&str]) -> Result<(), super::QueryError> {
     if segments.iter().all(|segment| is_segment_name(segment)) {
         Ok(())
@@ -75,16 +75,16 @@ pub(super) fn check_names(segments: &[&str]) -> Result<(), super::QueryError> {
     }
 }
 
-/// Writes a path below a group version, with the parameters that are not empty.
+/// Writes a path under a group version, with the parameters that are not empty.
 pub(super) fn written(group_version: &str, segments: &[&str], parameters: &[(&str, &str)]) -> String {
     let mut path = format!("/apis/{group_version}");
     for segment in segments {
-        write!(path, "/{}", utf8_percent_encode(segment, SEGMENT)).expect("memory takes all text");
+        write!(path, "/{}", utf8_percent_encode(segment, SEGMENT)).expect("a String accepts all text");
     }
     let mut separator = '?';
     for (key, value) in parameters.iter().filter(|(_, value)| !value.is_empty()) {
         write!(path, "{separator}{key}={}", utf8_percent_encode(value, SEGMENT))
-            .expect("memory takes all text");
+            .expect("a String accepts all text");
         separator = '&';
     }
     path

@@ -1,4 +1,4 @@
-//! `metrics.k8s.io`: CPU and memory of nodes and pods.
+//! Queries of `metrics.k8s.io`: CPU and memory of nodes and pods.
 
 use super::QueryError;
 use super::request_target::{RequestTarget, check_names, written};
@@ -15,23 +15,23 @@ pub(super) const MISTAKEN: &[(&str, &str)] = &[
     ("field_selector", "fieldSelector"),
 ];
 
-/// A query for CPU and memory, decoded.
+/// A decoded query for CPU and memory.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ResourceQuery {
-    /// Of what.
+    /// Pods or nodes.
     pub resource: MetricsResource,
-    /// The only namespace, if it is not all of them.
+    /// The namespace; `None` for all namespaces.
     pub namespace: Option<String>,
-    /// The one object that is meant, if it is not a list.
+    /// The object's name; `None` for a list.
     pub name: Option<String>,
-    /// Which objects, by label.
+    /// Label selector of the objects.
     pub label_selector: Selector,
-    /// Which objects, by name and namespace.
+    /// Field selector of the objects: name and namespace.
     pub field_selector: FieldSelector,
 }
 
 impl ResourceQuery {
-    /// What the segments below the version ask for. Selectors are for lists.
+    /// Reads the segments after the version. Selectors apply to lists only.
     pub(super) fn read(segments: &[&str], target: &RequestTarget) -> Result<Self, QueryError> {
         let (resource, namespace, name) = match *segments {
             ["nodes"] => (MetricsResource::Nodes, None, None),
@@ -59,8 +59,7 @@ impl ResourceQuery {
         Ok(query)
     }
 
-    /// The path and query that asks a member. Lists are asked for whole: a member that hands out parts cannot be
-    /// merged with others.
+    /// The path and query string for a member. Lists have no `limit`: a partial list cannot be merged.
     pub fn path(&self) -> String {
         let mut segments = Vec::with_capacity(4);
         if let Some(namespace) = &self.namespace {

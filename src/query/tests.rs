@@ -11,7 +11,7 @@ fn read(path: &str, cluster_label: Option<&str>) -> Result<ClientQuery, QueryErr
     MetricsQuery::read(&RequestTarget::read(path, query).expect("a well-formed path"), cluster_label)
 }
 
-/// Whatever may stand in a segment.
+/// Any valid path segment.
 fn name() -> impl Strategy<Value = String> {
     "\\PC{1,12}".prop_filter("it is a name", |name| is_segment_name(name))
 }

@@ -1,4 +1,4 @@
-//! What the outcomes of all members amount to: the one place where members' troubles become an answer's status.
+//! Combines the outcomes of all members. Only this module decides which status members' failures give a response.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,48 +12,49 @@ use crate::member::Failure;
 use crate::process::budget::Reserved;
 use crate::query::{CustomQuery, ExternalQuery, MetricsQuery, Query, ResourceQuery};
 
-/// How many clusters a warning or a message names before it counts the rest.
+/// A warning or message names at most this many clusters, and then the number of the others.
 const NAMED: usize = 10;
 
 /// A cluster and its page.
 pub type ClusterPage = (Arc<str>, Reserved<Arc<Page>>);
 
-/// What all outcomes amount to.
+/// All outcomes combined.
 #[derive(Debug)]
 pub enum Combined {
-    /// Some member has it, or it is a list that may be empty.
+    /// A member has the metric, or the response is a list that may be empty.
     Found {
-        /// The pages by cluster, in the order of the clusters' names.
+        /// The pages, ordered by cluster name.
         pages: Vec<ClusterPage>,
-        /// What a client should know of the clusters that are missing or stood in for; empty if none is.
+        /// Warning about clusters that are missing or have last-known values; empty if there are none.
         warning: String,
     },
-    /// No answer can be given.
+    /// The query failed.
     Refused(Status),
 }
 
-/// A cluster that failed, and how old the values are that stand in for its own, if any do.
+/// A cluster that failed, and the age of its last-known values, if they are used.
 struct FailedCluster {
     cluster: Arc<str>,
     failure: Failure,
-    stand_in: Option<Duration>,
+    last_known_age: Option<Duration>,
 }
 
-/// Judges the outcomes: 200 when some member has it, 404 only when none has it and none failed (200 for a list of pods or
-/// nodes), 503 otherwise; under [`OnMemberFailure::Fail`] 503 when any failed. An object that several clusters have is a
-/// 409.
-pub fn combine(query: &Query, answers: Vec<MemberOutcome>, on_failure: OnMemberFailure) -> Combined {
-    let mut pages = Vec::with_capacity(answers.len());
+/// Combines the outcomes: 200 if a member has the metric; 404 if no member has it and no member failed (200 for a list of pods or
+/// nodes); 503 otherwise. With [`OnMemberFailure::Fail`] any failure is a 503. An object that several clusters have is a 409.
+pub fn combine(query: &Query, outcomes: Vec<MemberOutcome>, on_failure: OnMemberFailure) -> Combined {
+    let mut pages = Vec::with_capacity(outcomes.len());
     let mut failed = Vec::new();
-    for MemberOutcome { cluster, outcome, .. } in answers {
+    for MemberOutcome { cluster, outcome, .. } in outcomes {
         match outcome {
             Outcome::Page(page) => pages.push((cluster, page)),
             Outcome::NotFound => {}
-            Outcome::StoodIn { page, age, failure } => {
+            Outcome::LastKnown { page, age, failure } => {
                 pages.push((cluster.clone(), page));
-                failed.push(FailedCluster { cluster, failure, stand_in: Some(age) });
+                failed.push(FailedCluster { cluster, failure, last_known_age: Some(age) });
             }
-            Outcome::Failure(failure) => failed.push(FailedCluster { cluster, failure, stand_in: None }),
+            Outcome::Failure(failure) => {
+                failed.push(FailedCluster { cluster, failure, last_known_age: None });
+            }
         }
     }
     if failed.is_empty() && pages.is_empty() {
@@ -73,8 +74,8 @@ pub fn combine(query: &Query, answers: Vec<MemberOutcome>, on_failure: OnMemberF
     Combined::Found { pages, warning: warning(&failed) }
 }
 
-/// What nobody has: `provider.NewMetricNotFoundError` and `NewMetricNotFoundForError` of custom-metrics-apiserver for
-/// metrics, `errors.NewNotFound` of apimachinery for a pod or node. A list of those may be empty.
+/// 404: `provider.NewMetricNotFoundError` and `NewMetricNotFoundForError` of custom-metrics-apiserver for metrics,
+/// `errors.NewNotFound` of apimachinery for a pod or node. `None` for a list of pods or nodes, which may be empty.
 fn not_found(query: &Query) -> Option<Status> {
     let message = match query.question() {
         MetricsQuery::Custom(query @ CustomQuery { metric, .. }) => {
@@ -133,7 +134,7 @@ fn unavailable(query: &Query, failed: &[FailedCluster]) -> Status {
 }
 
 fn warning(failed: &[FailedCluster]) -> String {
-    let missing = failed.iter().filter(|failed| failed.stand_in.is_none()).count();
+    let missing = failed.iter().filter(|failed| failed.last_known_age.is_none()).count();
     let old = failed.len() - missing;
     let what = match (missing, old) {
         (0, 0) => return String::new(),
@@ -153,8 +154,8 @@ fn clusters(count: usize) -> String {
 }
 
 fn names(failed: &[FailedCluster]) -> String {
-    let name = |FailedCluster { cluster, failure, stand_in }: &FailedCluster| {
-        let age = stand_in.map(|age| format!(" ({} s old)", age.as_secs())).unwrap_or_default();
+    let name = |FailedCluster { cluster, failure, last_known_age }: &FailedCluster| {
+        let age = last_known_age.map(|age| format!(" ({} s old)", age.as_secs())).unwrap_or_default();
         format!("{cluster}: {failure} [{}]{age}", failure.cause().name())
     };
     let mut text = failed.iter().take(NAMED).map(name).collect::<Vec<_>>().join("; ");

@@ -1,4 +1,4 @@
-//! Members' pages to the body of an answer.
+//! Encodes the merged pages as a response body.
 
 use super::ResponseFormat;
 use super::combine::ClusterPage;
@@ -6,17 +6,17 @@ use crate::api::codec::EncodeItem as _;
 use crate::api::codec::negotiate::Representation;
 use crate::api::custom_metrics::MetricValueList;
 use crate::api::external_metrics::ExternalMetricValueList;
-use crate::api::memory::{Reserve, Stopped, make_room};
+use crate::api::memory::{Reserve, Stopped, reserve_capacity};
 use crate::api::resource_metrics::{ObjectMetrics, ObjectMetricsList, SingleObjectMetrics};
 use crate::api::table::{PartialObjectMetadata, PartialObjectMetadataList, Table};
 use crate::config::{ExternalMerge, Merging};
 use crate::merge::{custom, external, resource};
 use crate::query::{MetricsQuery, Query, ResourceQuery};
 
-/// The pages as one, in the form that was asked for.
+/// Merges and encodes the pages in the negotiated format.
 ///
 /// # Errors
-/// If `reserve` stops it.
+/// If `reserve` stops the work.
 pub(super) fn body(
     query: &Query,
     sources: &[ClusterPage],
@@ -25,7 +25,7 @@ pub(super) fn body(
     reserve: &mut Reserve<'_>,
 ) -> Result<Vec<u8>, Stopped> {
     let mut pages = Vec::new();
-    make_room(&mut pages, sources.len(), reserve)?;
+    reserve_capacity(&mut pages, sources.len(), reserve)?;
     pages.extend(sources.iter().map(|(cluster, page)| (&**cluster, &***page)));
     let ResponseFormat { encoding, .. } = form;
     let cluster_label = merging.cluster_label.as_deref();
@@ -56,20 +56,20 @@ fn represented(
 ) -> Result<Vec<u8>, Stopped> {
     let ResponseFormat { encoding, representation, include_object: include, .. } = form;
     let resource = query.resource;
-    // The verdict left one object if one was asked for.
+    // A query by name has exactly one object here: `combine` refuses several.
     let single = items.first().copied().filter(|_| query.name.is_some());
-    // In JSON, and as YAML or indented.
-    let mut reserve_both = |item: ObjectMetrics<'_>| reserve(2 * item.most_bytes());
+    // JSON, and its YAML or indented form.
+    let mut reserve_both = |item: ObjectMetrics<'_>| reserve(2 * item.max_bytes());
     match (representation, single) {
-        // Negotiation lets nobody have a table in protobuf.
+        // Negotiation never selects a table in protobuf.
         (Representation::Table(version), _) => {
-            encoding.text(Table { version, resource, items, include }.to_json(reserve)?, reserve)
+            encoding.encode_json(Table { version, resource, items, include }.to_json(reserve)?, reserve)
         }
-        (Representation::Whole, Some(item)) => {
+        (Representation::Full, Some(item)) => {
             reserve_both(item)?;
             Ok(encoding.body(&SingleObjectMetrics { resource, item }))
         }
-        (Representation::Whole, None) => encoding.list(&ObjectMetricsList { resource, items }, reserve),
+        (Representation::Full, None) => encoding.list(&ObjectMetricsList { resource, items }, reserve),
         (Representation::Metadata(version), Some(item)) => {
             reserve_both(item)?;
             Ok(encoding.body(&PartialObjectMetadata { version, item }))

@@ -1,4 +1,4 @@
-//! Identical queries in flight share one answer: members are asked once, and the answer is encoded once.
+//! Responses to queries. Identical queries in flight share one response: members are queried once, and the response is encoded once.
 
 mod combine;
 mod encode;
@@ -30,59 +30,58 @@ use crate::process::work;
 use crate::query::Query;
 use combine::Combined;
 
-/// What an answer depends on.
+/// All that a response depends on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct QueryKey {
-    /// What is asked.
+    /// The query.
     pub query: Arc<Query>,
-    /// Requirements on the cluster label: which clusters are asked.
+    /// Requirements on the cluster label: they select the clusters to query.
     pub clusters: Vec<Requirement>,
-    /// How the client wants to see it.
+    /// The format of the response.
     pub form: ResponseFormat,
-    /// How long it waits for each member.
+    /// Timeout for each member.
     pub member_timeout: Duration,
 }
 
-/// How a client wants to see an answer.
+/// Format of a response, as negotiated with the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ResponseFormat {
-    /// How it is written.
+    /// JSON, YAML or protobuf.
     pub encoding: Encoding,
-    /// What is shown of pods and nodes.
+    /// Whole objects, a table, or metadata only.
     pub representation: Representation,
-    /// What stands beside the cells of a table.
+    /// The object in each row of a table.
     pub include_object: IncludeObject,
 }
 
-/// An encoded answer.
+/// An encoded response.
 #[derive(Clone, Debug)]
 pub struct QueryResponse {
-    /// The body, in the form that was asked for. It counts towards `--inflight-bytes` until its last part is dropped.
+    /// The body. It counts towards `--inflight-bytes` until its last slice is dropped.
     pub body: Bytes,
-    /// What the client should know of clusters that are missing; empty if none is.
+    /// Warning about clusters that are missing or have last-known values; empty if there are none.
     pub warning: String,
 }
 
-/// An answer, or the `Status` that stands for none. Cheap to clone.
+/// A response, or the `Status` of a failed query. Cheap to clone.
 pub type QueryResult = Result<QueryResponse, Arc<Status>>;
 
 type PendingResult = BoxFuture<'static, QueryResult>;
 
-/// The queries that are being answered, each with a number of its own.
+/// Queries in flight. Each has a unique number.
 type InFlight = DashMap<QueryKey, (u64, WeakShared<PendingResult>)>;
 
-/// Answers queries from the fleet.
+/// Makes the responses to queries.
 pub struct Responder {
     pipeline: Arc<Pipeline>,
     in_flight: Arc<InFlight>,
     ticket: AtomicU64,
 }
 
-/// What it takes to make an answer.
+/// Queries members, merges their pages and encodes the response.
 struct Pipeline {
     fleet: watch::Receiver<Arc<Fleet>>,
     gather: Gather,
-    member_timeout: Duration,
     on_failure: OnMemberFailure,
     merging: Arc<Merging>,
     inflight: Budget,
@@ -90,7 +89,7 @@ struct Pipeline {
 }
 
 impl Responder {
-    /// Answers from the members of `fleet`, with memory from `inflight`.
+    /// A responder that queries the members of `fleet` and reserves memory from `inflight`.
     pub fn new(
         fleet: watch::Receiver<Arc<Fleet>>,
         members: &Members,
@@ -99,25 +98,23 @@ impl Responder {
         metrics: Arc<GatherMetrics>,
     ) -> Self {
         let gather = Gather::new(members, inflight.clone(), metrics.clone());
-        let Members { timeout: member_timeout, on_failure, .. } = *members;
-        let merging = Arc::new(merging);
-        let kitchen = Pipeline { fleet, gather, member_timeout, on_failure, merging, inflight, metrics };
-        let kitchen = Arc::new(kitchen);
-        Self { pipeline: kitchen, in_flight: Arc::default(), ticket: AtomicU64::default() }
+        let (on_failure, merging) = (members.on_failure, Arc::new(merging));
+        let pipeline = Arc::new(Pipeline { fleet, gather, on_failure, merging, inflight, metrics });
+        Self { pipeline, in_flight: Arc::default(), ticket: AtomicU64::default() }
     }
 
-    /// The label by which clusters are chosen and named; `None` if they are not.
+    /// The cluster label; `None` if it is disabled.
     pub fn cluster_label(&self) -> Option<&str> {
         self.pipeline.merging.cluster_label.as_deref()
     }
 
-    /// How long an answer waits for each member unless its client has less time.
+    /// Timeout for each member, unless the client's deadline is shorter.
     pub fn member_timeout(&self) -> Duration {
-        self.pipeline.member_timeout
+        self.pipeline.gather.member_timeout()
     }
 
-    /// The answer to `key`: that of an identical query in flight, or a new one. When all who wait for it have left,
-    /// the members' requests are cancelled.
+    /// Returns the response of an identical query in flight, or runs the query. When all callers have left, the requests to members are
+    /// cancelled.
     pub async fn answer(&self, key: QueryKey) -> QueryResult {
         self.join(key).await
     }
@@ -131,23 +128,23 @@ impl Responder {
             return pending;
         }
         let (ticket, pending) = self.begin(key);
-        entry.insert((ticket, pending.downgrade().expect("nobody has polled it yet")));
+        entry.insert((ticket, pending.downgrade().expect("it has not been polled yet")));
         pending
     }
 
     fn begin(&self, key: QueryKey) -> (u64, Shared<PendingResult>) {
         let ticket = self.ticket.fetch_add(1, Ordering::Relaxed);
-        let leave = InFlightGuard { in_flight: self.in_flight.clone(), key: key.clone(), ticket };
-        let kitchen = self.pipeline.clone();
+        let guard = InFlightGuard { in_flight: self.in_flight.clone(), key: key.clone(), ticket };
+        let pipeline = self.pipeline.clone();
         let computing: PendingResult = Box::pin(async move {
-            let _leave = leave;
-            kitchen.compute(key).await
+            let _guard = guard;
+            pipeline.compute(key).await
         });
         (ticket, computing.shared())
     }
 }
 
-/// Takes a query out of the table when it ends or is given up, unless a later one has its place.
+/// Removes a query from the table when it ends or is cancelled, unless a newer query has replaced it.
 struct InFlightGuard {
     in_flight: Arc<InFlight>,
     key: QueryKey,
@@ -166,9 +163,9 @@ impl Pipeline {
         let fleet = self.fleet.borrow().clone();
         let chosen =
             |cluster: &str| clusters.iter().all(|requirement| requirement.matches_label(Some(cluster)));
-        let asking = MemberQuery { fleet: &fleet, chosen, query: &query, timeout: member_timeout };
-        let answers = self.gather.query_all(asking).await.map_err(no_room)?;
-        let (pages, warning) = match combine::combine(&query, answers, self.on_failure) {
+        let member_query = MemberQuery { fleet: &fleet, chosen, query: &query, timeout: member_timeout };
+        let outcomes = self.gather.query_all(member_query).await.map_err(no_room)?;
+        let (pages, warning) = match combine::combine(&query, outcomes, self.on_failure) {
             Combined::Refused(status) => return Err(Arc::new(status)),
             Combined::Found { pages, warning } => (pages, warning),
         };
@@ -184,7 +181,7 @@ impl Pipeline {
     }
 }
 
-/// Nobody sees the answer to a query whose work was stopped because they left.
+/// 429 for a query without memory. Work also stops when all callers have left; then no client sees this status.
 fn no_room(error: NoRoom) -> Arc<Status> {
     Arc::new(Status::too_many_requests(error.to_string()))
 }

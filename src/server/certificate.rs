@@ -1,4 +1,4 @@
-//! The certificate that is shown to clients: read from files and followed while they change, or generated.
+//! The serving certificate: loaded from files and reloaded when they change, or generated.
 
 use std::fs;
 use std::io;
@@ -19,70 +19,70 @@ use crate::config::ServingTls;
 use crate::process::expiry::{self, Expiry};
 use crate::process::file::{FileError, Files};
 
-/// Names under which kube-apiserver reaches the adapter in a usual installation.
-const NAMES: [&str; 3] = [
+/// DNS names that kube-apiserver uses for the adapter in a usual installation.
+const DNS_NAMES: [&str; 3] = [
     "localhost",
     "karmada-metrics-adapter.karmada-system.svc",
     "karmada-metrics-adapter.karmada-system.svc.cluster.local",
 ];
 
-/// Why there is no certificate to show.
+/// Why a serving certificate cannot be loaded or generated.
 #[derive(Debug, Error)]
 pub enum CertificateError {
     /// A file cannot be read.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The first file holds no certificate.
+    /// `--tls-cert-file` has no certificate.
     #[error("--tls-cert-file has no certificate in PEM")]
     NoCertificate,
-    /// The second file holds no key.
+    /// `--tls-private-key-file` has no private key.
     #[error("--tls-private-key-file has no private key in PEM")]
     NoKey,
-    /// Certificate and key cannot be served.
-    #[error("--tls-cert-file and --tls-private-key-file cannot be served: {0}")]
+    /// The certificate and the key are invalid or do not belong together.
+    #[error("--tls-cert-file and --tls-private-key-file cannot be used: {0}")]
     Pair(#[source] rustls::Error),
-    /// A certificate cannot be made.
+    /// A certificate cannot be generated.
     #[error("a serving certificate cannot be generated: {0}")]
     Generate(#[from] rcgen::Error),
 }
 
-/// The certificate that is shown in handshakes, at present.
+/// The certificate that handshakes currently present.
 #[derive(Debug)]
 pub struct ServingCertificate {
     current: ArcSwap<CertifiedKey>,
 }
 
-/// Where certificates are looked after.
+/// Loads serving certificates and records when they expire.
 struct CertificateLoader {
     provider: Arc<CryptoProvider>,
     expiry: Expiry,
 }
 
 impl ServingCertificate {
-    /// The certificate that the configuration names, or a generated one. Named files are followed as long as the handle
-    /// is kept; what cannot be served is refused then, and what was shown stays.
+    /// The certificate from the configured files; without them, a generated one. Files are checked for changes every
+    /// `reload_interval` as long as the handle is kept. If new content is invalid, the current certificate stays in use.
     ///
     /// # Errors
-    /// If there is none to begin with.
+    /// If the first certificate cannot be loaded or generated.
     pub fn new(
         config: &ServingTls,
         provider: &Arc<CryptoProvider>,
         reload_interval: Duration,
         expiry: &Expiry,
     ) -> Result<(Arc<Self>, Option<AbortOnDropHandle<()>>), CertificateError> {
-        let custody = CertificateLoader { provider: provider.clone(), expiry: expiry.clone() };
+        let loader = CertificateLoader { provider: provider.clone(), expiry: expiry.clone() };
         let Some((certificate, key)) = &config.certificate else {
-            return Ok((Self::of(custody.generated(config.cert_dir.as_deref())?), None));
+            return Ok((Self::of(loader.generated(config.cert_dir.as_deref())?), None));
         };
         let files = files(certificate, key);
         let contents = files.read()?;
-        let shown = Self::of(custody.read(&contents)?);
-        let changing = shown.clone();
-        let following = files.follow(contents, reload_interval, move |contents| {
-            changing.current.store(Arc::new(custody.read(contents)?));
+        let serving = Self::of(loader.read(&contents)?);
+        let reloaded = serving.clone();
+        let reload_task = files.follow(contents, reload_interval, move |contents| {
+            reloaded.current.store(Arc::new(loader.read(contents)?));
             Ok::<_, CertificateError>(())
         });
-        Ok((shown, Some(following)))
+        Ok((serving, Some(reload_task)))
     }
 
     fn of(pair: CertifiedKey) -> Arc<Self> {
@@ -112,14 +112,14 @@ impl CertificateLoader {
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
     ) -> Result<CertifiedKey, CertificateError> {
-        let end = chain.iter().filter_map(|certificate| expiry::end(certificate)).min();
+        let expires = chain.iter().filter_map(|certificate| expiry::not_after(certificate)).min();
         let pair = CertifiedKey::from_der(chain, key, &self.provider).map_err(CertificateError::Pair)?;
-        self.expiry.note("serving", end);
+        self.expiry.note("serving", expires);
         Ok(pair)
     }
 
-    /// A self-signed pair: the one in `directory`, or a new one that is kept there, or in memory where that cannot be
-    /// (`SecureServingOptions.MaybeDefaultWithSelfSignedCerts`).
+    /// A self-signed certificate and its key: from `apiserver.crt` and `apiserver.key` in `directory`, or a new pair. A new
+    /// pair is written to `directory` if possible (`SecureServingOptions.MaybeDefaultWithSelfSignedCerts`).
     fn generated(&self, directory: Option<&Path>) -> Result<CertifiedKey, CertificateError> {
         let paths =
             directory.map(|directory| (directory.join("apiserver.crt"), directory.join("apiserver.key")));
@@ -129,16 +129,16 @@ impl CertificateLoader {
         {
             return self.read(&files(certificate, key).read()?);
         }
-        let names = NAMES.map(str::to_owned);
+        let names = DNS_NAMES.map(str::to_owned);
         let rcgen::CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(names)?;
         let kept = paths.as_ref().is_some_and(|(certificate, key)| {
-            keep(certificate, cert.pem().as_bytes())
-                .and_then(|()| keep(key, signing_key.serialize_pem().as_bytes()))
+            write_file(certificate, cert.pem().as_bytes())
+                .and_then(|()| write_file(key, signing_key.serialize_pem().as_bytes()))
                 .is_ok()
         });
         tracing::warn!(
             kept,
-            "no --tls-cert-file is given: a self-signed certificate is served, which no APIService with a caBundle trusts"
+            "--tls-cert-file is not set: a self-signed certificate is in use, which no APIService with a caBundle trusts"
         );
         let key = PrivateKeyDer::Pkcs8(signing_key.serialize_der().into());
         self.pair(vec![cert.der().clone()], key)
@@ -149,7 +149,7 @@ fn files(certificate: &Path, key: &Path) -> Files {
     Files::new([("--tls-cert-file", certificate), ("--tls-private-key-file", key)])
 }
 
-fn keep(path: &Path, pem: &[u8]) -> io::Result<()> {
+fn write_file(path: &Path, pem: &[u8]) -> io::Result<()> {
     use std::io::Write as _;
     use std::os::unix::fs::OpenOptionsExt as _;
     if let Some(directory) = path.parent() {

@@ -1,4 +1,4 @@
-//! One connection, as long as it lasts: its requests are answered, and a client that takes its time is cut off.
+//! Serves one connection: handles its requests, and closes it if the client is too slow.
 
 use std::convert::Infallible;
 use std::io;
@@ -19,173 +19,176 @@ use tokio::time::{Sleep, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 
-use super::connection_limit::{ActiveRequest, ConnectionSlot, IdleLimits, Phase};
+use super::connection_limit::{ActiveRequest, ConnectionSlot, Phase, PhaseLimits};
 use super::response_body::ResponseBody;
 use crate::access::certificate::ClientChain;
 use crate::config;
 
-/// Most bytes of a request's head. Go's servers take 1 MiB; what kube-apiserver sends has a few KiB.
-const HEAD: u32 = 64 * 1024;
-/// Most headers of a request over HTTP/1.1: the front proxy sends one for each group of a user.
-const HEADERS: usize = 1024;
-/// HTTP/2: how much of a request's body a client may send unasked. Nothing reads it.
-const BODY: u32 = 16 * 1024;
-/// HTTP/2: the same for all requests of a connection, as small as the protocol has it.
-const BODIES: u32 = 65_535;
-/// HTTP/2: how many times as many streams as there may be at a time a client may have reset before they are looked at, until its
-/// connection is ended (CVE-2023-44487). Go's server has as many requests wait for their handlers. h2's own 20 are reached by
-/// some clients of kube-apiserver that leave within the same moment, and the connection is everybody's.
-const UNSEEN_RESETS: usize = 4;
-/// Most bytes of one answer that wait for the socket.
-const SENDING: usize = 64 * 1024;
-/// HTTP/2: after how long without a frame a ping asks whether the client is there, and how long it may take to answer.
-const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
-/// How long a client may take to see that it is to leave.
+/// Maximum size of a request's head, in bytes. Go servers accept 1 MiB; kube-apiserver sends a few KiB.
+const MAX_HEAD_BYTES: u32 = 64 * 1024;
+/// Maximum number of headers of an HTTP/1.1 request. The front proxy sends one header for each group of a user.
+const MAX_HEADERS: usize = 1024;
+/// HTTP/2: initial flow-control window of a stream, in bytes. Request bodies are never read.
+const STREAM_WINDOW: u32 = 16 * 1024;
+/// HTTP/2: initial flow-control window of a connection, in bytes. This is the minimum of the protocol.
+const CONNECTION_WINDOW: u32 = 65_535;
+/// HTTP/2: limit of streams that the client has reset before the server accepted them, as a multiple of the maximum number of
+/// concurrent streams. If a client exceeds the limit, its connection is closed (CVE-2023-44487). Go's server queues the same
+/// multiple of requests for its handlers. The default of h2 (20 streams) is too low: a few clients of kube-apiserver that
+/// disconnect at the same time exceed it, and closing the connection affects all clients.
+const PENDING_RESETS_FACTOR: usize = 4;
+/// HTTP/2: maximum size of the send buffer of one response, in bytes.
+const SEND_BUFFER: usize = 64 * 1024;
+/// HTTP/2: a ping is sent after this time without a frame from the client.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+/// HTTP/2: the connection is closed if the client does not respond to a ping for this long.
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long an idle connection stays open after graceful shutdown was signalled.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// How long clients may take.
+/// Timeouts and limits of a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionTimeouts {
-    /// A handshake, a request's head, a pause in taking an answer.
+    /// Timeout of a TLS handshake, of a request's head, and of each write to the client.
     pub client: Duration,
-    /// Without a request.
+    /// Timeout of an idle connection.
     pub idle: Duration,
-    /// From a request's head to the last byte of its answer.
+    /// Timeout from a request's head to the last byte of its response.
     pub request: Duration,
-    /// Requests at a time on one HTTP/2 connection.
+    /// Maximum number of concurrent requests on one HTTP/2 connection.
     pub streams: u32,
 }
 
-/// What is spoken on a connection.
+/// HTTP version of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ClientProtocol {
     Http1,
     Http2,
 }
 
-/// Whose connection it is.
+/// An accepted connection: protocol, client certificate and slot.
 pub(super) struct ClientConnection {
     pub(super) protocol: ClientProtocol,
     pub(super) presented: Option<Arc<ClientChain>>,
-    pub(super) place: ConnectionSlot,
+    pub(super) slot: ConnectionSlot,
 }
 
 impl ConnectionTimeouts {
-    /// The limits that the configuration sets.
+    /// The timeouts and limits from the configuration. `request` is `--request-timeout` plus the client timeout.
     pub fn new(config: &config::Serving) -> Self {
-        let config::RequestLimits { client_timeout, idle_timeout, streams, .. } = config.pressure;
+        let config::RequestLimits { client_timeout, idle_timeout, streams, .. } = config.limits;
         let request = config.request_timeout.saturating_add(client_timeout);
         Self { client: client_timeout, idle: idle_timeout, request, streams }
     }
 }
 
-/// Answers a connection's requests until the client or `closing` ends it, or a limit does.
+/// Serves requests until the client closes the connection, a limit is exceeded, or `closing` is cancelled.
 pub(super) async fn serve_connection<S>(
     stream: S,
     client: ClientConnection,
     router: Router,
-    limits: ConnectionTimeouts,
+    timeouts: ConnectionTimeouts,
     closing: CancellationToken,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let ClientConnection { protocol, presented, place } = client;
-    let place = Arc::new(place);
-    let requests = place.clone();
+    let ClientConnection { protocol, presented, slot } = client;
+    let slot = Arc::new(slot);
+    let request_slot = slot.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        let busy = requests.begin();
-        // No request that is served has a body that means something: whatever comes is not read.
+        let active = request_slot.begin_request();
+        // No handler needs a request body, so the body is not read.
         let mut request = request.map(|_| Body::empty());
         if let Some(presented) = &presented {
             request.extensions_mut().insert(presented.clone());
         }
-        answer(router.clone(), request, busy)
+        handle(router.clone(), request, active)
     });
-    let heads = (protocol == ClientProtocol::Http1).then(|| place.clone());
-    let stream = TokioIo::new(WriteTimeout { stream, heads, patience: limits.client, pause: None });
-    let stay = IdleLimits { idle: limits.idle, head: limits.client, busy: Some(limits.request) };
+    let read_slot = (protocol == ClientProtocol::Http1).then(|| slot.clone());
+    let stream = TokioIo::new(WriteTimeout { stream, read_slot, limit: timeouts.client, timer: None });
+    let limits = PhaseLimits { idle: timeouts.idle, head: timeouts.client, busy: Some(timeouts.request) };
     match protocol {
         ClientProtocol::Http1 => {
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
-                // Pauses in a head are seen to here, apart from those between requests.
+                // `drive` has separate limits for a request's head and for the time between requests.
                 .header_read_timeout(None)
-                .max_headers(HEADERS)
-                .max_header_size(HEAD as usize)
-                .max_buf_size(2 * HEAD as usize)
+                .max_headers(MAX_HEADERS)
+                .max_header_size(MAX_HEAD_BYTES as usize)
+                .max_buf_size(2 * MAX_HEAD_BYTES as usize)
                 .serve_connection(stream, service);
-            drive(connection, http1::Connection::graceful_shutdown, &place, stay, closing).await;
+            drive(connection, http1::Connection::graceful_shutdown, &slot, limits, closing).await;
         }
         ClientProtocol::Http2 => {
-            let connection = http2::Builder::new(StreamExecutor { longest: limits.request })
+            let connection = http2::Builder::new(StreamExecutor { limit: timeouts.request })
                 .timer(TokioTimer::new())
-                .keep_alive_interval(PING.0)
-                .keep_alive_timeout(PING.1)
-                .max_concurrent_streams(limits.streams)
-                .max_pending_accept_reset_streams(UNSEEN_RESETS * limits.streams as usize)
-                .max_header_list_size(HEAD)
-                .initial_stream_window_size(BODY)
-                .initial_connection_window_size(BODIES)
-                .max_send_buf_size(SENDING)
+                .keep_alive_interval(PING_INTERVAL)
+                .keep_alive_timeout(PING_TIMEOUT)
+                .max_concurrent_streams(timeouts.streams)
+                .max_pending_accept_reset_streams(PENDING_RESETS_FACTOR * timeouts.streams as usize)
+                .max_header_list_size(MAX_HEAD_BYTES)
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(CONNECTION_WINDOW)
+                .max_send_buf_size(SEND_BUFFER)
                 .serve_connection(stream, service);
-            // Many people's requests share a connection of kube-apiserver's, so each is bounded by itself.
-            let stay = IdleLimits { busy: None, ..stay };
-            drive(connection, http2::Connection::graceful_shutdown, &place, stay, closing).await;
+            // Requests of many users share a connection of kube-apiserver, so `StreamExecutor` limits each request separately.
+            let limits = PhaseLimits { busy: None, ..limits };
+            drive(connection, http2::Connection::graceful_shutdown, &slot, limits, closing).await;
         }
     }
 }
 
-async fn answer(
+async fn handle(
     mut router: Router,
     request: Request<Body>,
-    busy: ActiveRequest,
+    active: ActiveRequest,
 ) -> Result<Response<ResponseBody<ActiveRequest>>, Infallible> {
     let response = router.call(request).await?;
-    Ok(response.map(|body| ResponseBody::new(body, busy)))
+    Ok(response.map(|body| ResponseBody::new(body, active)))
 }
 
-/// Lets a connection go on until it ends. One that overstays without a request, or has to make room, is asked to leave, and cut
-/// when it does not; one that overstays with a request is cut.
+/// Runs a connection until it ends. Graceful shutdown starts when `closing` is cancelled, when the connection is evicted, or
+/// when its idle limit expires. After that the connection is closed if it is idle for [`GRACE`]. It is closed at once when a
+/// request or a request's head exceeds its limit.
 async fn drive<C>(
     connection: C,
-    ask_to_leave: fn(Pin<&mut C>),
-    place: &ConnectionSlot,
-    mut stay: IdleLimits,
+    shut_down: fn(Pin<&mut C>),
+    slot: &ConnectionSlot,
+    mut limits: PhaseLimits,
     closing: CancellationToken,
 ) where
     C: Future<Output = hyper::Result<()>>,
 {
     let mut connection = pin!(connection);
-    let mut leaving = false;
+    let mut shutting_down = false;
     loop {
         tokio::select! {
             ended = connection.as_mut() => {
                 if let Err(error) = ended {
-                    tracing::trace!(%error, "a connection ended in an error");
+                    tracing::trace!(%error, "connection ended with an error");
                 }
                 return;
             }
-            () = closing.cancelled(), if !leaving => {}
-            () = place.evicted(), if !leaving => {}
-            phase = place.expired(stay) => {
-                if leaving || phase != Phase::Idle {
-                    tracing::debug!(?phase, "a connection took longer than it may and is cut");
+            () = closing.cancelled(), if !shutting_down => {}
+            () = slot.evicted(), if !shutting_down => {}
+            phase = slot.expired(limits) => {
+                if shutting_down || phase != Phase::Idle {
+                    tracing::debug!(?phase, "connection exceeded its time limit and is closed");
                     return;
                 }
             }
         }
-        ask_to_leave(connection.as_mut());
-        leaving = true;
-        (stay.idle, stay.head) = (GRACE, GRACE);
-        place.rest();
+        shut_down(connection.as_mut());
+        shutting_down = true;
+        (limits.idle, limits.head) = (GRACE, GRACE);
+        slot.set_idle();
     }
 }
 
-/// Runs the requests of an HTTP/2 connection, none for longer than it may take. One that is given up is reset, and its
-/// neighbours do not notice.
+/// Runs the requests of an HTTP/2 connection, each with a timeout. If a request exceeds it, only its stream is reset.
 #[derive(Clone)]
 struct StreamExecutor {
-    longest: Duration,
+    limit: Duration,
 }
 
 impl<F> hyper::rt::Executor<F> for StreamExecutor
@@ -193,32 +196,36 @@ where
     F: Future<Output: Send> + Send + 'static,
 {
     fn execute(&self, stream: F) {
-        let longest = self.longest;
+        let limit = self.limit;
         tokio::spawn(async move {
-            if timeout(longest, stream).await.is_err() {
-                tracing::debug!("an answer was not taken in time and its stream is reset");
+            if timeout(limit, stream).await.is_err() {
+                tracing::debug!("response was not sent in time; its stream is reset");
             }
         });
     }
 }
 
-/// A stream that fails when the client takes nothing of what is sent for too long.
+/// A stream that fails with `TimedOut` if a write makes no progress for `limit`.
 struct WriteTimeout<S> {
     stream: S,
-    /// Who is to know that a head may have begun.
-    heads: Option<Arc<ConnectionSlot>>,
-    patience: Duration,
-    pause: Option<Pin<Box<Sleep>>>,
+    /// HTTP/1.1: the slot that is notified of received bytes, since they may begin a request's head.
+    read_slot: Option<Arc<ConnectionSlot>>,
+    limit: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> WriteTimeout<S> {
-    fn sent<T>(&mut self, context: &mut Context<'_>, progress: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn check_progress<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        progress: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
         if progress.is_ready() {
-            self.pause = None;
+            self.timer = None;
             return progress;
         }
-        let pause = self.pause.get_or_insert_with(|| Box::pin(sleep(self.patience)));
-        ready!(pause.as_mut().poll(context));
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(self.limit)));
+        ready!(timer.as_mut().poll(context));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
@@ -232,9 +239,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
         if buffer.filled().len() > before
-            && let Some(place) = &self.heads
+            && let Some(slot) = &self.read_slot
         {
-            place.received();
+            slot.received();
         }
         Poll::Ready(Ok(()))
     }
@@ -247,7 +254,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let progress = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.sent(context, progress)
+        self.check_progress(context, progress)
     }
 
     fn poll_write_vectored(
@@ -256,7 +263,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let progress = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.sent(context, progress)
+        self.check_progress(context, progress)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -265,11 +272,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let progress = Pin::new(&mut self.stream).poll_flush(context);
-        self.sent(context, progress)
+        self.check_progress(context, progress)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let progress = Pin::new(&mut self.stream).poll_shutdown(context);
-        self.sent(context, progress)
+        self.check_progress(context, progress)
     }
 }

@@ -1,4 +1,4 @@
-//! How many connections there may be at a time, how long each may do nothing, and which one goes when another comes.
+//! Connection limit: counts connections, limits how long each phase of a connection may take, and evicts idle connections.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,8 +7,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep_until};
 
-/// A bounded number of places. When all are taken, the connection that has done nothing for longest has to leave, and its place
-/// is free once it is closed.
+/// Connection limit. When it is reached, the connection that is idle for longest is evicted. Closing it frees its slot.
 #[derive(Debug)]
 pub(super) struct ConnectionLimit {
     free: Arc<Semaphore>,
@@ -21,38 +20,38 @@ struct SlotTable {
     by_number: BTreeMap<u64, Arc<watch::Sender<Activity>>>,
 }
 
-/// One connection's place, given back when dropped.
+/// The slot of one connection. Dropping it frees the slot.
 #[derive(Debug)]
 pub(super) struct ConnectionSlot {
-    places: Arc<ConnectionLimit>,
+    limit: Arc<ConnectionLimit>,
     number: u64,
     activity: Arc<watch::Sender<Activity>>,
     _permit: OwnedSemaphorePermit,
 }
 
-/// A request that is being answered on a connection, until its answer has gone out.
+/// A request in flight on a connection. It is dropped when the response is sent.
 #[derive(Debug)]
 pub(super) struct ActiveRequest {
     activity: Arc<watch::Sender<Activity>>,
 }
 
-/// What a connection does.
+/// Phase of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// Nothing.
+    /// No request.
     Idle,
-    /// A request's head has begun to come in (HTTP/1.1).
+    /// The head of a request is being received (HTTP/1.1).
     Head,
-    /// It answers so many requests.
+    /// The number of requests in flight.
     Busy(usize),
 }
 
-/// How long a connection may stay in a phase.
+/// Maximum duration of each phase.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct IdleLimits {
+pub(super) struct PhaseLimits {
     pub(super) idle: Duration,
     pub(super) head: Duration,
-    /// `None` where requests are bounded one by one.
+    /// `None` if each request has its own timeout.
     pub(super) busy: Option<Duration>,
 }
 
@@ -69,8 +68,8 @@ impl ConnectionLimit {
         Arc::new(Self { free, taken: Mutex::default() })
     }
 
-    /// Takes a place, which may have to be left by another connection first. `None` if every one of them is busy, or has to
-    /// leave already.
+    /// Takes a slot. If none is free, evicts a connection and waits until it is closed. `None` if every connection has requests
+    /// in flight or is evicted already.
     pub(super) async fn take(self: &Arc<Self>) -> Option<ConnectionSlot> {
         let permit = match self.free.clone().try_acquire_owned() {
             Ok(permit) => permit,
@@ -83,10 +82,11 @@ impl ConnectionLimit {
         let number = taken.next;
         taken.next += 1;
         taken.by_number.insert(number, activity.clone());
-        Some(ConnectionSlot { places: self.clone(), number, activity, _permit: permit })
+        Some(ConnectionSlot { limit: self.clone(), number, activity, _permit: permit })
     }
 
-    /// Has the connection leave that has done nothing for longest; whether there is one. None leaves that answers a request.
+    /// Evicts the connection that has had no request in flight for longest. Returns whether there is one. A connection with a
+    /// request in flight is never evicted.
     pub(super) fn evict(&self) -> bool {
         let taken = self.taken();
         loop {
@@ -95,7 +95,7 @@ impl ConnectionLimit {
                 current.can_be_evicted().then_some((current.since, activity))
             });
             let Some((_, longest)) = idle.min_by_key(|(since, _)| *since) else { return false };
-            // A request may have come meanwhile.
+            // A request may have arrived in the meantime.
             let evicted = longest.send_if_modified(|activity| {
                 let can_be_evicted = activity.can_be_evicted();
                 activity.is_evicted |= can_be_evicted;
@@ -117,44 +117,44 @@ impl Activity {
         !self.is_evicted && !matches!(self.phase, Phase::Busy(_))
     }
 
-    fn turn(&mut self, phase: Phase) {
+    fn enter(&mut self, phase: Phase) {
         (self.phase, self.since) = (phase, Instant::now());
     }
 }
 
 impl ConnectionSlot {
-    /// Notes that a request has come; it is being answered until the guard is dropped.
-    pub(super) fn begin(&self) -> ActiveRequest {
+    /// Counts a request as in flight until the guard is dropped.
+    pub(super) fn begin_request(&self) -> ActiveRequest {
         self.activity.send_modify(|activity| match &mut activity.phase {
             Phase::Busy(requests) => *requests += 1,
-            _ => activity.turn(Phase::Busy(1)),
+            _ => activity.enter(Phase::Busy(1)),
         });
         ActiveRequest { activity: self.activity.clone() }
     }
 
-    /// Notes that bytes have come in, which begin a request's head if nothing else goes on.
+    /// Called for received bytes: if the connection is idle, they start a request's head.
     pub(super) fn received(&self) {
         self.activity.send_if_modified(|activity| {
-            let begins = activity.phase == Phase::Idle;
-            if begins {
-                activity.turn(Phase::Head);
+            let is_idle = activity.phase == Phase::Idle;
+            if is_idle {
+                activity.enter(Phase::Head);
             }
-            begins
+            is_idle
         });
     }
 
-    /// Begins anew to do nothing, unless a request is being answered.
-    pub(super) fn rest(&self) {
+    /// Restarts the idle phase, unless requests are in flight.
+    pub(super) fn set_idle(&self) {
         self.activity.send_if_modified(|activity| {
-            let rests = !matches!(activity.phase, Phase::Busy(_));
-            if rests {
-                activity.turn(Phase::Idle);
+            let is_idle = !matches!(activity.phase, Phase::Busy(_));
+            if is_idle {
+                activity.enter(Phase::Idle);
             }
-            rests
+            is_idle
         });
     }
 
-    /// Waits until another connection needs the place.
+    /// Waits until the connection is evicted.
     pub(super) async fn evicted(&self) {
         let mut activity = self.activity.subscribe();
         if activity.wait_for(|activity| activity.is_evicted).await.is_err() {
@@ -162,24 +162,24 @@ impl ConnectionSlot {
         }
     }
 
-    /// Waits until the connection has been in one phase for longer than it may, and says in which.
-    pub(super) async fn expired(&self, stay: IdleLimits) -> Phase {
+    /// Waits until the current phase exceeds its limit. Returns this phase.
+    pub(super) async fn expired(&self, limits: PhaseLimits) -> Phase {
         let mut activity = self.activity.subscribe();
         loop {
             let Activity { phase, since, .. } = *activity.borrow_and_update();
             let limit = match phase {
-                Phase::Idle => Some(stay.idle),
-                Phase::Head => Some(stay.head),
-                Phase::Busy(_) => stay.busy,
+                Phase::Idle => Some(limits.idle),
+                Phase::Head => Some(limits.head),
+                Phase::Busy(_) => limits.busy,
             };
-            let over = async {
+            let timeout = async {
                 match limit {
                     Some(limit) => sleep_until(since + limit).await,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
-                () = over => return phase,
+                () = timeout => return phase,
                 changed = activity.changed() => if changed.is_err() { return phase },
             }
         }
@@ -188,7 +188,7 @@ impl ConnectionSlot {
 
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        self.places.taken().by_number.remove(&self.number);
+        self.limit.taken().by_number.remove(&self.number);
     }
 }
 
@@ -196,7 +196,7 @@ impl Drop for ActiveRequest {
     fn drop(&mut self) {
         self.activity.send_modify(|activity| match &mut activity.phase {
             Phase::Busy(requests) if *requests > 1 => *requests -= 1,
-            _ => activity.turn(Phase::Idle),
+            _ => activity.enter(Phase::Idle),
         });
     }
 }
@@ -205,30 +205,31 @@ impl Drop for ActiveRequest {
 mod tests {
     use super::*;
 
-    const STAY: IdleLimits = IdleLimits {
+    const LIMITS: PhaseLimits = PhaseLimits {
         idle: Duration::from_millis(30),
         head: Duration::from_millis(10),
         busy: Some(Duration::from_millis(20)),
     };
 
     #[tokio::test]
-    async fn the_connection_that_has_done_nothing_for_longest_makes_room_once_it_is_closed() {
-        let places = ConnectionLimit::new(2);
-        let (busy, idle) = (places.take().await.expect("room"), places.take().await.expect("room"));
-        let _request = busy.begin();
-        let mut taking = std::pin::pin!(places.take());
+    async fn longest_idle_connection_is_evicted() {
+        let limit = ConnectionLimit::new(2);
+        let (busy, idle) =
+            (limit.take().await.expect("a free slot"), limit.take().await.expect("a free slot"));
+        let _request = busy.begin_request();
+        let mut taking = std::pin::pin!(limit.take());
         tokio::select! {
             biased;
-            _ = &mut taking => panic!("there are two"),
+            _ = &mut taking => panic!("two connections are open"),
             () = idle.evicted() => {}
         }
-        assert!(places.take().await.is_none(), "one is busy, and one leaves already");
+        assert!(limit.take().await.is_none(), "one is busy and one is evicted");
         drop(idle);
-        let new = taking.await.expect("the idle one has made room");
-        let request = new.begin();
-        assert!(places.take().await.is_none(), "none is idle");
+        let new = taking.await.expect("the slot of the idle connection");
+        let request = new.begin_request();
+        assert!(limit.take().await.is_none(), "no connection is idle");
         drop(request);
-        let (taken, ()) = tokio::join!(places.take(), async {
+        let (taken, ()) = tokio::join!(limit.take(), async {
             new.evicted().await;
             drop(new);
         });
@@ -236,18 +237,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_phase_has_its_own_time() {
-        let places = ConnectionLimit::new(1);
-        let place = places.take().await.expect("room");
+    async fn each_phase_has_its_own_limit() {
+        let limit = ConnectionLimit::new(1);
+        let slot = limit.take().await.expect("a free slot");
         let start = Instant::now();
-        assert_eq!(place.expired(STAY).await, Phase::Idle);
+        assert_eq!(slot.expired(LIMITS).await, Phase::Idle);
         assert!(start.elapsed() >= Duration::from_millis(30));
-        place.received();
-        assert_eq!(place.expired(STAY).await, Phase::Head);
+        slot.received();
+        assert_eq!(slot.expired(LIMITS).await, Phase::Head);
         assert!(start.elapsed() >= Duration::from_millis(40));
-        let _request = place.begin();
-        place.received();
-        assert_eq!(place.expired(STAY).await, Phase::Busy(1));
+        let _request = slot.begin_request();
+        slot.received();
+        assert_eq!(slot.expired(LIMITS).await, Phase::Busy(1));
         assert!(start.elapsed() >= Duration::from_millis(60));
     }
 }

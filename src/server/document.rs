@@ -1,4 +1,4 @@
-//! A document that is encoded once and answered from memory, with a tag that saves its body.
+//! A response document that is encoded once and served from memory. With its `ETag`, clients need not load it again.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::body::Body;
@@ -11,53 +11,55 @@ use serde::Serialize;
 
 use crate::server::error::ApiError;
 
-/// The media type of most documents.
+/// Media type of most documents.
 pub(super) const JSON: &str = "application/json";
-/// Says that nobody may keep a response, as the generic API server does by default.
+/// `Cache-Control` of responses that caches must not keep; the default of the generic API server.
 pub(super) const UNCACHED: &str = "no-cache, private";
 
-/// The bytes of a document and what is said of them.
+/// An encoded document and its headers.
 pub(super) struct Document {
     media_type: &'static str,
     cache_control: &'static str,
+    /// SHA-256 of the body, in hexadecimal.
     hash: String,
     body: Bytes,
 }
 
 impl Document {
-    /// A JSON document that is served as `media_type`.
+    /// Encodes a value as JSON with a final newline. `media_type` is its `Content-Type`.
     pub(super) fn json(
         value: &impl Serialize,
         media_type: &'static str,
         cache_control: &'static str,
     ) -> Self {
-        let mut body = serde_json::to_vec(value).expect("a document has a JSON form");
+        let mut body = serde_json::to_vec(value).expect("the document can be encoded as JSON");
         body.push(b'\n');
         body.shrink_to_fit();
         Self::new(body, media_type, cache_control)
     }
 
-    /// Any document.
+    /// A document with this body.
     pub(super) fn new(body: Vec<u8>, media_type: &'static str, cache_control: &'static str) -> Self {
         let hash = digest(&SHA256, &body).as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
         Self { media_type, cache_control, hash, body: body.into() }
     }
 
-    /// What its tag holds between quotes.
+    /// The `ETag` without quotes: the SHA-256 of the body, in hexadecimal.
     pub(super) fn hash(&self) -> &str {
         &self.hash
     }
 
-    /// The answer to a request with these headers: the document, or that it is still the one that the client has.
+    /// The response to a GET with these headers: 200 with the document, or 304 if `If-None-Match` contains its `ETag`.
     pub(super) fn response(&self, headers: &HeaderMap) -> Response {
         let etag = format!("\"{}\"", self.hash);
-        let known = headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-        let fresh = known
+        let etags = headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+        let not_modified = etags
             .flat_map(|value| value.split(','))
             .map(|tag| tag.trim().trim_start_matches("W/"))
             .any(|tag| tag == "*" || tag == etag);
-        let mut response = Response::new(if fresh { Body::empty() } else { Body::from(self.body.clone()) });
-        if fresh {
+        let body = if not_modified { Body::empty() } else { Body::from(self.body.clone()) };
+        let mut response = Response::new(body);
+        if not_modified {
             *response.status_mut() = StatusCode::NOT_MODIFIED;
         } else {
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(self.media_type));
@@ -70,12 +72,15 @@ impl Document {
     }
 }
 
-/// The response of a document, to which nothing but a GET may be done.
+/// Runs `handle` if the method is GET.
+///
+/// # Errors
+/// [`ApiError::MethodNotAllowed`] for any other method.
 pub(super) fn only_get(request: &Request, handle: impl FnOnce() -> Response) -> Result<Response, ApiError> {
     if request.method() == Method::GET { Ok(handle()) } else { Err(ApiError::MethodNotAllowed) }
 }
 
-/// Says that nobody may keep the response.
+/// Adds `Cache-Control`: caches must not keep the response.
 pub(super) fn uncached(mut response: Response) -> Response {
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static(UNCACHED));
     response

@@ -1,4 +1,4 @@
-//! Discovery documents, encoded once for each change of what members have.
+//! Discovery documents, encoded once after each change of the members' metrics.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,37 +14,38 @@ use crate::api::discovery::{self, AggregatedVersion, Catalogs};
 use crate::api::group::Group;
 use crate::process::work;
 
-/// The encoded documents of the members' metrics as last known.
+/// The encoded discovery documents of the last-known metrics of all members.
 pub struct DiscoveryDocuments {
     catalogs: watch::Receiver<Arc<Catalogs>>,
     address: Arc<str>,
     encoded: Arc<ArcSwap<EncodedDocuments>>,
-    /// One encoding at a time, also of a request that has left; others wait for it.
+    /// Held while documents are encoded, also after the client has disconnected. Other requests wait for it.
     encoding: Arc<Mutex<()>>,
 }
 
-/// How many bytes of documents a metric takes, about.
-const METRIC: usize = 1024;
+/// Estimated size of the documents, in bytes per metric.
+const BYTES_PER_METRIC: usize = 1024;
 
-/// One generation of documents.
+/// The documents of one version of the catalogs.
 pub(super) struct EncodedDocuments {
-    of: Arc<Catalogs>,
+    catalogs: Arc<Catalogs>,
     groups: Document,
     /// In [`AggregatedVersion::V2`] and [`AggregatedVersion::V2Beta1`].
     aggregated: [Document; 2],
-    /// By group and version; that of a group itself has an empty version.
-    below: BTreeMap<(&'static str, &'static str), Document>,
+    /// By group and version. The document of a group has an empty version.
+    by_version: BTreeMap<(&'static str, &'static str), Document>,
 }
 
 impl DiscoveryDocuments {
-    /// Documents that follow the catalogs. `address` is where this server listens, such as `:443`.
+    /// Documents of the current catalogs. `address` is the listen address of this server, such as `:443`.
     pub fn new(catalogs: watch::Receiver<Arc<Catalogs>>, address: String) -> Self {
         let encoded = EncodedDocuments::new(catalogs.borrow().clone(), &address);
         let encoded = Arc::new(ArcSwap::from_pointee(encoded));
         Self { catalogs, address: address.into(), encoded, encoding: Arc::default() }
     }
 
-    /// The newest generation, encoded for the first request after a change, where it blocks no other request.
+    /// The documents of the newest catalogs. After a change, the first request encodes them on another thread, so other
+    /// requests are not blocked.
     pub(super) async fn current(&self) -> Arc<EncodedDocuments> {
         if let Some(encoded) = self.newest() {
             return encoded;
@@ -54,7 +55,7 @@ impl DiscoveryDocuments {
             return encoded;
         }
         let (catalogs, address) = (self.catalogs.borrow().clone(), self.address.clone());
-        let bytes = (catalogs.custom.len() + catalogs.external.len()) * METRIC;
+        let bytes = (catalogs.custom.len() + catalogs.external.len()) * BYTES_PER_METRIC;
         let newest = self.encoded.clone();
         work::run(bytes, move |_| {
             let _encoding = encoding;
@@ -65,10 +66,10 @@ impl DiscoveryDocuments {
         .await
     }
 
-    /// The newest generation, if it is encoded.
+    /// The documents of the newest catalogs, if they are already encoded.
     fn newest(&self) -> Option<Arc<EncodedDocuments>> {
         let encoded = self.encoded.load_full();
-        Arc::ptr_eq(&encoded.of, &self.catalogs.borrow()).then_some(encoded)
+        Arc::ptr_eq(&encoded.catalogs, &self.catalogs.borrow()).then_some(encoded)
     }
 }
 
@@ -78,19 +79,19 @@ impl EncodedDocuments {
         let aggregated = |format: AggregatedVersion| {
             Document::json(&catalogs.aggregated(format), format.media_type(), "public")
         };
-        let mut below = BTreeMap::new();
+        let mut by_version = BTreeMap::new();
         for group in Group::ALL {
-            below.insert((group.name(), ""), plain(group.document()));
+            by_version.insert((group.name(), ""), plain(group.document()));
             for version in group.versions() {
                 let list = catalogs.resource_list(group, version);
-                below.insert((group.name(), *version), Document::json(&list, JSON, UNCACHED));
+                by_version.insert((group.name(), *version), Document::json(&list, JSON, UNCACHED));
             }
         }
         Self {
             groups: plain(discovery::group_list(address)),
             aggregated: [aggregated(AggregatedVersion::V2), aggregated(AggregatedVersion::V2Beta1)],
-            below,
-            of: catalogs,
+            by_version,
+            catalogs,
         }
     }
 
@@ -107,9 +108,17 @@ impl EncodedDocuments {
         }
     }
 
-    /// `/apis/<group>`, where the version is empty, and `/apis/<group>/<version>`.
-    pub(super) fn below(&self, request: &Request, group: &str, version: &str) -> Result<Response, ApiError> {
-        let document = self.below.get(&(group, version)).ok_or(ApiError::NotFound)?;
+    /// `/apis/<group>` (with an empty version) or `/apis/<group>/<version>`.
+    ///
+    /// # Errors
+    /// If the group or version is unknown, or the method is not GET.
+    pub(super) fn serve_group(
+        &self,
+        request: &Request,
+        group: &str,
+        version: &str,
+    ) -> Result<Response, ApiError> {
+        let document = self.by_version.get(&(group, version)).ok_or(ApiError::NotFound)?;
         only_get(request, || document.response(request.headers()))
     }
 }

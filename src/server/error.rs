@@ -1,4 +1,4 @@
-//! Failures to responses: the one place where a failure of any step gets its HTTP form.
+//! Converts every failure of a request into an HTTP response.
 
 use std::sync::Arc;
 
@@ -19,71 +19,71 @@ use crate::api::table::IncludeObjectError;
 use crate::query::QueryError;
 use crate::query::request_target::PathError;
 
-/// Why a request is not answered with what it asks for.
+/// Why a request fails.
 #[derive(Debug, Error)]
 pub enum ApiError {
-    /// The path cannot be read.
+    /// The path or the query string is malformed.
     #[error(transparent)]
     Path(#[from] PathError),
-    /// Nobody that is known asks.
+    /// The request has credentials, but none of them is valid.
     #[error(transparent)]
     Unauthenticated(#[from] Unauthenticated),
-    /// The user may not do that.
+    /// The user has no permission.
     #[error("{} may not {} {}: {}", .0.user.name, .0.info.verb, .0.info.target.path, .0.decision.reason)]
     Forbidden(Box<Denial>),
-    /// The request is to be made in the name of somebody else.
+    /// The request has impersonation headers.
     #[error(
-        "impersonation is not supported by karmada-metrics-adapter itself: send Impersonate-* headers to the Karmada API server"
+        "impersonation is not supported by karmada-metrics-adapter: send Impersonate-* headers to the Karmada API server"
     )]
     Impersonation,
-    /// Whether the user may do that is unknown.
+    /// The permission check failed.
     #[error(transparent)]
     Review(#[from] ReviewError),
-    /// Nothing is served at that path.
+    /// Nothing is served at this path.
     #[error("the server could not find the requested resource")]
     NotFound,
-    /// Something else may be done there.
+    /// The path does not support this method.
     #[error("the server does not allow this method on the requested resource")]
     MethodNotAllowed,
-    /// The path asks for no metrics.
+    /// The query for metrics is invalid.
     #[error(transparent)]
     Query(#[from] QueryError),
-    /// The parameter `includeObject` is none.
+    /// The parameter `includeObject` is invalid.
     #[error(transparent)]
     IncludeObject(#[from] IncludeObjectError),
-    /// Nothing is served that the client accepts.
+    /// The client accepts none of the offered formats.
     #[error(transparent)]
     NotAcceptable(#[from] NotAcceptable),
     /// The URL is longer than allowed.
     #[error("the URL has more than {0} bytes")]
     UrlTooLong(usize),
-    /// Too many requests are worked on.
+    /// Too many requests are in flight.
     #[error("too many requests, please try again later (--max-requests-inflight)")]
     TooManyRequests,
-    /// The answer took longer than the request may take.
-    #[error("the request did not end within its time; --request-timeout and the parameter timeout bound it")]
+    /// The request exceeded its timeout.
+    #[error("the request exceeded its timeout (--request-timeout or the parameter timeout)")]
     Timeout,
-    /// The parameter `timeout` is none.
+    /// The parameter `timeout` is not a duration.
     #[error("invalid timeout specified in the request URL: use a duration such as 10s")]
     TimeoutParameter,
-    /// A status made elsewhere: what members' outcomes amount to.
+    /// A status from elsewhere, such as the combined failures of members.
     #[error("{}", .0.message)]
     Status(Box<Status>),
 }
 
-/// Who may not do what, and why.
+/// A denied request.
 #[derive(Debug)]
 pub struct Denial {
-    /// Who asks.
+    /// The authenticated user.
     pub user: User,
-    /// What for.
+    /// The denied request.
     pub info: Arc<RequestInfo>,
-    /// What the control plane says.
+    /// The decision of the control plane.
     pub decision: Decision,
 }
 
 impl ApiError {
-    /// The failure as clients of Kubernetes read it.
+    /// The failure as a Kubernetes `Status`.
     pub fn status(self) -> Status {
         let text = self.to_string();
         let empty = Details::default;
@@ -102,11 +102,11 @@ impl ApiError {
                 let details = Details { group: group.to_owned(), kind, ..Details::default() };
                 Status::failure(405, Reason::MethodNotAllowed, text).with_details(details)
             }
-            Self::Unauthenticated(error) if error.is_too_early() => {
-                Status::too_many_requests("too many requests wait to be identified, please try again later")
+            Self::Unauthenticated(error) if error.is_throttled() => {
+                Status::too_many_requests("too many requests wait for authentication, please try again later")
             }
             Self::Unauthenticated(_) => Status::failure(401, Reason::Unauthorized, "Unauthorized"),
-            Self::Forbidden(refusal) => forbidden(&refusal),
+            Self::Forbidden(denial) => forbidden(&denial),
             Self::Impersonation => Status::failure(403, Reason::Forbidden, text).with_details(empty()),
             Self::TooManyRequests | Self::Review(ReviewError::TooMany) => Status::too_many_requests(text),
             Self::Review(_) => {
@@ -146,8 +146,8 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// A failure in the encoding that the client accepts; other responses as they are.
-pub fn encoded(mut response: Response, encoding: Encoding) -> Response {
+/// Encodes the `Status` of a failure in the encoding that the client accepts. Other responses are not changed.
+pub fn encode_status(mut response: Response, encoding: Encoding) -> Response {
     if encoding == Encoding::Json {
         return response;
     }
@@ -170,16 +170,16 @@ fn forbidden(Denial { user, info, decision }: &Denial) -> Status {
         Action::Resource { verb, group, namespace, resource, subresource, name, .. } => {
             let qualified = if group.is_empty() { resource.clone() } else { format!("{resource}.{group}") };
             let object = if name.is_empty() { qualified } else { format!("{qualified} {name:?}") };
-            let whole =
+            let full_resource =
                 if subresource.is_empty() { resource.clone() } else { format!("{resource}/{subresource}") };
-            let place = if namespace.is_empty() {
+            let scope = if namespace.is_empty() {
                 "at the cluster scope".to_owned()
             } else {
                 format!("in the namespace {namespace:?}")
             };
             let message = format!(
-                "{object} is forbidden: User {user:?} cannot {verb} resource {whole:?} \
-                 in API group {group:?} {place}{reason}"
+                "{object} is forbidden: User {user:?} cannot {verb} resource {full_resource:?} \
+                 in API group {group:?} {scope}{reason}"
             );
             let details = Details { name, group, kind: resource, ..Details::default() };
             Status::failure(403, Reason::Forbidden, message).with_details(details)

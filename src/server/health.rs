@@ -1,14 +1,14 @@
-//! What health checks look at.
+//! State that the health checks read.
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// What the checks look at.
+/// State that the health checks read.
 pub struct HealthSources {
-    /// Whether the watches have synced.
+    /// Whether the watches of the control plane have synced.
     pub synced: watch::Receiver<bool>,
-    /// Whether the first discovery is over.
+    /// Whether the first discovery of each member has finished or timed out.
     pub discovered: watch::Receiver<bool>,
-    /// Cancelled when the process ends.
+    /// Cancelled when the process shuts down.
     pub shutdown: CancellationToken,
 }

@@ -1,4 +1,4 @@
-//! How many requests are worked on at a time, and how long a URL may be.
+//! Limits on the number of requests in flight and on the length of a URL.
 
 use axum::body::Body;
 use axum::response::Response;
@@ -11,19 +11,20 @@ use super::response_body::ResponseBody;
 use crate::access::user::User;
 use crate::process::budget::{Budget, Share};
 
-/// Most bytes of a URL's path and query. A selector over a hundred names has a tenth of that.
-const URL: usize = 16 * 1024;
+/// Maximum length of a URL's path and query, in bytes. A selector with a hundred names needs a tenth of it.
+const MAX_URL_BYTES: usize = 16 * 1024;
 
-/// The bound on requests in flight (`WithMaxInFlightLimit` of `k8s.io/apiserver`).
+/// Limit of requests in flight (`WithMaxInFlightLimit` of `k8s.io/apiserver`).
 pub struct InFlightLimit {
     requests: Budget,
 }
 
 impl InFlightLimit {
-    /// A bound of so many; 0 means none. Registers how many there are under Kubernetes' name.
-    pub fn register(registry: &mut Registry, most: usize) -> Self {
-        let requests = Budget::new(most);
-        let help = "Queries that are being answered and count towards --max-requests-inflight";
+    /// A limit of `limit` requests; 0 means no limit. Registers a gauge of the requests in flight under the name that
+    /// Kubernetes uses.
+    pub fn register(registry: &mut Registry, limit: usize) -> Self {
+        let requests = Budget::new(limit);
+        let help = "Queries in flight that count towards --max-requests-inflight";
         registry.sub_registry_with_label(("request_kind".into(), "readOnly".into())).register(
             "apiserver_current_inflight_requests",
             help,
@@ -32,11 +33,11 @@ impl InFlightLimit {
         Self { requests }
     }
 
-    /// Lets a request in, which counts as long as the share is kept. What kube-apiserver's probes and clients' discovery
-    /// ask for is never refused, nor is anybody in `system:masters`.
+    /// Counts a request until the share is dropped. `None` for requests that have no limit: probes of kube-apiserver, discovery
+    /// of clients, and users in `system:masters`.
     ///
     /// # Errors
-    /// If there are too many.
+    /// If the limit is reached.
     pub(super) fn admit(&self, user: &User, info: &RequestInfo) -> Result<Option<Share>, ApiError> {
         if user.is_master() || is_exempt(info) {
             return Ok(None);
@@ -47,13 +48,16 @@ impl InFlightLimit {
     }
 }
 
-/// Refuses a URL that is too long.
+/// Checks the length of a URL.
+///
+/// # Errors
+/// If the URL is longer than [`MAX_URL_BYTES`].
 pub(super) fn check_url(url: &Uri) -> Result<(), ApiError> {
     let length = url.path_and_query().map_or(0, |text| text.as_str().len());
-    if length > URL { Err(ApiError::UrlTooLong(URL)) } else { Ok(()) }
+    if length > MAX_URL_BYTES { Err(ApiError::UrlTooLong(MAX_URL_BYTES)) } else { Ok(()) }
 }
 
-/// Keeps a share until the answer has gone out: one that is not taken still takes memory.
+/// Holds the share until the response is sent: a response that the client does not read uses memory.
 pub(super) fn hold_until_sent(share: Option<Share>, response: Response) -> Response {
     match share {
         Some(share) => response.map(|body| Body::new(ResponseBody::new(body, share))),
@@ -61,11 +65,11 @@ pub(super) fn hold_until_sent(share: Option<Share>, response: Response) -> Respo
     }
 }
 
-/// What is answered from memory.
+/// Whether the response is served from memory.
 fn is_exempt(info: &RequestInfo) -> bool {
     let first = info.target.path.trim_start_matches('/').split('/').next().unwrap_or("");
-    let light = ["", "api", "apis", "healthz", "livez", "metrics", "openapi", "readyz", "version"];
-    info.resource.is_none() && light.contains(&first)
+    let exempt = ["", "api", "apis", "healthz", "livez", "metrics", "openapi", "readyz", "version"];
+    info.resource.is_none() && exempt.contains(&first)
 }
 
 #[cfg(test)]
@@ -79,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn what_probes_and_discovery_ask_for_is_light_and_queries_are_not() {
+    fn probes_and_discovery_are_exempt_and_queries_are_not() {
         for path in [
             "/",
             "/apis",

@@ -1,4 +1,4 @@
-//! What every request goes through, outermost first: it is observed, bounded in time, and its sender is authorized.
+//! Middleware of every request, outermost first: log and count; timeout; authentication, limit of requests and authorization.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,17 +23,20 @@ use crate::process::budget::Share;
 
 const AUDIT_ID: &str = "audit-id";
 
-/// Puts the layers around the routes.
-pub fn around(routes: Router<Arc<ServerState>>, serving: &Arc<ServerState>) -> Router<Arc<ServerState>> {
+/// Adds the middleware to the routes.
+pub fn add_middleware(
+    routes: Router<Arc<ServerState>>,
+    state: &Arc<ServerState>,
+) -> Router<Arc<ServerState>> {
     routes
-        .layer(from_fn_with_state(serving.clone(), authorize))
-        .layer(from_fn_with_state(serving.clone(), bound))
-        .layer(from_fn_with_state(serving.clone(), observe))
+        .layer(from_fn_with_state(state.clone(), authorize))
+        .layer(from_fn_with_state(state.clone(), limit_time))
+        .layer(from_fn_with_state(state.clone(), observe))
 }
 
-/// Counts and logs the request, and gives it an id that the API server's audit log can be searched for; one that
-/// came along is kept.
-async fn observe(State(serving): State<Arc<ServerState>>, mut request: Request, next: Next) -> Response {
+/// Counts and logs the request. The response and the log line have an `Audit-ID`, by which the request can be found in the
+/// API server's audit log. An `Audit-ID` of the request is kept if it has 1 to 64 bytes; otherwise a new one is generated.
+async fn observe(State(state): State<Arc<ServerState>>, mut request: Request, next: Next) -> Response {
     let start = Instant::now();
     let incoming = request.headers().get(AUDIT_ID).filter(|id| !id.is_empty() && id.len() <= 64).cloned();
     let audit_id = incoming.unwrap_or_else(|| {
@@ -44,14 +47,14 @@ async fn observe(State(serving): State<Arc<ServerState>>, mut request: Request, 
     let info = in_flight::check_url(&uri).and_then(|()| Ok(Arc::new(RequestInfo::read(&request)?)));
     let (info, mut response) = match info {
         Ok(info) => {
-            let encoding = accepted(request.headers(), &info, Offer::Whole).map(|(encoding, _)| encoding);
+            let encoding = accepted(request.headers(), &info, Offer::FullOnly).map(|(encoding, _)| encoding);
             request.extensions_mut().insert(info.clone());
-            (Some(info), error::encoded(next.run(request).await, encoding.unwrap_or_default()))
+            (Some(info), error::encode_status(next.run(request).await, encoding.unwrap_or_default()))
         }
         Err(error) => (None, error.into_response()),
     };
     let elapsed = start.elapsed();
-    serving.requests.observe(info.as_deref(), response.status(), elapsed);
+    state.requests.observe(info.as_deref(), response.status(), elapsed);
     tracing::debug!(
         %method, path = uri.path(), query = uri.query().unwrap_or(""), status = response.status().as_u16(),
         milliseconds = elapsed.as_millis(), audit_id = audit_id.to_str().unwrap_or(""), "request"
@@ -60,15 +63,15 @@ async fn observe(State(serving): State<Arc<ServerState>>, mut request: Request, 
     response
 }
 
-/// How long a request may take, for handlers that have to end in time by themselves.
+/// Timeout of the request, for handlers that derive their own timeouts from it.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestTimeout(pub Duration);
 
-/// Ends a request that takes longer than it may; a client's own `timeout` shortens that.
-async fn bound(State(serving): State<Arc<ServerState>>, mut request: Request, next: Next) -> Response {
+/// Ends a request after `--request-timeout`, or earlier if the client sets the parameter `timeout`.
+async fn limit_time(State(state): State<Arc<ServerState>>, mut request: Request, next: Next) -> Response {
     let info = request.extensions().get::<Arc<RequestInfo>>();
-    let asked = info.map_or("", |info| info.target.parameter("timeout"));
-    let Some(timeout) = shortest(asked, serving.request_timeout) else {
+    let requested = info.map_or("", |info| info.target.parameter("timeout"));
+    let Some(timeout) = effective_timeout(requested, state.request_timeout) else {
         return ApiError::TimeoutParameter.into_response();
     };
     request.extensions_mut().insert(RequestTimeout(timeout));
@@ -78,47 +81,47 @@ async fn bound(State(serving): State<Arc<ServerState>>, mut request: Request, ne
     }
 }
 
-/// The shorter of the two; `None` if `asked` is no duration. Nothing and zero leave it at `most`.
-fn shortest(asked: &str, most: Duration) -> Option<Duration> {
-    if asked.is_empty() {
-        return Some(most);
+/// The shorter of `requested` and `limit`; `None` if `requested` is not a duration. If it is empty or zero: `limit`.
+fn effective_timeout(requested: &str, limit: Duration) -> Option<Duration> {
+    if requested.is_empty() {
+        return Some(limit);
     }
-    let asked = Duration::try_from(asked.parse::<GoDuration>().ok()?).ok()?;
-    Some(if asked.is_zero() { most } else { asked.min(most) })
+    let requested = Duration::try_from(requested.parse::<GoDuration>().ok()?).ok()?;
+    Some(if requested.is_zero() { limit } else { requested.min(limit) })
 }
 
-/// Finds out who asks, whether there is room for the request, and whether they may.
-async fn authorize(State(serving): State<Arc<ServerState>>, request: Request, next: Next) -> Response {
+/// Authenticates the user, reserves one of the requests in flight, and checks that the user has permission.
+async fn authorize(State(state): State<Arc<ServerState>>, request: Request, next: Next) -> Response {
     let (mut head, body) = request.into_parts();
-    match admitted(&serving, &mut head).await {
+    match admit(&state, &mut head).await {
         Ok(share) => in_flight::hold_until_sent(share, next.run(Request::from_parts(head, body)).await),
         Err(error) => {
-            tracing::debug!(%error, "request refused");
+            tracing::debug!(%error, "request rejected");
             error.into_response()
         }
     }
 }
 
-async fn admitted(serving: &ServerState, head: &mut Parts) -> Result<Option<Share>, ApiError> {
-    let (user, info) = identified(serving, head).await?;
-    let share = serving.admission.admit(&user, &info)?;
-    review(serving, user, info).await?;
+async fn admit(state: &ServerState, head: &mut Parts) -> Result<Option<Share>, ApiError> {
+    let (user, info) = authenticate(state, head).await?;
+    let share = state.in_flight.admit(&user, &info)?;
+    check_permission(state, user, info).await?;
     Ok(share)
 }
 
-async fn identified(serving: &ServerState, head: &Parts) -> Result<(User, Arc<RequestInfo>), ApiError> {
+async fn authenticate(state: &ServerState, head: &Parts) -> Result<(User, Arc<RequestInfo>), ApiError> {
     let info = head.extensions.get::<Arc<RequestInfo>>().ok_or(ApiError::NotFound)?.clone();
     let presented = head.extensions.get::<Arc<ClientChain>>().map(AsRef::as_ref);
-    let user = serving.authenticators.authenticate(&head.headers, presented).await?;
-    // The Karmada API server impersonates by itself and passes none of these headers on.
+    let user = state.authenticators.authenticate(&head.headers, presented).await?;
+    // The Karmada API server handles impersonation and does not forward these headers.
     if head.headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {
         return Err(ApiError::Impersonation);
     }
     Ok((user, info))
 }
 
-async fn review(serving: &ServerState, user: User, info: Arc<RequestInfo>) -> Result<(), ApiError> {
-    let decision = serving.reviewer.review(&user, info.action()).await?;
+async fn check_permission(state: &ServerState, user: User, info: Arc<RequestInfo>) -> Result<(), ApiError> {
+    let decision = state.reviewer.review(&user, info.action()).await?;
     if decision.allowed {
         Ok(())
     } else {
@@ -131,13 +134,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_client_may_shorten_its_time_and_never_lengthen_it() {
-        let most = Duration::from_secs(30);
-        assert_eq!(shortest("", most), Some(most));
-        assert_eq!(shortest("0s", most), Some(most));
-        assert_eq!(shortest("1500ms", most), Some(Duration::from_millis(1500)));
-        assert_eq!(shortest("1h", most), Some(most));
-        assert_eq!(shortest("-1s", most), None);
-        assert_eq!(shortest("soon", most), None);
+    fn client_can_only_shorten_the_timeout() {
+        let limit = Duration::from_secs(30);
+        assert_eq!(effective_timeout("", limit), Some(limit));
+        assert_eq!(effective_timeout("0s", limit), Some(limit));
+        assert_eq!(effective_timeout("1500ms", limit), Some(Duration::from_millis(1500)));
+        assert_eq!(effective_timeout("1h", limit), Some(limit));
+        assert_eq!(effective_timeout("-1s", limit), None);
+        assert_eq!(effective_timeout("soon", limit), None);
     }
 }

@@ -1,4 +1,4 @@
-//! Where connections come in: accepted within bounds, encrypted, served, and drained when the process ends.
+//! TCP listeners: they accept connections within limits, do TLS handshakes, serve the connections, and drain them at shutdown.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -14,33 +14,33 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::connection::{ClientConnection, ClientProtocol, ConnectionTimeouts, serve_connection};
-use super::connection_limit::{ConnectionLimit, ConnectionSlot, IdleLimits};
+use super::connection_limit::{ConnectionLimit, ConnectionSlot, PhaseLimits};
 use super::tls::HTTP2;
 use crate::access::certificate::ClientChain;
 
-/// Most handshakes at a time. When one more begins, the one that has taken longest is given up: a client of good will
-/// needs milliseconds.
-const HANDSHAKES: usize = 512;
-/// How long requests in flight may take to end once no new ones are taken. With `--shutdown-delay-duration` it has to be less
-/// than the Pod's `terminationGracePeriodSeconds`, whose default is 30 s.
-pub const DRAIN: Duration = Duration::from_secs(20);
-/// How often the log says that connections cannot be accepted.
-const COMPLAIN: Duration = Duration::from_secs(60);
+/// Maximum number of concurrent TLS handshakes. If the limit is reached, a new handshake evicts the oldest one: normal clients
+/// need milliseconds.
+const MAX_HANDSHAKES: usize = 512;
+/// Timeout for requests in flight at shutdown, after the listener is closed. The sum of this value and
+/// `--shutdown-delay-duration` must be less than the Pod's `terminationGracePeriodSeconds` (default: 30 s).
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
+/// Minimum time between two warnings that connections cannot be accepted.
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What a listener serves, and within which bounds.
+/// Service and limits of a listener.
 #[derive(Clone)]
 pub struct ListenerConfig {
-    /// Answers requests.
+    /// Handles the requests.
     pub router: Router,
-    /// How long clients may take.
+    /// Timeouts of the connections.
     pub limits: ConnectionTimeouts,
-    /// Most connections at a time.
+    /// Maximum number of concurrent connections.
     pub connections: usize,
-    /// From then on no connection is accepted, and those that there are end.
+    /// When it is cancelled, the listener is closed and open connections are drained.
     pub closing: CancellationToken,
 }
 
-/// Listens on an address. An unspecified one means every interface of both families, as a Go listener takes it.
+/// Listens on an address. As in Go, `0.0.0.0` means all interfaces with IPv4 and IPv6; IPv4 only if the host has no IPv6.
 ///
 /// # Errors
 /// If the address cannot be bound.
@@ -53,23 +53,24 @@ pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(address).await
 }
 
-/// Serves over TLS until it closes, then ends what was begun.
-pub async fn serve_tls(listener: TcpListener, tls: Arc<ServerConfig>, reception: ListenerConfig) {
+/// Serves over TLS until `closing` is cancelled. Then drains the connections for at most `DRAIN_TIMEOUT`.
+pub async fn serve_tls(listener: TcpListener, tls: Arc<ServerConfig>, config: ListenerConfig) {
     let acceptor = TlsAcceptor::from(tls);
-    let connections = ConnectionLimit::new(reception.connections);
-    let ListenerConfig { router, limits, closing, .. } = reception;
-    let serving = {
+    let connections = ConnectionLimit::new(config.connections);
+    let ListenerConfig { router, limits, closing, .. } = config;
+    let handle_stream = {
         let (connections, closing) = (connections.clone(), closing.clone());
         async move |stream: TcpStream, handshake: ConnectionSlot| {
-            let most = IdleLimits { idle: limits.client, head: limits.client, busy: Some(limits.client) };
+            let handshake_limits =
+                PhaseLimits { idle: limits.client, head: limits.client, busy: Some(limits.client) };
             let accepted = async { Some((acceptor.accept(stream).await.ok()?, connections.take().await?)) };
             let accepted = tokio::select! {
                 accepted = accepted => accepted,
-                _ = handshake.expired(most) => None,
+                _ = handshake.expired(handshake_limits) => None,
                 () = handshake.evicted() => None,
                 () = closing.cancelled() => None,
             };
-            let Some((stream, place)) = accepted else { return };
+            let Some((stream, slot)) = accepted else { return };
             drop(handshake);
             let (_, session) = stream.get_ref();
             let presented = ClientChain::new(session.peer_certificates()).map(Arc::new);
@@ -78,45 +79,40 @@ pub async fn serve_tls(listener: TcpListener, tls: Arc<ServerConfig>, reception:
             } else {
                 ClientProtocol::Http1
             };
-            serve_connection(
-                stream,
-                ClientConnection { protocol, presented, place },
-                router,
-                limits,
-                closing,
-            )
-            .await;
+            serve_connection(stream, ClientConnection { protocol, presented, slot }, router, limits, closing)
+                .await;
         }
     };
-    serve(listener, (&ConnectionLimit::new(HANDSHAKES), &connections), &closing, serving).await;
+    serve(listener, (&ConnectionLimit::new(MAX_HANDSHAKES), &connections), &closing, handle_stream).await;
 }
 
-/// Serves in plain text until it closes, then ends what was begun.
-pub async fn serve_plain(listener: TcpListener, reception: ListenerConfig) {
-    let connections = ConnectionLimit::new(reception.connections);
-    let ListenerConfig { router, limits, closing, .. } = reception;
-    let serving = {
+/// Serves without TLS until `closing` is cancelled. Then drains the connections for at most `DRAIN_TIMEOUT`.
+pub async fn serve_plain(listener: TcpListener, config: ListenerConfig) {
+    let connections = ConnectionLimit::new(config.connections);
+    let ListenerConfig { router, limits, closing, .. } = config;
+    let handle_stream = {
         let closing = closing.clone();
-        async move |stream: TcpStream, place: ConnectionSlot| {
-            let client = ClientConnection { protocol: ClientProtocol::Http1, presented: None, place };
+        async move |stream: TcpStream, slot: ConnectionSlot| {
+            let client = ClientConnection { protocol: ClientProtocol::Http1, presented: None, slot };
             serve_connection(stream, client, router, limits, closing).await;
         }
     };
-    serve(listener, (&connections, &connections), &closing, serving).await;
+    serve(listener, (&connections, &connections), &closing, handle_stream).await;
 }
 
-/// Accepts connections, each into one of the first places; those of the second they take themselves.
+/// Accepts connections until `closing` is cancelled, then drains them. A new connection takes a slot of the first limit.
+/// `handle_stream` itself takes slots of the second limit.
 async fn serve<C, F>(
     listener: TcpListener,
     (first, second): (&Arc<ConnectionLimit>, &Arc<ConnectionLimit>),
     closing: &CancellationToken,
-    serving: C,
+    handle_stream: C,
 ) where
     C: FnOnce(TcpStream, ConnectionSlot) -> F + Clone,
     F: Future<Output = ()> + Send + 'static,
 {
     let connections = TaskTracker::new();
-    let mut complained: Option<Instant> = None;
+    let mut last_warning: Option<Instant> = None;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -125,23 +121,26 @@ async fn serve<C, F>(
         match accepted {
             Ok((stream, _)) => {
                 let _ = stream.set_nodelay(true);
-                // Without a place it is closed: every connection that there may be is busy.
-                let place = tokio::select! {
-                    place = first.take() => place,
+                // Without a slot the connection is closed: all other connections are busy.
+                let slot = tokio::select! {
+                    slot = first.take() => slot,
                     () = closing.cancelled() => break,
                 };
-                if let Some(place) = place {
-                    connections.spawn(serving.clone()(stream, place));
+                if let Some(slot) = slot {
+                    connections.spawn(handle_stream.clone()(stream, slot));
                 }
             }
-            // Usually too many open files: those go that do nothing.
+            // The usual cause is too many open files. Closing idle connections helps.
             Err(error) => {
-                if complained.is_none_or(|last| last.elapsed() >= COMPLAIN) {
-                    tracing::warn!(%error, "a connection could not be accepted; idle ones make room");
-                    complained = Some(Instant::now());
+                if last_warning.is_none_or(|last| last.elapsed() >= WARNING_INTERVAL) {
+                    tracing::warn!(
+                        %error,
+                        "cannot accept a connection; idle connections are closed to make room"
+                    );
+                    last_warning = Some(Instant::now());
                 }
-                for places in [first, second] {
-                    places.evict();
+                for limit in [first, second] {
+                    limit.evict();
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
@@ -149,7 +148,10 @@ async fn serve<C, F>(
     }
     drop(listener);
     connections.close();
-    if tokio::time::timeout(DRAIN, connections.wait()).await.is_err() {
-        tracing::warn!(connections = connections.len(), "connections did not end in time and are cut");
+    if tokio::time::timeout(DRAIN_TIMEOUT, connections.wait()).await.is_err() {
+        tracing::warn!(
+            connections = connections.len(),
+            "connections did not finish before the drain timeout and are closed"
+        );
     }
 }

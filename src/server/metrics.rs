@@ -1,5 +1,5 @@
-//! What was asked of this server, counted under the names of Kubernetes' generic API server
-//! (`k8s.io/apiserver/pkg/endpoints/metrics`), which dashboards look for.
+//! Request metrics of this server, under the names of Kubernetes' generic API server
+//! (`k8s.io/apiserver/pkg/endpoints/metrics`), which dashboards expect.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::request_info::RequestInfo;
 use crate::api::group::Group;
 use crate::process::metrics::{DurationHistogram, seconds};
 
-/// Counts requests and their time.
+/// Counts requests and measures their duration.
 pub struct RequestMetrics {
     total: Family<CodeLabels, Counter>,
     seconds: DurationHistogram<RequestLabels>,
@@ -39,21 +39,17 @@ struct CodeLabels {
 }
 
 impl RequestMetrics {
-    /// Registers the counters.
+    /// Registers the metrics.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self { total: Family::default(), seconds: seconds() };
-        registry.register(
-            "apiserver_request",
-            "Requests by what they ask for and code",
-            metrics.total.clone(),
-        );
-        let help = "Time until a request's answer was there";
+        registry.register("apiserver_request", "Requests by verb, resource and code", metrics.total.clone());
+        let help = "Time until the response to a request was ready";
         registry.register("apiserver_request_duration_seconds", help, metrics.seconds.clone());
         metrics
     }
 
-    /// Counts a request. What a client may make up at will is counted by name only if it was answered with 200; of others
-    /// the metrics API is named.
+    /// Counts a request. Clients can invent verbs, versions and resources, so these labels and the scope are set only for
+    /// successful requests. Failed requests have only the group, and only if it is a metrics API.
     pub fn observe(&self, info: Option<&RequestInfo>, status: StatusCode, elapsed: Duration) {
         let mut labels = RequestLabels {
             verb: String::new(),

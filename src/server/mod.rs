@@ -1,4 +1,4 @@
-//! HTTP: what comes in from the API server's aggregation layer, and what goes out.
+//! HTTP server: handles requests from the aggregation layer of the API server.
 
 mod certificate;
 pub mod connection;
@@ -31,29 +31,29 @@ use health::HealthSources;
 use in_flight::InFlightLimit;
 use metrics::RequestMetrics;
 
-/// What requests are served from.
+/// State that all request handlers share.
 pub struct ServerState {
-    /// Who asks.
+    /// Authenticates the user of a request.
     pub authenticators: Authenticators,
-    /// Whether they may.
+    /// Checks the user's permission.
     pub reviewer: Reviewer,
-    /// Metrics of members.
-    pub answers: Responder,
-    /// How many requests are worked on at a time.
-    pub admission: InFlightLimit,
-    /// Discovery.
+    /// Queries metrics of members.
+    pub responder: Responder,
+    /// Limit of requests in flight.
+    pub in_flight: InFlightLimit,
+    /// Discovery documents.
     pub documents: DiscoveryDocuments,
-    /// Health checks.
+    /// State of the health checks.
     pub health: HealthSources,
-    /// This process' own metrics.
+    /// Metrics of this process.
     pub metrics: Arc<MetricsRegistry>,
-    /// What is counted of requests.
+    /// Number and duration of requests.
     pub requests: RequestMetrics,
-    /// How long a request may take.
+    /// `--request-timeout`.
     pub request_timeout: Duration,
 }
 
-/// The service of the secure port.
-pub fn router(serving: Arc<ServerState>) -> Router {
-    layers::around(handlers::routes(), &serving).with_state(serving)
+/// The routes and middleware of the secure port.
+pub fn router(state: Arc<ServerState>) -> Router {
+    layers::add_middleware(handlers::routes(), &state).with_state(state)
 }

@@ -1,4 +1,4 @@
-//! What a request asks for, read once from its path: authorization and handlers see the same.
+//! Parses a request once. Authorization and handlers use the same result.
 
 use http::{Method, Request};
 
@@ -6,15 +6,15 @@ use crate::access::review::Action;
 use crate::api::field_selector::FieldSelector;
 use crate::query::request_target::{PathError, RequestTarget, is_segment_name};
 
-/// A request's path, taken apart as `RequestInfoFactory.NewRequestInfo` of `k8s.io/apiserver` does it, with one
-/// difference: segments are split first and decoded once after that, so that an encoded slash stays in its segment.
+/// A parsed request, as in `RequestInfoFactory.NewRequestInfo` of `k8s.io/apiserver`. One difference: the path is first split
+/// into segments, and each segment is decoded once after that. So an encoded slash stays in its segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestInfo {
-    /// Its path and parameters.
+    /// The path and the parameters.
     pub target: RequestTarget,
-    /// What is to be done: `get`, `list`, … for a resource, the method in lower case otherwise.
+    /// For a resource: `get`, `list`, … Otherwise the HTTP method in lower case.
     pub verb: String,
-    /// The resource, if the path names one.
+    /// The resource; `None` if the path names none.
     pub resource: Option<RequestedResource>,
 }
 
@@ -23,7 +23,7 @@ pub struct RequestInfo {
 pub struct RequestedResource {
     /// The API group; empty for the core group.
     pub group: String,
-    /// Its version.
+    /// The version of the group.
     pub version: String,
     /// The namespace; empty for none.
     pub namespace: String,
@@ -36,15 +36,15 @@ pub struct RequestedResource {
 }
 
 impl RequestInfo {
-    /// Reads a request's line.
+    /// Parses the method, path and query string of a request.
     ///
     /// # Errors
-    /// If the path or the query is not well-formed.
+    /// If the path or the query string is malformed.
     pub fn read<B>(request: &Request<B>) -> Result<Self, PathError> {
         Self::of(request.method(), request.uri().path(), request.uri().query().unwrap_or(""))
     }
 
-    /// What authorization is asked about.
+    /// The action that authorization checks.
     pub fn action(&self) -> Action {
         let verb = self.verb.clone();
         match self.resource.clone() {
@@ -62,11 +62,12 @@ impl RequestInfo {
             Some(resource) => resource_verb(method, resource),
             None => method.as_str().to_ascii_lowercase(),
         };
-        Ok(Self { target, verb, resource }.narrowed())
+        Ok(Self { target, verb, resource }.for_authorization())
     }
 
-    /// A list may be a watch, and a field selector may leave a single name: what authorization wants to know.
-    fn narrowed(mut self) -> Self {
+    /// Adapts a list for authorization: the verb is `watch` if the query string requests a watch, and a field selector for one
+    /// name sets the name of the resource.
+    fn for_authorization(mut self) -> Self {
         if self.verb != "list" {
             return self;
         }
@@ -83,7 +84,7 @@ impl RequestInfo {
     }
 }
 
-/// The resource that the segments name, if they are long enough to name one.
+/// The resource that the segments name; `None` if there are too few segments.
 fn resource(segments: &[String]) -> Option<RequestedResource> {
     let (group, version, rest) = match segments {
         [api, version, rest @ ..] if api == "api" && !rest.is_empty() => (String::new(), version, rest),
@@ -98,7 +99,7 @@ fn resource(segments: &[String]) -> Option<RequestedResource> {
         && first == "namespaces"
     {
         resource.namespace.clone_from(namespace);
-        // These two are subresources of the namespace itself, not resources in it.
+        // `status` and `finalize` are subresources of the namespace, not resources in it.
         if below.first().is_some_and(|part| part != "status" && part != "finalize") {
             parts = below;
         }
@@ -136,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn the_encoded_wildcard_is_the_wildcard() {
+    fn encoded_wildcard_equals_the_plain_one() {
         let path = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/pods";
         let encoded = get(&format!("{path}/%2A/http_requests"));
         assert_eq!(encoded, get(&format!("{path}/*/http_requests")));
@@ -147,13 +148,13 @@ mod tests {
     }
 
     #[test]
-    fn an_encoded_slash_stays_in_its_segment_and_is_decoded_once() {
+    fn encoded_slash_stays_in_its_segment() {
         let resource = resource_of("/apis/g/v1/namespaces/a%2Fb/pods/c%252Fd/m");
         assert_eq!((&*resource.namespace, &*resource.name), ("a/b", "c%2Fd"));
     }
 
     #[test]
-    fn discovery_paths_are_no_resources() {
+    fn discovery_paths_have_no_resource() {
         for path in
             ["/", "/apis", "/apis/custom.metrics.k8s.io", "/apis/custom.metrics.k8s.io/v1beta2/", "/healthz"]
         {
@@ -162,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn namespaces_are_resources_and_places() {
+    fn namespaces_are_resources_and_scopes() {
         let resource = resource_of("/apis/g/v1/namespaces/default/metrics/m");
         assert_eq!([&*resource.namespace, &resource.resource, &resource.name], ["default", "metrics", "m"]);
         let resource = resource_of("/apis/g/v1/namespaces/default");
@@ -178,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn verbs_follow_the_method_and_whether_there_is_a_name() {
+    fn verb_depends_on_method_and_name() {
         let verb = |method: Method, path| RequestInfo::of(&method, path, "").expect("well-formed").verb;
         assert_eq!(verb(Method::GET, "/apis/g/v1/pods"), "list");
         assert_eq!(verb(Method::DELETE, "/apis/g/v1/pods"), "deletecollection");
@@ -187,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_may_be_a_watch_and_may_be_narrowed_to_a_name() {
+    fn list_can_be_a_watch_or_have_a_name() {
         let verb = |query: &str| get(&format!("/apis/g/v1/pods?{query}")).verb;
         assert_eq!(
             ["watch", "watch=1", "watch=False", "watch=0", ""].map(verb),

@@ -1,4 +1,4 @@
-//! An answer on its way out.
+//! Response body that is sent in chunks and holds a guard until the last one.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -7,11 +7,11 @@ use axum::body::Body;
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 
-/// How many bytes of an answer are handed over at a time. What a client has no room for stays here instead of in
-/// buffers that only the end of its connection would free.
-const PIECE: usize = 16 * 1024;
+/// Maximum size of a chunk, in bytes. Data that the client does not read yet stays here. In the buffers of the connection it
+/// would use memory until the connection is closed.
+const CHUNK: usize = 16 * 1024;
 
-/// A body in pieces that keeps something until its last byte has been handed over or nobody wants it any more.
+/// A body that is sent in chunks. It holds the guard until it is dropped: after the last chunk, or when the client disconnects.
 pub(super) struct ResponseBody<G> {
     body: Body,
     rest: Bytes,
@@ -41,8 +41,8 @@ impl<G: Unpin> hyper::body::Body for ResponseBody<G> {
                 end => return Poll::Ready(end),
             }
         }
-        let piece = self.rest.len().min(PIECE);
-        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(piece)))))
+        let chunk = self.rest.len().min(CHUNK);
+        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(chunk)))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -67,15 +67,15 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_long_body_goes_out_whole_in_pieces() {
-        let text: Vec<u8> = (0..3 * PIECE + 5).map(|number| number.to_le_bytes()[0]).collect();
-        let mut outgoing = ResponseBody::new(Body::from(text.clone()), ());
-        assert_eq!(hyper::body::Body::size_hint(&outgoing).exact(), u64::try_from(text.len()).ok());
-        let mut pieces = Vec::new();
-        while let Some(frame) = outgoing.frame().await {
-            pieces.push(frame.expect("no error").into_data().expect("data"));
+    async fn long_body_is_sent_in_chunks() {
+        let text: Vec<u8> = (0..3 * CHUNK + 5).map(|number| number.to_le_bytes()[0]).collect();
+        let mut body = ResponseBody::new(Body::from(text.clone()), ());
+        assert_eq!(hyper::body::Body::size_hint(&body).exact(), u64::try_from(text.len()).ok());
+        let mut chunks = Vec::new();
+        while let Some(frame) = body.frame().await {
+            chunks.push(frame.expect("no error").into_data().expect("data"));
         }
-        assert_eq!(pieces.iter().map(Bytes::len).collect::<Vec<_>>(), [PIECE, PIECE, PIECE, 5]);
-        assert_eq!(pieces.concat(), text);
+        assert_eq!(chunks.iter().map(Bytes::len).collect::<Vec<_>>(), [CHUNK, CHUNK, CHUNK, 5]);
+        assert_eq!(chunks.concat(), text);
     }
 }

@@ -1,5 +1,5 @@
-//! TLS for those who ask: which certificate is shown, which versions and suites are spoken, and how a client's
-//! certificate is asked for without being judged.
+//! TLS settings of the secure port: serving certificate, TLS versions, cipher suites. Client certificates are requested in the
+//! handshake and verified later.
 
 use std::sync::Arc;
 
@@ -16,24 +16,24 @@ use crate::config::{Serving, ServingTls, TlsVersion};
 use crate::process::expiry::Expiry;
 use crate::transport::signatures::signature_checks;
 
-/// What a client and this server agree on when they speak HTTP/2 (RFC 7301).
+/// ALPN protocol ID of HTTP/2 (RFC 7301).
 pub const HTTP2: &[u8] = b"h2";
 
-/// Why TLS cannot be served.
+/// Why TLS cannot be configured.
 #[derive(Debug, Error)]
 pub enum TlsError {
-    /// There is no certificate.
+    /// The serving certificate cannot be loaded or generated.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
-    /// No suite is left.
-    #[error("--tls-cipher-suites: none of the given suites is served; for TLS 1.3 leave it out")]
+    /// No cipher suite is left.
+    #[error("--tls-cipher-suites: none of these cipher suites is supported; for TLS 1.3, omit the flag")]
     NoSuite,
 }
 
-/// The TLS settings of the secure port. The certificate's files are followed as long as the handle is kept.
+/// The TLS settings of the secure port. Changed certificate files are reloaded as long as the handle is kept.
 ///
 /// # Errors
-/// If there is nothing to serve with.
+/// If the certificate cannot be loaded or generated, or if no cipher suite is left.
 pub fn server_config(
     serving: &Serving,
     expiry: &Expiry,
@@ -43,23 +43,23 @@ pub fn server_config(
         TlsVersion::Tls12 => &[&TLS13, &TLS12][..],
         TlsVersion::Tls13 => &[&TLS13][..],
     };
-    let (shown, following) =
+    let (certificate, reload_task) =
         ServingCertificate::new(&serving.tls, &provider, serving.reload_interval, expiry)?;
-    let asking = OptionalClientCert { algorithms: provider.signature_verification_algorithms };
+    let verifier = OptionalClientCert { algorithms: provider.signature_verification_algorithms };
     let mut server = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)
         .map_err(|_| TlsError::NoSuite)?
-        .with_client_cert_verifier(Arc::new(asking))
-        .with_cert_resolver(shown);
+        .with_client_cert_verifier(Arc::new(verifier))
+        .with_cert_resolver(certificate);
     server.alpn_protocols = vec![b"http/1.1".to_vec()];
     if serving.http2 {
         server.alpn_protocols.insert(0, HTTP2.to_vec());
     }
-    Ok((server, following))
+    Ok((server, reload_task))
 }
 
-/// The suites that are named, as far as they are known; as in Go, names concern TLS 1.2 only, and all of TLS 1.3's
-/// are always served.
+/// The crypto provider with the cipher suites of `--tls-cipher-suites`. As in Go, the flag selects suites of TLS 1.2 only; all
+/// suites of TLS 1.3 are always enabled. Unknown names are logged and ignored.
 fn provider(config: &ServingTls) -> Result<CryptoProvider, TlsError> {
     let mut provider = aws_lc_rs::default_provider();
     if config.cipher_suites.is_empty() {
@@ -67,35 +67,32 @@ fn provider(config: &ServingTls) -> Result<CryptoProvider, TlsError> {
     }
     let name = |suite: &rustls::SupportedCipherSuite| {
         let name = suite.suite().as_str().unwrap_or_default().replace("TLS13_", "TLS_");
-        // Go leaves the hash out of the names of these two.
+        // Go omits the hash in the names of these suites.
         let short =
             name.strip_suffix("_SHA256").filter(|short| short.ends_with("POLY1305")).map(str::to_owned);
         (name, short)
     };
     let known: Vec<(String, Option<String>)> = provider.cipher_suites.iter().map(name).collect();
-    let is = |wanted: &String, (name, short): &(String, Option<String>)| {
+    let matches = |wanted: &String, (name, short): &(String, Option<String>)| {
         wanted == name || Some(wanted) == short.as_ref()
     };
     for wanted in &config.cipher_suites {
-        if !known.iter().any(|suite| is(wanted, suite)) {
-            tracing::warn!(
-                suite = wanted,
-                "--tls-cipher-suites names a suite that is not served; it is passed over"
-            );
+        if !known.iter().any(|suite| matches(wanted, suite)) {
+            tracing::warn!(suite = wanted, "--tls-cipher-suites has an unknown cipher suite; it is ignored");
         }
     }
     provider.cipher_suites.retain(|suite| {
-        suite.tls13().is_some() || config.cipher_suites.iter().any(|wanted| is(wanted, &name(suite)))
+        suite.tls13().is_some() || config.cipher_suites.iter().any(|wanted| matches(wanted, &name(suite)))
     });
-    let tls12_left = provider.cipher_suites.iter().any(|suite| suite.tls13().is_none());
-    let tls13_named = known.iter().zip(aws_lc_rs::default_provider().cipher_suites).any(|(suite, of)| {
-        of.tls13().is_some() && config.cipher_suites.iter().any(|wanted| is(wanted, suite))
+    let has_tls12 = provider.cipher_suites.iter().any(|suite| suite.tls13().is_none());
+    let tls13_requested = known.iter().zip(aws_lc_rs::default_provider().cipher_suites).any(|(suite, of)| {
+        of.tls13().is_some() && config.cipher_suites.iter().any(|wanted| matches(wanted, suite))
     });
-    if tls12_left || tls13_named { Ok(provider) } else { Err(TlsError::NoSuite) }
+    if has_tls12 || tls13_requested { Ok(provider) } else { Err(TlsError::NoSuite) }
 }
 
-/// Asks for a certificate and proves that the client holds its key; whether its chain holds is found out when a
-/// request comes, since a client with a bad certificate may still be somebody by other means.
+/// Requests a client certificate and checks that the client has its key. The chain is verified later, when a request arrives:
+/// a client with an invalid certificate may have other valid credentials.
 #[derive(Debug)]
 struct OptionalClientCert {
     algorithms: WebPkiSupportedAlgorithms,

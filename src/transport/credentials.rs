@@ -1,4 +1,4 @@
-//! How to reach an API server: plain data, compared to see what changed.
+//! How to reach an API server, and with which credentials. The types are plain data: a comparison shows whether they changed.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,18 +11,18 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::sign::CertifiedKey;
 use thiserror::Error;
 
-/// All that a connection to an API server needs.
+/// Everything that a connection to an API server needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credentials {
-    /// Where the API server is.
+    /// The address of the API server.
     pub endpoint: Endpoint,
-    /// Whom it is asked as.
-    pub login: UserCredentials,
-    /// Which certificates it may show.
-    pub trust: ServerVerification,
-    /// The name that its certificate must have, if it is not the endpoint's.
+    /// The credentials of the user.
+    pub user: UserCredentials,
+    /// Which certificates of the API server are accepted.
+    pub verification: ServerVerification,
+    /// The name that the API server's certificate must have. `None` means the host of the endpoint.
     pub server_name: Option<ServerName<'static>>,
-    /// The proxy that it names; without one, the environment's is used ([`super::environment::proxy_of`]).
+    /// The configured proxy. `None` means the proxy of the environment ([`super::environment::proxy_of`]).
     pub proxy: Option<Proxy>,
 }
 
@@ -34,85 +34,88 @@ pub struct Endpoint {
     prefix: String,
 }
 
-/// Whom an API server is asked as: both of them may be shown, or neither.
+/// The credentials of a user: a token, a client certificate, both or none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserCredentials {
-    /// In the `Authorization` header.
+    /// Sent in the `Authorization` header.
     pub token: Option<BearerToken>,
-    /// In the TLS handshake.
+    /// Presented in the TLS handshake.
     pub certificate: Option<ClientCertificate>,
 }
 
-/// A client certificate and its key, which is never shown.
+/// A client certificate and its key. `Debug` does not print them.
 #[derive(Clone)]
 pub struct ClientCertificate {
     pem: [Vec<u8>; 2],
     key: Arc<CertifiedKey>,
 }
 
-/// A bearer token. It is never shown.
+/// A bearer token. `Debug` does not print it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct BearerToken(HeaderValue);
 
-/// Which serving certificates are accepted.
+/// Which certificates of an API server are accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServerVerification {
-    /// Any at all.
-    Anything,
-    /// Those that the system's roots vouch for.
+    /// Any certificate.
+    AnyCertificate,
+    /// Certificates that a CA of the system has signed.
     System,
-    /// Those that this PEM bundle vouches for, or holds.
+    /// Certificates that a CA of this PEM bundle has signed, or that the bundle itself contains.
     Bundle(Vec<u8>),
 }
 
-/// A proxy on the way to the API server.
+/// A proxy between this process and the API server.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Proxy {
-    /// `http`, `https`, `socks5` or `socks5h`, with user and password if it wants them.
+    /// A URL with `http`, `https`, `socks5` or `socks5h`, optionally with user and password.
     pub url: Uri,
     /// Headers of the CONNECT request.
     pub headers: HeaderMap,
 }
 
-/// Why credentials cannot be used.
+/// Why credentials are invalid.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum CredentialsError {
-    /// The endpoint is no address.
-    #[error("the endpoint {0:?} is no URL of an API server; it should look like https://host:6443")]
+    /// The endpoint is not a valid address.
+    #[error("the endpoint {0:?} is not the URL of an API server; use a URL such as https://host:6443")]
     Endpoint(String),
-    /// The token has line breaks or other characters that no header may have.
-    #[error("the token has characters that no token may have")]
+    /// The token contains line breaks or other characters that are not allowed in a header.
+    #[error("the token contains characters that are not allowed in a header")]
     Token,
-    /// The client certificate or its key is malformed, or they do not belong together.
-    #[error("the client certificate cannot be used: {0}")]
+    /// The client certificate or its key is malformed, or the key is for another certificate.
+    #[error("the client certificate is invalid: {0}")]
     ClientCertificate(String),
-    /// The name that the serving certificate must have is none.
+    /// The name that the API server's certificate must have is not a valid name.
     #[error("the TLS server name {0:?} is neither a DNS name nor an IP address")]
     ServerName(String),
-    /// The proxy's URL is of no kind that is spoken here.
-    #[error("the proxy {0:?} is no URL with http, https, socks5 or socks5h, a host and a port up to 65535")]
+    /// The URL of the proxy is malformed or has an unsupported scheme.
+    #[error(
+        "the proxy {0:?} is not a URL with http, https, socks5 or socks5h, a host and a port up to 65535"
+    )]
     Proxy(String),
     /// A header for the proxy is malformed.
-    #[error("the proxy header {0:?} is no header")]
+    #[error("the proxy header {0:?} is invalid")]
     ProxyHeader(String),
 }
 
 impl Credentials {
-    /// The same with what a plugin said: its token, and its certificate in place of the one here.
-    pub fn logged_in(&self, login: UserCredentials) -> Self {
-        let certificate = login.certificate.or_else(|| self.login.certificate.clone());
-        Self { login: UserCredentials { token: login.token, certificate }, ..self.clone() }
+    /// These credentials with the token of an exec plugin. The certificate of the plugin, if there is one, replaces the
+    /// certificate here.
+    pub fn with_user(&self, user: UserCredentials) -> Self {
+        let certificate = user.certificate.or_else(|| self.user.certificate.clone());
+        Self { user: UserCredentials { token: user.token, certificate }, ..self.clone() }
     }
 }
 
 impl Endpoint {
-    /// Reads `Cluster.spec.apiEndpoint`, or `server` of a kubeconfig: no scheme means https, a path stays as prefix
+    /// Parses `Cluster.spec.apiEndpoint`, or `server` of a kubeconfig. The default scheme is https. A path is used as a prefix
     /// (`rest.DefaultServerURL` of client-go).
     ///
     /// # Errors
-    /// If it is no address.
+    /// If the text is not a valid address.
     pub fn parse(text: &str) -> Result<Self, CredentialsError> {
-        let malformed = || CredentialsError::Endpoint(without_login(text));
+        let malformed = || CredentialsError::Endpoint(without_user_info(text));
         let text = text.trim();
         let with_scheme = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
         let parts = with_scheme.parse::<Uri>().map_err(|_| malformed())?.into_parts();
@@ -127,10 +130,10 @@ impl Endpoint {
         })
     }
 
-    /// The address of a resource below the endpoint. `path` starts with a slash and is encoded already.
+    /// The URL of a resource below the endpoint. `path` starts with a slash and is percent-encoded.
     ///
     /// # Errors
-    /// If the path has characters that no path may have.
+    /// If the path contains characters that are not allowed in a path.
     pub fn uri(&self, path: &str) -> Result<Uri, http::Error> {
         Uri::builder()
             .scheme(self.scheme.clone())
@@ -147,10 +150,10 @@ impl fmt::Display for Endpoint {
 }
 
 impl BearerToken {
-    /// A token as it stands in a Secret.
+    /// Parses the token of a Secret. Whitespace around the token is removed.
     ///
     /// # Errors
-    /// If it cannot stand in a header.
+    /// If the token contains characters that are not allowed in a header.
     pub fn parse(token: &[u8]) -> Result<Self, CredentialsError> {
         let token = token.trim_ascii();
         let mut value =
@@ -159,7 +162,7 @@ impl BearerToken {
         Ok(Self(value))
     }
 
-    /// The `Authorization` header.
+    /// The value of the `Authorization` header.
     pub fn authorization(&self) -> HeaderValue {
         self.0.clone()
     }
@@ -172,22 +175,22 @@ impl fmt::Debug for BearerToken {
 }
 
 impl ClientCertificate {
-    /// A chain and its key, both in PEM.
+    /// Parses a certificate chain and its key, both in PEM.
     ///
     /// # Errors
-    /// If one of them is malformed, or the key is another's.
+    /// If the chain or the key is malformed, or the key is for another certificate.
     pub fn parse(chain: Vec<u8>, key: Vec<u8>) -> Result<Self, CredentialsError> {
-        let refused = |what: &str| CredentialsError::ClientCertificate(what.to_owned());
+        let invalid = |reason: &str| CredentialsError::ClientCertificate(reason.to_owned());
         let certificates = CertificateDer::pem_slice_iter(&chain).collect::<Result<Vec<_>, _>>();
         let certificates = certificates.ok().filter(|chain| !chain.is_empty());
-        let certificates = certificates.ok_or_else(|| refused("it is no PEM certificate"))?;
-        let private = PrivateKeyDer::from_pem_slice(&key).map_err(|_| refused("its key is no PEM key"))?;
+        let certificates = certificates.ok_or_else(|| invalid("it is not a PEM certificate"))?;
+        let private = PrivateKeyDer::from_pem_slice(&key).map_err(|_| invalid("its key is not a PEM key"))?;
         let certified = CertifiedKey::from_der(certificates, private, &aws_lc_rs::default_provider());
-        let certified = certified.map_err(|error| refused(&error.to_string()))?;
+        let certified = certified.map_err(|error| invalid(&error.to_string()))?;
         Ok(Self { pem: [chain, key], key: Arc::new(certified) })
     }
 
-    /// As rustls takes it.
+    /// The chain and the key in the type of rustls.
     pub fn certified_key(&self) -> Arc<CertifiedKey> {
         self.key.clone()
     }
@@ -208,7 +211,7 @@ impl fmt::Debug for ClientCertificate {
 }
 
 impl Proxy {
-    /// Reads `Cluster.spec.proxyURL` and `proxyHeader`, whose values are split at commas as Karmada does
+    /// Parses `Cluster.spec.proxyURL` and `proxyHeader`. Header values are split at commas, as in Karmada
     /// (`util.BuildClusterConfig`).
     ///
     /// # Errors
@@ -217,7 +220,7 @@ impl Proxy {
         url: &str,
         headers: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Result<Self, CredentialsError> {
-        let malformed = || CredentialsError::Proxy(without_login(url));
+        let malformed = || CredentialsError::Proxy(without_user_info(url));
         let url = url.trim().parse::<Uri>().map_err(|_| malformed())?;
         let is_known = matches!(url.scheme_str(), Some("http" | "https" | "socks5" | "socks5h"));
         if !is_known || !url.authority().is_some_and(has_host_and_port) {
@@ -235,12 +238,12 @@ impl Proxy {
     }
 }
 
-/// Host and port of a URL, without user and password; where it has no port, that of its scheme.
+/// Host and port of a URL, without user and password. The default port is the port of the scheme.
 pub fn address(url: &Uri) -> String {
     format!("{}:{}", url.host().unwrap_or_default(), port(url))
 }
 
-/// The port of a URL, or that of its scheme.
+/// The port of a URL. The default is the port of the scheme.
 pub(super) fn port(url: &Uri) -> u16 {
     url.port_u16().unwrap_or(match url.scheme_str() {
         Some("http") => 80,
@@ -249,12 +252,12 @@ pub(super) fn port(url: &Uri) -> u16 {
     })
 }
 
-/// The host of a URL, an IPv6 address without its brackets.
+/// The host of a URL. An IPv6 address has no brackets.
 pub(super) fn host(url: &Uri) -> Option<&str> {
     Some(url.host()?.trim_start_matches('[').trim_end_matches(']'))
 }
 
-/// Whether there is a host and, where there is a colon, a port: http takes any text for one and then knows none.
+/// Whether there is a host and, after a colon, a valid port. The `http` crate accepts any text as port, and then has no port.
 fn has_host_and_port(authority: &Authority) -> bool {
     let address = authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, address)| address);
     let (host, rest) = address.split_at(authority.host().len().min(address.len()));
@@ -262,8 +265,8 @@ fn has_host_and_port(authority: &Authority) -> bool {
     !host.is_empty() && (rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port))
 }
 
-/// A URL as it may be shown: a user and a password before the host are for nobody's eyes.
-fn without_login(url: &str) -> String {
+/// The URL for messages: user and password before the host are removed.
+fn without_user_info(url: &str) -> String {
     url.rsplit_once('@').map_or_else(|| url.to_owned(), |(_, host)| format!("…@{host}"))
 }
 
@@ -279,7 +282,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_scheme_means_https_and_a_path_is_a_prefix() {
+    fn default_scheme_is_https_and_path_is_a_prefix() {
         let uri =
             |endpoint: &str| Endpoint::parse(endpoint).expect("an address").uri("/apis").expect("a path");
         assert_eq!(uri("10.0.0.1:6443"), "https://10.0.0.1:6443/apis");
@@ -291,23 +294,23 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_refused() {
+    fn invalid_addresses_are_rejected() {
         for text in ["", "https://", "ftp://host", "https://user:secret@host", "ht tp://x"] {
             assert!(Endpoint::parse(text).is_err(), "{text:?}");
         }
-        // A port that is none must not become that of the scheme.
+        // An invalid port must not be replaced with the default port.
         for port in ["65536", "-1", "6443x", "+443", "99999999999999999999", ""] {
-            let refused = Endpoint::parse(&format!("https://host:{port}"));
-            assert_eq!(refused, Err(CredentialsError::Endpoint(format!("https://host:{port}"))));
-            let refused = Proxy::parse(&format!("http://user:s3cr3t@host:{port}"), []);
-            assert_eq!(refused.unwrap_err(), CredentialsError::Proxy(format!("…@host:{port}")));
+            let rejected = Endpoint::parse(&format!("https://host:{port}"));
+            assert_eq!(rejected, Err(CredentialsError::Endpoint(format!("https://host:{port}"))));
+            let rejected = Proxy::parse(&format!("http://user:s3cr3t@host:{port}"), []);
+            assert_eq!(rejected.unwrap_err(), CredentialsError::Proxy(format!("…@host:{port}")));
             assert!(Proxy::parse(&format!("socks5h://[::1]:{port}"), []).is_err());
         }
         assert!(Proxy::parse("socks5h://[::1]:1080", []).is_ok());
     }
 
     #[test]
-    fn neither_tokens_nor_proxy_passwords_are_shown() {
+    fn debug_output_has_no_secrets() {
         let token = BearerToken::parse(b"s3cr3t-token\n").expect("a token");
         let proxy = Proxy::parse("http://user:s3cr3t@proxy:3128", [("X-Key", "s3cr3t,b")]).expect("a proxy");
         assert_eq!(proxy.headers.get_all("x-key").iter().count(), 2);

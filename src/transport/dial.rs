@@ -1,4 +1,4 @@
-//! The way to an API server: direct, or through a proxy; then TLS.
+//! Connects to an API server, directly or through a proxy, and does the TLS handshake.
 
 mod error;
 
@@ -38,55 +38,55 @@ use crate::api::text::root_cause;
 pub use error::DialError;
 use error::{NameError, TcpError};
 
-/// How long a handshake counts among those that go on at a time.
-const HANDSHAKE: Duration = Duration::from_millis(250);
-/// Most bytes of the head of a proxy's response to CONNECT.
-const PROXY_HEAD: usize = 256 << 10;
+/// How long a handshake holds its permit at most.
+const PERMIT_TIME: Duration = Duration::from_millis(250);
+/// Maximum bytes of the head of a proxy's response to CONNECT.
+const MAX_PROXY_HEAD: usize = 256 << 10;
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
-/// The right to begin a handshake.
+/// The permit to begin a handshake.
 pub type HandshakePermit<'a> = SemaphorePermit<'a>;
 
-/// A stream of bytes: TCP, or what is spoken on it.
+/// A stream of bytes: TCP, or TLS or a proxy connection on top of TCP.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
-/// Dials: one connection for each call, on which the API server chose HTTP/2 or HTTP/1.1.
+/// Opens connections to one API server, one for each call. The API server chooses HTTP/2 or HTTP/1.1.
 pub struct Dialer {
     target: Uri,
-    /// The settings, and the name that the certificate must have; `None` for plain HTTP.
+    /// The settings, and the name that the certificate must have. `None` means plain HTTP.
     tls: Option<(TlsConnector, ServerName<'static>)>,
-    /// Whether a CA bundle is given, or the system's authorities decide.
+    /// Whether a CA bundle is given. Otherwise the CAs of the system are trusted.
     has_bundle: bool,
     proxy: Option<ProxyHop>,
-    /// Bounds how many handshakes go on at a time.
+    /// Limits concurrent handshakes.
     handshakes: Arc<Semaphore>,
     timeout: Duration,
 }
 
-/// The proxy on the way.
+/// A proxy between this process and the API server.
 struct ProxyHop {
-    /// Where it is: `http://host:port`.
+    /// `http://host:port`, also for a proxy with another scheme.
     address: Uri,
-    /// For one that speaks TLS.
+    /// For an `https` proxy: the settings, and the name that the certificate must have.
     tls: Option<(TlsConnector, ServerName<'static>)>,
     protocol: ProxyProtocol,
 }
 
 enum ProxyProtocol {
-    /// HTTP CONNECT, with these headers.
+    /// HTTP CONNECT with these headers.
     Connect(HeaderMap),
-    /// SOCKS5, with a user and a password if it wants them.
+    /// SOCKS5, optionally with user and password.
     Socks5(Option<(String, String)>),
 }
 
 impl Dialer {
-    /// A dialer for the endpoint of these credentials; connecting and the handshake may take `timeout`.
+    /// Creates a dialer for the endpoint of these credentials. `timeout` limits TCP, proxy and TLS handshake together.
     ///
     /// # Errors
-    /// If the endpoint, the CA bundle or the proxy cannot be used.
+    /// If the endpoint, the CA bundle or the proxy is invalid.
     pub fn new(
         credentials: &Credentials,
         handshakes: Arc<Semaphore>,
@@ -94,9 +94,9 @@ impl Dialer {
     ) -> Result<Self, TlsConfigError> {
         let target = credentials.endpoint.uri("/").map_err(|_| TlsConfigError::Endpoint)?;
         let tls = if target.scheme() == Some(&Scheme::HTTPS) {
-            let mut config = client_config(&credentials.trust)?;
+            let mut config = client_config(&credentials.verification)?;
             config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-            if let Some(certificate) = &credentials.login.certificate {
+            if let Some(certificate) = &credentials.user.certificate {
                 config.client_auth_cert_resolver =
                     Arc::new(SingleCertAndKey::from(certificate.certified_key()));
             }
@@ -109,60 +109,61 @@ impl Dialer {
             None
         };
         let proxy = proxy_of(credentials).map(ProxyHop::new).transpose()?;
-        let has_bundle = matches!(credentials.trust, ServerVerification::Bundle(_));
+        let has_bundle = matches!(credentials.verification, ServerVerification::Bundle(_));
         Ok(Self { target, tls, has_bundle, proxy, handshakes, timeout })
     }
 
-    /// Waits until a handshake may begin.
-    pub async fn turn(&self) -> Option<HandshakePermit<'_>> {
+    /// Waits for the permit to begin a handshake.
+    pub async fn handshake_permit(&self) -> Option<HandshakePermit<'_>> {
         self.handshakes.acquire().await.ok()
     }
 
-    /// One connection, and whether HTTP/2 is spoken on it.
+    /// Opens a connection. The flag is true if the connection uses HTTP/2.
     ///
     /// # Errors
-    /// Where the way ends.
+    /// If the name lookup, TCP, the proxy or the TLS handshake fails.
     pub async fn dial(
         &self,
-        mut turn: Option<HandshakePermit<'_>>,
+        mut permit: Option<HandshakePermit<'_>>,
     ) -> Result<(Box<dyn Io>, bool), DialError> {
         let mut connecting = std::pin::pin!(self.connect());
-        // A handshake that is not done by then waits for the network and costs nothing: others may begin.
-        let end_turn = async {
-            tokio::time::sleep(HANDSHAKE).await;
-            drop(turn.take());
+        // A longer handshake waits for the network and uses no CPU, so other handshakes may begin.
+        let release_permit = async {
+            tokio::time::sleep(PERMIT_TIME).await;
+            drop(permit.take());
             std::future::pending().await
         };
         tokio::select! {
             connected = &mut connecting => connected,
-            never = end_turn => never,
+            never = release_permit => never,
         }
     }
 
     async fn connect(&self) -> Result<(Box<dyn Io>, bool), DialError> {
-        let until = Instant::now() + self.timeout;
+        let deadline = Instant::now() + self.timeout;
         let target = || address(&self.target);
         let stream = match &self.proxy {
-            None => self.tcp(&self.target, until).await.map_err(|error| error.of_api_server(target()))?,
+            None => self.tcp(&self.target, deadline).await.map_err(|error| error.for_api_server(target()))?,
             Some(proxy) => {
                 let at = || address(&proxy.address);
-                let stream = self.tcp(&proxy.address, until).await.map_err(|error| error.of_proxy(at()))?;
-                let through = timeout_at(until, proxy.connect(stream, &self.target)).await;
-                let late = || format!("no answer within {}", GoDuration::from(self.timeout));
-                let through = through.unwrap_or_else(|_| Err(late()));
-                through.map_err(|reason| DialError::Proxy { address: at(), reason })?
+                let stream =
+                    self.tcp(&proxy.address, deadline).await.map_err(|error| error.for_proxy(at()))?;
+                let tunnel = timeout_at(deadline, proxy.connect(stream, &self.target)).await;
+                let timed_out = || format!("no response within {}", GoDuration::from(self.timeout));
+                let tunnel = tunnel.unwrap_or_else(|_| Err(timed_out()));
+                tunnel.map_err(|reason| DialError::Proxy { address: at(), reason })?
             }
         };
         let Some((tls, name)) = &self.tls else { return Ok((stream, false)) };
-        let stream = timeout_at(until, tls.connect(name.clone(), stream)).await;
+        let stream = timeout_at(deadline, tls.connect(name.clone(), stream)).await;
         let stream = stream.map_err(|_| DialError::NoAnswer(self.timeout))?;
-        let stream = stream.map_err(|error| DialError::of_tls(&error, target(), self.has_bundle))?;
+        let stream = stream.map_err(|error| DialError::from_tls(&error, target(), self.has_bundle))?;
         let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         Ok((Box::new(stream), is_http2))
     }
 
-    async fn tcp(&self, address: &Uri, until: Instant) -> Result<Box<dyn Io>, TcpError> {
-        let connected = timeout_at(until, tcp(address.clone())).await;
+    async fn tcp(&self, address: &Uri, deadline: Instant) -> Result<Box<dyn Io>, TcpError> {
+        let connected = timeout_at(deadline, tcp(address.clone())).await;
         connected.map_err(|_| TcpError::timeout(self.timeout))?.map_err(|error| TcpError::of(error.as_ref()))
     }
 }
@@ -177,7 +178,7 @@ impl ProxyHop {
         let scheme = proxy.url.scheme_str().unwrap_or_default();
         let address: Uri =
             format!("http://{}", address(&proxy.url)).parse().map_err(|_| TlsConfigError::Proxy)?;
-        // It shows a certificate of its own and not the API server's, so the system's roots verify it.
+        // The proxy presents its own certificate, not the API server's. The CAs of the system verify it.
         let tls = if scheme == "https" {
             let name = server_name(&address).ok_or(TlsConfigError::Proxy)?;
             Some(connector(client_config(&ServerVerification::System)?, name))
@@ -198,11 +199,11 @@ impl ProxyHop {
         Ok(Self { address, tls, protocol: ProxyProtocol::Connect(headers) })
     }
 
-    /// The stream to `target` by way of the proxy, to which `stream` leads.
+    /// Opens a connection to `target` through the proxy. `stream` is the connection to the proxy.
     async fn connect(&self, mut stream: Box<dyn Io>, target: &Uri) -> Result<Box<dyn Io>, String> {
         if let Some((tls, name)) = &self.tls {
             let encrypted = tls.connect(name.clone(), stream).await;
-            let failed = |error| format!("no TLS connection with it: {}", root_cause(&error));
+            let failed = |error| format!("no TLS connection to it: {}", root_cause(&error));
             stream = Box::new(encrypted.map_err(failed)?);
         }
         let connected = match &self.protocol {
@@ -215,7 +216,7 @@ impl ProxyHop {
     }
 }
 
-// Boxed, since the compiler does not see that the future may be sent.
+// Boxed, because the compiler cannot prove that the future is `Send`.
 fn tcp(address: Uri) -> BoxFuture<'static, Result<Box<dyn Io>, BoxError>> {
     let resolver = service_fn(|name: Name| async move {
         let addresses = lookup_host((name.as_str(), 0)).await?;
@@ -229,10 +230,10 @@ fn tcp(address: Uri) -> BoxFuture<'static, Result<Box<dyn Io>, BoxError>> {
     Box::pin(connecting.map_ok(|stream| Box::new(stream.into_inner()) as Box<dyn Io>))
 }
 
-/// Asks the proxy at the other end of `stream` for a connection to `target`.
+/// Sends CONNECT for `target` on `stream`, the connection to the proxy.
 async fn tunnel(stream: Box<dyn Io>, target: String, headers: HeaderMap) -> Result<Box<dyn Io>, BoxError> {
     let (mut sender, connection) =
-        http1::Builder::new().max_buf_size(PROXY_HEAD).handshake(TokioIo::new(stream)).await?;
+        http1::Builder::new().max_buf_size(MAX_PROXY_HEAD).handshake(TokioIo::new(stream)).await?;
     let driver = tokio::spawn(connection.with_upgrades());
     let mut request = Request::new(Empty::<bytes::Bytes>::new());
     *request.method_mut() = Method::CONNECT;
@@ -253,7 +254,7 @@ async fn tunnel(stream: Box<dyn Io>, target: String, headers: HeaderMap) -> Resu
     Ok(Box::new(TokioIo::new(hyper::upgrade::on(response).await?)))
 }
 
-/// Asks the SOCKS5 proxy at the other end of `stream` for a connection to `target`, whose name it resolves.
+/// Opens a SOCKS5 connection to `target` on `stream`, the connection to the proxy. The proxy resolves the name.
 fn socks(
     stream: Box<dyn Io>,
     proxy: Uri,
@@ -262,7 +263,8 @@ fn socks(
 ) -> BoxFuture<'static, Result<Box<dyn Io>, BoxError>> {
     let mut stream = Some(TokioIo::new(stream));
     let connected = service_fn(move |_: Uri| {
-        let stream = stream.take().ok_or_else(|| io::Error::other("it is connected to once"));
+        let stream =
+            stream.take().ok_or_else(|| io::Error::other("the connection to the proxy is already in use"));
         std::future::ready(stream)
     });
     let mut socks = SocksV5::new(proxy, connected);

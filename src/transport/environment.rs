@@ -1,5 +1,5 @@
-//! Proxies that the process' environment names: `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`, upper or lower case, as Go reads
-//! them (`golang.org/x/net/http/httpproxy`).
+//! Proxies from the environment variables `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`, in upper or lower case. They are parsed
+//! as in Go (`golang.org/x/net/http/httpproxy`).
 
 use std::env;
 use std::net::IpAddr;
@@ -10,17 +10,17 @@ use http::uri::Scheme;
 
 use super::credentials::{Credentials, CredentialsError, Proxy, host, port};
 
-/// What the environment says about proxies.
+/// The proxy settings of the environment.
 #[derive(Debug, Default)]
 pub struct Proxies {
     http: Option<Proxy>,
     https: Option<Proxy>,
-    exceptions: Vec<NoProxyEntry>,
-    /// What of the variables cannot be used.
+    no_proxy: Vec<NoProxyEntry>,
+    /// Invalid values, with the reason.
     ignored: Vec<String>,
 }
 
-/// An element of `NO_PROXY`.
+/// One element of `NO_PROXY`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum NoProxyEntry {
     /// `*`
@@ -29,35 +29,37 @@ enum NoProxyEntry {
     Network(IpAddr, u32),
     /// `10.0.0.1`, `10.0.0.1:443`
     Address(IpAddr, Option<String>),
-    /// `example.com` and what is below it; `.example.com` and `*.example.com` only what is below it.
+    /// `example.com`: this name and its subdomains. `.example.com` and `*.example.com`: only the subdomains.
     Domain { suffix: String, includes_itself: bool, port: Option<String> },
 }
 
 impl Proxies {
-    /// Those of this process, read once.
-    pub fn of_environment() -> &'static Self {
+    /// The proxies of this process' environment, which is read once.
+    pub fn from_environment() -> &'static Self {
         static PROXIES: LazyLock<Proxies> = LazyLock::new(|| {
             let variable = |upper: &str| {
-                // What is no text is no URL either, which is said where it is parsed.
-                let given = |name: &str| Some(env::var_os(name)?.to_string_lossy().into_owned());
-                let given = |name: &str| given(name).filter(|value| !value.is_empty());
-                given(upper).or_else(|| given(&upper.to_ascii_lowercase())).unwrap_or_default()
+                // A value that is not UTF-8 is not a URL either: `new` reports it.
+                let read = |name: &str| Some(env::var_os(name)?.to_string_lossy().into_owned());
+                let read = |name: &str| read(name).filter(|value| !value.is_empty());
+                read(upper).or_else(|| read(&upper.to_ascii_lowercase())).unwrap_or_default()
             };
             Proxies::new(&variable("HTTP_PROXY"), &variable("HTTPS_PROXY"), &variable("NO_PROXY"))
         });
         &PROXIES
     }
 
-    /// Reads the values of the three variables. What cannot be used is ignored with a warning.
-    fn new(http: &str, https: &str, exceptions: &str) -> Self {
+    /// Parses the values of the three variables. An invalid value is ignored with a warning.
+    fn new(http: &str, https: &str, no_proxy: &str) -> Self {
         let mut proxies = Self::default();
         proxies.http = proxies.proxy("HTTP_PROXY", http);
         proxies.https = proxies.proxy("HTTPS_PROXY", https);
-        for element in exceptions.split(',').map(|element| element.trim().to_ascii_lowercase()) {
+        for element in no_proxy.split(',').map(|element| element.trim().to_ascii_lowercase()) {
             match NoProxyEntry::parse(&element) {
-                Some(exception) => proxies.exceptions.push(exception),
+                Some(entry) => proxies.no_proxy.push(entry),
                 None if element.is_empty() => {}
-                None => proxies.ignore(format!("NO_PROXY: {element:?} is no name, address or network")),
+                None => {
+                    proxies.ignore(format!("NO_PROXY: {element:?} is not a name, an address or a network"));
+                }
             }
         }
         proxies
@@ -70,18 +72,18 @@ impl Proxies {
         parse(value).inspect_err(|error| self.ignore(format!("{variable}: {error}"))).ok()
     }
 
-    fn ignore(&mut self, what: String) {
-        tracing::warn!(error = what, "a proxy variable cannot be used and is ignored");
-        self.ignored.push(what);
+    fn ignore(&mut self, problem: String) {
+        tracing::warn!(error = problem, "a proxy environment variable is invalid and is ignored");
+        self.ignored.push(problem);
     }
 
-    /// What of the variables cannot be used and why, for whoever has no log.
+    /// The ignored values, with the reason. Commands that have no log print them.
     pub fn ignored(&self) -> &[String] {
         &self.ignored
     }
 
-    /// The proxy for this target; `None` for a direct connection, as always to loopback addresses.
-    pub fn of(&self, target: &Uri) -> Option<&Proxy> {
+    /// The proxy for this target. `None` means a direct connection. Loopback addresses never have a proxy.
+    pub fn for_target(&self, target: &Uri) -> Option<&Proxy> {
         let is_https = target.scheme() == Some(&Scheme::HTTPS);
         let proxy = if is_https { &self.https } else { &self.http }.as_ref()?;
         let host = host(target)?.to_ascii_lowercase();
@@ -93,14 +95,14 @@ impl Proxies {
         if host == "localhost" || address.is_some_and(|address| address.is_loopback()) {
             return false;
         }
-        !self.exceptions.iter().any(|exception| exception.covers(host, address, port))
+        !self.no_proxy.iter().any(|entry| entry.covers(host, address, port))
     }
 }
 
-/// The proxy on the way to an API server: the one that its credentials name, else the environment's.
+/// The proxy for an API server: the proxy of its credentials, otherwise the proxy of the environment.
 pub fn proxy_of(credentials: &Credentials) -> Option<&Proxy> {
-    let of_environment = || Proxies::of_environment().of(&credentials.endpoint.uri("/").ok()?);
-    credentials.proxy.as_ref().or_else(of_environment)
+    let from_environment = || Proxies::from_environment().for_target(&credentials.endpoint.uri("/").ok()?);
+    credentials.proxy.as_ref().or_else(from_environment)
 }
 
 impl NoProxyEntry {
@@ -110,8 +112,8 @@ impl NoProxyEntry {
         }
         if let Some((address, length)) = element.split_once('/') {
             let (address, length) = (address.parse::<IpAddr>().ok()?, length.parse().ok()?);
-            let most = if address.is_ipv4() { 32 } else { 128 };
-            return (length <= most).then_some(Self::Network(address, length));
+            let max_length = if address.is_ipv4() { 32 } else { 128 };
+            return (length <= max_length).then_some(Self::Network(address, length));
         }
         let (host, port) = split_port(element);
         let port = port.map(str::to_owned);
@@ -137,19 +139,19 @@ impl NoProxyEntry {
             }
             Self::Address(only, of_port) => address == Some(*only) && is_port(of_port),
             Self::Domain { suffix, includes_itself, port: of_port } => {
-                let is_below = host.ends_with(suffix) || (*includes_itself && *host == suffix[1..]);
-                address.is_none() && is_below && is_port(of_port)
+                let is_match = host.ends_with(suffix) || (*includes_itself && *host == suffix[1..]);
+                address.is_none() && is_match && is_port(of_port)
             }
         }
     }
 }
 
-/// A URL, or a host with a port, which means `http` (`parseProxy`).
+/// Parses a URL, or a host and port, which mean `http` (`parseProxy` in Go).
 fn parse(value: &str) -> Result<Proxy, CredentialsError> {
     if value.contains("://") { Proxy::parse(value, []) } else { Proxy::parse(&format!("http://{value}"), []) }
 }
 
-/// Host and port of an element; an IPv6 address has brackets if it has a port.
+/// Splits an element into host and port. An IPv6 address with a port has brackets.
 fn split_port(element: &str) -> (&str, Option<&str>) {
     if let Some((host, port)) = element.strip_prefix('[').and_then(|rest| rest.split_once("]:")) {
         return (host, Some(port));
@@ -160,7 +162,7 @@ fn split_port(element: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// Whether an address begins with the first bits of a network's.
+/// Whether the address is in the network. `length` is the number of bits of the network's prefix.
 fn is_within(address: IpAddr, network: IpAddr, length: u32) -> bool {
     match (address, network) {
         (IpAddr::V4(address), IpAddr::V4(network)) => {
@@ -179,15 +181,15 @@ fn is_within(address: IpAddr, network: IpAddr, length: u32) -> bool {
 mod tests {
     use super::*;
 
-    fn proxy_of(http: &str, https: &str, exceptions: &str, target: &str) -> String {
-        let proxies = Proxies::new(http, https, exceptions);
+    fn proxy_of(http: &str, https: &str, no_proxy: &str, target: &str) -> String {
+        let proxies = Proxies::new(http, https, no_proxy);
         let target = target.parse().expect("a URI");
-        proxies.of(&target).map_or_else(|| "none".to_owned(), |proxy| proxy.url.to_string())
+        proxies.for_target(&target).map_or_else(|| "none".to_owned(), |proxy| proxy.url.to_string())
     }
 
-    /// `proxyForURLTests` of Go's `httpproxy`, without those of international names, which a URI does not have.
+    /// `proxyForURLTests` of Go's `httpproxy`, without the international names, which `http::Uri` does not accept.
     #[test]
-    fn targets_have_the_proxies_that_go_gives_them() {
+    fn proxy_is_selected_as_in_go() {
         let http = "http://example.com";
         for (http_proxy, https_proxy, no_proxy, target, expected) in [
             ("127.0.0.1:8080", "", "", http, "http://127.0.0.1:8080/"),
@@ -207,9 +209,9 @@ mod tests {
             ("proxy", "", "ample.com", http, "http://proxy/"),
             ("proxy", "", "example.com", "http://foo.example.com/", "none"),
             ("proxy", "", ".foo.com", http, "http://proxy/"),
-            // `p:3128` is no scheme.
+            // `p` is a host, not a scheme.
             ("", "p:3128", "", "https://secure.tld/", "http://p:3128/"),
-            // What is of no use is passed over, and the rest holds.
+            // Invalid values are ignored. The other values stay in effect.
             ("", "p:99999", "", "https://secure.tld/", "none"),
             ("", "ftp://p", "", "https://secure.tld/", "none"),
             ("", "p", ".svc,,:80, [x],a b,10.0.0.0/64,secure.tld", "https://secure.tld/", "none"),
@@ -222,8 +224,8 @@ mod tests {
 
     /// `UseProxyTests` of Go's `httpproxy`.
     #[test]
-    fn exceptions_are_those_of_go() {
-        let exceptions = "foobar.com, .barbaz.net, *.wildcard.io, 192.168.1.1, 192.168.1.2:81, 192.168.1.3:80, \
+    fn no_proxy_is_parsed_as_in_go() {
+        let no_proxy = "foobar.com, .barbaz.net, *.wildcard.io, 192.168.1.1, 192.168.1.2:81, 192.168.1.3:80, \
             10.0.0.0/30, 2001:db8::52:0:1, [2001:db8::52:0:2]:443, [2001:db8::52:0:3]:80, 2002:db8:a::45/64";
         for (host, is_proxied) in [
             ("localhost", false),
@@ -255,7 +257,7 @@ mod tests {
             ("awildcard.io", true),
         ] {
             let target = format!("http://{host}:80/");
-            assert_eq!(proxy_of("p", "", exceptions, &target) != "none", is_proxied, "{host}");
+            assert_eq!(proxy_of("p", "", no_proxy, &target) != "none", is_proxied, "{host}");
             assert_eq!(proxy_of("p", "", "*", &target), "none", "{host}");
         }
         assert_eq!(proxy_of("p", "", ":1", "http://example.com:80"), "http://p/");

@@ -1,4 +1,4 @@
-//! Why a request has no response.
+//! Errors of requests to an API server.
 
 use std::error::Error;
 use std::time::Duration;
@@ -10,43 +10,43 @@ use crate::api::cause::Cause;
 use crate::api::duration::GoDuration;
 use crate::api::text::root_cause;
 
-/// Why a request has no response, or not a whole one.
+/// Why a request has no response, or only an incomplete response.
 #[derive(Clone, Debug, PartialEq, Eq, ThisError)]
 pub enum SendError {
-    /// No connection could be made.
+    /// The connection could not be established.
     #[error(transparent)]
     Connect(#[from] DialError),
-    /// The endpoint and the path make no URL.
-    #[error("the endpoint and the path make no URL: {0}")]
+    /// The endpoint and the path are not a valid URL.
+    #[error("the endpoint and the path are not a valid URL: {0}")]
     Url(String),
-    /// The connection broke.
+    /// The connection broke before the response was complete.
     #[error("the connection broke: {0}")]
     Lost(String),
-    /// The server closed each connection properly before it processed the request, as one does that is restarted or spreads
-    /// its load.
+    /// The server closed each connection properly before it processed the request. A server does this when it restarts, or to
+    /// distribute its load.
     #[error("the API server closed the connection before it processed the request")]
     Closed,
-    /// For so long no ping, or no request on another connection, was answered.
-    #[error("no answer from the API server within {}", GoDuration::from(*.0))]
+    /// No response to a ping, or to a request on another connection, within this time.
+    #[error("no response from the API server within {}", GoDuration::from(*.0))]
     NoAnswer(Duration),
 }
 
 /// Whether the server may have processed a request that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Processed {
-    /// It has not, as the protocol says: the request may be sent again, whatever its method.
+    /// No, according to the protocol. The request may be sent again, with any method.
     No,
-    /// The connection broke before a response, so nobody knows.
+    /// Unknown: the connection broke before a response.
     Maybe,
-    /// It has, or the request would fail again.
+    /// Yes, or the request would fail again.
     Yes,
 }
 
 impl Processed {
-    /// What an error says that came in place of a response (`canRetryError` of Go's `http2.Transport` and
+    /// Classifies an error that came instead of a response (`canRetryError` of Go's `http2.Transport` and
     /// `shouldRetryRequest` of its `http.Transport`).
     pub(super) fn of(error: &hyper::Error) -> Self {
-        // The connection ended before the request was sent on it.
+        // The connection was closed before the request was sent on it.
         if error.is_canceled() {
             return Self::No;
         }
@@ -55,7 +55,7 @@ impl Processed {
             return if failed { Self::Yes } else { Self::Maybe };
         };
         let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
-        // A GOAWAY of the server only fails the streams that it has not processed.
+        // A GOAWAY of the server fails only the streams that the server has not processed.
         if refused || (error.is_go_away() && error.is_remote()) {
             return Self::No;
         }
@@ -64,7 +64,7 @@ impl Processed {
 }
 
 impl SendError {
-    /// Its name among all causes.
+    /// The cause of this error.
     pub fn cause(&self) -> Cause {
         match self {
             Self::Connect(error) => error.cause(),
@@ -75,10 +75,11 @@ impl SendError {
         }
     }
 
-    /// What broke a request on a connection that was made, on which a ping may be without an answer for `silence`.
-    pub(super) fn of(error: &hyper::Error, silence: Duration) -> Self {
+    /// Classifies an error of a request on an established connection. `max_silence` is the time after which a ping without a
+    /// response closes the connection.
+    pub(super) fn of(error: &hyper::Error, max_silence: Duration) -> Self {
         if error.is_timeout() {
-            return Self::NoAnswer(silence);
+            return Self::NoAnswer(max_silence);
         }
         let is_proper = match h2_error(error) {
             Some(error) => {

@@ -1,4 +1,4 @@
-//! The HTTP/1.1 connections to one API server that are open, which have a bound.
+//! Limit for the open HTTP/1.1 connections to one API server.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,48 +6,48 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-/// HTTP/1.1: how long a request waits for a busy connection before it tries again to make another.
-const RETRY: Duration = Duration::from_secs(1);
+/// How long a request waits for a busy connection before it tries again to open another connection.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// The HTTP/1.1 connections that are open: busy ones, idle ones and those that are being made.
+/// Counts the open HTTP/1.1 connections: busy connections, idle connections and connections that are being established.
 pub(super) struct Http1Connections {
-    most: usize,
+    limit: usize,
     open: AtomicUsize,
-    /// One has become idle or was closed.
+    /// Notified when a connection becomes idle or is closed.
     freed: Notify,
 }
 
-/// One of the open connections.
+/// Counts one open connection until it is dropped.
 pub(super) struct OpenConnection(Arc<Http1Connections>);
 
 impl Http1Connections {
-    pub(super) fn new(most: usize) -> Arc<Self> {
-        Arc::new(Self { most, open: AtomicUsize::new(0), freed: Notify::new() })
+    pub(super) fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self { limit, open: AtomicUsize::new(0), freed: Notify::new() })
     }
 
-    /// Counts one more; `None` if there are as many as there may be.
-    pub(super) fn count(this: &Arc<Self>) -> Option<OpenConnection> {
-        let more = |open| (open < this.most).then_some(open + 1);
-        this.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+    /// Counts a new connection. `None` means that the limit is reached.
+    pub(super) fn try_reserve(this: &Arc<Self>) -> Option<OpenConnection> {
+        let increment = |open| (open < this.limit).then_some(open + 1);
+        this.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, increment).ok()?;
         Some(OpenConnection(this.clone()))
     }
 
-    /// Notes that one has become idle.
+    /// Reports that a connection became idle.
     pub(super) fn note_idle(&self) {
         self.freed.notify_one();
     }
 
-    /// Waits until one has become idle or was closed.
+    /// Waits until a connection becomes idle or is closed.
     pub(super) async fn freed(&self) {
         self.freed.notified().await;
     }
 
-    /// The same, for a while only.
-    pub(super) async fn change(&self) {
-        let _ = tokio::time::timeout(RETRY, self.freed()).await;
+    /// Waits until a connection becomes idle or is closed, for 1 s at most.
+    pub(super) async fn freed_or_timeout(&self) {
+        let _ = tokio::time::timeout(RETRY_AFTER, self.freed()).await;
     }
 
-    pub(super) fn open(&self) -> usize {
+    pub(super) fn open_count(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
 }

@@ -1,5 +1,5 @@
-//! HTTP to API servers, of members and of the control plane: how they are dialled, the connections to each, and how far an
-//! attempt at a request has come.
+//! HTTP client for the API servers of members and of the control plane: connecting, connection pools, and the progress of
+//! each attempt.
 
 pub mod credentials;
 pub mod dial;
@@ -34,31 +34,30 @@ use pool::{Lease, Pool};
 pub use progress::{Progress, Stage};
 use tls::TlsConfigError;
 
-/// How often a request is sent at most, each time on another connection.
-const TRIES: usize = 3;
+/// How many times a request is sent at most. Each try uses another connection.
+const MAX_TRIES: usize = 3;
 
-/// How an API server is connected to.
+/// Settings of the connections to an API server.
 #[derive(Clone, Debug)]
 pub struct TransportSettings {
-    /// Most connections over HTTP/1.1; with HTTP/2 one is enough.
+    /// Maximum number of HTTP/1.1 connections. HTTP/2 needs only one connection.
     pub connections: usize,
-    /// The number of shares into which connections and streams are divided, so that no kind of request can take all.
+    /// Connections and streams are divided into this number of shares, so that no kind of request can use all of them.
     pub shares: usize,
-    /// How long connecting may take, TLS included.
+    /// The timeout to connect, including the TLS handshake.
     pub connect_timeout: Duration,
-    /// How it is found out that nobody is at the other end any more.
+    /// How a dead peer is detected.
     pub liveness: Liveness,
-    /// Bounds how many TLS handshakes go on at a time.
+    /// Limits concurrent TLS handshakes.
     pub handshakes: Arc<Semaphore>,
 }
 
-/// How it is found out that nobody is at the other end of a connection any more: by a ping over HTTP/2, and by a request
-/// on another connection over HTTP/1.1.
+/// How a dead peer is detected: over HTTP/2 with a ping, over HTTP/1.1 with a request on another connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Liveness {
-    /// After how long without a frame a ping is sent, and how long its answer may take. Only while requests are open.
+    /// The time without a frame until a ping is sent, and the timeout of the ping. Only while requests are in flight.
     pub ping: (Duration, Duration),
-    /// After how long without a response `/livez` is asked for, and how long that may take.
+    /// The time without a response until `/livez` is requested, and the timeout of that request.
     pub probe: (Duration, Duration),
 }
 
@@ -69,26 +68,26 @@ pub struct Transport {
     pool: Pool,
 }
 
-/// The body of a response. The connection is free for the next request once it has been read to its end; dropped before, it
-/// cancels the request.
+/// The body of a response. When the body has been read completely, the connection is free for the next request. Dropping the
+/// body earlier cancels the request.
 pub struct TransportBody {
     incoming: Incoming,
     lease: Option<Lease>,
-    silence: Duration,
+    max_silence: Duration,
 }
 
 impl Liveness {
-    /// How long an HTTP/2 connection may be without an answer to a ping.
-    fn silence(&self) -> Duration {
+    /// The longest time until an HTTP/2 connection to a dead peer is detected: interval and timeout of the ping.
+    fn max_silence(&self) -> Duration {
         self.ping.0 + self.ping.1
     }
 }
 
 impl Transport {
-    /// A transport; nothing is dialled yet.
+    /// Creates a transport without connections.
     ///
     /// # Errors
-    /// If the endpoint, the CA bundle or the proxy cannot be used.
+    /// If the endpoint, the CA bundle or the proxy is invalid.
     pub fn new(credentials: Credentials, settings: &TransportSettings) -> Result<Self, TlsConfigError> {
         let dialer = Dialer::new(&credentials, settings.handshakes.clone(), settings.connect_timeout)?;
         let liveness = settings.liveness;
@@ -96,75 +95,76 @@ impl Transport {
         Ok(Self { credentials, liveness, pool })
     }
 
-    /// What it was made of.
+    /// The credentials of these connections.
     pub fn credentials(&self) -> &Credentials {
         &self.credentials
     }
 
-    /// Sends a request, whose URI is absolute, and waits for the head of the response. Redirects are not followed. What the
-    /// server has not processed is sent again on another connection, three times in all; what it may have processed is sent
-    /// once more if its connection was used before and its method is safe, as Go's `http.Transport` does. Dropping the
-    /// future cancels the request.
+    /// Sends a request and waits for the head of the response. The URI of the request must be absolute. Redirects are not
+    /// followed. A request that the server did not process is sent again on another connection, three times in total. A
+    /// request that the server may have processed is sent a second time if its connection was used before and its method is
+    /// safe, as in Go's `http.Transport`. Dropping the future cancels the request.
     ///
     /// # Errors
-    /// If there is no connection, or it breaks. How long it may take is the caller's matter: `progress` then says why there
-    /// is no response.
+    /// If there is no connection, or the connection breaks. There is no timeout: the caller sets one. After that timeout,
+    /// `progress` has the reason why there is no response.
     pub async fn send(
         &self,
         request: impl Fn() -> Request<Full<Bytes>>,
         share: usize,
         progress: &Progress,
     ) -> Result<Response<TransportBody>, SendError> {
-        let mut resend = None;
+        let mut priority = None;
         let mut tries = 0;
         loop {
-            let mut lease = self.pool.lease(share, resend.as_ref(), progress).await?;
+            let mut lease = self.pool.lease(share, priority.as_ref(), progress).await?;
             progress.set(Stage::Sent);
             tries += 1;
             let request = request();
             let is_safe = request.method().is_safe();
             let response = lease.send(request);
-            drop(resend.take());
-            let error = match self.unless_silent(response).await? {
+            drop(priority.take());
+            let error = match self.with_liveness_check(response).await? {
                 Ok(response) => {
                     progress.set(Stage::Reading);
-                    let silence = self.liveness.silence();
+                    let max_silence = self.liveness.max_silence();
                     return Ok(response.map(|incoming| TransportBody {
                         incoming,
                         lease: Some(lease),
-                        silence,
+                        max_silence,
                     }));
                 }
                 Err(error) => error,
             };
             let processed = Processed::of(&error);
-            let again = match processed {
-                Processed::No => tries < TRIES,
+            let retry = match processed {
+                Processed::No => tries < MAX_TRIES,
                 Processed::Maybe => tries == 1 && lease.is_reused() && is_safe,
                 Processed::Yes => false,
             };
             if processed != Processed::Yes {
                 lease.retire();
             }
-            if !again {
-                return Err(SendError::of(&error, self.liveness.silence()));
+            if !retry {
+                return Err(SendError::of(&error, self.liveness.max_silence()));
             }
-            resend = Some(self.pool.resend(share));
+            priority = Some(self.pool.prioritize_retry(share));
         }
     }
 
-    /// The head of the response to a request on a connection of its own, beside all bounds.
+    /// Sends a GET on a separate connection and returns the head of the response. The limits for connections and requests do
+    /// not apply. The limit for TLS handshakes applies.
     ///
     /// # Errors
-    /// If there is none.
+    /// If there is no response.
     pub async fn head(&self, path: &str) -> Result<Parts, SendError> {
-        self.pool.head(self.pool.turn().await, self.request(self.uri(path)?)).await
+        self.pool.head(self.pool.handshake_permit().await, self.request(self.uri(path)?)).await
     }
 
-    /// The absolute URI of a path below the endpoint, encoded already.
+    /// The absolute URI of a path below the endpoint. The path is percent-encoded.
     ///
     /// # Errors
-    /// If the path has characters that no path may have.
+    /// If the path contains characters that are not allowed in a path.
     pub fn uri(&self, path: &str) -> Result<Uri, SendError> {
         self.credentials.endpoint.uri(path).map_err(|error| SendError::Url(error.to_string()))
     }
@@ -174,28 +174,27 @@ impl Transport {
         let mut request = Request::new(Full::default());
         *request.uri_mut() = uri;
         request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(crate::USER_AGENT));
-        if let Some(token) = &self.credentials.login.token {
+        if let Some(token) = &self.credentials.user.token {
             request.headers_mut().insert(AUTHORIZATION, token.authorization());
         }
         request
     }
 
-    /// Waits for `work` on a response. Over HTTP/1.1, where no ping tells, a request on another connection finds out whether
-    /// the server still answers.
+    /// Waits for `work` on a response. HTTP/1.1 has no ping: a request on another connection checks that the server responds.
     ///
     /// # Errors
-    /// If it does not.
-    pub async fn unless_silent<T>(&self, work: impl Future<Output = T>) -> Result<T, SendError> {
+    /// If the server does not respond.
+    pub async fn with_liveness_check<T>(&self, work: impl Future<Output = T>) -> Result<T, SendError> {
         let mut work = std::pin::pin!(work);
         if !self.pool.speaks_http1() {
             return Ok(work.await);
         }
         let (after, within) = self.liveness.probe;
-        let silent = async {
+        let dead = async {
             tokio::time::sleep(after).await;
-            // That a turn to shake hands comes late says nothing of the server.
-            let turn = self.pool.turn().await;
-            let probe = async { self.pool.head(turn, self.request(self.uri("/livez")?)).await };
+            // The wait for a handshake permit does not count: it depends on this process, not on the server.
+            let permit = self.pool.handshake_permit().await;
+            let probe = async { self.pool.head(permit, self.request(self.uri("/livez")?)).await };
             match tokio::time::timeout(within, probe).await {
                 Ok(Ok(_)) => std::future::pending().await,
                 Ok(Err(_)) | Err(_) => SendError::NoAnswer(after + within),
@@ -203,7 +202,7 @@ impl Transport {
         };
         tokio::select! {
             done = &mut work => Ok(done),
-            error = silent => Err(error),
+            error = dead => Err(error),
         }
     }
 }
@@ -223,7 +222,7 @@ impl hyper::body::Body for TransportBody {
                 {
                     lease.retire();
                 }
-                return Poll::Ready(Some(Err(SendError::of(&error, self.silence))));
+                return Poll::Ready(Some(Err(SendError::of(&error, self.max_silence))));
             }
             Some(Ok(frame)) => Some(Ok(frame)),
             None => None,
@@ -231,7 +230,7 @@ impl hyper::body::Body for TransportBody {
         if (frame.is_none() || self.incoming.is_end_stream())
             && let Some(lease) = self.lease.take()
         {
-            lease.done();
+            lease.release();
         }
         Poll::Ready(frame)
     }
@@ -253,12 +252,12 @@ mod tests {
 
     use super::*;
 
-    /// A transport to an endpoint, and the turns to shake hands: there are none yet.
-    fn without_turns(endpoint: &str) -> (Transport, Arc<Semaphore>) {
+    /// A transport to an endpoint, and its handshake permits: there are none at first.
+    fn without_permits(endpoint: &str) -> (Transport, Arc<Semaphore>) {
         let credentials = Credentials {
             endpoint: Endpoint::parse(endpoint).unwrap(),
-            login: UserCredentials::default(),
-            trust: ServerVerification::Anything,
+            user: UserCredentials::default(),
+            verification: ServerVerification::AnyCertificate,
             server_name: None,
             proxy: None,
         };
@@ -275,24 +274,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failure_that_no_request_has_seen_is_not_the_result_of_a_later_request() {
+    async fn failure_of_an_abandoned_request_is_not_reported_to_the_next() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (transport, handshakes) = without_turns(&format!("https://{}", listener.local_addr().unwrap()));
+        let (transport, handshakes) = without_permits(&format!("https://{}", listener.local_addr().unwrap()));
         let (uri, progress) = (transport.uri("/").unwrap(), Progress::default());
         let request = || transport.request(uri.clone());
-        let left = tokio::time::timeout(Duration::from_millis(200), transport.send(request, 0, &progress));
-        assert!(left.await.is_err());
+        let abandoned =
+            tokio::time::timeout(Duration::from_millis(200), transport.send(request, 0, &progress));
+        assert!(abandoned.await.is_err());
         handshakes.add_permits(1);
         drop(listener.accept().await.unwrap());
-        // The turn comes back when the connection has failed.
+        // The permit is returned when the connection has failed.
         drop(handshakes.acquire().await.unwrap());
         tokio::select! {
             accepted = listener.accept() => drop(accepted.unwrap()),
-            result = transport.send(request, 0, &progress) => panic!("no connection was tried: {:?}", result.err()),
+            result = transport.send(request, 0, &progress) => panic!("no new connection: {:?}", result.err()),
         }
     }
 
-    /// The next connection, once a whole request has come on it.
+    /// Accepts the next connection and reads one request.
     async fn request_on(listener: &TcpListener) -> TcpStream {
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut head = Vec::new();
@@ -303,24 +303,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_that_failed_beside_a_busy_one_is_tried_again() {
+    async fn failed_connection_is_retried_while_another_is_busy() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (transport, handshakes) = without_turns(&format!("http://{address}"));
+        let (transport, handshakes) = without_permits(&format!("http://{address}"));
         handshakes.add_permits(1);
         let (uri, progress) = (transport.uri("/").unwrap(), Progress::default());
         let request = || transport.request(uri.clone());
         let mut first = std::pin::pin!(transport.send(request, 0, &progress));
         let busy = tokio::select! {
             busy = request_on(&listener) => busy,
-            _ = &mut first => unreachable!("nothing answers"),
+            _ = &mut first => unreachable!("there is no response"),
         };
         drop(listener);
-        let late = Progress::default();
-        let second = transport.send(request, 0, &late);
+        let second_progress = Progress::default();
+        let second = transport.send(request, 0, &second_progress);
         let serving = async {
             for stage in [Stage::Connecting, Stage::Waiting] {
-                while late.stage() != stage {
+                while second_progress.stage() != stage {
                     tokio::task::yield_now().await;
                 }
             }
@@ -329,14 +329,15 @@ mod tests {
             stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
         };
         let both = async { tokio::join!(second, serving).0 };
-        let response = tokio::time::timeout(Duration::from_secs(60), both).await.expect("it is tried again");
+        let response =
+            tokio::time::timeout(Duration::from_secs(60), both).await.expect("the connection is retried");
         assert_eq!(response.unwrap().status(), http::StatusCode::NO_CONTENT);
         drop(busy);
     }
 
     #[tokio::test]
-    async fn a_request_that_waits_for_its_turn_to_shake_hands_is_waiting_and_not_connecting() {
-        let (transport, handshakes) = without_turns("https://127.0.0.1:1");
+    async fn request_without_handshake_permit_is_waiting() {
+        let (transport, handshakes) = without_permits("https://127.0.0.1:1");
         let (uri, progress) = (transport.uri("/").unwrap(), Progress::default());
         let sending = transport.send(|| transport.request(uri.clone()), 0, &progress);
         let mut sending = std::pin::pin!(sending);

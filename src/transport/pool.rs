@@ -1,9 +1,9 @@
-//! Connections to one API server, few and shared: one with HTTP/2, and with HTTP/1.1 as many as requests are in progress,
-//! up to a bound.
+//! Connections to one API server: one shared HTTP/2 connection, or with HTTP/1.1 one connection for each request in flight, up
+//! to a limit.
 //!
-//! The protocol is settled by the first connection while all others wait for it: a client that negotiates for each
-//! request by itself opens dozens under a burst. hyper-util's pooled client does not tell whether a request waited
-//! for a connection or for a response, nor whether a connection was used before; both are needed here.
+//! The first connection negotiates the protocol, and all requests wait for it. A client that negotiates separately for each
+//! request opens dozens of connections under a burst. hyper-util's pooled client does not report whether a request waited for a
+//! connection or for a response, and not whether a connection was used before. This pool needs both.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -26,51 +26,52 @@ use super::dial::{Dialer, HandshakePermit};
 use super::error::SendError;
 use super::http1_connections::{Http1Connections, OpenConnection};
 use super::progress::{Progress, Stage};
-use super::request_slots::{RequestSlots, Resend, Resending};
+use super::request_slots::{PendingRetries, PendingRetry, RequestSlots};
 use super::timer::GraceTimer;
 use crate::api::text::root_cause;
 use crate::process::work::result_of;
 
-/// How many requests one HTTP/2 connection carries at a time; Go's servers allow 250 streams.
-const STREAMS: usize = 200;
-/// HTTP/2: how much of one response a server may send before it is read. 1 MiB in each round trip is 20 MB/s over 50 ms,
-/// more than members far away send; windows that adapt begin at 64 KiB, and so does what h2 allows in small frames.
+/// Maximum concurrent requests on one HTTP/2 connection. Go's servers allow 250 streams.
+const MAX_STREAMS: usize = 200;
+/// HTTP/2: how many bytes of one response a server may send before they are read. 1 MiB in each round trip is 20 MB/s at 50 ms,
+/// more than distant members send. Adaptive windows start at 64 KiB, and then h2's limit for small frames also starts there.
 const STREAM_WINDOW: u32 = 1 << 20;
-/// HTTP/2: the same for all responses of a connection. It is the most that a member can have buffered here, and h2 allows a
-/// server that flushes after each item half of it in frames' overhead.
+/// HTTP/2: the same limit for all responses of a connection together. A member can have at most this many bytes buffered here.
+/// If a server flushes after each item, h2 allows half of the window for the overhead of the frames.
 const CONNECTION_WINDOW: u32 = 4 << 20;
-/// Most bytes of a response's headers: Go's client takes 10 MiB, proxies send up to 128 KiB.
-const HEADERS: usize = 256 << 10;
-/// HTTP/1.1: most headers of a response. hyper's 100 are fewer than some proxies add.
-const HEADER_COUNT: usize = 1000;
-/// HTTP/2: of how many cancelled requests the late frames are ignored. Frames of others count as errors of the server, of
-/// which h2 takes 1024 in a connection's life.
-const CANCELLED: usize = 1000;
-/// How long an idle HTTP/1.1 connection is used again; Go's servers close theirs after 90 s to 3 min.
-const IDLE: Duration = Duration::from_secs(75);
-/// The shortest time between two HTTP/2 connections to a server that closes them.
-const PACE: Duration = Duration::from_millis(100);
+/// Maximum bytes of a response's headers. Go's client accepts 10 MiB; proxies send up to 128 KiB.
+const MAX_HEADER_BYTES: usize = 256 << 10;
+/// HTTP/1.1: maximum number of headers of a response. Some proxies add more than hyper's default of 100.
+const MAX_HEADERS: usize = 1000;
+/// HTTP/2: late frames are ignored for at most this many cancelled requests. Late frames of other cancelled requests count as
+/// server errors, and h2 accepts 1024 of them in the life of a connection.
+const MAX_RESET_STREAMS: usize = 1000;
+/// After this time, an idle HTTP/1.1 connection is not used again. Go's servers close idle connections after 90 s to 3 min.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+/// Minimum time between two HTTP/2 connections to a server that closes them.
+const MIN_RECONNECT_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The connections to one API server.
 pub(super) struct Pool {
-    line: Arc<Connector>,
-    /// The attempt to settle the protocol that is in progress, shared by all who wait for it.
-    settling: Mutex<Option<ProtocolNegotiation>>,
+    connector: Arc<Connector>,
+    /// The running attempt to negotiate the protocol. All waiting requests share it.
+    negotiation: Mutex<Option<ProtocolNegotiation>>,
     streams: RequestSlots,
     connections: RequestSlots,
-    /// By share: the requests that are about to be sent again.
-    resending: Vec<Arc<Resending>>,
+    /// For each share, the requests that are about to be sent again.
+    retries: Vec<Arc<PendingRetries>>,
 }
 
-/// Goes on when those who wait for it leave, so that a slow server is settled for the next.
+/// An attempt to negotiate the protocol. It continues when the waiting requests are cancelled, so that the next request can use
+/// the connection to a slow server.
 #[derive(Clone)]
 struct ProtocolNegotiation {
-    /// It is its turn to shake hands.
+    /// Resolves when the attempt has the permit to begin its handshake.
     begun: Shared<oneshot::Receiver<()>>,
-    ended: Shared<BoxFuture<'static, Result<(), SendError>>>,
+    result: Shared<BoxFuture<'static, Result<(), SendError>>>,
 }
 
-/// What it takes to make connections, and those that were made.
+/// Opens connections and keeps them.
 struct Connector {
     dialer: Dialer,
     liveness: Liveness,
@@ -80,15 +81,15 @@ struct Connector {
 
 struct ConnectorState {
     protocol: PoolProtocol,
-    /// When the last HTTP/2 connection was made.
-    made: Option<Instant>,
+    /// When the last HTTP/2 connection was opened.
+    last_http2: Option<Instant>,
 }
 
 enum PoolProtocol {
-    /// No connection has been made, or the last one ended.
-    Unsettled,
+    /// No connection was opened yet, or the last connection was closed.
+    NotNegotiated,
     Http2(Arc<Http2>),
-    /// The idle connections and since when they are.
+    /// The idle connections, each with the time when it became idle.
     Http1(Vec<(Instant, Http1)>),
 }
 
@@ -97,14 +98,14 @@ type Http2 = http2::SendRequest<Full<Bytes>>;
 struct Http1 {
     sender: http1::SendRequest<Full<Bytes>>,
     is_used: bool,
-    _counted: Option<OpenConnection>,
+    _open: Option<OpenConnection>,
 }
 
-/// A connection for one request, and the right to use it.
+/// A connection for one request, and its slot.
 pub(super) struct Lease {
     connection: LeasedConnection,
-    line: Arc<Connector>,
-    _place: OwnedSemaphorePermit,
+    connector: Arc<Connector>,
+    _slot: OwnedSemaphorePermit,
 }
 
 enum LeasedConnection {
@@ -113,115 +114,117 @@ enum LeasedConnection {
 }
 
 impl Pool {
-    /// A pool without connections; at most `connections` are made with HTTP/1.1, and one for each share at least.
+    /// Creates a pool without connections. `connections` is the limit for HTTP/1.1; each share has at least one connection.
     pub(super) fn new(dialer: Dialer, connections: usize, shares: usize, liveness: Liveness) -> Self {
-        let state = ConnectorState { protocol: PoolProtocol::Unsettled, made: None };
-        // Each share has a place.
-        let most = connections.max(shares);
-        let http1 = Http1Connections::new(most);
+        let state = ConnectorState { protocol: PoolProtocol::NotNegotiated, last_http2: None };
+        // Each share has a slot.
+        let limit = connections.max(shares);
+        let http1 = Http1Connections::new(limit);
         Self {
-            line: Arc::new(Connector { dialer, liveness, state: Mutex::new(state), http1 }),
-            settling: Mutex::new(None),
-            streams: RequestSlots::new(STREAMS, shares),
-            connections: RequestSlots::new(most, shares),
-            resending: (0..shares).map(|_| Arc::default()).collect(),
+            connector: Arc::new(Connector { dialer, liveness, state: Mutex::new(state), http1 }),
+            negotiation: Mutex::new(None),
+            streams: RequestSlots::new(MAX_STREAMS, shares),
+            connections: RequestSlots::new(limit, shares),
+            retries: (0..shares).map(|_| Arc::default()).collect(),
         }
     }
 
-    /// Lets a request of a share go before others until what is returned is dropped.
-    pub(super) fn resend(&self, share: usize) -> Resend {
-        self.resending[share].begin()
+    /// Gives the retry of a request priority in its share until the returned guard is dropped.
+    pub(super) fn prioritize_retry(&self, share: usize) -> PendingRetry {
+        self.retries[share].add()
     }
 
-    /// A connection for one request of a share. One that is sent again takes no idle HTTP/1.1 connection: the server may have
-    /// closed them all.
+    /// Leases a connection for one request of a share. A retry does not use an idle HTTP/1.1 connection, because the server may
+    /// have closed all of them.
     pub(super) async fn lease(
         &self,
         share: usize,
-        resend: Option<&Resend>,
+        retry: Option<&PendingRetry>,
         progress: &Progress,
     ) -> Result<Lease, SendError> {
-        if resend.is_some() {
-            self.line.drop_idle();
+        if retry.is_some() {
+            self.connector.drop_idle();
         }
         loop {
-            if !self.line.is_negotiated() {
+            if !self.connector.is_negotiated() {
                 self.negotiate(progress).await?;
             }
             progress.set(Stage::Waiting);
-            if resend.is_none() {
-                self.resending[share].ended().await;
+            if retry.is_none() {
+                self.retries[share].wait_until_none().await;
             }
             let is_http1 = self.speaks_http1();
-            let place = if is_http1 { &self.connections } else { &self.streams }.take(share).await;
-            // It may have ended meanwhile.
+            let slot = if is_http1 { &self.connections } else { &self.streams }.take(share).await;
+            // The connection may have been closed in the meantime.
             let connection = if is_http1 {
-                self.line.http1(progress).await?.map(LeasedConnection::Http1)
+                self.connector.http1(progress).await?.map(LeasedConnection::Http1)
             } else {
-                self.line.http2().map(LeasedConnection::Http2)
+                self.connector.http2().map(LeasedConnection::Http2)
             };
             if let Some(connection) = connection {
-                return Ok(Lease { connection, line: self.line.clone(), _place: place });
+                return Ok(Lease { connection, connector: self.connector.clone(), _slot: slot });
             }
         }
     }
 
-    /// Whether HTTP/1.1 is spoken, on which a connection does not tell whether the other end is alive.
+    /// Whether the connections use HTTP/1.1, which cannot detect a dead peer.
     pub(super) fn speaks_http1(&self) -> bool {
-        self.line.speaks_http1()
+        self.connector.speaks_http1()
     }
 
-    /// The right to shake hands for a connection of its own.
-    pub(super) async fn turn(&self) -> Option<HandshakePermit<'_>> {
-        self.line.dialer.turn().await
+    /// Waits for the permit to begin a handshake on a separate connection.
+    pub(super) async fn handshake_permit(&self) -> Option<HandshakePermit<'_>> {
+        self.connector.dialer.handshake_permit().await
     }
 
-    /// The head of the response to a request on a connection of its own, beside the bounds.
+    /// Sends a request on a separate connection and returns the head of the response. The limits for connections and requests
+    /// do not apply.
     pub(super) async fn head(
         &self,
-        turn: Option<HandshakePermit<'_>>,
+        permit: Option<HandshakePermit<'_>>,
         request: Request<Full<Bytes>>,
     ) -> Result<Parts, SendError> {
-        let mut connection = self.line.make(turn, None).await?;
-        let silence = self.line.liveness.silence();
-        let response = connection.send(request).await.map_err(|error| SendError::of(&error, silence))?;
+        let mut connection = self.connector.make(permit, None).await?;
+        let max_silence = self.connector.liveness.max_silence();
+        let response = connection.send(request).await.map_err(|error| SendError::of(&error, max_silence))?;
         Ok(response.into_parts().0)
     }
 
-    /// Makes the first connection; whoever comes meanwhile waits and shares what comes of it.
+    /// Opens the first connection. Requests that come in the meantime wait for the same attempt and share its result.
     async fn negotiate(&self, progress: &Progress) -> Result<(), SendError> {
-        let ProtocolNegotiation { begun, ended } = {
-            let mut current = self.settling.lock().expect("no holder panics");
-            match current.take().filter(|settling| result_of(&settling.ended).is_none()) {
-                Some(settling) => current.insert(settling).clone(),
-                None => current.insert(self.line.clone().settle()).clone(),
+        let ProtocolNegotiation { begun, result } = {
+            let mut current = self.negotiation.lock().expect("not poisoned");
+            match current.take().filter(|running| result_of(&running.result).is_none()) {
+                Some(running) => current.insert(running).clone(),
+                None => current.insert(self.connector.clone().start_negotiation()).clone(),
             }
         };
         progress.set(Stage::Waiting);
         let _ = begun.await;
         progress.set(Stage::Connecting);
-        ended.await
+        result.await
     }
 }
 
 impl Connector {
-    fn settle(self: Arc<Self>) -> ProtocolNegotiation {
+    fn start_negotiation(self: Arc<Self>) -> ProtocolNegotiation {
         let (begin, begun) = oneshot::channel();
         let task = tokio::spawn(async move {
-            let made = self.state().made;
-            tokio::time::sleep(made.map_or(Duration::ZERO, |made| PACE.saturating_sub(made.elapsed()))).await;
-            let counted = Http1Connections::count(&self.http1);
-            let turn = self.dialer.turn().await;
+            let last_http2 = self.state().last_http2;
+            let pause = |last: Instant| MIN_RECONNECT_INTERVAL.saturating_sub(last.elapsed());
+            tokio::time::sleep(last_http2.map_or(Duration::ZERO, pause)).await;
+            let open = Http1Connections::try_reserve(&self.http1);
+            let permit = self.dialer.handshake_permit().await;
             let _ = begin.send(());
-            self.connect(turn, counted).await
+            self.connect(permit, open).await
         });
-        let ended = async move { task.await.unwrap_or_else(|_| Err(given_up())) };
-        ProtocolNegotiation { begun: begun.shared(), ended: ended.boxed().shared() }
+        let result = async move { task.await.unwrap_or_else(|_| Err(cancelled())) };
+        ProtocolNegotiation { begun: begun.shared(), result: result.boxed().shared() }
     }
 
-    /// An HTTP/1.1 connection: an idle one, or a new one; `None` once another protocol is spoken. While one is made it takes
-    /// another that becomes idle. If none can be made beside others that are busy it waits for those, since that says
-    /// nothing about them, and tries again meanwhile.
+    /// An idle or a new HTTP/1.1 connection. `None` means that the server uses another protocol now. While a new connection is
+    /// being opened, the request takes another connection if one becomes idle. If no connection can be opened while others are
+    /// busy, the request waits for those and tries again to connect: the failure does not mean that the busy connections fail.
     async fn http1(self: &Arc<Self>, progress: &Progress) -> Result<Option<Http1>, SendError> {
         let mut connecting: Option<JoinHandle<Result<(), SendError>>> = None;
         loop {
@@ -234,48 +237,50 @@ impl Connector {
                 return Ok(None);
             }
             if connecting.is_none() {
-                connecting = Http1Connections::count(&self.http1).map(|counted| {
-                    let line = self.clone();
+                connecting = Http1Connections::try_reserve(&self.http1).map(|open| {
+                    let connector = self.clone();
                     tokio::spawn(async move {
-                        let turn = line.dialer.turn().await;
-                        line.connect(turn, Some(counted)).await
+                        let permit = connector.dialer.handshake_permit().await;
+                        connector.connect(permit, Some(open)).await
                     })
                 });
             }
-            let Some(making) = &mut connecting else {
+            let Some(attempt) = &mut connecting else {
                 progress.set(Stage::Waiting);
-                self.http1.change().await;
+                self.http1.freed_or_timeout().await;
                 continue;
             };
             progress.set(Stage::Connecting);
             let made = tokio::select! {
                 biased;
                 () = self.http1.freed() => continue,
-                made = making => made,
+                made = attempt => made,
             };
             connecting = None;
-            if let Err(error) = made.unwrap_or_else(|_| Err(given_up())) {
-                if self.http1.open() == 0 {
+            if let Err(error) = made.unwrap_or_else(|_| Err(cancelled())) {
+                if self.http1.open_count() == 0 {
                     return Err(error);
                 }
                 progress.set(Stage::Waiting);
-                self.http1.change().await;
+                self.http1.freed_or_timeout().await;
             }
         }
     }
 
-    /// Makes a connection. One of HTTP/2 is there for all at once, one of HTTP/1.1 is idle.
+    /// Opens a connection. All requests share an HTTP/2 connection at once. An HTTP/1.1 connection becomes idle.
     async fn connect(
         &self,
-        turn: Option<HandshakePermit<'_>>,
-        counted: Option<OpenConnection>,
+        permit: Option<HandshakePermit<'_>>,
+        open: Option<OpenConnection>,
     ) -> Result<(), SendError> {
-        let made = self.make(turn, counted).await;
+        let made = self.make(permit, open).await;
         let mut state = self.state();
         match made {
             Ok(LeasedConnection::Http2(connection)) => {
-                *state =
-                    ConnectorState { protocol: PoolProtocol::Http2(connection), made: Some(Instant::now()) };
+                *state = ConnectorState {
+                    protocol: PoolProtocol::Http2(connection),
+                    last_http2: Some(Instant::now()),
+                };
             }
             Ok(LeasedConnection::Http1(connection)) => {
                 if !matches!(state.protocol, PoolProtocol::Http1(_)) {
@@ -285,8 +290,8 @@ impl Connector {
                 self.put_idle(connection);
             }
             Err(error) => {
-                if self.http1.open() == 0 && matches!(state.protocol, PoolProtocol::Http1(_)) {
-                    state.protocol = PoolProtocol::Unsettled;
+                if self.http1.open_count() == 0 && matches!(state.protocol, PoolProtocol::Http1(_)) {
+                    state.protocol = PoolProtocol::NotNegotiated;
                 }
                 return Err(error);
             }
@@ -296,10 +301,10 @@ impl Connector {
 
     async fn make(
         &self,
-        turn: Option<HandshakePermit<'_>>,
-        counted: Option<OpenConnection>,
+        permit: Option<HandshakePermit<'_>>,
+        open: Option<OpenConnection>,
     ) -> Result<LeasedConnection, SendError> {
-        let (stream, is_http2) = self.dialer.dial(turn).await?;
+        let (stream, is_http2) = self.dialer.dial(permit).await?;
         let failed = |error: hyper::Error| SendError::Lost(root_cause(&error));
         if is_http2 {
             let (sender, connection) = http2::Builder::new(TokioExecutor::new())
@@ -309,8 +314,8 @@ impl Connector {
                 .keep_alive_while_idle(false)
                 .initial_stream_window_size(STREAM_WINDOW)
                 .initial_connection_window_size(CONNECTION_WINDOW)
-                .max_header_list_size(HEADERS as u32)
-                .max_concurrent_reset_streams(CANCELLED)
+                .max_header_list_size(MAX_HEADER_BYTES as u32)
+                .max_concurrent_reset_streams(MAX_RESET_STREAMS)
                 .handshake(TokioIo::new(stream))
                 .await
                 .map_err(failed)?;
@@ -318,18 +323,18 @@ impl Connector {
             return Ok(LeasedConnection::Http2(Arc::new(sender)));
         }
         let (sender, connection) = http1::Builder::new()
-            .max_headers(HEADER_COUNT)
-            .max_buf_size(HEADERS)
+            .max_headers(MAX_HEADERS)
+            .max_buf_size(MAX_HEADER_BYTES)
             .handshake(TokioIo::new(stream))
             .await
             .map_err(failed)?;
         tokio::spawn(connection);
-        Ok(LeasedConnection::Http1(Http1 { sender, is_used: false, _counted: counted }))
+        Ok(LeasedConnection::Http1(Http1 { sender, is_used: false, _open: open }))
     }
 
     fn is_negotiated(&self) -> bool {
         match &self.state().protocol {
-            PoolProtocol::Unsettled => false,
+            PoolProtocol::NotNegotiated => false,
             PoolProtocol::Http2(connection) => !connection.is_closed(),
             PoolProtocol::Http1(_) => true,
         }
@@ -346,17 +351,17 @@ impl Connector {
         }
     }
 
-    /// Gives an HTTP/2 connection to no more requests; those in progress end on it.
+    /// Uses an HTTP/2 connection for no further requests. Requests in flight complete on it.
     fn retire(&self, connection: &Arc<Http2>) {
         let mut state = self.state();
         if matches!(&state.protocol, PoolProtocol::Http2(current) if Arc::ptr_eq(current, connection)) {
-            state.protocol = PoolProtocol::Unsettled;
+            state.protocol = PoolProtocol::NotNegotiated;
         }
     }
 
     fn take_idle(&self) -> Option<Http1> {
         let PoolProtocol::Http1(idle) = &mut self.state().protocol else { return None };
-        idle.retain(|(since, connection)| since.elapsed() < IDLE && !connection.sender.is_closed());
+        idle.retain(|(since, connection)| since.elapsed() < IDLE_TIMEOUT && !connection.sender.is_closed());
         idle.pop().map(|(_, connection)| connection)
     }
 
@@ -374,12 +379,13 @@ impl Connector {
     }
 
     fn state(&self) -> MutexGuard<'_, ConnectorState> {
-        self.state.lock().expect("no holder panics")
+        self.state.lock().expect("not poisoned")
     }
 }
 
 impl Lease {
-    /// Sends the request, whose URI is absolute, on this connection: it is on its way before the response is waited for.
+    /// Sends the request on this connection. The URI of the request must be absolute. Sending starts at once, before the
+    /// returned future is polled.
     pub(super) fn send(
         &mut self,
         request: Request<Full<Bytes>>,
@@ -387,7 +393,7 @@ impl Lease {
         self.connection.send(request)
     }
 
-    /// Whether it carried a request before, so that it may have died since.
+    /// Whether the connection was used before. Such a connection may be dead.
     pub(super) fn is_reused(&self) -> bool {
         match &self.connection {
             LeasedConnection::Http1(connection) => connection.is_used,
@@ -395,23 +401,23 @@ impl Lease {
         }
     }
 
-    /// Gives the connection back after a whole response; one that is merely dropped is closed.
-    pub(super) fn done(self) {
+    /// Returns the connection to the pool after a complete response. Dropping the lease instead closes an HTTP/1.1 connection.
+    pub(super) fn release(self) {
         if let LeasedConnection::Http1(connection) = self.connection {
-            self.line.put_idle(Http1 { is_used: true, ..connection });
+            self.connector.put_idle(Http1 { is_used: true, ..connection });
         }
     }
 
-    /// Lets no other request use the connection.
+    /// Uses the connection for no further requests.
     pub(super) fn retire(self) {
         if let LeasedConnection::Http2(connection) = &self.connection {
-            self.line.retire(connection);
+            self.connector.retire(connection);
         }
     }
 }
 
 impl LeasedConnection {
-    /// HTTP/2 wants the absolute URI, HTTP/1.1 the path and the host apart.
+    /// HTTP/2 needs the absolute URI. HTTP/1.1 needs the path, and the host in a header.
     fn send(
         &mut self,
         mut request: Request<Full<Bytes>>,
@@ -430,6 +436,6 @@ impl LeasedConnection {
     }
 }
 
-fn given_up() -> SendError {
-    SendError::Lost("the attempt to connect was given up".to_owned())
+fn cancelled() -> SendError {
+    SendError::Lost("the attempt to connect was cancelled".to_owned())
 }

@@ -1,65 +1,79 @@
-//! How far an attempt at a request has come.
+//! Progress of one attempt to send a request.
 
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-/// How far an attempt has come, kept by whoever makes it and read when its time is over: that says why there is no
-/// response.
+/// Progress of one attempt to send a request. After a timeout, the last stage is the reason why there is no response.
 #[derive(Debug)]
 pub struct Progress(Mutex<ProgressState>);
 
-/// A stage of an attempt. One that is repeated on another connection begins again.
+/// A stage of an attempt. A retry on another connection starts again at [`Stage::Waiting`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// It waits until one of the connections or streams that there may be is free.
+    /// The request waits until its rate limit allows it.
+    Throttled,
+    /// The request waits for a free connection or stream, or for the permit to begin a TLS handshake.
     Waiting,
-    /// It waits for a connection that is being made.
+    /// The request waits for a connection that is being established.
     Connecting,
     /// The request was sent.
     Sent,
-    /// The response has begun.
+    /// The head of the response was received.
     Reading,
-    /// The response is there and waits for a processor that reads it.
+    /// The response was received and waits for a free processor, which parses it.
     Received,
-    /// The server has refused its credentials, and it waits for newer ones.
-    Refused,
+    /// The server rejected the credentials, and the request waits for newer credentials.
+    WaitingForCredentials,
 }
 
 #[derive(Debug)]
 struct ProgressState {
     stage: Stage,
     since: Instant,
-    /// How long it was [`Stage::Waiting`] before.
+    /// Earlier time in [`Stage::Waiting`].
     waited: Duration,
+    /// Earlier time in [`Stage::Throttled`].
+    throttled: Duration,
 }
 
 impl Progress {
-    /// What it has come to.
+    /// The current stage.
     pub fn stage(&self) -> Stage {
         self.state().stage
     }
 
-    /// How long it has been [`Stage::Waiting`], all in all.
+    /// Total time in [`Stage::Waiting`].
     pub fn waited(&self) -> Duration {
         let state = self.state();
-        state.waited + state.waiting()
+        state.waited + state.time_in(Stage::Waiting)
     }
 
-    /// Notes a stage.
+    /// Total time in [`Stage::Throttled`].
+    pub fn throttled(&self) -> Duration {
+        let state = self.state();
+        state.throttled + state.time_in(Stage::Throttled)
+    }
+
+    /// Enters a stage.
     pub fn set(&self, stage: Stage) {
         let mut state = self.state();
-        let waited = state.waited + state.waiting();
-        *state = ProgressState { stage, since: Instant::now(), waited };
+        *state = ProgressState {
+            stage,
+            since: Instant::now(),
+            waited: state.waited + state.time_in(Stage::Waiting),
+            throttled: state.throttled + state.time_in(Stage::Throttled),
+        };
     }
 
     fn state(&self) -> MutexGuard<'_, ProgressState> {
-        self.0.lock().expect("no holder panics")
+        self.0.lock().expect("not poisoned")
     }
 }
 
 impl ProgressState {
-    fn waiting(&self) -> Duration {
-        if self.stage == Stage::Waiting { self.since.elapsed() } else { Duration::ZERO }
+    /// Time in the current stage, if that is `stage`.
+    fn time_in(&self, stage: Stage) -> Duration {
+        if self.stage == stage { self.since.elapsed() } else { Duration::ZERO }
     }
 }
 
@@ -69,6 +83,7 @@ impl Default for Progress {
             stage: Stage::Waiting,
             since: Instant::now(),
             waited: Duration::ZERO,
+            throttled: Duration::ZERO,
         }))
     }
 }

@@ -1,74 +1,74 @@
-//! What each share of the requests to an API server may take, and which of its requests go first.
+//! Limits for concurrent requests to one API server by share, and priority of retries.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-/// How many requests may be in progress. Each share has some places of its own, and the rest is for all.
+/// Limits concurrent requests. Each share has some slots of its own. All shares can use the other slots.
 pub(super) struct RequestSlots {
-    own: Vec<Arc<Semaphore>>,
+    reserved: Vec<Arc<Semaphore>>,
     common: Arc<Semaphore>,
 }
 
-/// Requests that a server has not processed and that are about to be sent again. They go before others, so that none is
-/// refused again and again by a server that closes each connection after so many.
+/// Requests that the server did not process and that are about to be sent again. They have priority over other requests.
+/// Otherwise a server that closes each connection after a few requests could refuse the same request again and again.
 #[derive(Default)]
-pub(super) struct Resending {
+pub(super) struct PendingRetries {
     count: AtomicUsize,
-    ended: Notify,
+    none_left: Notify,
 }
 
-/// One of the requests that are about to be sent again.
-pub(super) struct Resend(Arc<Resending>);
+/// One request that is about to be sent again. It has priority until this guard is dropped.
+pub(super) struct PendingRetry(Arc<PendingRetries>);
 
-impl Resending {
-    /// Begins one, which goes before others until it is dropped.
-    pub(super) fn begin(self: &Arc<Self>) -> Resend {
+impl PendingRetries {
+    /// Adds a request, which has priority until the returned guard is dropped.
+    pub(super) fn add(self: &Arc<Self>) -> PendingRetry {
         self.count.fetch_add(1, Ordering::Relaxed);
-        Resend(self.clone())
+        PendingRetry(self.clone())
     }
 
-    /// Waits until there are none.
-    pub(super) async fn ended(&self) {
+    /// Waits until no request is about to be sent again.
+    pub(super) async fn wait_until_none(&self) {
         loop {
-            let mut ended = std::pin::pin!(self.ended.notified());
-            ended.as_mut().enable();
+            let mut none_left = std::pin::pin!(self.none_left.notified());
+            none_left.as_mut().enable();
             if self.count.load(Ordering::Relaxed) == 0 {
                 return;
             }
-            ended.await;
+            none_left.await;
         }
     }
 }
 
-impl Drop for Resend {
+impl Drop for PendingRetry {
     fn drop(&mut self) {
         if self.0.count.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.0.ended.notify_waiters();
+            self.0.none_left.notify_waiters();
         }
     }
 }
 
 impl RequestSlots {
-    /// `limit` is one for each share at least.
+    /// Creates slots for `limit` concurrent requests. `limit` must be at least `shares`.
     pub(super) fn new(limit: usize, shares: usize) -> Self {
-        let own = (limit / 8).max(1);
-        let common = limit - own * shares;
+        let reserved = (limit / 8).max(1);
+        let common = limit - reserved * shares;
         Self {
-            own: (0..shares).map(|_| Arc::new(Semaphore::new(own))).collect(),
+            reserved: (0..shares).map(|_| Arc::new(Semaphore::new(reserved))).collect(),
             common: Arc::new(Semaphore::new(common)),
         }
     }
 
     pub(super) async fn take(&self, share: usize) -> OwnedSemaphorePermit {
-        let own = self.own[share].clone().acquire_owned();
+        let reserved = self.reserved[share].clone().acquire_owned();
         let common = self.common.clone().acquire_owned();
         tokio::select! {
             biased;
-            place = own => place,
-            place = common => place,
+            slot = reserved => slot,
+            slot = common => slot,
         }
-        .expect("no semaphore is ever closed")
+        .expect("the semaphores are never closed")
     }
 }

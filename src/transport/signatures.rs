@@ -1,6 +1,6 @@
-//! How the other side of a handshake proves that it holds the key of the certificate that it shows.
+//! Signature checks of a TLS handshake: the peer must prove that it has the private key of its certificate.
 
-/// The methods of a rustls verifier that check signatures, with the algorithms in its field `algorithms`.
+/// Defines the signature methods of a rustls verifier. The verifier has its algorithms in the field `algorithms`.
 macro_rules! signature_checks {
     () => {
         fn verify_tls12_signature(

@@ -1,4 +1,4 @@
-//! The timer of HTTP/2 pings.
+//! The timer for HTTP/2 pings.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use hyper::rt::{Sleep, Timer};
 
-/// How late a timer may be that was on time.
-const LATE: Duration = Duration::from_millis(100);
-/// How long one that was late goes on.
-const GRACE: Duration = Duration::from_millis(100);
+/// A timer that fires later than this after its deadline is late.
+const LATE_AFTER: Duration = Duration::from_millis(100);
+/// How long a late timer is extended.
+const EXTENSION: Duration = Duration::from_millis(100);
 
-/// A timer that goes on for a moment if it was late: this process had no CPU then, and what came meanwhile is still to be
-/// read. hyper looks for the end of a ping's time before it reads the ping's answer.
+/// A timer that is extended if it fires late. A late timer means that this process had no CPU, so it has not yet read the
+/// frames that arrived in the meantime. hyper checks the timeout of a ping before it reads the response to the ping.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct GraceTimer;
 
@@ -44,10 +44,10 @@ impl Future for GraceSleep {
         loop {
             ready!(self.0.as_mut().poll(context));
             let now = tokio::time::Instant::now();
-            if now.saturating_duration_since(self.0.deadline()) < LATE {
+            if now.saturating_duration_since(self.0.deadline()) < LATE_AFTER {
                 return Poll::Ready(());
             }
-            self.0.as_mut().reset(now + GRACE);
+            self.0.as_mut().reset(now + EXTENSION);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Which serving certificates an API server may show.
+//! TLS settings for connections to an API server, and the verification of its certificate.
 
 use std::sync::Arc;
 
@@ -15,37 +15,37 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::credentials::ServerVerification;
 use super::signatures::signature_checks;
 
-/// Why no connection can be made with the given credentials.
+/// Why the settings for a connection to an API server are invalid.
 #[derive(Debug, Error)]
 pub enum TlsConfigError {
-    /// The bundle has no certificate in it.
+    /// The CA bundle contains no valid certificate.
     #[error("the CA bundle has no valid PEM certificate")]
     EmptyBundle,
-    /// The system has no roots.
+    /// There is no CA bundle, and the system has no root certificates.
     #[error("no CA bundle is given and the system has no root certificates")]
     NoSystemRoots,
-    /// The endpoint is no address.
-    #[error("the endpoint is no address")]
+    /// The endpoint is not a valid address.
+    #[error("the endpoint is not a valid address")]
     Endpoint,
-    /// The proxy's address or credentials cannot be used.
-    #[error("the proxy's address or credentials cannot be used")]
+    /// The proxy's address or credentials are invalid.
+    #[error("the proxy's address or credentials are invalid")]
     Proxy,
-    /// rustls refuses the roots.
+    /// rustls does not accept the root certificates.
     #[error("the CA bundle cannot be used: {0}")]
     Verifier(#[from] rustls::client::VerifierBuilderError),
-    /// rustls refuses the settings.
+    /// rustls does not accept the settings.
     #[error("TLS cannot be set up: {0}")]
     Tls(#[from] rustls::Error),
 }
 
-/// A client's TLS settings, without ALPN.
+/// TLS settings of a client, without ALPN.
 ///
 /// # Errors
-/// If the trust is empty.
-pub fn client_config(trust: &ServerVerification) -> Result<ClientConfig, TlsConfigError> {
+/// If there are no root certificates, or rustls does not accept the settings.
+pub fn client_config(verification: &ServerVerification) -> Result<ClientConfig, TlsConfigError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let (roots, bundle) = match trust {
-        ServerVerification::Anything => (None, Vec::new()),
+    let (roots, bundle) = match verification {
+        ServerVerification::AnyCertificate => (None, Vec::new()),
         ServerVerification::System => (Some(system_roots()?), Vec::new()),
         ServerVerification::Bundle(pem) => {
             let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem).filter_map(Result::ok).collect();
@@ -74,8 +74,8 @@ fn system_roots() -> Result<RootCertStore, TlsConfigError> {
     if roots.is_empty() { Err(TlsConfigError::NoSystemRoots) } else { Ok(roots) }
 }
 
-/// Accepts a chain that ends in the bundle, and a leaf that itself is in the bundle, as Go's `x509.Verify` does and
-/// webpki does not. In any case the other side has to hold the certificate's key.
+/// Accepts a certificate that a CA of the bundle has signed. It also accepts a certificate that the bundle itself contains, as
+/// Go's `x509.Verify` does and webpki does not. In all cases the server must prove that it has the certificate's key.
 #[derive(Debug)]
 struct Verifier {
     /// `None` accepts any certificate: `insecureSkipTLSVerification`.
@@ -94,17 +94,17 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let Some(chain) = &self.chain else { return Ok(ServerCertVerified::assertion()) };
-        let verdict = chain.verify_server_cert(leaf, intermediates, name, ocsp, now);
-        if verdict.is_err() && self.bundle.contains(leaf) {
+        let result = chain.verify_server_cert(leaf, intermediates, name, ocsp, now);
+        if result.is_err() && self.bundle.contains(leaf) {
             return pinned_leaf(leaf, name, now);
         }
-        verdict
+        result
     }
 
     signature_checks!();
 }
 
-/// A leaf that the bundle holds still has to be for this name and of this day.
+/// Checks the name and the validity period of a certificate that the bundle contains.
 fn pinned_leaf(
     leaf: &CertificateDer<'_>,
     name: &ServerName<'_>,

@@ -1,4 +1,4 @@
-//! Who is believed, and who may do what.
+//! Tests of authentication and authorization.
 
 use std::time::Duration;
 
@@ -18,35 +18,36 @@ async fn get(client: &ApiClient, path: &str, headers: &[(&str, &str)]) -> Answer
 const MASTER: [(&str, &str); 2] = [("X-Remote-User", "admin"), ("X-Remote-Group", "system:masters")];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn names_in_headers_count_only_from_the_front_proxy() {
+async fn user_headers_are_used_only_from_the_front_proxy() {
     let stage = Stage::start(members(1, 1).await, &[]).await;
     let plane = &stage.fleet.plane;
     assert_eq!(stage.get_with(VERSION, &MASTER).await.status, StatusCode::OK);
 
-    let nobody = client(&stage.adapter, Credentials::None);
-    let spoofed = get(&nobody, VERSION, &MASTER).await;
+    let anonymous = client(&stage.adapter, Credentials::None);
+    let spoofed = get(&anonymous, VERSION, &MASTER).await;
     assert_eq!(spoofed.status, StatusCode::FORBIDDEN);
     let body = spoofed.json().expect("JSON");
     let expected = format!("forbidden: User \"system:anonymous\" cannot get path \"{VERSION}\"");
     assert!(body["message"].as_str().is_some_and(|message| message.starts_with(&expected)), "{body}");
     assert_eq!((&body["reason"], &body["details"]), (&json!("Forbidden"), &json!({})));
 
-    let other_name = plane.front_proxy_identity_named("somebody");
-    let answer = get(&client(&stage.adapter, Credentials::Certificate(&other_name)), VERSION, &MASTER).await;
+    let other_name = plane.front_proxy_identity_named("other-proxy");
+    let response =
+        get(&client(&stage.adapter, Credentials::Certificate(&other_name)), VERSION, &MASTER).await;
     assert_eq!(
-        (answer.status, answer.json().expect("JSON")["message"].clone()),
+        (response.status, response.json().expect("JSON")["message"].clone()),
         (StatusCode::UNAUTHORIZED, json!("Unauthorized"))
     );
 
-    let stranger = testkit::pki::Authority::new("front-proxy-ca").client("front-proxy-client", &[]);
-    let answer = get(&client(&stage.adapter, Credentials::Certificate(&stranger)), VERSION, &MASTER).await;
-    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+    let other_ca = testkit::pki::Authority::new("front-proxy-ca").client("front-proxy-client", &[]);
+    let response = get(&client(&stage.adapter, Credentials::Certificate(&other_ca)), VERSION, &MASTER).await;
+    assert_eq!(response.status, StatusCode::UNAUTHORIZED);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn health_is_open_to_everybody_and_nothing_else_is() {
+async fn only_health_paths_are_public() {
     let stage = Stage::start(members(1, 1).await, &[]).await;
-    let nobody = client(&stage.adapter, Credentials::None);
+    let anonymous = client(&stage.adapter, Credentials::None);
     for (path, status) in [
         ("/healthz", StatusCode::OK),
         ("/livez", StatusCode::OK),
@@ -58,17 +59,17 @@ async fn health_is_open_to_everybody_and_nothing_else_is() {
         ("/nowhere", StatusCode::FORBIDDEN),
         (PODS, StatusCode::FORBIDDEN),
     ] {
-        assert_eq!(get(&nobody, path, &[]).await.status, status, "{path}");
+        assert_eq!(get(&anonymous, path, &[]).await.status, status, "{path}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_aggregation_layers_own_users_gain_the_group_of_the_authenticated() {
+async fn front_proxy_users_get_the_authenticated_group() {
     let stage = Stage::start(members(1, 1).await, &[]).await;
     for user in ["system:aggregator", "system:kube-aggregator"] {
         for path in ["/apis", "/openapi/v2"] {
-            let answer = stage.get_with(path, &[("X-Remote-User", user)]).await;
-            assert_eq!(answer.status, StatusCode::OK, "{user} {path}");
+            let response = stage.get_with(path, &[("X-Remote-User", user)]).await;
+            assert_eq!(response.status, StatusCode::OK, "{user} {path}");
         }
     }
     let reviews = stage.fleet.plane.reviews();
@@ -78,7 +79,7 @@ async fn the_aggregation_layers_own_users_gain_the_group_of_the_authenticated() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_control_plane_decides_and_its_verdict_is_kept() {
+async fn access_reviews_decide_and_are_cached() {
     let stage = Stage::start(members(1, 1).await, &["--authorization-webhook-cache-authorized-ttl=1h"]).await;
     let plane = &stage.fleet.plane;
     let bob = [
@@ -118,21 +119,25 @@ async fn the_control_plane_decides_and_its_verdict_is_kept() {
     assert_eq!(stage.get_with(PODS, &alice).await.status, StatusCode::OK);
     plane.clear_reviews();
     plane.revoke("alice");
-    assert_eq!(stage.get_with(PODS, &alice).await.status, StatusCode::OK, "the verdict is kept");
+    assert_eq!(stage.get_with(PODS, &alice).await.status, StatusCode::OK, "the decision is cached");
     let other = PODS.replace("http_requests", "queue_depth");
-    assert_eq!(stage.get_with(&other, &alice).await.status, StatusCode::FORBIDDEN, "for this question only");
+    assert_eq!(
+        stage.get_with(&other, &alice).await.status,
+        StatusCode::FORBIDDEN,
+        "the cache entry is only for this resource"
+    );
     assert_eq!(plane.reviews().iter().filter(|review| review.spec["user"] == "alice").count(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_is_served_in_the_name_of_another() {
+async fn impersonation_is_rejected() {
     let stage = Stage::start(members(1, 1).await, &[]).await;
     for header in ["Impersonate-User", "impersonate-group", "Impersonate-Extra-scopes", "Impersonate-Uid"] {
         let headers = [&MASTER[..], &[(header, "alice")]].concat();
         for path in [PODS, VERSION] {
-            let answer = stage.get_with(path, &headers).await;
-            assert_eq!(answer.status, StatusCode::FORBIDDEN, "{header} {path}");
-            let body = answer.json().expect("JSON");
+            let response = stage.get_with(path, &headers).await;
+            assert_eq!(response.status, StatusCode::FORBIDDEN, "{header} {path}");
+            let body = response.json().expect("JSON");
             let message = body["message"].as_str().expect("a message");
             assert!(message.starts_with("impersonation is not supported"), "{message}");
             assert_eq!(body["reason"], "Forbidden");
@@ -141,7 +146,7 @@ async fn nobody_is_served_in_the_name_of_another() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_review_that_fails_allows_nothing_and_is_not_kept() {
+async fn failed_access_review_denies_and_is_not_cached() {
     let stage = Stage::start(members(1, 1).await, &[]).await;
     let plane = &stage.fleet.plane;
     plane.allow("carol", &["get"], "custom.metrics.k8s.io", &["pods/http_requests"]);
@@ -155,32 +160,32 @@ async fn a_review_that_fails_allows_nothing_and_is_not_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flood_of_anonymous_requests_is_refused_and_known_users_are_not() {
+async fn anonymous_flood_is_throttled_and_cached_users_work() {
     const REQUESTS: usize = 150;
     let stage = Stage::start(members(1, 1).await, &[]).await;
     stage.fleet.plane.delay_reviews(Duration::from_secs(2));
-    let nobody = client(&stage.adapter, Credentials::None);
+    let anonymous = client(&stage.adapter, Credentials::None);
     let paths: Vec<_> = (0..REQUESTS).map(|number| format!("{VERSION}/{number}")).collect();
-    let asking = paths.iter().map(|path| get(&nobody, path, &[]));
+    let anonymous_requests = paths.iter().map(|path| get(&anonymous, path, &[]));
     let alice = [("X-Remote-User", "alice")];
-    let (answers, of_known) = join(join_all(asking), stage.get_with(VERSION, &alice)).await;
-    assert_eq!(of_known.status, StatusCode::OK, "her verdict was waited for");
-    let refused: Vec<_> =
-        answers.iter().filter(|answer| answer.status == StatusCode::TOO_MANY_REQUESTS).collect();
-    assert!((1..=REQUESTS - 100).contains(&refused.len()), "{} are refused", refused.len());
-    assert!(refused.iter().all(|answer| answer.headers["retry-after"] == "1"));
-    // 500 where the control plane takes more than five seconds for the verdict.
-    let judged = [StatusCode::FORBIDDEN, StatusCode::INTERNAL_SERVER_ERROR];
-    let judged = answers.iter().filter(|answer| judged.contains(&answer.status)).count();
-    assert_eq!(refused.len() + judged, REQUESTS);
+    let (responses, known) = join(join_all(anonymous_requests), stage.get_with(VERSION, &alice)).await;
+    assert_eq!(known.status, StatusCode::OK, "a known user waits for the review");
+    let throttled: Vec<_> =
+        responses.iter().filter(|response| response.status == StatusCode::TOO_MANY_REQUESTS).collect();
+    assert!((1..=REQUESTS - 100).contains(&throttled.len()), "{} are throttled", throttled.len());
+    assert!(throttled.iter().all(|response| response.headers["retry-after"] == "1"));
+    // 500 if the review takes more than five seconds.
+    let reviewed = [StatusCode::FORBIDDEN, StatusCode::INTERNAL_SERVER_ERROR];
+    let reviewed = responses.iter().filter(|response| reviewed.contains(&response.status)).count();
+    assert_eq!(throttled.len() + reviewed, REQUESTS);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_front_proxy_may_come_from_flags() {
+async fn front_proxy_can_be_configured_by_flags() {
     let directory = tempfile::tempdir().expect("a directory");
-    let authority = testkit::pki::Authority::new("own-front-proxy-ca");
+    let ca = testkit::pki::Authority::new("own-front-proxy-ca");
     let file = directory.path().join("front-proxy-ca.crt");
-    std::fs::write(&file, authority.pem()).expect("a file");
+    std::fs::write(&file, ca.pem()).expect("a file");
     let flags = [
         format!("--requestheader-client-ca-file={}", file.display()),
         "--requestheader-allowed-names=one,two".to_owned(),
@@ -188,9 +193,13 @@ async fn the_front_proxy_may_come_from_flags() {
     ];
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
     let stage = Stage::start_bare(members(1, 1).await, &flags).await;
-    let ours = authority.client("two", &[]);
-    let ours = client(&stage.adapter, Credentials::Certificate(&ours));
+    let proxy = ca.client("two", &[]);
+    let proxy = client(&stage.adapter, Credentials::Certificate(&proxy));
     let headers = [("X-Our-User", "admin"), ("X-Remote-Group", "system:masters")];
-    assert_eq!(get(&ours, PODS, &headers).await.status, StatusCode::OK);
-    assert_eq!(stage.get_with(PODS, &MASTER).await.status, StatusCode::UNAUTHORIZED, "not the ConfigMap's");
+    assert_eq!(get(&proxy, PODS, &headers).await.status, StatusCode::OK);
+    assert_eq!(
+        stage.get_with(PODS, &MASTER).await.status,
+        StatusCode::UNAUTHORIZED,
+        "the front proxy of the ConfigMap is not trusted"
+    );
 }

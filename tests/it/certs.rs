@@ -1,4 +1,4 @@
-//! `certs`: pairs that the aggregation layer accepts, and what is said of those that are there.
+//! `certs issue` makes pairs that the aggregation layer accepts; `certs show` reports problems of existing certificates.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -24,7 +24,7 @@ use crate::stage::{GENEROUS, PODS, binary, members};
 
 const NAME: &str = "karmada-metrics-adapter.karmada-system.svc";
 
-/// A directory for what is issued.
+/// A directory for issued certificates.
 struct Folder(TempDir);
 
 impl Folder {
@@ -32,7 +32,7 @@ impl Folder {
         Self(tempfile::tempdir().expect("a directory"))
     }
 
-    /// A path in it, as an argument.
+    /// A path in the directory, as an argument.
     fn at(&self, name: &str) -> String {
         self.0.path().join(name).display().to_string()
     }
@@ -46,7 +46,7 @@ impl Folder {
         self.at(name)
     }
 
-    /// Issues into it and returns what is printed.
+    /// Runs `certs issue` for the directory and returns its output.
     async fn issue(&self, flags: &[&str]) -> String {
         let directory = self.at("");
         let (code, out, err) = run(&[&["certs", "issue", "--out-dir", &directory], flags].concat()).await;
@@ -54,7 +54,7 @@ impl Folder {
         out
     }
 
-    /// The same by the authority that is in it, in place of what is there.
+    /// Issues a new certificate from the directory's CA and replaces the old one.
     async fn renew(&self, flags: &[&str]) -> String {
         let (certificate, key) = (self.at("ca.crt"), self.at("ca.key"));
         self.issue(&[&["--ca-cert", &certificate, "--ca-key", &key, "--force"], flags].concat()).await
@@ -69,7 +69,7 @@ impl Folder {
     }
 }
 
-/// The line of an error that a command fails with.
+/// Runs a `certs` command that fails and returns its one-line error.
 async fn failure(arguments: &[&str]) -> String {
     let (code, out, err) = run(&[&["certs"], arguments].concat()).await;
     assert_eq!((code, out.as_str()), (Some(1), ""), "{err}");
@@ -77,19 +77,19 @@ async fn failure(arguments: &[&str]) -> String {
     err.trim_end().strip_prefix("karmada-metrics-adapter: ").expect("the program's name").to_owned()
 }
 
-/// What `certs show -o json` prints, and its exit code.
-async fn shown(arguments: &[&str]) -> (Option<i32>, Value) {
+/// Runs `certs show -o json` and returns its exit code and output.
+async fn show(arguments: &[&str]) -> (Option<i32>, Value) {
     let (code, out, _) = run(&[&["certs", "show", "-o", "json"], arguments].concat()).await;
     (code, serde_json::from_str(&out).expect("JSON"))
 }
 
-/// The CA that the APIServices are to have, from the line that says so.
+/// The CA bundle for the APIServices, from the line `caBundle:`.
 fn ca_bundle(printed: &str) -> String {
     let line = printed.lines().find_map(|line| line.strip_prefix("caBundle: ")).expect("the line");
     String::from_utf8(STANDARD.decode(line).expect("base64")).expect("PEM")
 }
 
-/// An adapter that serves with what is in the folder.
+/// Starts an adapter that serves with the folder's pair.
 fn serve(fleet: &Fleet, folder: &Folder) -> AdapterProcess {
     let flags = [
         format!("--tls-cert-file={}", folder.at("tls.crt")),
@@ -99,18 +99,18 @@ fn serve(fleet: &Fleet, folder: &Folder) -> AdapterProcess {
     fleet.run_adapter(binary(), &flags, None).expect("the adapter starts")
 }
 
-/// Registers it as APIServices with this bundle. As with kube-apiserver up to 1.34, being available takes no good
-/// certificate: clients are told what is wrong with it.
+/// Registers the adapter with this CA bundle. Like in kube-apiserver up to 1.34, an APIService can be available with an invalid
+/// certificate; clients then get the error.
 async fn register(fleet: &Fleet, adapter: &AdapterProcess, bundle: &str) {
     fleet.plane.probe_without_verifying();
     let registered = fleet.plane.register_backend(adapter.address(), Some(bundle), &CUSTOM_METRICS);
-    registered.expect("it is registered");
+    registered.expect("the APIServices are registered");
     let available = tokio::time::timeout(GENEROUS, fleet.plane.available(PREFERRED)).await;
-    available.expect("it is available in time").expect("it is registered");
+    available.expect("the APIService is available in time").expect("the APIService is registered");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_issued_pair_is_accepted_by_the_aggregation_layer_and_one_for_another_service_is_not() {
+async fn aggregation_layer_accepts_only_a_pair_for_the_right_service() {
     let (ours, strange) = (Folder::new(), Folder::new());
     let bundle = ca_bundle(&ours.issue(&[]).await);
     let strange_bundle = ca_bundle(&strange.issue(&["--service=another", "--namespace=elsewhere"]).await);
@@ -120,39 +120,39 @@ async fn an_issued_pair_is_accepted_by_the_aggregation_layer_and_one_for_another
     for (folder, bundle, status) in [
         (&strange, &strange_bundle, StatusCode::SERVICE_UNAVAILABLE),
         (&ours, &bundle, StatusCode::OK),
-        // The right name, of an authority that is not the registered one.
+        // The name is right, but another CA is registered.
         (&ours, &strange_bundle, StatusCode::SERVICE_UNAVAILABLE),
     ] {
         let adapter = serve(&fleet, folder);
         register(&fleet, &adapter, bundle).await;
-        let answer = fleet.plane.admin_client().get(PODS).await.expect("an answer");
-        assert_eq!(answer.status, status, "{:?}", answer.body);
+        let response = fleet.plane.admin_client().get(PODS).await.expect("a response");
+        assert_eq!(response.status, status, "{:?}", response.body);
         if status != StatusCode::OK {
-            let body = String::from_utf8_lossy(&answer.body);
-            assert!(body.contains("certificate"), "it is refused for the certificate: {body}");
+            let body = String::from_utf8_lossy(&response.body);
+            assert!(body.contains("certificate"), "the certificate is rejected: {body}");
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_renewed_pair_is_served_without_a_restart_and_the_apiservices_keep_their_bundle() {
+async fn renewed_pair_is_served_without_restart_or_new_ca_bundle() {
     let folder = Folder::new();
     let bundle = ca_bundle(&folder.issue(&["--validity=20d"]).await);
     let fleet = Fleet::start(members(1, 1).await).await.expect("the fleet starts");
     let adapter = serve(&fleet, &folder);
     register(&fleet, &adapter, &bundle).await;
-    let query = async || fleet.plane.admin_client().get(PODS).await.expect("an answer").status;
+    let query = async || fleet.plane.admin_client().get(PODS).await.expect("a response").status;
     assert_eq!(query().await, StatusCode::OK);
 
     let address = adapter.address().to_string();
-    let (code, list) = shown(&[&address, "--service=karmada-metrics-adapter"]).await;
+    let (code, list) = show(&[&address, "--service=karmada-metrics-adapter"]).await;
     assert_eq!((code, &list[0]["problems"]), (Some(1), &serde_json::json!(["EndsSoon"])), "{list}");
     assert_eq!(list[0]["source"], address.as_str());
     let printed = folder.renew(&["--validity=90d"]).await;
     assert_eq!(ca_bundle(&printed), bundle);
     let deadline = Instant::now() + GENEROUS;
     loop {
-        let (code, list) = shown(&[&address, "--service=karmada-metrics-adapter"]).await;
+        let (code, list) = show(&[&address, "--service=karmada-metrics-adapter"]).await;
         assert_eq!(query().await, StatusCode::OK);
         if list[0]["daysLeft"] == 89 || list[0]["daysLeft"] == 90 {
             assert_eq!(code, Some(0), "{list}");
@@ -160,16 +160,16 @@ async fn a_renewed_pair_is_served_without_a_restart_and_the_apiservices_keep_the
         }
         assert!(Instant::now() < deadline, "{}", adapter.log_tail());
     }
-    // On a new connection, which is shown the new certificate.
+    // This opens a new connection, which gets the new certificate.
     register(&fleet, &adapter, &bundle).await;
     assert_eq!(query().await, StatusCode::OK);
 }
 
 #[tokio::test]
-async fn keys_are_for_their_owner_alone_and_nothing_is_replaced_unasked() {
+async fn keys_are_private_and_files_are_replaced_only_on_request() {
     let folder = Folder::new();
     folder.issue(&[]).await;
-    assert_eq!(folder.names(), ["ca.crt", "ca.key", "tls.crt", "tls.key"], "and nothing is left over");
+    assert_eq!(folder.names(), ["ca.crt", "ca.key", "tls.crt", "tls.key"], "no temporary files");
     for name in ["ca.key", "tls.key"] {
         let mode = fs::metadata(folder.at(name)).expect("a file").permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{name}");
@@ -195,14 +195,14 @@ async fn keys_are_for_their_owner_alone_and_nothing_is_replaced_unasked() {
 }
 
 #[tokio::test]
-async fn what_is_printed_says_what_ends_when_and_what_comes_next() {
+async fn output_contains_expiry_and_next_steps() {
     let folder = Folder::new();
     let directory = folder.at("made/of/new");
     let flags = ["--namespace=metrics", "--dns-name=m.example", "--ip=10.0.0.7,127.0.0.1", "--out-dir"];
     let (_, printed, _) = run(&[&["certs", "issue"], &flags[..], &[&directory]].concat()).await;
     let at = |name: &str| Path::new(&directory).join(name).display().to_string();
     for words in [
-        format!("{}: its key, which stays out of any cluster\n", at("ca.key")),
+        format!("{}: the private key of the CA; never put it into a cluster\n", at("ca.key")),
         "for karmada-metrics-adapter.metrics.svc, karmada-metrics-adapter.metrics.svc.cluster.local, \
          karmada-metrics-adapter.metrics, karmada-metrics-adapter, localhost, 127.0.0.1, m.example, 10.0.0.7\n"
             .to_owned(),
@@ -214,16 +214,16 @@ async fn what_is_printed_says_what_ends_when_and_what_comes_next() {
     ] {
         assert!(printed.contains(&words), "{words} is not in\n{printed}");
     }
-    let (_, list) = shown(&[&at("tls.crt"), &at("ca.crt")]).await;
-    let (certificate, authority) = (&list[0], &list[1]);
-    assert!(printed.contains(&format!("until {}, for", certificate["notAfter"].as_str().expect("text"))));
+    let (_, list) = show(&[&at("tls.crt"), &at("ca.crt")]).await;
+    let (certificate, ca) = (&list[0], &list[1]);
+    assert!(printed.contains(&format!("expires {}, for", certificate["notAfter"].as_str().expect("text"))));
     assert!(certificate["daysLeft"] == 364 || certificate["daysLeft"] == 365, "{certificate}");
-    assert!(authority["daysLeft"] == 3649 || authority["daysLeft"] == 3650, "{authority}");
-    assert_eq!(certificate["issuer"], authority["subject"]);
+    assert!(ca["daysLeft"] == 3649 || ca["daysLeft"] == 3650, "{ca}");
+    assert_eq!(certificate["issuer"], ca["subject"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_printed_command_makes_the_secret_and_replaces_it() {
+async fn printed_command_creates_and_replaces_the_secret() {
     let plane = ControlPlane::start().await.expect("a control plane");
     let kubeconfig = plane.admin_kubeconfig().expect("a kubeconfig");
     if kubectls(&kubeconfig).is_empty() {
@@ -235,10 +235,11 @@ async fn the_printed_command_makes_the_secret_and_replaces_it() {
         let mut shell = Command::new("sh");
         shell.args(["-c", line]).env("KUBECONFIG", &kubeconfig).env("HOME", folder.0.path());
         let output = shell.stdin(Stdio::null()).kill_on_drop(true).output();
-        let output = tokio::time::timeout(GENEROUS, output).await.expect("it ends").expect("a shell");
+        let output =
+            tokio::time::timeout(GENEROUS, output).await.expect("kubectl exits in time").expect("a shell");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let secret = plane.object("Secret", "karmada-system", "karmada-metrics-adapter-serving");
-        let secret = secret.expect("it is there");
+        let secret = secret.expect("the Secret exists");
         assert_eq!(secret["type"], "kubernetes.io/tls");
         assert_eq!(secret["data"]["tls.crt"], STANDARD.encode(folder.read("tls.crt")), "{line}");
         assert_eq!(secret["data"]["tls.key"], STANDARD.encode(folder.read("tls.key")));
@@ -246,16 +247,16 @@ async fn the_printed_command_makes_the_secret_and_replaces_it() {
 }
 
 #[tokio::test]
-async fn a_certificate_ends_with_its_authority_at_the_latest() {
+async fn certificate_does_not_outlive_its_ca() {
     let folder = Folder::new();
     folder.issue(&[]).await;
     folder.renew(&["--validity=9000d"]).await;
-    let (_, list) = shown(&[&folder.at("tls.crt"), &folder.at("ca.crt")]).await;
+    let (_, list) = show(&[&folder.at("tls.crt"), &folder.at("ca.crt")]).await;
     assert_eq!(list[0]["notAfter"], list[1]["notAfter"]);
 }
 
-/// An authority, or something like it, and its key in two files.
-fn authority(folder: &Folder, adjust: impl FnOnce(&mut CertificateParams)) -> [String; 2] {
+/// Writes a CA, changed by `adjust`, and its key into two files.
+fn write_ca(folder: &Folder, adjust: impl FnOnce(&mut CertificateParams)) -> [String; 2] {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, "odd");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -266,7 +267,7 @@ fn authority(folder: &Folder, adjust: impl FnOnce(&mut CertificateParams)) -> [S
 }
 
 #[tokio::test]
-async fn an_authority_that_cannot_sign_is_refused_for_its_own_reason() {
+async fn unusable_ca_is_rejected_with_its_reason() {
     let (folder, other) = (Folder::new(), Folder::new());
     folder.issue(&[]).await;
     other.issue(&[]).await;
@@ -276,22 +277,25 @@ async fn an_authority_that_cannot_sign_is_refused_for_its_own_reason() {
     };
     let (certificate, key) = (folder.at("ca.crt"), folder.at("ca.key"));
 
-    let expired = authority(&other, |params| params.not_after = rcgen::date_time_ymd(2020, 1, 1));
+    let expired = write_ca(&other, |params| params.not_after = rcgen::date_time_ymd(2020, 1, 1));
     let line = refusal(&expired[0], &expired[1]).await;
     assert!(line.starts_with("--ca-cert: CN=odd is valid from ") && line.contains("2020-01-01"), "{line}");
-    let leaf = authority(&other, |params| params.is_ca = IsCa::NoCa);
-    let no_authority = "is no authority: its certificate may not sign others";
-    assert_eq!(refusal(&leaf[0], &leaf[1]).await, format!("--ca-cert: CN=odd {no_authority}"));
-    let idle = authority(&other, |params| params.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature]);
-    assert_eq!(refusal(&idle[0], &idle[1]).await, format!("--ca-cert: CN=odd {no_authority}"));
-    let narrow = authority(&other, |params| {
+    let leaf = write_ca(&other, |params| params.is_ca = IsCa::NoCa);
+    let not_a_ca = "is not a CA: this certificate may not sign other certificates";
+    assert_eq!(refusal(&leaf[0], &leaf[1]).await, format!("--ca-cert: CN=odd {not_a_ca}"));
+    let idle = write_ca(&other, |params| params.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature]);
+    assert_eq!(refusal(&idle[0], &idle[1]).await, format!("--ca-cert: CN=odd {not_a_ca}"));
+    let narrow = write_ca(&other, |params| {
         params.name_constraints = Some(rcgen::NameConstraints {
             permitted_subtrees: vec![rcgen::GeneralSubtree::DnsName("example.com".to_owned())],
             excluded_subtrees: Vec::new(),
         });
     });
     let line = refusal(&narrow[0], &narrow[1]).await;
-    assert!(line.starts_with("--ca-cert cannot sign this certificate, nobody would accept it: "), "{line}");
+    assert!(
+        line.starts_with("--ca-cert cannot sign this certificate, because clients would reject it: "),
+        "{line}"
+    );
 
     let line = refusal(&certificate, &other.at("ca.key")).await;
     assert!(line.starts_with("--ca-key does not belong to --ca-cert"), "{line}");
@@ -301,27 +305,27 @@ async fn an_authority_that_cannot_sign_is_refused_for_its_own_reason() {
     assert!(line.starts_with(&format!("--ca-key: {certificate} has no private key in PEM")), "{line}");
     let line = refusal(&certificate, "/nowhere/ca.key").await;
     assert!(line.starts_with("--ca-key: /nowhere/ca.key cannot be read: "), "{line}");
-    assert!(!PathBuf::from(&out).exists(), "nothing was written");
+    assert!(!PathBuf::from(&out).exists(), "no file is written");
 
     let bundle = other.write("bundle.crt", &(other.read("ca.crt") + &folder.read("ca.crt")));
     let both = ["certs", "issue", "--out-dir", &out, "--ca-cert", &bundle, "--ca-key", &key];
     let (code, printed, err) = run(&both).await;
     assert_eq!((code, err.as_str()), (Some(0), ""));
-    assert_eq!(ca_bundle(&printed), folder.read("ca.crt"), "of several it is the one of the key");
+    assert_eq!(ca_bundle(&printed), folder.read("ca.crt"), "the CA that belongs to the key is used");
 }
 
 #[tokio::test]
-async fn show_fails_for_what_has_ended_ends_soon_or_lacks_the_name() {
+async fn show_fails_for_expired_expiring_or_misnamed_certificates() {
     let folder = Folder::new();
-    let authority = Authority::new("karmada");
+    let issuer = Authority::new("karmada");
     let put = |name: &str, Identity { certificate, .. }: Identity| folder.write(name, &certificate);
-    let good = put("good.crt", authority.server(&[NAME, "*.example.com", "10.0.0.1", "::1"]));
-    let strange = put("strange.crt", authority.server(&["localhost"]));
-    let expired = put("expired.crt", authority.expired_server(&[NAME]));
-    let short = put("short.crt", authority.short_lived_server(&[NAME], 3600));
-    let ca = folder.write("ca.crt", &authority.pem());
+    let good = put("good.crt", issuer.server(&[NAME, "*.example.com", "10.0.0.1", "::1"]));
+    let strange = put("strange.crt", issuer.server(&["localhost"]));
+    let expired = put("expired.crt", issuer.expired_server(&[NAME]));
+    let short = put("short.crt", issuer.short_lived_server(&[NAME], 3600));
+    let ca = folder.write("ca.crt", &issuer.pem());
 
-    let (code, list) = shown(&[&good, &strange, &ca]).await;
+    let (code, list) = show(&[&good, &strange, &ca]).await;
     assert_eq!(code, Some(0), "{list}");
     assert_eq!(list[0]["names"], serde_json::json!([NAME, "*.example.com", "10.0.0.1", "::1"]));
     assert_eq!(
@@ -332,11 +336,11 @@ async fn show_fails_for_what_has_ended_ends_soon_or_lacks_the_name() {
 
     let named = "--service=karmada-metrics-adapter";
     let problems = async |arguments: &[&str]| {
-        let (code, list) = shown(arguments).await;
+        let (code, list) = show(arguments).await;
         let first = list[0]["problems"].as_array().expect("a list").clone();
         (code, first.iter().map(|problem| problem.as_str().expect("text").to_owned()).collect::<Vec<_>>())
     };
-    assert_eq!(problems(&[&good, &ca, named]).await, (Some(0), vec![]), "an authority needs no such name");
+    assert_eq!(problems(&[&good, &ca, named]).await, (Some(0), vec![]), "a CA needs no service name");
     assert_eq!(problems(&[&strange, named]).await, (Some(1), vec!["LacksServiceName".to_owned()]));
     let elsewhere = ["--namespace=elsewhere", named, &good];
     assert_eq!(problems(&elsewhere).await, (Some(1), vec!["LacksServiceName".to_owned()]));
@@ -346,56 +350,58 @@ async fn show_fails_for_what_has_ended_ends_soon_or_lacks_the_name() {
 
     let (code, table, err) = run(&["certs", "show", &good, &expired, &strange, named]).await;
     assert_eq!(code, Some(1));
-    assert_eq!(err, "karmada-metrics-adapter: 2 of 3 certificates are not in order: see their status\n");
+    assert_eq!(err, "karmada-metrics-adapter: 2 of 3 certificates have problems: see the column STATUS\n");
     let lines: Vec<&str> = table.lines().collect();
     assert!(lines[0].starts_with("SOURCE ") && lines[1].starts_with(&good), "{table}");
     assert!(lines[1].contains(" ok "), "{table}");
     assert!(lines[2].contains(" expired "), "{table}");
-    assert!(lines[3].contains(&format!(" lacks {NAME} ")), "{table}");
+    assert!(lines[3].contains(&format!(" not valid for {NAME} ")), "{table}");
 }
 
 #[tokio::test]
-async fn a_source_without_certificates_is_named_and_the_others_are_shown() {
+async fn source_without_certificates_is_reported_beside_the_others() {
     let folder = Folder::new();
     folder.issue(&[]).await;
     let (key, certificate) = (folder.at("tls.key"), folder.at("tls.crt"));
-    assert_eq!(failure(&["show", &key]).await, format!("{key}: it has no certificate in PEM"));
+    assert_eq!(failure(&["show", &key]).await, format!("{key}: no certificate in PEM"));
     let line = failure(&["show", "/nowhere/tls.crt"]).await;
-    assert_eq!(line, "/nowhere/tls.crt: no such file, and no HOST:PORT either");
-    // A port that was free a moment ago.
-    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a port");
+    assert_eq!(line, "/nowhere/tls.crt: this file does not exist, and this is not HOST:PORT");
+    // A port without a listener.
+    let free =
+        std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port");
     let free = free.to_string();
     let (code, table, err) = run(&["certs", "show", &free, &certificate]).await;
     assert_eq!(code, Some(1));
-    assert!(err.starts_with(&format!("karmada-metrics-adapter: {free}: no connection: ")), "{err}");
+    assert!(err.starts_with(&format!("karmada-metrics-adapter: {free}: cannot connect: ")), "{err}");
     assert!(table.contains(&certificate), "{table}");
 }
 
-/// Runs openssl in the folder and returns its success and all that it says; `None` where it is not installed.
+/// Runs openssl in the folder. Returns its success and output, or `None` if openssl is not installed.
 async fn openssl(folder: &Folder, arguments: &str) -> Option<(bool, String)> {
     let mut command = Command::new("openssl");
     command.args(arguments.split(' ')).current_dir(folder.0.path()).stdin(Stdio::null()).kill_on_drop(true);
-    let output = match tokio::time::timeout(GENEROUS, command.output()).await.expect("it ends") {
+    let output = match tokio::time::timeout(GENEROUS, command.output()).await.expect("openssl exits in time")
+    {
         Ok(output) => output,
         Err(error) => {
-            eprintln!("openssl cannot be run, so what it makes of certificates is not tested: {error}");
+            eprintln!("skipped: openssl cannot be run: {error}");
             return None;
         }
     };
-    let said =
+    let output_text =
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    Some((output.status.success(), said))
+    Some((output.status.success(), output_text))
 }
 
 #[tokio::test]
-async fn openssl_verifies_the_chain_for_every_name_and_finds_the_usages_of_a_server() {
+async fn openssl_verifies_chain_names_and_usages() {
     let folder = Folder::new();
     folder.issue(&["--dns-name=metrics.example"]).await;
     let verify = "verify -x509_strict -CAfile ca.crt -purpose sslserver";
     for (name, good) in [(NAME, true), ("metrics.example", true), ("karmada-system.svc", false)] {
-        let verdict = openssl(&folder, &format!("{verify} -verify_hostname {name} tls.crt")).await;
-        let Some((verified, said)) = verdict else { return };
-        assert_eq!(verified, good, "{name}: {said}");
+        let result = openssl(&folder, &format!("{verify} -verify_hostname {name} tls.crt")).await;
+        let Some((verified, output_text)) = result else { return };
+        assert_eq!(verified, good, "{name}: {output_text}");
     }
     let text = openssl(&folder, "x509 -in tls.crt -noout -text").await.expect("openssl").1;
     for words in ["TLS Web Server Authentication", "CA:FALSE", "Authority Key Identifier", "prime256v1"] {
@@ -407,30 +413,30 @@ async fn openssl_verifies_the_chain_for_every_name_and_finds_the_usages_of_a_ser
     }
 }
 
-/// Karmada's installers leave RSA keys behind, some of them in the form of PKCS #1.
+/// Karmada's installers create RSA keys, some in PKCS #1 form.
 #[tokio::test]
-async fn authorities_of_openssl_sign_with_rsa_and_with_ec_keys_in_every_form() {
+async fn openssl_cas_sign_with_rsa_and_ec_keys() {
     let folder = Folder::new();
     let made = "req -x509 -nodes -days 30 -subj /O=karmada/CN=karmada";
     for (kind, form) in [("rsa:2048", "rsa -traditional"), ("ec -pkeyopt ec_paramgen_curve:P-384", "ec")] {
         let make = format!("{made} -newkey {kind} -keyout ca.key -out ca.crt");
-        let Some((well, said)) = openssl(&folder, &make).await else { return };
-        assert!(well, "{said}");
+        let Some((succeeded, output_text)) = openssl(&folder, &make).await else { return };
+        assert!(succeeded, "{output_text}");
         folder.renew(&[]).await;
-        let (well, said) =
+        let (succeeded, output_text) =
             openssl(&folder, &format!("{form} -in ca.key -out old.key")).await.expect("openssl");
-        assert!(well, "{said}");
+        assert!(succeeded, "{output_text}");
         fs::rename(folder.at("old.key"), folder.at("ca.key")).expect("a file");
-        assert!(!folder.read("ca.key").contains("BEGIN PRIVATE KEY"), "{form} writes the older form");
+        assert!(!folder.read("ca.key").contains("BEGIN PRIVATE KEY"), "{form} writes the old key format");
         folder.renew(&[]).await;
         let verify = format!("verify -CAfile ca.crt -purpose sslserver -verify_hostname {NAME} tls.crt");
-        let (well, said) = openssl(&folder, &verify).await.expect("openssl");
-        assert!(well, "{said}");
+        let (succeeded, output_text) = openssl(&folder, &verify).await.expect("openssl");
+        assert!(succeeded, "{output_text}");
     }
-    // A subject that cannot be copied faithfully makes a certificate that nobody believes: better none.
+    // If the CA's subject cannot be copied exactly, no client would accept the certificate, so `issue` fails.
     let twice = made.replace("/O=karmada", "/OU=a/OU=b") + " -newkey rsa:2048 -keyout ca.key -out ca.crt";
-    let (well, said) = openssl(&folder, &twice).await.expect("openssl");
-    assert!(well, "{said}");
+    let (succeeded, output_text) = openssl(&folder, &twice).await.expect("openssl");
+    assert!(succeeded, "{output_text}");
     let (certificate, key, out) = (folder.at("ca.crt"), folder.at("ca.key"), folder.at("out"));
     let line = failure(&["issue", "--ca-cert", &certificate, "--ca-key", &key, "--out-dir", &out]).await;
     assert!(line.starts_with("--ca-cert cannot sign this certificate"), "{line}");

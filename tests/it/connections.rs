@@ -1,4 +1,4 @@
-//! What API servers may do to connections and responses as HTTP allows it, and no query is lost by it: as with Go's client.
+//! API servers may close connections and reject streams, as HTTP allows. No query is lost. Go's HTTP client behaves the same.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -7,15 +7,15 @@ use futures::future::join_all;
 use http::StatusCode;
 use testkit::member::{Fault, Member, MemberOptions, Protocols};
 
-use crate::raw_member::{Manner, RawMember};
+use crate::raw_member::{Behaviour, RawMember};
 use crate::stage::{PODS, Stage, distinct, until};
 
-/// Without it lost queries are stood in for.
+/// Without this flag, last-known values would hide lost queries.
 const PARTIAL: &str = "--on-member-failure=partial";
 const BOTH: [Protocols; 2] = [Protocols::Http1, Protocols::Http2];
 
-/// Sends so many queries, so many at a time, of which none is like another; fails unless each is answered by all members.
-async fn none_is_lost(stage: &Stage, queries: usize, at_once: usize) {
+/// Sends `queries` different queries, `at_once` at a time. Panics unless all members respond to each.
+async fn assert_none_lost(stage: &Stage, queries: usize, at_once: usize) {
     let next = AtomicUsize::new(0);
     let client = async || {
         loop {
@@ -23,20 +23,20 @@ async fn none_is_lost(stage: &Stage, queries: usize, at_once: usize) {
             if number >= queries {
                 return;
             }
-            let answer = stage.get(&distinct(number)).await;
-            let warnings = answer.warnings();
+            let response = stage.get(&distinct(number)).await;
+            let warnings = response.warnings();
             assert!(warnings.is_empty(), "query {number}: {warnings:?}");
-            assert_eq!(answer.status, StatusCode::OK, "query {number}: {:?}", answer.body);
+            assert_eq!(response.status, StatusCode::OK, "query {number}: {:?}", response.body);
         }
     };
     join_all((0..at_once).map(|_| client())).await;
 }
 
-/// A fleet of one raw member.
-async fn raw(manner: Manner, latency: Duration) -> (RawMember, Stage) {
-    let member = RawMember::start("raw", manner, latency).await;
+/// A fleet with one raw member.
+async fn raw(behaviour: Behaviour, latency: Duration) -> (RawMember, Stage) {
+    let member = RawMember::start("raw", behaviour, latency).await;
     let stage = Stage::start(Vec::new(), &[PARTIAL, "--discovery-interval=1h"]).await;
-    stage.fleet.plane.join(member.spec()).expect("it joins");
+    stage.fleet.plane.join(member.spec()).expect("the cluster joins");
     until(&stage, |names| names == ["raw"]).await;
     (member, stage)
 }
@@ -48,72 +48,72 @@ async fn member(protocols: Protocols, pods: usize) -> Member {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn queries_that_come_as_a_connection_is_closed_go_out_on_another() {
-    // As kube-apiserver with `--goaway-chance` does.
-    let (member, stage) = raw(Manner::GoAwayAt(50), Duration::from_millis(2)).await;
-    none_is_lost(&stage, 1000, 8).await;
-    assert!(member.answered() >= 1000);
+async fn queries_move_to_another_connection_on_goaway() {
+    // Like kube-apiserver with `--goaway-chance`.
+    let (member, stage) = raw(Behaviour::GoAwayAt(50), Duration::from_millis(2)).await;
+    assert_none_lost(&stage, 1000, 8).await;
+    assert!(member.responded() >= 1000);
     assert!(member.connections() >= 20, "{} connections", member.connections());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_queries_on_a_connection_that_is_closed_share_the_next_one() {
-    let (member, stage) = raw(Manner::GoAwayAt(100), Duration::from_millis(20)).await;
-    none_is_lost(&stage, 3000, 150).await;
-    // At most 100 are answered on one, and none is made for a single query.
+async fn queries_of_a_closed_connection_share_the_next_one() {
+    let (member, stage) = raw(Behaviour::GoAwayAt(100), Duration::from_millis(20)).await;
+    assert_none_lost(&stage, 3000, 150).await;
+    // A connection serves at most 100 queries, and no connection is opened for a single query.
     assert!((30..=80).contains(&member.connections()), "{} connections", member.connections());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_that_is_refused_before_it_is_processed_goes_out_again() {
-    let (_member, stage) = raw(Manner::RefuseEach(20), Duration::from_millis(2)).await;
-    none_is_lost(&stage, 200, 8).await;
+async fn refused_stream_is_retried() {
+    let (_member, stage) = raw(Behaviour::RefuseEvery(20), Duration::from_millis(2)).await;
+    assert_none_lost(&stage, 200, 8).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_member_that_refuses_every_request_is_named_and_not_skipped() {
-    let (member, stage) = raw(Manner::GoAwayAt(usize::MAX), Duration::ZERO).await;
-    member.set(Manner::RefuseEach(1));
+async fn member_that_refuses_every_stream_fails_and_is_not_skipped() {
+    let (member, stage) = raw(Behaviour::GoAwayAt(usize::MAX), Duration::ZERO).await;
+    member.set(Behaviour::RefuseEvery(1));
     for number in 0..5 {
-        let answer = stage.get(&distinct(number)).await;
-        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
-        let body = String::from_utf8(answer.body.to_vec()).expect("text");
+        let response = stage.get(&distinct(number)).await;
+        assert_eq!(response.status, StatusCode::SERVICE_UNAVAILABLE);
+        let body = String::from_utf8(response.body.to_vec()).expect("text");
         assert!(body.contains(r#""reason":"ConnectionClosed""#), "{body}");
     }
-    member.set(Manner::GoAwayAt(usize::MAX));
-    none_is_lost(&stage, 1, 1).await;
+    member.set(Behaviour::GoAwayAt(usize::MAX));
+    assert_none_lost(&stage, 1, 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_in_many_small_pieces_is_taken() {
+async fn response_in_many_small_frames_is_accepted() {
     for protocols in BOTH {
         let member = member(protocols, 1000).await;
         member.fault_on("/apis/custom.metrics.k8s.io", Fault::Pieces(170));
         let stage = Stage::start(vec![member], &[PARTIAL]).await;
-        none_is_lost(&stage, 100, 20).await;
+        assert_none_lost(&stage, 100, 20).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_in_thousands_of_frames_that_come_at_once_is_taken() {
-    let (_member, stage) = raw(Manner::Frames(20), Duration::ZERO).await;
-    none_is_lost(&stage, 20, 1).await;
+async fn response_in_a_burst_of_frames_is_accepted() {
+    let (_member, stage) = raw(Behaviour::Frames(20), Duration::ZERO).await;
+    assert_none_lost(&stage, 20, 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn long_and_many_headers_are_taken() {
+async fn many_long_headers_are_accepted() {
     for protocols in BOTH {
         let stage = Stage::start(vec![member(protocols, 1).await], &[PARTIAL]).await;
         for (count, bytes) in [(1, 17_000), (150, 10), (100, 1000)] {
             stage.member(0).fault_on("/apis/custom.metrics.k8s.io", Fault::Headers { count, bytes });
-            none_is_lost(&stage, 5, 1).await;
+            assert_none_lost(&stage, 5, 1).await;
         }
     }
 }
 
-/// h2 takes 1024 frames of streams that are gone in a connection's life.
+/// h2 accepts at most 1024 frames of closed streams in the lifetime of a connection.
 #[tokio::test(flavor = "multi_thread")]
-async fn thousands_of_cancelled_queries_cost_no_other_one() {
+async fn cancelled_queries_do_not_affect_others() {
     for protocols in BOTH {
         let slow = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/pods/*/slow";
         let stage = Stage::start(vec![member(protocols, 1).await], &[PARTIAL]).await;
@@ -121,22 +121,22 @@ async fn thousands_of_cancelled_queries_cost_no_other_one() {
         let slow = PODS.replace("http_requests", "slow");
         let cancelled = async {
             for round in 0..100 {
-                let hurried = (0..50).map(|number| {
+                let short_queries = (0..50).map(|number| {
                     let path = format!("{slow}?labelSelector=a%21%3D{round},b%21%3D{number}&timeout=20ms");
                     let stage = &stage;
                     async move { stage.get(&path).await.status }
                 });
-                join_all(hurried).await;
+                join_all(short_queries).await;
             }
         };
         tokio::select! {
             () = cancelled => {}
-            () = none_is_lost(&stage, usize::MAX, 1) => {}
+            () = assert_none_lost(&stage, usize::MAX, 1) => {}
         }
     }
 }
 
-/// Sends so many queries at once that hang, and meanwhile does what `meanwhile` does. The answers, in any order.
+/// Sends `count` queries at once that hang and runs `meanwhile`. Returns the response bodies in any order.
 async fn beside_hung_queries(
     stage: &Stage,
     count: usize,
@@ -150,9 +150,9 @@ async fn beside_hung_queries(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn however_many_queries_of_one_api_hang_those_of_another_are_sent() {
+async fn hung_queries_of_one_api_do_not_block_another_api() {
     const RESOURCE: &str = "/apis/metrics.k8s.io/v1beta1/namespaces/default/pods";
-    // Of 8 connections, and of 200 streams, the other two APIs have an eighth each to themselves.
+    // An eighth of the 8 connections or 200 streams is reserved for each of the other two APIs.
     for (protocols, sent) in [(Protocols::Http1, 6), (Protocols::Http2, 150)] {
         let flags = [PARTIAL, "--member-timeout=5s", "--discovery-interval=1h"];
         let stage = Stage::start(vec![member(protocols, 1).await], &flags).await;
@@ -160,23 +160,23 @@ async fn however_many_queries_of_one_api_hang_those_of_another_are_sent() {
         let member = stage.member(0);
         member.fault_on("/apis/custom.metrics.k8s.io", Fault::Hang);
         let waiting = 3;
-        let answers = beside_hung_queries(&stage, sent + waiting, async {
+        let responses = beside_hung_queries(&stage, sent + waiting, async {
             member.until(|counters| counters.in_flight == sent).await;
-            let answer = stage.get(RESOURCE).await;
-            assert_eq!((answer.status, answer.warnings()), (StatusCode::OK, Vec::new()));
+            let response = stage.get(RESOURCE).await;
+            assert_eq!((response.status, response.warnings()), (StatusCode::OK, Vec::new()));
         })
         .await;
-        let busy = answers.iter().filter(|answer| answer.contains(r#""reason":"Busy""#)).count();
-        let late = answers.iter().filter(|answer| answer.contains(r#""reason":"Timeout""#)).count();
+        let busy = responses.iter().filter(|response| response.contains(r#""reason":"Busy""#)).count();
+        let late = responses.iter().filter(|response| response.contains(r#""reason":"Timeout""#)).count();
         assert_eq!((busy, late), (waiting, sent), "{protocols:?}");
-        // Nothing of that was the API server's fault.
-        let answer = stage.get(RESOURCE).await;
-        assert_eq!((answer.status, answer.warnings()), (StatusCode::OK, Vec::new()));
+        // These failures do not count against the API server.
+        let response = stage.get(RESOURCE).await;
+        assert_eq!((response.status, response.warnings()), (StatusCode::OK, Vec::new()));
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn queries_that_wait_behind_others_skip_nobody() {
+async fn queued_queries_do_not_open_the_circuit_breaker() {
     let flags = [PARTIAL, "--member-timeout=2s", "--member-connections=1", "--discovery-interval=1h"];
     let stage = Stage::start(vec![member(Protocols::Http1, 1).await], &flags).await;
     until(&stage, |names| names == ["member1"]).await;
@@ -185,48 +185,48 @@ async fn queries_that_wait_behind_others_skip_nobody() {
     let slow = PODS.replace("http_requests", "slow");
     let (hung, ()) = tokio::join!(stage.get(&slow), async {
         stage.member(0).until(|counters| counters.in_flight == 1).await;
-        // Some of them get the connection in the last moment, the others have no answer.
+        // Some queries get the connection shortly before their deadline, the others get no response.
         join_all((0..5).map(async |number| stage.get(&distinct(number)).await)).await;
     });
     assert!(hung.json().expect("JSON").to_string().contains("Timeout"));
-    none_is_lost(&stage, 5, 1).await;
+    assert_none_lost(&stage, 5, 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_that_cannot_be_made_beside_one_that_is_busy_is_waited_out() {
+async fn failed_connection_attempt_waits_for_the_busy_connection() {
     let stage = Stage::start(vec![member(Protocols::Http1, 1).await], &[PARTIAL]).await;
     until(&stage, |names| names == ["member1"]).await;
     let member = stage.member(0);
     member.fault_on("/apis/custom.metrics.k8s.io", Fault::Delay(Duration::from_secs(1)));
-    let answers = beside_hung_queries(&stage, 1, async {
+    let responses = beside_hung_queries(&stage, 1, async {
         member.until(|counters| counters.in_flight == 1).await;
-        // Only those that are made from now on see another authority.
+        // Only new connections see the new CA.
         member.rotate_authority();
-        none_is_lost(&stage, 1, 1).await;
+        assert_none_lost(&stage, 1, 1).await;
     })
     .await;
-    assert!(answers[0].contains("MetricValueList"), "{answers:?}");
+    assert!(responses[0].contains("MetricValueList"), "{responses:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_late_reply_is_waited_for_because_of_a_client_in_a_hurry() {
+async fn short_client_deadline_does_not_start_waiting_for_a_late_response() {
     for protocols in BOTH {
         let stage = Stage::start(vec![member(protocols, 1).await], &["--discovery-interval=1h"]).await;
         until(&stage, |names| names == ["member1"]).await;
         stage.member(0).fault_on("/apis/custom.metrics.k8s.io", Fault::Hang);
-        let hurried = (0..60).map(async |number| {
+        let short_queries = (0..60).map(async |number| {
             let path = format!("{}&timeout=50ms", distinct(number));
             let status = stage.get(&path).await.status;
             assert!([StatusCode::SERVICE_UNAVAILABLE, StatusCode::GATEWAY_TIMEOUT].contains(&status));
         });
-        join_all(hurried).await;
+        join_all(short_queries).await;
         let ended = stage.member(0).until(|counters| counters.in_flight == 0);
-        tokio::time::timeout(Duration::from_secs(10), ended).await.expect("no request goes on");
+        tokio::time::timeout(Duration::from_secs(10), ended).await.expect("no request stays in flight");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn late_replies_that_are_waited_for_are_bounded() {
+async fn late_responses_are_bounded() {
     for (protocols, most) in [(Protocols::Http1, 6), (Protocols::Http2, 8)] {
         let flags = ["--member-timeout=1s", "--discovery-interval=1h"];
         let stage = Stage::start(vec![member(protocols, 1).await], &flags).await;
@@ -234,7 +234,7 @@ async fn late_replies_that_are_waited_for_are_bounded() {
         stage.member(0).fault_on("/apis/custom.metrics.k8s.io", Fault::Hang);
         beside_hung_queries(&stage, 60, async {}).await;
         let bounded = stage.member(0).until(|counters| counters.in_flight <= most);
-        tokio::time::timeout(Duration::from_secs(10), bounded).await.expect("the others have ended");
-        assert!(stage.member(0).in_flight() > 0, "some are waited for");
+        tokio::time::timeout(Duration::from_secs(10), bounded).await.expect("the other requests have ended");
+        assert!(stage.member(0).in_flight() > 0, "the adapter waits for some late responses");
     }
 }

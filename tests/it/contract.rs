@@ -1,4 +1,5 @@
-//! What the reference adapter was recorded to answer, case by case, and where this one answers otherwise.
+//! Compares the adapter with the recorded responses of Karmada's built-in adapter, case by case. Decided differences are listed
+//! here.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,18 +12,19 @@ use testkit::pki::Authority;
 
 use crate::stage::{CLUSTER_LABEL, Stage, client, send};
 
-/// How the recorded reference asked for resource metrics; here each member's deadline is kept on this side.
+/// The parameter with which the reference queried resource metrics. This adapter does not send it; it enforces the deadline
+/// itself.
 const TIMEOUT: &str = "timeout=32s";
 
 pub(crate) struct Case {
     pub(crate) name: String,
     pub(crate) request: Value,
-    /// What each member was asked and answered.
+    /// The recorded requests to each member and its responses.
     members: BTreeMap<String, Vec<Value>>,
     pub(crate) upstream: Value,
 }
 
-/// Whether answers say which clusters they come from. The reference's custom metrics do not.
+/// Whether items name their clusters. The reference's custom metrics do not.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Tags {
     On,
@@ -30,16 +32,16 @@ enum Tags {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_recorded_case_is_answered_as_recorded_or_as_decided() {
-    play(Tags::On, &[]).await;
+async fn recorded_cases_match_or_differ_as_decided() {
+    run_cases(Tags::On, &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_cluster_tags_every_format_is_as_recorded_to_the_byte() {
-    play(Tags::Off, &["--cluster-label="]).await;
+async fn formats_match_the_recording_bytewise_without_tags() {
+    run_cases(Tags::Off, &["--cluster-label="]).await;
 }
 
-async fn play(tags: Tags, flags: &[&str]) {
+async fn run_cases(tags: Tags, flags: &[&str]) {
     let cases = cases();
     assert!(cases.len() >= 57, "only {} cases were found", cases.len());
     let stage = Stage::start(recorded_members(&cases).await, flags).await;
@@ -47,105 +49,106 @@ async fn play(tags: Tags, flags: &[&str]) {
     for case in &cases {
         let recorded = case.request["path"].as_str().expect("a path");
         for path in [recorded.to_owned(), recorded.replace("/*/", "/%2A/")] {
-            let answer = ask(&stage, case, &path).await;
-            check(case, tags, &path, &answer);
+            let response = send_request(&stage, case, &path).await;
+            check(case, tags, &path, &response);
         }
     }
 }
 
-fn check(case: &Case, tags: Tags, path: &str, answer: &Answer) {
+fn check(case: &Case, tags: Tags, path: &str, response: &Answer) {
     let context = format!("{} ({path})", case.name);
     let upstream = &case.upstream;
     let (mut status, mut content_type) = (upstream["status"].as_u64(), upstream["contentType"].as_str());
     match case.name.as_str() {
-        // A client's mistake is a 400 here.
+        // A client error is a 400 here.
         "custom-bad-metric-selector" => status = Some(400),
         "discovery-aggregated" => content_type = content_type.map(str::trim),
-        // The reference says that it failed; it is a conflict.
+        // The reference reports a failure; here it is a conflict.
         "resource-pod-in-three-clusters" => status = Some(409),
-        // The reference has the API and no values; here nobody has the metric.
+        // The reference serves the API with no values; here no member has the metric.
         "external-metric" => status = Some(404),
         _ => {}
     }
-    assert_eq!(Some(u64::from(answer.status.as_u16())), status, "{context}: {:?}", answer.body);
-    let header = |name: &str| answer.headers.get(name).map(|value| value.to_str().expect("ASCII").to_owned());
+    assert_eq!(Some(u64::from(response.status.as_u16())), status, "{context}: {:?}", response.body);
+    let header =
+        |name: &str| response.headers.get(name).map(|value| value.to_str().expect("ASCII").to_owned());
     assert_eq!(header("content-type").as_deref(), content_type, "{context}");
     for (name, value) in upstream["headers"].as_object().expect("headers") {
         assert_eq!(header(name).as_deref(), value.as_str(), "{context}: {name}");
     }
-    check_body(case, tags, &context, answer);
+    check_body(case, tags, &context, response);
 }
 
-fn check_body(case: &Case, tags: Tags, context: &str, answer: &Answer) {
+fn check_body(case: &Case, tags: Tags, context: &str, response: &Answer) {
     let upstream = &case.upstream["body"];
     match case.name.as_str() {
         "readyz-verbose" => {
-            let text = String::from_utf8(answer.body.to_vec()).expect("text");
+            let text = String::from_utf8(response.body.to_vec()).expect("text");
             let lines: Vec<&str> = text.lines().collect();
             let (last, checks) = lines.split_last().expect("lines");
             assert_eq!(*last, "readyz check passed");
             assert!(checks.iter().all(|line| line.starts_with("[+]") && line.ends_with(" ok")), "{text}");
         }
         "index" => {
-            let paths = answer.json().expect("JSON")["paths"].clone();
+            let paths = response.json().expect("JSON")["paths"].clone();
             let paths: Vec<&str> =
                 paths.as_array().expect("a list").iter().filter_map(Value::as_str).collect();
             assert!(paths.is_sorted());
-            // The checks have names of our own; the APIs are those of the reference.
+            // The names of the health checks differ; the APIs must be the same.
             let recorded = upstream["paths"].as_array().expect("a list").iter().filter_map(Value::as_str);
             let apis = recorded.filter(|path| path.starts_with("/apis") || path.starts_with("/openapi"));
             for path in apis.chain(["/livez", "/readyz/informer-sync"]) {
                 assert!(paths.contains(&path), "{path} is not in {paths:?}");
             }
         }
-        "auth-anonymous-healthz" => assert_eq!(Some(&*answer.body), upstream.as_str().map(str::as_bytes)),
-        "version" => assert_eq!(keys(&answer.json().expect("JSON")), keys(upstream)),
+        "auth-anonymous-healthz" => assert_eq!(Some(&*response.body), upstream.as_str().map(str::as_bytes)),
+        "version" => assert_eq!(keys(&response.json().expect("JSON")), keys(upstream)),
         "custom-bad-metric-selector" => {
             let mut expected = upstream.clone();
             expected["code"] = json!(400);
             expected["reason"] = json!("BadRequest");
-            assert_eq!(answer.json().expect("JSON"), expected);
+            assert_eq!(response.json().expect("JSON"), expected);
         }
-        "discovery-root" => check_groups(&answer.json().expect("JSON"), upstream),
-        // Both versions are listed, and the newer one is preferred.
+        "discovery-root" => check_groups(&response.json().expect("JSON"), upstream),
+        // Both versions are listed. The newer one is preferred.
         "discovery-group" => {
-            let body = answer.json().expect("JSON");
+            let body = response.json().expect("JSON");
             assert_eq!(
                 (&body["kind"], &body["apiVersion"], &body["name"]),
                 (&upstream["kind"], &upstream["apiVersion"], &upstream["name"])
             );
             check_versions(&body);
         }
-        // Each metric is listed once, sorted.
+        // Each metric is listed once, sorted by name.
         "discovery-version" | "discovery-version-v1beta1" => {
             let mut expected = upstream.clone();
             let resources = expected["resources"].as_array_mut().expect("a list");
             resources.sort_by_key(|entry| entry["name"].as_str().expect("a name").to_owned());
             resources.dedup();
-            assert_eq!(answer.json().expect("JSON"), expected, "{context}");
+            assert_eq!(response.json().expect("JSON"), expected, "{context}");
         }
         "external-metric" => {
-            let message = answer.json().expect("JSON")["message"].clone();
+            let message = response.json().expect("JSON")["message"].clone();
             assert_eq!(
                 message,
                 "the server could not find the external metric queue_messages_ready in namespace default"
             );
         }
         "resource-pod-in-three-clusters" => {
-            let body = answer.json().expect("JSON");
+            let body = response.json().expect("JSON");
             assert_eq!(body["reason"], "Conflict");
             let message = body["message"].as_str().expect("a message");
             assert!(message.contains("member1, member2, member3"), "{message}");
         }
-        "discovery-aggregated" => check_aggregated(&answer.json().expect("JSON"), upstream),
-        // Clients take an empty list for an error.
+        "discovery-aggregated" => check_aggregated(&response.json().expect("JSON"), upstream),
+        // Clients treat an empty list as an error.
         "external-discovery" => {
             let mut expected = upstream.clone();
             expected["resources"] = json!([{
                 "name": "metrics/none-discovered-yet", "singularName": "", "namespaced": true,
                 "kind": "ExternalMetricValueList", "verbs": ["get"],
             }]);
-            assert_eq!(answer.json().expect("JSON"), expected, "{context}");
+            assert_eq!(response.json().expect("JSON"), expected, "{context}");
         }
         _ if upstream["kind"] == "MetricValueList" => {
             let mut expected = upstream.clone();
@@ -155,16 +158,16 @@ fn check_body(case: &Case, tags: Tags, context: &str, answer: &Answer) {
                 }
             }
             sort(&mut expected);
-            assert_eq!(answer.json().expect("JSON"), expected, "{context}");
+            assert_eq!(response.json().expect("JSON"), expected, "{context}");
         }
         _ if case.name.starts_with("resource-") => {
-            let (mut expected, mut body) = (upstream.clone(), answer.json().expect("JSON"));
+            let (mut expected, mut body) = (upstream.clone(), response.json().expect("JSON"));
             if tags == Tags::Off {
                 metadata_of(&mut expected).into_iter().for_each(|metadata| {
                     metadata.as_object_mut().expect("an object").remove("annotations");
                 });
             } else {
-                // Without tags nothing says in which order the clusters of one name come.
+                // Without tags, the order of equal names in different clusters is undefined.
                 sort(&mut expected);
                 assert_eq!(body, expected, "{context}: in order");
             }
@@ -172,25 +175,25 @@ fn check_body(case: &Case, tags: Tags, context: &str, answer: &Answer) {
             sort(&mut body);
             assert_eq!(body, expected, "{context}");
         }
-        // With tags, other tests read these formats.
+        // With tags, other tests check these formats.
         "custom-yaml" | "custom-protobuf" | "custom-protobuf-list" | "custom-accept-list"
             if tags == Tags::On => {}
-        "custom-yaml" => assert_eq!(str::from_utf8(&answer.body).ok(), upstream.as_str(), "{context}"),
-        "custom-protobuf" | "custom-accept-list" => assert_eq!(answer.body, unhex(upstream), "{context}"),
-        // In the order of the reference, which is none.
+        "custom-yaml" => assert_eq!(str::from_utf8(&response.body).ok(), upstream.as_str(), "{context}"),
+        "custom-protobuf" | "custom-accept-list" => assert_eq!(response.body, unhex(upstream), "{context}"),
+        // The reference does not sort the list.
         "custom-protobuf-list" => {
             let sorted = |body: &[u8]| {
                 let mut list = fields(&fields(&body[4..])[1].1);
                 list.sort_unstable();
                 list
             };
-            assert_eq!(sorted(&answer.body), sorted(&unhex(upstream)), "{context}");
+            assert_eq!(sorted(&response.body), sorted(&unhex(upstream)), "{context}");
         }
-        _ => assert_eq!(&answer.json().expect("JSON"), upstream, "{context}"),
+        _ => assert_eq!(&response.json().expect("JSON"), upstream, "{context}"),
     }
 }
 
-/// Both versions of custom metrics are listed. The address is that of the server.
+/// Both versions of custom metrics are listed. The server address is that of this adapter.
 fn check_groups(body: &Value, upstream: &Value) {
     let mut expected = upstream.clone();
     let groups = expected["groups"].as_array_mut().expect("groups");
@@ -215,8 +218,8 @@ fn check_versions(group: &Value) {
     assert_eq!(group["preferredVersion"], versions[0]);
 }
 
-/// Custom and external metrics are listed, too; the reference leaves them out. Custom metrics are subresources of a
-/// parent without a kind of its own.
+/// This adapter also lists custom and external metrics; the reference does not. Custom metrics are subresources of a parent
+/// without its own kind.
 fn check_aggregated(body: &Value, upstream: &Value) {
     assert_eq!(body["apiVersion"], upstream["apiVersion"]);
     let groups = body["items"].as_array().expect("groups");
@@ -232,19 +235,19 @@ fn check_aggregated(body: &Value, upstream: &Value) {
     let pods = resources.iter().find(|resource| resource["resource"] == "pods").expect("pods");
     assert_eq!(pods["responseKind"], json!({"group": "", "version": "", "kind": ""}));
     let metrics: Vec<&Value> =
-        pods["subresources"].as_array().expect("a list").iter().map(|one| &one["subresource"]).collect();
+        pods["subresources"].as_array().expect("a list").iter().map(|entry| &entry["subresource"]).collect();
     assert!(metrics.contains(&&json!("http_requests")), "{metrics:?}");
 }
 
-/// Says of an item which clusters' members had its object.
+/// Adds the names of the clusters that returned the item's object.
 fn tag(item: &mut Value, members: &BTreeMap<String, Vec<Value>>) {
     let object = item["describedObject"].clone();
-    let has = |answers: &Vec<Value>| {
-        let items = answers.iter().filter_map(|answer| answer["body"]["items"].as_array()).flatten();
-        items.into_iter().any(|one| one["describedObject"] == object)
+    let has = |responses: &Vec<Value>| {
+        let items = responses.iter().filter_map(|response| response["body"]["items"].as_array()).flatten();
+        items.into_iter().any(|item| item["describedObject"] == object)
     };
     let clusters: Vec<&String> =
-        members.iter().filter(|(_, answers)| has(answers)).map(|(name, _)| name).collect();
+        members.iter().filter(|(_, responses)| has(responses)).map(|(name, _)| name).collect();
     let selector = match clusters[..] {
         [cluster] => json!({"matchLabels": {CLUSTER_LABEL: cluster}}),
         _ => json!({"matchExpressions": [{"key": CLUSTER_LABEL, "operator": "In", "values": clusters}]}),
@@ -255,18 +258,18 @@ fn tag(item: &mut Value, members: &BTreeMap<String, Vec<Value>>) {
     }
 }
 
-/// By namespace, name and cluster.
+/// Sorts items and rows by namespace, name and cluster.
 fn sort(list: &mut Value) {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let key = |item: &Value| {
         let object = &item["describedObject"];
         let metadata =
             if item["object"].is_object() { &item["object"]["metadata"] } else { &item["metadata"] };
-        let whole = if object.is_object() { object } else { metadata };
+        let identity = if object.is_object() { object } else { metadata };
         let cluster = &metadata["annotations"][CLUSTER_LABEL];
         (
-            text(&whole["namespace"]),
-            text(&whole["name"]),
+            text(&identity["namespace"]),
+            text(&identity["name"]),
             text(cluster),
             item["timestamp"].to_string() + &item.to_string(),
         )
@@ -290,7 +293,7 @@ fn metadata_of(object: &mut Value) -> Vec<&mut Value> {
         .collect()
 }
 
-/// The fields of a message in protobuf that has nothing but strings and messages.
+/// The fields of a protobuf message that has only strings and messages.
 fn fields(mut message: &[u8]) -> Vec<(u8, Vec<u8>)> {
     let mut fields = Vec::new();
     while let [tag, rest @ ..] = message {
@@ -322,15 +325,15 @@ fn keys(object: &Value) -> Vec<&String> {
     keys
 }
 
-pub(crate) async fn ask(stage: &Stage, case: &Case, path: &str) -> Answer {
+pub(crate) async fn send_request(stage: &Stage, case: &Case, path: &str) -> Answer {
     let plane = &stage.fleet.plane;
     let identity = match case.request["as"].as_str().expect("a name") {
         "front" => Some(plane.front_proxy_identity()),
-        "badfront" => Some(plane.front_proxy_identity_named("somebody")),
+        "badfront" => Some(plane.front_proxy_identity_named("other-proxy")),
         "plain" => Some(plane.client_identity("admin", &["system:masters"])),
         "evil" => Some(Authority::new("evil-ca").client("admin", &["system:masters"])),
         "anonymous" | "spoof" | "token" => None,
-        other => panic!("{}: {other} is not known", case.name),
+        other => panic!("{}: unknown identity {other}", case.name),
     };
     let headers: Vec<(&str, &str)> = case.request["headers"]
         .as_array()
@@ -344,20 +347,20 @@ pub(crate) async fn ask(stage: &Stage, case: &Case, path: &str) -> Answer {
     send(&client(&stage.adapter, credentials), method, path, &headers, body).await
 }
 
-/// The members of the recording: each answers all requests that it was recorded to answer in any case.
+/// Members with the recorded responses of all cases.
 pub(crate) async fn recorded_members(cases: &[Case]) -> Vec<Member> {
     let mut members = Vec::new();
     for name in ["member1", "member2", "member3"] {
         let member = Member::start(name).await.expect("a member starts");
-        for answer in cases.iter().filter_map(|case| case.members.get(name)).flatten() {
-            let request = answer["request"].as_str().expect("a request");
-            let path = request.strip_prefix("GET ").expect("members are only asked with GET");
-            let status = answer["status"].as_u64().and_then(|status| u16::try_from(status).ok());
+        for response in cases.iter().filter_map(|case| case.members.get(name)).flatten() {
+            let request = response["request"].as_str().expect("a request");
+            let path = request.strip_prefix("GET ").expect("all requests to members are GET");
+            let status = response["status"].as_u64().and_then(|status| u16::try_from(status).ok());
             let status = StatusCode::from_u16(status.expect("a status")).expect("a status");
             let path = path.trim_end_matches(TIMEOUT).trim_end_matches(['?', '&']);
-            member.answer(path, ScriptedAnswer::json(status, &answer["body"]));
+            member.answer(path, ScriptedAnswer::json(status, &response["body"]));
         }
-        // No members' answers were recorded for what the reference calls a failure: each has the pod.
+        // For this case, the recording has no responses of members: here each member has the pod.
         let pods = cases.iter().find(|case| case.name == "resource-pods").expect("the pods of all members");
         let items = pods.members[name][0]["body"]["items"].as_array().expect("items");
         let shared = items.iter().find(|item| item["metadata"]["name"] == "shared-0").expect("a shared pod");
@@ -370,7 +373,7 @@ pub(crate) async fn recorded_members(cases: &[Case]) -> Vec<Member> {
 
 pub(crate) fn cases() -> Vec<Case> {
     let mut files: Vec<_> = fs::read_dir(contract_directory().join("cases"))
-        .expect("the cases are there")
+        .expect("the directory of the cases exists")
         .map(|entry| entry.expect("an entry").path())
         .collect();
     files.sort();
@@ -383,7 +386,7 @@ pub(crate) fn cases() -> Vec<Case> {
             request: case["request"].clone(),
             members: members
                 .iter()
-                .map(|(name, answers)| (name.clone(), answers.as_array().expect("a list").clone()))
+                .map(|(name, responses)| (name.clone(), responses.as_array().expect("a list").clone()))
                 .collect(),
             upstream: case["upstream"].clone(),
         }

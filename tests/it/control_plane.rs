@@ -1,4 +1,4 @@
-//! How the control plane is reached: few connections, a silent one that is noticed, plugins, proxies.
+//! Connections to the control plane: their number, detection of a silent server, exec plugins and proxies.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,13 +10,13 @@ use serde_json::{Value, json};
 use testkit::adapter::{AdapterProcess, Invocation};
 use testkit::control_plane::{ADAPTER_USER, MemberSpec};
 use testkit::fleet::Fleet;
-use testkit::https::Line;
+use testkit::https::Network;
 use testkit::member::Member;
 use testkit::proxy::{Kind, Proxy};
 
 use crate::stage::{GENEROUS, PODS, Stage, binary, members, until};
 
-/// An adapter whose kubeconfigs are one file: the control plane at `server`, asked as `user`.
+/// Starts an adapter with one kubeconfig for all purposes. It has the control plane at `server` and the credentials `user`.
 async fn stage(fleet: Fleet, server: &str, user: Value, environment: &[(&str, &str)]) -> Stage {
     let plane = &fleet.plane;
     let cluster = json!({
@@ -47,38 +47,38 @@ fn at(fleet: &Fleet, name: &str) -> PathBuf {
     fleet.plane.directory().join(name)
 }
 
-/// Asks as a user whose access has to be reviewed.
-async fn ask_as(stage: &Stage, user: &str) -> StatusCode {
+/// Sends a query as a user that needs an access review.
+async fn query_as(stage: &Stage, user: &str) -> StatusCode {
     stage.get_with(PODS, &[("X-Remote-User", user)]).await.status
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fifty_reviews_at_a_time_share_one_connection() {
+async fn concurrent_reviews_share_one_connection() {
     let stage = Stage::start(members(1, 1).await, &[]).await;
     let plane = &stage.fleet.plane;
-    assert_eq!(ask_as(&stage, "first").await, StatusCode::FORBIDDEN);
+    assert_eq!(query_as(&stage, "first").await, StatusCode::FORBIDDEN);
     plane.clear_reviews();
     plane.delay_reviews(Duration::from_millis(500));
     let before = plane.connections();
     let users: Vec<String> = (0..50).map(|number| format!("user-{number}")).collect();
-    let answers = futures::future::join_all(users.iter().map(|user| ask_as(&stage, user))).await;
-    assert!(answers.iter().all(|status| *status == StatusCode::FORBIDDEN), "{answers:?}");
+    let responses = futures::future::join_all(users.iter().map(|user| query_as(&stage, user))).await;
+    assert!(responses.iter().all(|status| *status == StatusCode::FORBIDDEN), "{responses:?}");
     assert!(plane.reviews().len() >= 50);
     assert_eq!(plane.connections(), before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_control_plane_that_answers_nothing_any_more_is_noticed_by_its_silence() {
+async fn silent_control_plane_is_detected() {
     let stage = Stage::start(members(2, 1).await, &["--watch-timeout=1h"]).await;
-    stage.fleet.plane.set_line(Line::Frozen);
+    stage.fleet.plane.set_line(Network::Frozen);
     stage.logged("watching the control plane failed", 1).await;
     stage.fleet.plane.set_ready("member2", false);
-    stage.fleet.plane.set_line(Line::Open);
+    stage.fleet.plane.set_line(Network::Open);
     until(&stage, |names| names == ["member1"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_plugin_of_the_kubeconfig_is_run_when_its_login_is_refused_and_not_all_the_time() {
+async fn exec_plugin_runs_only_when_its_credentials_are_rejected() {
     let fleet = Fleet::start(members(1, 1).await).await.expect("the fleet starts");
     let (token, runs) = (at(&fleet, "token"), at(&fleet, "runs"));
     fs::write(&token, "t1").expect("written");
@@ -95,15 +95,15 @@ async fn a_plugin_of_the_kubeconfig_is_run_when_its_login_is_refused_and_not_all
     });
     let server = fleet.plane.url();
     let stage = stage(fleet, &server, json!({"exec": exec}), &[]).await;
-    let count = || fs::read_to_string(&runs).expect("it was run").lines().count();
-    assert_eq!(ask_as(&stage, "first").await, StatusCode::FORBIDDEN);
-    // For clusters, for the front proxy's authority, for reviews.
+    let count = || fs::read_to_string(&runs).expect("the plugin has run").lines().count();
+    assert_eq!(query_as(&stage, "first").await, StatusCode::FORBIDDEN);
+    // One run each for clusters, for the front proxy's CA and for reviews.
     assert_eq!(count(), 3);
 
-    // Each review is refused, and the plugin knows nothing better.
+    // Each review gets 401, and the plugin still returns the old token.
     stage.fleet.plane.remove_token("t1");
     for number in 0..20 {
-        assert_eq!(ask_as(&stage, &format!("refused-{number}")).await, StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(query_as(&stage, &format!("refused-{number}")).await, StatusCode::INTERNAL_SERVER_ERROR);
     }
     let after = count();
     assert!((3..10).contains(&after), "{after} runs");
@@ -111,16 +111,16 @@ async fn a_plugin_of_the_kubeconfig_is_run_when_its_login_is_refused_and_not_all
     stage.fleet.plane.add_token("t2", ADAPTER_USER, &[]);
     fs::write(&token, "t2").expect("written");
     let mut number = 0;
-    let answered = async {
-        while ask_as(&stage, &format!("again-{number}")).await != StatusCode::FORBIDDEN {
+    let accepted = async {
+        while query_as(&stage, &format!("again-{number}")).await != StatusCode::FORBIDDEN {
             number += 1;
         }
     };
-    tokio::time::timeout(GENEROUS, answered).await.expect("the plugin is run again");
+    tokio::time::timeout(GENEROUS, accepted).await.expect("the plugin is run again");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_control_plane_is_asked_through_the_environments_proxy() {
+async fn control_plane_uses_the_proxy_of_the_environment() {
     let fleet = Fleet::start(members(1, 1).await).await.expect("the fleet starts");
     let proxy = Proxy::start(Kind::Http).await.expect("a proxy starts");
     let identity = fleet.plane.client_identity(ADAPTER_USER, &[]);
@@ -129,7 +129,7 @@ async fn the_control_plane_is_asked_through_the_environments_proxy() {
         "client-key-data": BASE64_STANDARD.encode(identity.key),
     });
     let plane = format!("plane.test:{}", fleet.plane.address().port());
-    // An element that Go passes over, and one that is for another port.
+    // Go ignores an empty element. The last element is for another port.
     let exceptions = format!(".svc,,plane.test:{}", 1);
     let environment = [("HTTPS_PROXY", &*proxy.url()), ("NO_PROXY", &*exceptions)];
     let stage = stage(fleet, &format!("https://{plane}"), user, &environment).await;
@@ -139,7 +139,7 @@ async fn the_control_plane_is_asked_through_the_environments_proxy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn members_are_asked_through_the_environments_proxy_as_go_does() {
+async fn members_use_the_proxy_of_the_environment_like_go() {
     let member = Member::start("member1").await.expect("a member starts").with_pods("http_requests", 2);
     let access = member.access();
     let port = access.endpoint.rsplit_once(':').expect("a port").1.to_owned();
@@ -153,19 +153,19 @@ async fn members_are_asked_through_the_environments_proxy_as_go_does() {
     {
         let proxy = Proxy::start(Kind::Http).await.expect("a proxy starts");
         let fleet = Fleet::start(Vec::new()).await.expect("the fleet starts");
-        fleet.plane.join(&spec).expect("it joins");
+        fleet.plane.join(&spec).expect("the cluster joins");
         let environment = [("HTTPS_PROXY", proxy.url()), ("NO_PROXY", exceptions.to_owned())]
             .map(|(name, value)| (name.to_owned(), value));
         let stage = Stage::start_in(fleet, &[], environment.to_vec()).await;
         if is_proxied {
             until(&stage, |names| names == ["member1"]).await;
         } else {
-            // Nobody but the proxy knows the name.
-            let answer = stage.get(PODS).await;
-            assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
-            assert!(String::from_utf8_lossy(&answer.body).contains("NameUnknown"), "{:?}", answer.body);
+            // Only the proxy can resolve the name.
+            let response = stage.get(PODS).await;
+            assert_eq!(response.status, StatusCode::SERVICE_UNAVAILABLE);
+            assert!(String::from_utf8_lossy(&response.body).contains("NameUnknown"), "{:?}", response.body);
         }
-        // The control plane is on loopback and never asked through a proxy.
+        // The control plane is on loopback, for which no proxy is used.
         let to: Vec<String> = proxy.tunnels().into_iter().map(|tunnel| tunnel.to).collect();
         let is_member = |to: &String| *to == format!("member1.test:{port}");
         assert!(to.is_empty() != is_proxied && to.iter().all(is_member), "{exceptions}: {to:?}");

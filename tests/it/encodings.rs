@@ -1,4 +1,4 @@
-//! The encodings of answers: JSON, YAML and protobuf, as the client accepts them.
+//! The encodings of responses: JSON, YAML and protobuf, chosen by the Accept header.
 
 use http::StatusCode;
 use serde::Deserialize as _;
@@ -14,16 +14,16 @@ use crate::stage::{PODS, Stage};
 
 const TIME: &str = "2026-01-02T03:04:05Z";
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
-/// What `kubectl top` accepts.
+/// The Accept header of `kubectl top`.
 const TOP: &str = "application/vnd.kubernetes.protobuf, */*";
 const EXTERNAL: &str = "/apis/external.metrics.k8s.io/v1beta1/namespaces/default/queue";
 const RESOURCE: &str = "/apis/metrics.k8s.io/v1beta1";
 const NODE: &str = "/apis/metrics.k8s.io/v1beta1/nodes/n1";
-/// Text that other readers of YAML would take for something else.
+/// Strings that a YAML parser could read as another type if they were not quoted.
 const TRICKY: [&str; 12] =
     ["yes", "on", "n", "null", "~", "1e3", "0x1f", "017", "12:30:45", "2026-01-02", "a: #b", "é\n\"\\\t"];
 
-/// Every group and version, lists and single objects.
+/// Paths of all groups and versions, for lists and single objects.
 fn paths() -> Vec<String> {
     vec![
         PODS.to_owned(),
@@ -73,24 +73,26 @@ async fn accept(stage: &Stage, path: &str, accept: &str) -> Answer {
     send(stage, "GET", path, &[("Accept", accept)]).await
 }
 
-fn header<'a>(answer: &'a Answer, name: &str) -> &'a str {
-    answer.headers.get(name).map_or("", |value| value.to_str().expect("ASCII"))
+fn header<'a>(response: &'a Answer, name: &str) -> &'a str {
+    response.headers.get(name).map_or("", |value| value.to_str().expect("ASCII"))
 }
 
-/// The protobuf that the kit makes of an answer's JSON.
+/// Encodes a response's JSON as protobuf with the test kit.
 fn protobuf_of(object: &Value) -> Vec<u8> {
     match object["kind"].as_str().expect("a kind") {
-        "MetricValueList" => MetricValueList::from_json(object).expect("it is one").encode(Format::Protobuf),
-        "ExternalMetricValueList" => {
-            ExternalMetricValueList::deserialize(object).expect("it is one").encode(Format::Protobuf)
+        "MetricValueList" => {
+            MetricValueList::from_json(object).expect("the object has this kind").encode(Format::Protobuf)
         }
-        "Status" => Status::deserialize(object).expect("it is one").to_protobuf(),
-        _ => ResourceMetrics::from_json(object).expect("it is one").encode(Format::Protobuf),
+        "ExternalMetricValueList" => ExternalMetricValueList::deserialize(object)
+            .expect("the object has this kind")
+            .encode(Format::Protobuf),
+        "Status" => Status::deserialize(object).expect("the object has this kind").to_protobuf(),
+        _ => ResourceMetrics::from_json(object).expect("the object has this kind").encode(Format::Protobuf),
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn json_and_protobuf_of_every_group_say_the_same() {
+async fn json_and_protobuf_have_the_same_content() {
     let stage = stage().await;
     for path in paths() {
         let json = accept(&stage, &path, "application/json").await;
@@ -113,7 +115,7 @@ async fn json_and_protobuf_of_every_group_say_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn yaml_has_the_fields_of_json_sorted_and_quotes_what_might_be_taken_for_something_else() {
+async fn yaml_fields_are_sorted_and_ambiguous_strings_quoted() {
     let stage = stage().await;
     let node = accept(&stage, NODE, "application/yaml").await;
     assert_eq!(header(&node, "content-type"), "application/yaml");
@@ -138,7 +140,7 @@ window: 15s
     let queue = accept(&stage, EXTERNAL, "application/yaml").await;
     let queue = str::from_utf8(&queue.body).expect("text");
     for (index, text) in TRICKY.iter().enumerate() {
-        // JSON's form of a text is YAML's form between double quotes, too.
+        // A JSON string is also a double-quoted YAML string.
         let line = format!("    label{index:02}: {}\n", json!(text));
         assert!(queue.contains(&line), "{line} is not in\n{queue}");
     }
@@ -146,7 +148,7 @@ window: 15s
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_best_that_is_accepted_and_served_is_chosen() {
+async fn best_accepted_media_type_is_chosen() {
     let stage = stage().await;
     let (json, yaml) = ("application/json", "application/yaml");
     for (accepted, expected) in [
@@ -164,27 +166,31 @@ async fn the_best_that_is_accepted_and_served_is_chosen() {
         ("application/json;as=Table;v=v1;g=example.org, application/yaml", yaml),
     ] {
         for path in [PODS, EXTERNAL, NODE] {
-            let answer = accept(&stage, path, accepted).await;
-            assert_eq!(answer.status, StatusCode::OK, "{accepted} {path}");
-            assert_eq!(header(&answer, "content-type"), expected, "{accepted} {path}");
-            assert_eq!(header(&answer, "vary"), "Accept", "{accepted} {path}");
-            assert_eq!(header(&answer, "cache-control"), "no-cache, private", "{accepted} {path}");
-            assert_eq!(header(&answer, "content-length"), answer.body.len().to_string(), "{accepted} {path}");
+            let response = accept(&stage, path, accepted).await;
+            assert_eq!(response.status, StatusCode::OK, "{accepted} {path}");
+            assert_eq!(header(&response, "content-type"), expected, "{accepted} {path}");
+            assert_eq!(header(&response, "vary"), "Accept", "{accepted} {path}");
+            assert_eq!(header(&response, "cache-control"), "no-cache, private", "{accepted} {path}");
+            assert_eq!(
+                header(&response, "content-length"),
+                response.body.len().to_string(),
+                "{accepted} {path}"
+            );
         }
     }
     for accepted in ["text/html", "application/json;q=0", "application/json;stream=watch", "application/cbor"]
     {
         for path in [PODS, EXTERNAL, NODE] {
-            let answer = accept(&stage, path, accepted).await;
-            assert_eq!(answer.status, StatusCode::NOT_ACCEPTABLE, "{accepted} {path}");
-            assert_eq!(header(&answer, "content-type"), json, "{accepted} {path}");
-            assert_eq!(answer.json().expect("JSON")["reason"], "NotAcceptable", "{accepted} {path}");
+            let response = accept(&stage, path, accepted).await;
+            assert_eq!(response.status, StatusCode::NOT_ACCEPTABLE, "{accepted} {path}");
+            assert_eq!(header(&response, "content-type"), json, "{accepted} {path}");
+            assert_eq!(response.json().expect("JSON")["reason"], "NotAcceptable", "{accepted} {path}");
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn people_get_json_in_lines() {
+async fn interactive_clients_get_indented_json() {
     let stage = stage().await;
     for path in paths() {
         let plain = accept(&stage, &path, "application/json").await;
@@ -198,21 +204,21 @@ async fn people_get_json_in_lines() {
             ("?pretty=false", &[("User-Agent", "curl/8.5.0")], false),
             ("", &[("User-Agent", "kubectl/v1.32.4")], false),
         ] {
-            let answer = send(&stage, "GET", &format!("{path}{parameter}"), headers).await;
+            let response = send(&stage, "GET", &format!("{path}{parameter}"), headers).await;
             let context = format!("{path}{parameter} {headers:?}");
-            assert_eq!(answer.json().expect("JSON"), plain.json().expect("JSON"), "{context}");
-            assert_eq!(answer.body.starts_with(b"{\n  \"kind\": \""), lines, "{context}");
+            assert_eq!(response.json().expect("JSON"), plain.json().expect("JSON"), "{context}");
+            assert_eq!(response.body.starts_with(b"{\n  \"kind\": \""), lines, "{context}");
         }
     }
     let protobuf = send(&stage, "GET", &format!("{NODE}?pretty=1"), &[("Accept", PROTOBUF)]).await;
-    assert!(protobuf.body.starts_with(b"k8s\0"), "there is no pretty protobuf");
+    assert!(protobuf.body.starts_with(b"k8s\0"), "protobuf has no indented form");
     let missing =
         send(&stage, "GET", &format!("{RESOURCE}/nodes/ghost"), &[("User-Agent", "curl/8.5.0")]).await;
     assert!(missing.body.starts_with(b"{\n  \"kind\": \"Status\""), "{:?}", missing.body);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_goes_wrong_is_said_in_the_encoding_that_is_accepted() {
+async fn errors_use_the_accepted_encoding() {
     let stage = stage().await;
     for member in &stage.fleet.members {
         member.store().set_node_usage(NodeMetrics::new("shared", "1", "1Gi"));
@@ -230,23 +236,23 @@ async fn what_goes_wrong_is_said_in_the_encoding_that_is_accepted() {
         ("DELETE", NODE.to_owned(), StatusCode::METHOD_NOT_ALLOWED),
         ("GET", EXTERNAL.to_owned(), StatusCode::SERVICE_UNAVAILABLE),
     ] {
-        let ask = async |accepted: &str| {
-            let answer = send(&stage, method, &path, &[("Accept", accepted)]).await;
-            assert_eq!(answer.status, status, "{path} {accepted}");
-            answer
+        let request = async |accepted: &str| {
+            let response = send(&stage, method, &path, &[("Accept", accepted)]).await;
+            assert_eq!(response.status, status, "{path} {accepted}");
+            response
         };
-        let json = ask("application/json").await;
+        let json = request("application/json").await;
         let body = json.json().expect("JSON");
         assert_eq!((&body["kind"], &body["code"]), (&json!("Status"), &json!(status.as_u16())), "{path}");
         for accepted in [PROTOBUF, TOP] {
-            let protobuf = ask(accepted).await;
+            let protobuf = request(accepted).await;
             assert_eq!(header(&protobuf, "content-type"), PROTOBUF, "{path}");
             assert_eq!(protobuf.body, protobuf_of(&body), "{path}");
         }
-        let yaml = ask("application/yaml").await;
+        let yaml = request("application/yaml").await;
         assert_eq!(header(&yaml, "content-type"), "application/yaml", "{path}");
         let text = str::from_utf8(&yaml.body).expect("text");
-        let has = |line: String| text.lines().any(|own| own == line);
+        let has = |line: String| text.lines().any(|yaml_line| yaml_line == line);
         let reason = body["reason"].as_str().expect("a reason");
         assert!(has("kind: Status".to_owned()) && has(format!("reason: {reason}")), "{text}");
     }
@@ -255,14 +261,14 @@ async fn what_goes_wrong_is_said_in_the_encoding_that_is_accepted() {
     assert_eq!(
         (deleted.status, header(&deleted, "content-type")),
         expected,
-        "JSON where nothing is accepted"
+        "JSON if no accepted type is served"
     );
     let forbidden = stage.get_with(NODE, &[("X-Remote-User", "alice"), ("Accept", PROTOBUF)]).await;
     assert_eq!((forbidden.status, header(&forbidden, "content-type")), (StatusCode::FORBIDDEN, PROTOBUF));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn warnings_stay_in_every_encoding() {
+async fn warnings_are_sent_in_every_encoding() {
     let stage = stage().await;
     stage.member(0).fault(Fault::Abort);
     let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
@@ -273,9 +279,9 @@ async fn warnings_stay_in_every_encoding() {
             accepted.extend([table, metadata]);
         }
         for accepted in accepted {
-            let answer = accept(&stage, &format!("{path}?selector=x"), accepted).await;
-            assert_eq!(answer.status, StatusCode::OK, "{path} {accepted}: {:?}", answer.body);
-            let warnings = answer.warnings();
+            let response = accept(&stage, &format!("{path}?selector=x"), accepted).await;
+            assert_eq!(response.status, StatusCode::OK, "{path} {accepted}: {:?}", response.body);
+            let warnings = response.warnings();
             assert_eq!(warnings.len(), 2, "{path} {accepted}: {warnings:?}");
             assert!(warnings[0].contains("unknown parameter"), "{warnings:?}");
             assert!(warnings[1].contains("values of 1 cluster are missing: member1: "), "{warnings:?}");
@@ -284,18 +290,18 @@ async fn warnings_stay_in_every_encoding() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn metrics_can_only_be_got() {
+async fn metrics_apis_accept_only_get() {
     let stage = stage().await;
     for path in paths() {
         for method in ["HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] {
-            let answer = send(&stage, method, &path, &[]).await;
-            assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED, "{method} {path}");
+            let response = send(&stage, method, &path, &[]).await;
+            assert_eq!(response.status, StatusCode::METHOD_NOT_ALLOWED, "{method} {path}");
             if method == "HEAD" {
-                assert!(answer.body.is_empty());
+                assert!(response.body.is_empty());
                 continue;
             }
             let message = "the server does not allow this method on the requested resource";
-            assert_eq!(answer.json().expect("JSON")["message"], message, "{method} {path}");
+            assert_eq!(response.json().expect("JSON")["message"], message, "{method} {path}");
         }
     }
 }

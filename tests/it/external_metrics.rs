@@ -1,4 +1,4 @@
-//! External metrics: one series for each cluster that sees it, chosen and merged.
+//! External metrics: each cluster's series are returned separately, or chosen and merged.
 
 use http::StatusCode;
 use percent_encoding::percent_decode_str;
@@ -20,8 +20,9 @@ fn series(value: &str, queue: &str, timestamp: &str, window: Option<i64>) -> Ext
     ExternalMetricValue { timestamp: timestamp.to_owned(), window, ..series }
 }
 
-/// prometheus-adapter in the first, KEDA in the second, nobody in the third, and a server that knows only JSON and other
-/// metrics in the fourth. The first two see the queue of orders, each another of mails or bills.
+/// Starts four members. member1 has prometheus-adapter, member2 has KEDA, member3 has no external metrics API, and member4
+/// serves only JSON and only other metrics. member1 and member2 both have the queue `orders`; member1 also has `mails`, member2
+/// also has `bills`.
 async fn stage(flags: &[&str]) -> Stage {
     let options = MemberOptions::default;
     let keda = MemberOptions { external_metrics: ExternalMetrics::Keda, ..options() };
@@ -50,10 +51,10 @@ async fn stage(flags: &[&str]) -> Stage {
 }
 
 /// The items of a list as queue, clusters and value.
-fn values(answer: &Answer) -> Vec<[String; 3]> {
-    assert_eq!(answer.status, StatusCode::OK, "{:?}", answer.body);
-    assert!(answer.warnings().is_empty(), "{:?}", answer.warnings());
-    let list = answer.json().expect("JSON");
+fn values(response: &Answer) -> Vec<[String; 3]> {
+    assert_eq!(response.status, StatusCode::OK, "{:?}", response.body);
+    assert!(response.warnings().is_empty(), "{:?}", response.warnings());
+    let list = response.json().expect("JSON");
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let items = list["items"].as_array().expect("items").iter();
     items
@@ -65,9 +66,9 @@ fn values(answer: &Answer) -> Vec<[String; 3]> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_cluster_has_its_series_and_says_so_in_the_labels() {
+async fn series_have_a_cluster_label() {
     let stage = stage(&[]).await;
-    let answer = stage.get(QUEUE).await;
+    let response = stage.get(QUEUE).await;
     let item = |queue: &str, cluster: &str, timestamp: &str, window: Option<i64>, value: &str| {
         let labels = json!({"queue": queue, CLUSTER_LABEL: cluster});
         let mut item = json!({
@@ -87,24 +88,24 @@ async fn each_cluster_has_its_series_and_says_so_in_the_labels() {
             item("orders", "member2", "2026-01-02T03:04:05Z", Some(30), "2"),
         ],
     });
-    assert_eq!(answer.status, StatusCode::OK, "{:?}", answer.body);
-    assert_eq!(answer.json().expect("JSON"), expected);
+    assert_eq!(response.status, StatusCode::OK, "{:?}", response.body);
+    assert_eq!(response.json().expect("JSON"), expected);
     let temperature = stage.get(&QUEUE.replace("queue_ready", "temperature")).await;
-    assert_eq!(values(&temperature), [["", "member4", "21"]], "a tag of the member's own does not count");
+    assert_eq!(values(&temperature), [["", "member4", "21"]], "the member's own tag is replaced");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_tags_labels_are_the_members_own() {
+async fn labels_are_unchanged_without_tags() {
     let stage = stage(&["--cluster-label="]).await;
     stage.member(1).set_external_metric("default", ExternalMetricValue::new("plain", "3"));
     let plain = stage.get(&QUEUE.replace("queue_ready", "plain")).await.json().expect("JSON");
-    assert_eq!(plain["items"][0]["metricLabels"], Value::Null, "as KEDA sends it");
+    assert_eq!(plain["items"][0]["metricLabels"], Value::Null, "null as in KEDA's response");
     let mails = stage.get(&format!("{QUEUE}?labelSelector=queue%3Dmails")).await.json().expect("JSON");
     assert_eq!(mails["items"][0]["metricLabels"], json!({"queue": "mails"}));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_selector_reaches_members_byte_for_byte() {
+async fn selector_is_forwarded_unchanged() {
     let stage = stage(&["--discovery-interval=1h"]).await;
     let member = stage.member(1);
     for selector in [
@@ -115,14 +116,18 @@ async fn a_selector_reaches_members_byte_for_byte() {
     ] {
         member.reset_counters();
         let encoded = percent_encoding::utf8_percent_encode(selector, percent_encoding::NON_ALPHANUMERIC);
-        let answer = stage.get(&format!("{QUEUE}?labelSelector={encoded}")).await;
-        let asked = member.requests();
+        let response = stage.get(&format!("{QUEUE}?labelSelector={encoded}")).await;
+        let requests = member.requests();
         if selector.ends_with(',') {
-            assert_eq!((answer.status, asked.len()), (StatusCode::BAD_REQUEST, 0), "{selector} is none");
+            assert_eq!(
+                (response.status, requests.len()),
+                (StatusCode::BAD_REQUEST, 0),
+                "{selector} is invalid"
+            );
             continue;
         }
-        assert_eq!(asked.len(), 1, "{selector}");
-        let target = percent_decode_str(&asked[0].path_and_query).decode_utf8_lossy();
+        assert_eq!(requests.len(), 1, "{selector}");
+        let target = percent_decode_str(&requests[0].path_and_query).decode_utf8_lossy();
         assert_eq!(target, format!("{QUEUE}?labelSelector={selector}"));
     }
     member.reset_counters();
@@ -130,18 +135,22 @@ async fn a_selector_reaches_members_byte_for_byte() {
     assert_eq!(values(&stage.get(&chosen).await).len(), 2);
     let target = member.requests()[0].path_and_query.clone();
     let target = percent_decode_str(&target).decode_utf8_lossy();
-    assert_eq!(target, format!("{QUEUE}?labelSelector=queue in (bills,orders)"), "the rest means the same");
+    assert_eq!(
+        target,
+        format!("{QUEUE}?labelSelector=queue in (bills,orders)"),
+        "the rest of the selector is equivalent"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_selector_chooses_clusters() {
+async fn selector_chooses_clusters() {
     let stage = stage(&[]).await;
     let of = async |selector: &str| {
-        let answer = stage.get(&format!("{QUEUE}?labelSelector={selector}")).await;
-        if answer.status != StatusCode::OK {
-            return vec![answer.status.to_string()];
+        let response = stage.get(&format!("{QUEUE}?labelSelector={selector}")).await;
+        if response.status != StatusCode::OK {
+            return vec![response.status.to_string()];
         }
-        let mut clusters = Vec::from_iter(values(&answer).into_iter().map(|[_, cluster, _]| cluster));
+        let mut clusters = Vec::from_iter(values(&response).into_iter().map(|[_, cluster, _]| cluster));
         clusters.sort();
         clusters.dedup();
         clusters
@@ -157,7 +166,7 @@ async fn a_selector_chooses_clusters() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_discovery_lists_decides_nothing() {
+async fn discovery_does_not_restrict_queries() {
     let stage = stage(&["--discovery-interval=1h"]).await;
     let list = stage.get(EXTERNAL).await.json().expect("JSON");
     let listed = list["resources"].as_array().expect("resources").iter();
@@ -168,24 +177,24 @@ async fn what_discovery_lists_decides_nothing() {
     for member in &stage.fleet.members {
         member.reset_counters();
     }
-    let answer = stage.get(&QUEUE.replace("queue_ready", "s0-rabbitmq-orders")).await;
-    assert_eq!(values(&answer), [["", "member2", "12"]]);
+    let response = stage.get(&QUEUE.replace("queue_ready", "s0-rabbitmq-orders")).await;
+    assert_eq!(values(&response), [["", "member2", "12"]]);
     for member in &stage.fleet.members {
         assert_eq!(member.counters().requests, 1, "{}: {:?}", member.name(), member.requests());
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn series_that_clusters_share_are_merged_by_the_rule_for_their_metric() {
+async fn shared_series_are_merged_by_rule() {
     for (rule, orders) in [("sum", "3500m"), ("max", "2"), ("min", "1500m"), ("avg", "1750m")] {
         let stage = stage(&[&format!("--external-merge=other=each,queue_ready={rule}")]).await;
-        let answer = stage.get(QUEUE).await;
+        let response = stage.get(QUEUE).await;
         let expected =
             [["bills", "member2", "-4"], ["mails", "member1", "7"], ["orders", "member1,member2", orders]];
-        assert_eq!(values(&answer), expected, "{rule}");
-        let orders = &answer.json().expect("JSON")["items"][2];
+        assert_eq!(values(&response), expected, "{rule}");
+        let orders = &response.json().expect("JSON")["items"][2];
         let when = (&orders["timestamp"], &orders["window"]);
-        assert_eq!(when, (&json!("2026-01-02T03:04:05Z"), &json!(60)), "the oldest and the longest");
+        assert_eq!(when, (&json!("2026-01-02T03:04:05Z"), &json!(60)), "oldest timestamp and longest window");
         assert_eq!(values(&stage.get(&QUEUE.replace("queue_ready", "temperature")).await).len(), 1);
     }
     let each = stage(&["--external-merge=queue_ready=each"]).await;
@@ -193,7 +202,7 @@ async fn series_that_clusters_share_are_merged_by_the_rule_for_their_metric() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mean_that_has_no_end_is_rounded_up() {
+async fn repeating_decimal_mean_is_rounded_up() {
     let stage = stage(&["--external-merge=queue_ready=avg"]).await;
     stage.member(3).set_external_metric("default", series("1", "orders", "2026-01-02T03:04:05Z", None));
     for (index, value) in [(0, "1"), (1, "3")] {
@@ -205,14 +214,14 @@ async fn a_mean_that_has_no_end_is_rounded_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_nobody_has_or_nobody_serves_is_not_found() {
+async fn missing_metric_or_api_is_not_found() {
     let stage = stage(&[]).await;
     for metric in ["unknown", "queue_ready?labelSelector=queue%3Dnone"] {
-        let answer = stage.get(&QUEUE.replace("queue_ready", metric)).await;
-        assert_eq!(answer.status, StatusCode::NOT_FOUND, "{metric}");
+        let response = stage.get(&QUEUE.replace("queue_ready", metric)).await;
+        assert_eq!(response.status, StatusCode::NOT_FOUND, "{metric}");
         let name = metric.split('?').next().expect("a name");
         let message = format!("the server could not find the external metric {name} in namespace default");
-        let body = answer.json().expect("JSON");
+        let body = response.json().expect("JSON");
         assert_eq!((&body["message"], &body["reason"]), (&json!(message), &json!("NotFound")));
     }
     for path in [
@@ -225,36 +234,40 @@ async fn what_nobody_has_or_nobody_serves_is_not_found() {
     ] {
         assert_eq!(stage.get(&path).await.status, StatusCode::NOT_FOUND, "{path}");
     }
-    let answer = stage.get(&format!("{QUEUE}?labelSelector=a+in+b")).await;
+    let response = stage.get(&format!("{QUEUE}?labelSelector=a+in+b")).await;
     let message = "unable to parse requirement: found 'b' expected: '('";
-    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
-    assert_eq!(answer.json().expect("JSON")["message"], message);
+    assert_eq!(response.status, StatusCode::BAD_REQUEST);
+    assert_eq!(response.json().expect("JSON")["message"], message);
     assert_eq!(stage.get(&format!("{QUEUE}?watch=1")).await.status, StatusCode::METHOD_NOT_ALLOWED);
-    let meant = stage.get(&format!("{QUEUE}?metricLabelSelector=queue%3Dorders")).await;
-    assert_eq!(meant.status, StatusCode::OK);
-    assert!(meant.warnings()[0].contains(r#"did you mean \"labelSelector\"?"#), "{:?}", meant.warnings());
+    let suspicious = stage.get(&format!("{QUEUE}?metricLabelSelector=queue%3Dorders")).await;
+    assert_eq!(suspicious.status, StatusCode::OK);
+    assert!(
+        suspicious.warnings()[0].contains(r#"did you mean \"labelSelector\"?"#),
+        "{:?}",
+        suspicious.warnings()
+    );
 }
 
-/// The controller adds up what a list has (`GetExternalMetric` of its metrics client), as it always did.
+/// The controller sums the values of the list (`GetExternalMetric` of its metrics client), also with merged series.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_controller_sums_what_it_is_meant_to() {
+async fn controller_sums_the_intended_values() {
     for (flags, expected) in [(&[][..], 3500), (&["--external-merge=queue_ready=max"], 2000)] {
         let stage = stage(flags).await;
         stage.register(&[EXTERNAL_METRICS]).await;
         let controller = stage.fleet.plane.admin_client();
-        let answer =
-            controller.get(&format!("{QUEUE}?labelSelector=queue%3Dorders")).await.expect("an answer");
-        let milli = values(&answer).into_iter().map(|[.., value]| milli_value(&value).expect("a quantity"));
+        let response =
+            controller.get(&format!("{QUEUE}?labelSelector=queue%3Dorders")).await.expect("a response");
+        let milli = values(&response).into_iter().map(|[.., value]| milli_value(&value).expect("a quantity"));
         assert_eq!(milli.sum::<i64>(), expected, "{flags:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kubectl_reads_them_through_the_aggregation_layer() {
+async fn kubectl_reads_external_metrics_through_the_aggregation_layer() {
     let stage = stage(&[]).await;
     stage.register(&[EXTERNAL_METRICS]).await;
     for kubectl in testkit::kubectls(&stage.fleet.plane.admin_kubeconfig().expect("a kubeconfig")) {
-        let printed = kubectl.run(&["get", "--raw", QUEUE]).await.expect("kubectl reads it");
+        let printed = kubectl.run(&["get", "--raw", QUEUE]).await.expect("kubectl gets the metric");
         let list: Value = serde_json::from_str(&printed).expect("JSON");
         assert_eq!(list["items"].as_array().map(Vec::len), Some(4), "{kubectl}");
     }

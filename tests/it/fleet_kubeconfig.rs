@@ -1,4 +1,4 @@
-//! `--fleet-kubeconfig`: each context of a file is a member, whatever way it logs in.
+//! `--fleet-kubeconfig`: each context of the file is a member. All kinds of credentials work.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,10 +16,10 @@ use testkit::proxy::{Kind, Proxy};
 use crate::process::run;
 use crate::stage::{GENEROUS, PODS, Stage, clusters, members, until};
 
-/// What the log says of a file that is refused.
-const REFUSED: &str = "files have changed and cannot be used; what was in use stays in use";
+/// The log line for a rejected file.
+const REJECTED: &str = "files have changed and cannot be used; the previous content stays in use";
 
-/// A kubeconfig, in a directory with the files that it refers to.
+/// A kubeconfig in a directory with the files that it refers to.
 pub struct Kubeconfig {
     directory: TempDir,
     contexts: Vec<(String, Value, Value)>,
@@ -30,7 +30,7 @@ impl Kubeconfig {
         Self { directory: tempfile::tempdir().expect("a directory"), contexts: Vec::new() }
     }
 
-    /// A file in which each member is a context with its token.
+    /// A kubeconfig with one context per member, with its token.
     pub fn of(members: &[Member]) -> Self {
         let mut kubeconfig = Self::new();
         for member in members {
@@ -70,7 +70,7 @@ impl Kubeconfig {
         self.put("config", &file.to_string());
     }
 
-    /// Puts a whole file in place of another.
+    /// Writes a file atomically.
     pub fn put(&self, name: &str, text: &str) {
         let fresh = self.directory.path().join("fresh");
         fs::write(&fresh, text).expect("written");
@@ -81,12 +81,13 @@ impl Kubeconfig {
         fs::read_to_string(self.directory.path().join(name)).expect("a file")
     }
 
-    /// A plugin that does what the lines of shell say, among which `say TOKEN SECONDS` prints a token that ends then.
+    /// An exec plugin that runs these shell lines. In them, `print_token TOKEN SECONDS` prints a token that expires after that
+    /// time.
     fn plugin(&self, name: &str, lines: &str) -> Value {
-        let say = "say() { echo '{\"apiVersion\": \"client.authentication.k8s.io/v1\", \"kind\": \"ExecCredential\",' \
+        let print_token = "print_token() { echo '{\"apiVersion\": \"client.authentication.k8s.io/v1\", \"kind\": \"ExecCredential\",' \
                    \"\\\"status\\\": {\\\"token\\\": \\\"$1\\\",\" \
                    \"\\\"expirationTimestamp\\\": \\\"$(date -u -d \"$2 seconds\" +%FT%TZ)\\\"}}\"; }";
-        self.put(name, &format!("cd {}\n{say}\n{lines}\n", self.directory.path().display()));
+        self.put(name, &format!("cd {}\n{print_token}\n{lines}\n", self.directory.path().display()));
         json!({"exec": {
             "apiVersion": "client.authentication.k8s.io/v1",
             "command": "sh",
@@ -98,24 +99,24 @@ impl Kubeconfig {
     }
 }
 
-/// How a member is reached, by what is in the file itself.
+/// The cluster entry of a member, with inline CA.
 pub fn cluster(member: &Member) -> Value {
     let access = member.access();
     json!({"server": access.endpoint, "certificate-authority-data": STANDARD.encode(access.ca_pem)})
 }
 
-/// An adapter whose fleet is a file, beside a control plane in which no cluster has joined.
+/// Starts an adapter with a fleet from a kubeconfig. The control plane has no clusters.
 async fn stage(kubeconfig: &Kubeconfig, flags: &[&str]) -> Stage {
     let fleet = Fleet::start(Vec::new()).await.expect("a control plane starts");
     let flag = kubeconfig.flag();
     Stage::start_in(fleet, &[&[flag.as_str()], flags].concat(), Vec::new()).await
 }
 
-/// Asks once: everybody is there and nobody is complained about.
-async fn whole(stage: &Stage, expected: &[&str]) {
-    let answer = stage.get(PODS).await;
-    assert_eq!((answer.status, answer.warnings()), (StatusCode::OK, Vec::new()), "{:?}", answer.body);
-    assert_eq!(clusters(&answer.json().expect("JSON")), expected);
+/// One query returns values of exactly these members, without warnings.
+async fn assert_complete(stage: &Stage, expected: &[&str]) {
+    let response = stage.get(PODS).await;
+    assert_eq!((response.status, response.warnings()), (StatusCode::OK, Vec::new()), "{:?}", response.body);
+    assert_eq!(clusters(&response.json().expect("JSON")), expected);
 }
 
 fn log(stage: &Stage) -> String {
@@ -123,7 +124,7 @@ fn log(stage: &Stage) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_context_is_a_member_whatever_way_it_logs_in_and_is_reached() {
+async fn each_context_is_a_member() {
     let fleet = members(7, 1).await;
     let [token, file, certificate, insecure, named, proxied, plugin] = &fleet[..] else { panic!("seven") };
     let mut kubeconfig = Kubeconfig::new();
@@ -137,31 +138,34 @@ async fn each_context_is_a_member_whatever_way_it_logs_in_and_is_reached() {
     let by_certificate =
         json!({"client-certificate": "client.crt", "client-key-data": STANDARD.encode(&identity.key)});
     kubeconfig.add("certificate", cluster(certificate), by_certificate);
-    let anything = json!({"server": insecure.access().endpoint, "insecure-skip-tls-verify": true});
-    kubeconfig.add("insecure", anything, json!({"token": insecure.token()}));
+    let without_verification =
+        json!({"server": insecure.access().endpoint, "insecure-skip-tls-verify": true});
+    kubeconfig.add("insecure", without_verification, json!({"token": insecure.token()}));
     named.fault(Fault::BadCertificate(Flaw::WrongName));
-    let mut elsewhere = cluster(named);
-    elsewhere["tls-server-name"] = json!("elsewhere.example");
-    kubeconfig.add("named", elsewhere, json!({"token": named.token()}));
+    let mut with_server_name = cluster(named);
+    with_server_name["tls-server-name"] = json!("elsewhere.example");
+    kubeconfig.add("named", with_server_name, json!({"token": named.token()}));
     let proxy = Proxy::start(Kind::Http).await.expect("a proxy starts");
-    let mut through = cluster(proxied);
-    through["proxy-url"] = json!(proxy.url());
-    kubeconfig.add("proxied", through, json!({"token": proxied.token()}));
-    let told = format!("echo \"$FROM_THE_FILE $KUBERNETES_EXEC_INFO\" > told\nsay {} 3600", plugin.token());
-    let user = kubeconfig.plugin("plugin.sh", &told);
+    let mut with_proxy = cluster(proxied);
+    with_proxy["proxy-url"] = json!(proxy.url());
+    kubeconfig.add("proxied", with_proxy, json!({"token": proxied.token()}));
+    let script =
+        format!("echo \"$FROM_THE_FILE $KUBERNETES_EXEC_INFO\" > info\nprint_token {} 3600", plugin.token());
+    let user = kubeconfig.plugin("plugin.sh", &script);
     kubeconfig.add("plugin", cluster(plugin), user);
     kubeconfig.write();
 
     let stage = stage(&kubeconfig, &[]).await;
-    whole(&stage, &["certificate", "file", "insecure", "named", "plugin", "proxied", "token"]).await;
+    assert_complete(&stage, &["certificate", "file", "insecure", "named", "plugin", "proxied", "token"])
+        .await;
     assert!(!proxy.tunnels().is_empty());
-    let told = kubeconfig.read("told");
+    let output = kubeconfig.read("info");
     let info: Value =
-        serde_json::from_str(told.strip_prefix("it-is-set ").expect("the environment")).expect("JSON");
+        serde_json::from_str(output.strip_prefix("it-is-set ").expect("the environment")).expect("JSON");
     assert_eq!((&info["kind"], &info["spec"]["interactive"]), (&json!("ExecCredential"), &json!(false)));
     assert_eq!(info["spec"]["cluster"]["server"], plugin.access().endpoint);
 
-    // The control plane is asked who may, and not for clusters.
+    // The control plane is used for access reviews, not for clusters.
     let plane = &stage.fleet.plane;
     assert_eq!(stage.get_with(PODS, &[("X-Remote-User", "reader")]).await.status, StatusCode::FORBIDDEN);
     plane.allow("another", &["*"], "custom.metrics.k8s.io", &["*"]);
@@ -171,7 +175,7 @@ async fn each_context_is_a_member_whatever_way_it_logs_in_and_is_reached() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_file_is_followed_and_read_at_once_when_a_member_refuses_the_token() {
+async fn token_file_is_reloaded_and_read_at_once_after_a_401() {
     let fleet = members(2, 1).await;
     let mut kubeconfig = Kubeconfig::of(&fleet);
     kubeconfig.put("token", &fleet[0].token());
@@ -180,25 +184,27 @@ async fn a_token_file_is_followed_and_read_at_once_when_a_member_refuses_the_tok
     let both = ["member1", "member2"];
     let stage = stage(&kubeconfig, &["--reload-interval=1h"]).await;
     for _ in 0..3 {
-        whole(&stage, &both).await;
+        assert_complete(&stage, &both).await;
         kubeconfig.put("token", &fleet[0].rotate_token());
-        whole(&stage, &both).await;
-        // Newer credentials are asked for once a second at most.
+        assert_complete(&stage, &both).await;
+        // The file is read again at most once a second.
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     drop(stage);
     let stage = self::stage(&kubeconfig, &["--reload-interval=50ms", "--discovery-interval=100ms"]).await;
     kubeconfig.put("token", &fleet[0].rotate_token_keeping_old());
-    tokio::time::timeout(GENEROUS, fleet[0].asked_with_newest_token()).await.expect("the new token is used");
-    whole(&stage, &both).await;
+    tokio::time::timeout(GENEROUS, fleet[0].queried_with_newest_token())
+        .await
+        .expect("the new token is used");
+    assert_complete(&stage, &both).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn contexts_come_go_and_move_without_a_restart() {
+async fn context_changes_need_no_restart() {
     let fleet = members(3, 1).await;
     let mut kubeconfig = Kubeconfig::of(&fleet[..1]);
     let stage = stage(&kubeconfig, &["--reload-interval=50ms"]).await;
-    whole(&stage, &["member1"]).await;
+    assert_complete(&stage, &["member1"]).await;
     kubeconfig.add("prod/member2", cluster(&fleet[1]), json!({"token": fleet[1].token()}));
     kubeconfig.write();
     until(&stage, |names| names == ["member1", "prod-member2"]).await;
@@ -206,14 +212,14 @@ async fn contexts_come_go_and_move_without_a_restart() {
     kubeconfig.add("prod/member2", cluster(&fleet[2]), json!({"token": fleet[2].token()}));
     kubeconfig.write();
     until(&stage, |names| names == ["prod-member2"]).await;
-    tokio::time::timeout(GENEROUS, fleet[2].arrived_at(PODS)).await.expect("the new endpoint is asked");
+    tokio::time::timeout(GENEROUS, fleet[2].arrived_at(PODS)).await.expect("the new endpoint is queried");
     fleet[0].reset_counters();
-    whole(&stage, &["prod-member2"]).await;
+    assert_complete(&stage, &["prod-member2"]).await;
     assert_eq!(fleet[0].counters().requests, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn contexts_that_would_have_one_tag_are_not_asked_and_said_to_collide() {
+async fn contexts_with_the_same_tag_are_reported_and_not_queried() {
     let fleet = members(3, 1).await;
     let mut kubeconfig = Kubeconfig::of(&fleet[..1]);
     for (name, member) in [("eu/west", &fleet[1]), ("eu:west", &fleet[2])] {
@@ -223,56 +229,56 @@ async fn contexts_that_would_have_one_tag_are_not_asked_and_said_to_collide() {
     let stage = stage(&kubeconfig, &["--reload-interval=50ms"]).await;
     stage.logged("would all be the cluster eu-west: rename all but one", 1).await;
     assert!(log(&stage).contains("eu/west") && log(&stage).contains("eu:west"));
-    whole(&stage, &["member1"]).await;
+    assert_complete(&stage, &["member1"]).await;
     kubeconfig.remove("eu:west");
     kubeconfig.write();
     until(&stage, |names| names == ["eu-west", "member1"]).await;
-    // One that is asked already goes on.
+    // A member that is already queried stays in the fleet.
     kubeconfig.add("eu:west", cluster(&fleet[2]), json!({"token": fleet[2].token()}));
     kubeconfig.write();
-    stage.logged("the cluster is asked with its last good credentials", 1).await;
-    whole(&stage, &["eu-west", "member1"]).await;
+    stage.logged("credentials are not usable; the cluster is queried with its last valid ones", 1).await;
+    assert_complete(&stage, &["eu-west", "member1"]).await;
     assert_eq!(fleet[2].counters().requests, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_context_that_cannot_be_used_is_named_and_takes_no_other_down() {
+async fn invalid_context_does_not_affect_others() {
     let fleet = members(2, 1).await;
     let mut kubeconfig = Kubeconfig::of(&fleet[..1]);
-    let there = cluster(&fleet[1]);
-    kubeconfig.add("basic", there.clone(), json!({"username": "admin", "password": "s3cr3t"}));
-    kubeconfig.add("lost", there.clone(), json!({"tokenFile": "nowhere"}));
-    let mut untrusted = there.clone();
+    let reachable = cluster(&fleet[1]);
+    kubeconfig.add("basic", reachable.clone(), json!({"username": "admin", "password": "s3cr3t"}));
+    kubeconfig.add("lost", reachable.clone(), json!({"tokenFile": "nowhere"}));
+    let mut untrusted = reachable.clone();
     untrusted["certificate-authority-data"] = json!(STANDARD.encode("no certificate"));
     kubeconfig.add("untrusted", untrusted, json!({"token": "s3cr3t"}));
     let users = [
-        ("failing", "say s3cr3t 60; exit 3"),
+        ("failing", "print_token s3cr3t 60; exit 3"),
         ("babbling", "echo s3cr3t"),
         ("hanging", "echo $$ > pid; sleep 1000"),
     ];
     for (name, lines) in users {
         let user = kubeconfig.plugin(name, lines);
-        kubeconfig.add(name, there.clone(), user);
+        kubeconfig.add(name, reachable.clone(), user);
     }
     let missing = json!({"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": "./missing"}});
-    kubeconfig.add("missing", there, missing);
+    kubeconfig.add("missing", reachable, missing);
     kubeconfig.write();
     let stage = stage(&kubeconfig, &[]).await;
-    whole(&stage, &["member1"]).await;
+    assert_complete(&stage, &["member1"]).await;
     for words in [
-        ": user name and password are not taken by API servers any more",
+        ": API servers no longer accept user name and password",
         "nowhere cannot be read",
         "the CA bundle has no valid PEM certificate",
         "the exec plugin sh has failed (exit status: 3)",
         "the exec plugin sh printed no ExecCredential",
         "missing cannot be run",
-        "exec plugins have not ended; their clusters join when they have",
+        "some exec plugins have not ended; their clusters join the fleet later",
     ] {
         stage.logged(words, 1).await;
     }
     assert!(!log(&stage).contains("s3cr3t"));
     assert!(stage.metrics().await.contains("karmada_metrics_adapter_clusters{standing=\"outside\"} 7"));
-    // What a plugin has started ends with its context.
+    // The processes of a plugin are killed when its context is removed.
     let shell = kubeconfig.read("pid").trim().to_owned();
     assert!(Path::new("/proc").join(&shell).exists());
     kubeconfig.remove("hanging");
@@ -286,12 +292,12 @@ async fn a_context_that_cannot_be_used_is_named_and_takes_no_other_down() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_plugins_login_is_renewed_before_it_ends_and_when_a_member_refuses_it() {
+async fn exec_credentials_are_renewed_before_expiry_and_after_a_401() {
     let fleet = members(2, 1).await;
     let mut kubeconfig = Kubeconfig::of(&fleet[..1]);
     let member = &fleet[1];
     kubeconfig.put("current", &member.token());
-    let user = kubeconfig.plugin("plugin.sh", "cat lasts >> runs\nsay $(cat current) $(cat lasts)");
+    let user = kubeconfig.plugin("plugin.sh", "cat lasts >> runs\nprint_token $(cat current) $(cat lasts)");
     kubeconfig.put("lasts", "4\n");
     kubeconfig.add("plugin", cluster(member), user);
     kubeconfig.write();
@@ -299,8 +305,10 @@ async fn a_plugins_login_is_renewed_before_it_ends_and_when_a_member_refuses_it(
     let stage = stage(&kubeconfig, &["--discovery-interval=100ms"]).await;
     for _ in 0..3 {
         kubeconfig.put("current", &member.rotate_token_keeping_old());
-        tokio::time::timeout(GENEROUS, member.asked_with_newest_token()).await.expect("the login is renewed");
-        whole(&stage, &both).await;
+        tokio::time::timeout(GENEROUS, member.queried_with_newest_token())
+            .await
+            .expect("the credentials are renewed");
+        assert_complete(&stage, &both).await;
     }
     kubeconfig.put("lasts", "3600\n");
     let lasts = async {
@@ -308,62 +316,62 @@ async fn a_plugins_login_is_renewed_before_it_ends_and_when_a_member_refuses_it(
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    tokio::time::timeout(GENEROUS, lasts).await.expect("the login is renewed");
+    tokio::time::timeout(GENEROUS, lasts).await.expect("the credentials are renewed");
     kubeconfig.put("current", &member.rotate_token());
     let again = async { while !stage.get(PODS).await.warnings().is_empty() {} };
-    tokio::time::timeout(GENEROUS, again).await.expect("the plugin is run when the login is refused");
-    whole(&stage, &both).await;
+    tokio::time::timeout(GENEROUS, again).await.expect("the plugin runs after a 401");
+    assert_complete(&stage, &both).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broken_file_leaves_the_last_good_fleet_and_is_an_error_at_the_start() {
+async fn invalid_file_keeps_the_last_fleet_and_prevents_start() {
     let fleet = members(2, 1).await;
     let mut kubeconfig = Kubeconfig::of(&fleet);
     let both = ["member1", "member2"];
     let stage = stage(&kubeconfig, &["--reload-interval=50ms", "--discovery-interval=100ms"]).await;
     let broken = "users:\n- name: a\n  user: {token: \"s3cr3t\n";
-    let not_yaml = "the kubeconfig cannot be used: line 3 is no valid YAML";
+    let not_yaml = "the kubeconfig cannot be used: line 3 is not valid YAML";
     let empty = "the kubeconfig has no contexts, and each would be a member";
-    for (round, (text, complaint)) in
+    for (round, (text, error)) in
         [(broken, not_yaml), ("", empty), ("contexts: []\n", empty)].into_iter().enumerate()
     {
         kubeconfig.put("config", text);
-        stage.logged(REFUSED, round + 1).await;
-        whole(&stage, &both).await;
+        stage.logged(REJECTED, round + 1).await;
+        assert_complete(&stage, &both).await;
         let (code, _, err) = run(&[&kubeconfig.flag(), "--secure-port=0", "--cert-dir="]).await;
-        let line = format!("karmada-metrics-adapter: --fleet-kubeconfig: {complaint}");
+        let line = format!("karmada-metrics-adapter: --fleet-kubeconfig: {error}");
         assert_eq!((code, err.lines().last()), (Some(1), Some(line.as_str())));
         assert!(!err.contains("s3cr3t"), "{err}");
         kubeconfig.add("member1", cluster(&fleet[0]), json!({"token": fleet[0].rotate_token_keeping_old()}));
         kubeconfig.write();
-        tokio::time::timeout(GENEROUS, fleet[0].asked_with_newest_token())
+        tokio::time::timeout(GENEROUS, fleet[0].queried_with_newest_token())
             .await
-            .expect("a good file is used");
+            .expect("a valid file is used");
     }
     fs::remove_file(kubeconfig.path()).expect("removed");
-    stage.logged(REFUSED, 4).await;
-    whole(&stage, &both).await;
+    stage.logged(REJECTED, 4).await;
+    assert_complete(&stage, &both).await;
     assert!(!log(&stage).contains("s3cr3t"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn members_that_fail_are_named_by_their_tags() {
+async fn failed_members_are_named_by_their_tags() {
     let fleet = members(3, 1).await;
     let mut kubeconfig = Kubeconfig::of(&fleet[..2]);
     kubeconfig.add("prod/member3", cluster(&fleet[2]), json!({"token": fleet[2].token()}));
     kubeconfig.write();
     let stage = stage(&kubeconfig, &[]).await;
-    whole(&stage, &["member1", "member2", "prod-member3"]).await;
+    assert_complete(&stage, &["member1", "member2", "prod-member3"]).await;
     fleet[2].fault(Fault::Refused);
-    let answer = stage.get(PODS).await;
-    assert_eq!(clusters(&answer.json().expect("JSON")), ["member1", "member2"]);
-    let [warning] = &answer.warnings()[..] else { panic!("{:?}", answer.warnings()) };
+    let response = stage.get(PODS).await;
+    assert_eq!(clusters(&response.json().expect("JSON")), ["member1", "member2"]);
+    let [warning] = &response.warnings()[..] else { panic!("{:?}", response.warnings()) };
     assert!(warning.contains("values of 1 cluster are missing: prod-member3: the API server "), "{warning}");
     fleet[1].fault_on("/apis/custom.metrics.k8s.io", Fault::Abort);
-    let answer = stage.get(PODS).await;
+    let response = stage.get(PODS).await;
     assert_eq!(
-        clusters(&answer.json().expect("JSON")),
+        clusters(&response.json().expect("JSON")),
         ["member1", "member2"],
-        "a last known value stands in"
+        "the last-known value is used"
     );
 }

@@ -1,4 +1,4 @@
-//! Clients of either version, members of either version, in JSON and in protobuf.
+//! Clients and members of both API versions, in JSON and protobuf.
 
 use http::StatusCode;
 use testkit::member::wire::Version;
@@ -25,13 +25,13 @@ async fn mixed_fleet() -> Vec<Member> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn members_of_all_kinds_are_read_by_clients_of_both_versions() {
+async fn clients_of_both_versions_read_members_of_every_kind() {
     let stage = Stage::start(mixed_fleet().await, &[]).await;
     for path in [PODS.to_owned(), PODS.replace("v1beta2", "v1beta1")] {
-        let answer = stage.get(&path).await;
-        assert_eq!(answer.status, StatusCode::OK, "{:?}", answer.body);
-        assert!(answer.warnings().is_empty(), "{:?}", answer.warnings());
-        let list = answer.json().expect("JSON");
+        let response = stage.get(&path).await;
+        assert_eq!(response.status, StatusCode::OK, "{:?}", response.body);
+        assert!(response.warnings().is_empty(), "{:?}", response.warnings());
+        let list = response.json().expect("JSON");
         assert_eq!(clusters(&list), ["both", "http1", "http2", "json", "new", "old", "prefix"]);
         assert_eq!(list["items"].as_array().map(Vec::len), Some(14));
         let name = if path.contains("v1beta1") {
@@ -44,7 +44,7 @@ async fn members_of_all_kinds_are_read_by_clients_of_both_versions() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_request_goes_to_each_member_for_a_query() {
+async fn each_member_gets_one_request_per_query() {
     let stage = Stage::start(mixed_fleet().await, &["--discovery-interval=1h"]).await;
     for member in &stage.fleet.members {
         member.reset_counters();
@@ -56,7 +56,7 @@ async fn one_request_goes_to_each_member_for_a_query() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn namespaces_root_scoped_and_grouped_resources_are_merged() {
+async fn all_resource_scopes_are_merged() {
     let mut members = Vec::new();
     for (name, value) in [("a", "1500m"), ("b", "2")] {
         let member = Member::start(name).await.expect("a member starts");
@@ -69,9 +69,9 @@ async fn namespaces_root_scoped_and_grouped_resources_are_merged() {
     }
     let stage = Stage::start(members, &[]).await;
     let values = async |path: &str| -> Vec<(String, String)> {
-        let answer = stage.get(&format!("/apis/custom.metrics.k8s.io/v1beta2/{path}")).await;
-        assert_eq!(answer.status, StatusCode::OK, "{path}: {:?}", answer.body);
-        let list = answer.json().expect("JSON");
+        let response = stage.get(&format!("/apis/custom.metrics.k8s.io/v1beta2/{path}")).await;
+        assert_eq!(response.status, StatusCode::OK, "{path}: {:?}", response.body);
+        let list = response.json().expect("JSON");
         let text = |value: &serde_json::Value| value.as_str().expect("text").to_owned();
         let items = list["items"].as_array().expect("items").iter();
         items.map(|item| (text(&item["describedObject"]["name"]), text(&item["value"]))).collect()
@@ -85,15 +85,15 @@ async fn namespaces_root_scoped_and_grouped_resources_are_merged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_metrics_selector_chooses_clusters_and_its_rest_is_passed_on() {
+async fn metric_selector_chooses_clusters_and_the_rest_is_forwarded() {
     let stage = Stage::start(crate::stage::members(3, 1).await, &[]).await;
     let label = "resource.karmada.io%2Fquery-from-cluster";
     let of = async |selector: &str| {
-        let answer = stage.get(&format!("{PODS}?metricLabelSelector={selector}")).await;
-        if answer.status == StatusCode::OK {
-            clusters(&answer.json().expect("JSON"))
+        let response = stage.get(&format!("{PODS}?metricLabelSelector={selector}")).await;
+        if response.status == StatusCode::OK {
+            clusters(&response.json().expect("JSON"))
         } else {
-            vec![answer.status.to_string()]
+            vec![response.status.to_string()]
         }
     };
     assert_eq!(of(&format!("{label}%3Dmember2")).await, ["member2"]);
@@ -107,12 +107,12 @@ async fn a_metrics_selector_chooses_clusters_and_its_rest_is_passed_on() {
     stage.member(1).reset_counters();
     of(&format!("{label}%3Dmember2,verb%3DGET")).await;
     let requests = stage.member(1).requests_to("/apis/custom.metrics.k8s.io/v1beta2/namespaces/");
-    let passed_on: Vec<&str> = requests
+    let forwarded: Vec<&str> = requests
         .iter()
         .filter_map(|request| request.path_and_query.split_once('?'))
         .map(|(_, query)| query)
         .collect();
-    assert_eq!(passed_on, ["metricLabelSelector=verb%3DGET"]);
+    assert_eq!(forwarded, ["metricLabelSelector=verb%3DGET"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -128,12 +128,12 @@ async fn cluster_tags_can_be_renamed_and_turned_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_parameter_that_was_likely_meant_otherwise_is_warned_of() {
+async fn suspicious_parameter_causes_a_warning() {
     let stage = Stage::start(crate::stage::members(1, 1).await, &[]).await;
-    let answer = stage.get(&format!("{PODS}?selector=app%3Dsample-app")).await;
-    assert_eq!(answer.status, StatusCode::OK);
+    let response = stage.get(&format!("{PODS}?selector=app%3Dsample-app")).await;
+    assert_eq!(response.status, StatusCode::OK);
     assert_eq!(
-        answer.warnings(),
+        response.warnings(),
         [r#"299 - "unknown parameter \"selector\" is ignored; did you mean \"labelSelector\"?""#]
     );
 }

@@ -1,4 +1,4 @@
-//! CPU and memory as kubectl shows them, old and new, through the control plane.
+//! CPU and memory in old and new kubectl, through the control plane.
 
 use http::StatusCode;
 use serde_json::Value;
@@ -9,7 +9,7 @@ use testkit::{Kubectl, kubectls};
 
 use crate::stage::{CLUSTER_LABEL, Stage};
 
-/// Two clusters that share a pod and a node, and one that measures nothing.
+/// Two clusters with a pod and a node of the same name, and one cluster without resource metrics.
 async fn stage() -> Stage {
     let json = MemberOptions { formats: Formats::Json, ..MemberOptions::default() };
     let without = MemberOptions { resource_metrics: false, ..MemberOptions::default() };
@@ -32,27 +32,27 @@ async fn stage() -> Stage {
     stage
 }
 
-fn all(stage: &Stage) -> Vec<Kubectl> {
+fn all_kubectls(stage: &Stage) -> Vec<Kubectl> {
     kubectls(&stage.fleet.plane.admin_kubeconfig().expect("a kubeconfig"))
 }
 
-/// What a command prints, words apart by one space.
+/// The output lines of a command, with single spaces between words.
 async fn printed(kubectl: &Kubectl, command: &str) -> Vec<String> {
     let printed = kubectl.run(&Vec::from_iter(command.split(' '))).await.expect("kubectl succeeds");
     printed.lines().map(|line| Vec::from_iter(line.split_whitespace()).join(" ")).collect()
 }
 
-async fn complaint(kubectl: &Kubectl, command: &str) -> String {
-    let complaint = kubectl.run(&Vec::from_iter(command.split(' '))).await.expect_err("kubectl fails");
-    format!("{complaint:#}")
+async fn error(kubectl: &Kubectl, command: &str) -> String {
+    let error = kubectl.run(&Vec::from_iter(command.split(' '))).await.expect_err("kubectl fails");
+    format!("{error:#}")
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn top_shows_the_pods_of_all_clusters() {
+async fn top_prints_the_pods_of_all_clusters() {
     let stage = stage().await;
     let (heading, wide) = ("NAME CPU(cores) MEMORY(bytes)", "NAMESPACE NAME CPU(cores) MEMORY(bytes)");
     let (first, second) = ("sample-app-member1-0001 14m 21Mi", "sample-app-member2-0001 14m 21Mi");
-    for kubectl in all(&stage) {
+    for kubectl in all_kubectls(&stage) {
         for (command, expected) in [
             ("top pods", vec![heading, first, second, "shared-0 1m 1Mi", "shared-0 1500m 1Mi"]),
             ("top pods -l app=sample-app", vec![heading, first, second]),
@@ -81,7 +81,7 @@ async fn top_shows_the_pods_of_all_clusters() {
                 ],
             ),
         ] {
-            // 1.20 asks for JSON, and has no flag to choose.
+            // kubectl 1.20 requests JSON and has no flag for protobuf.
             if kubectl.minor() > 20 || !command.contains("protocol-buffers") {
                 assert_eq!(printed(&kubectl, command).await, expected, "{kubectl} {command}");
             }
@@ -89,35 +89,35 @@ async fn top_shows_the_pods_of_all_clusters() {
     }
 }
 
-/// kubectl asks the control plane for what the nodes have, to say what part of it they use. The control plane has none,
-/// so the shares are empty (and kubectl moves memory up into their column).
+/// kubectl reads the nodes' capacity from the control plane to print percentages. The control plane has no nodes, so the
+/// percentages are empty (kubectl then prints memory under CPU%).
 #[tokio::test(flavor = "multi_thread")]
-async fn top_shows_nodes_without_shares_and_no_single_node_of_which_the_control_plane_knows_nothing() {
+async fn top_prints_nodes_without_percentages_and_fails_for_one_unknown_node() {
     let stage = stage().await;
     let (heading, first) = ("NAME CPU(cores) CPU% MEMORY(bytes) MEMORY%", "member1-node-1 137m 1025Mi");
-    for kubectl in all(&stage) {
+    for kubectl in all_kubectls(&stage) {
         let nodes = [heading, first, "member2-node-1 137m 1025Mi", "shared 1m 1024Mi", "shared 1500m 1024Mi"];
         assert_eq!(printed(&kubectl, "top nodes").await, nodes, "{kubectl}");
         let chosen = printed(&kubectl, "top nodes -l kubernetes.io/hostname=member1-node-1").await;
         assert_eq!(chosen, [heading, first], "{kubectl}");
-        let complaint = complaint(&kubectl, "top node member1-node-1").await;
-        assert!(complaint.contains(r#"(NotFound): nodes "member1-node-1" not found"#), "{complaint}");
+        let error = error(&kubectl, "top node member1-node-1").await;
+        assert!(error.contains(r#"(NotFound): nodes "member1-node-1" not found"#), "{error}");
     }
-    let asked = stage.fleet.plane.requests();
+    let requests = stage.fleet.plane.requests();
     let node = "/v1/nodes/member1-node-1";
-    assert!(asked.iter().any(|request| request.path == format!("/api{node}")), "for the node itself");
+    assert!(requests.iter().any(|request| request.path == format!("/api{node}")), "kubectl gets the Node");
     let metrics = stage.get("/apis/metrics.k8s.io/v1beta1/nodes/member1-node-1").await.json().expect("JSON");
-    assert_eq!(metrics["usage"]["cpu"], "137m", "its metrics are there");
+    assert_eq!(metrics["usage"]["cpu"], "137m", "the node has metrics");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn get_shows_pods_and_nodes_as_tables() {
+async fn get_prints_pods_and_nodes_as_tables() {
     let stage = stage().await;
     let (heading, wide) = ("NAME CPU MEMORY WINDOW", "NAMESPACE NAME CPU MEMORY WINDOW");
     let first = "sample-app-member1-0001 13345679n 21Mi 15s";
     let second = "sample-app-member2-0001 13345679n 21Mi 15s";
     let shared = ["shared-0 1m 1Mi 15s", "shared-0 1500m 1Mi 15s"];
-    for kubectl in all(&stage) {
+    for kubectl in all_kubectls(&stage) {
         for (command, expected) in [
             ("get pods.metrics.k8s.io", vec![heading, first, second, shared[0], shared[1]]),
             ("get podmetrics -l app=sample-app", vec![heading, first, second]),
@@ -153,14 +153,14 @@ async fn get_shows_pods_and_nodes_as_tables() {
             assert_eq!(printed(&kubectl, command).await, expected, "{kubectl} {command}");
         }
         let chunks = printed(&kubectl, "get pods.metrics.k8s.io -A --chunk-size=1").await;
-        assert_eq!(chunks.len(), 6, "all at once: {chunks:?}");
+        assert_eq!(chunks.len(), 6, "one chunk: {chunks:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn get_shows_where_pods_and_nodes_are_in_json_and_yaml() {
+async fn get_prints_the_cluster_in_json_and_yaml() {
     let stage = stage().await;
-    for kubectl in all(&stage) {
+    for kubectl in all_kubectls(&stage) {
         let json = printed(&kubectl, "get pods.metrics.k8s.io -A -o json").await.join("\n");
         let list: Value = serde_json::from_str(&json).expect("JSON");
         let item = |index: usize| {
@@ -187,23 +187,26 @@ async fn get_shows_where_pods_and_nodes_are_in_json_and_yaml() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kubectl_says_which_clusters_are_missing_and_shows_the_others() {
+async fn kubectl_names_missing_clusters_and_prints_the_others() {
     let stage = stage().await;
     stage.member(1).fault(Fault::Status(StatusCode::INTERNAL_SERVER_ERROR, "boom".to_owned()));
-    for kubectl in all(&stage) {
+    for kubectl in all_kubectls(&stage) {
         for command in [["top", "pods"], ["get", "pods.metrics.k8s.io"]] {
-            let (shown, aside) = kubectl.run_and_listen(&command).await.expect("kubectl succeeds");
-            assert!(shown.contains("member1-0001") && !shown.contains("member2-0001"), "{kubectl}: {shown}");
+            let (stdout, stderr) = kubectl.run_with_stderr(&command).await.expect("kubectl succeeds");
+            assert!(
+                stdout.contains("member1-0001") && !stdout.contains("member2-0001"),
+                "{kubectl}: {stdout}"
+            );
             let warning = "Warning: values of 1 cluster are missing: member2: HTTP 500: boom [APIFailing]";
-            assert_eq!(aside.trim(), warning, "{kubectl} {command:?}");
+            assert_eq!(stderr.trim(), warning, "{kubectl} {command:?}");
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kubectl_says_why_it_shows_nothing() {
+async fn kubectl_prints_why_there_is_no_result() {
     let stage = stage().await;
-    for kubectl in all(&stage) {
+    for kubectl in all_kubectls(&stage) {
         for (command, words) in [
             (
                 "top pod shared-0",
@@ -216,8 +219,8 @@ async fn kubectl_says_why_it_shows_nothing() {
             ("get pods.metrics.k8s.io --watch-only", "(MethodNotAllowed)"),
             ("get pods.metrics.k8s.io --field-selector spec.nodeName=n", "is not a known field selector"),
         ] {
-            let complaint = complaint(&kubectl, command).await;
-            assert!(complaint.contains(words), "{kubectl} {command}: {complaint}");
+            let error = error(&kubectl, command).await;
+            assert!(error.contains(words), "{kubectl} {command}: {error}");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Members whose metrics API fails are stood in for; unreachable ones are left out; hopeless ones are skipped.
+//! The last-known cache: a failing metrics API gets last-known values, an unreachable member is left out, and repeated failures
+//! open the circuit breaker.
 
 use std::time::{Duration, Instant};
 
@@ -10,72 +11,72 @@ use testkit::member::{Fault, Protocols, Resource, ScriptedAnswer};
 use crate::stage::{GENEROUS, PODS, Stage, clusters, members_over, over_both_protocols, until};
 
 over_both_protocols!(
-    a_member_whose_metrics_api_fails_is_stood_in_for_and_named,
-    a_member_whose_api_server_is_gone_is_left_out_and_named,
-    the_policy_decides_what_a_failure_costs,
-    what_stands_in_is_the_reply_to_this_very_query_and_not_too_old,
-    a_metric_that_a_member_has_no_more_does_not_come_back,
-    a_reply_that_comes_too_late_is_there_for_the_next_answer,
-    one_late_reply_is_waited_for_at_a_time,
-    late_replies_leave_their_memory_to_answers_that_need_it,
-    a_member_that_fails_again_and_again_costs_no_time_and_is_taken_back_soon,
+    failing_metrics_api_gets_last_known_values_and_a_warning,
+    unreachable_member_is_left_out_with_a_warning,
+    policy_decides_the_effect_of_a_failure,
+    last_known_values_are_per_query_and_expire,
+    deleted_metric_clears_the_last_known_values,
+    late_response_is_used_for_the_next_query,
+    only_one_late_response_is_awaited,
+    late_responses_free_memory_for_queries,
+    failing_member_is_skipped_and_recovers_soon,
 );
 
 const SHORT: &str = "--member-timeout=1s";
-/// What fails where the API server itself is well.
+/// The path of the metrics API, which fails while the API server works.
 const METRICS: &str = "/apis/custom.metrics.k8s.io";
 
 fn boom() -> Fault {
     Fault::Status(StatusCode::INTERNAL_SERVER_ERROR, "boom".to_owned())
 }
 
-/// A fleet of two whose values are known.
+/// A fleet of two members, with their values in the cache.
 async fn known_fleet(protocols: Protocols, flags: &[&str]) -> (Stage, Value) {
     let stage = Stage::start(members_over(protocols, 2, 3).await, flags).await;
-    let answer = stage.get(PODS).await;
-    assert!(answer.warnings().is_empty(), "{:?}", answer.warnings());
-    (stage, answer.json().expect("JSON"))
+    let response = stage.get(PODS).await;
+    assert!(response.warnings().is_empty(), "{:?}", response.warnings());
+    (stage, response.json().expect("JSON"))
 }
 
-async fn a_member_whose_metrics_api_fails_is_stood_in_for_and_named(protocols: Protocols) {
+async fn failing_metrics_api_gets_last_known_values_and_a_warning(protocols: Protocols) {
     let (stage, known) = known_fleet(protocols, &[SHORT]).await;
     for (fault, words) in [
         (boom(), "HTTP 500: boom"),
         (Fault::Garbage, "malformed"),
-        (Fault::Hang, "no answer from the metrics API within 1s [Timeout]"),
+        (Fault::Hang, "no response from the metrics API within 1s [Timeout]"),
     ] {
         stage.member(1).fault_on(METRICS, fault);
-        let answer = stage.get(PODS).await;
-        assert_eq!(answer.status, StatusCode::OK, "{words}");
+        let response = stage.get(PODS).await;
+        assert_eq!(response.status, StatusCode::OK, "{words}");
         assert_eq!(
-            answer.json().expect("JSON"),
+            response.json().expect("JSON"),
             known,
             "values and their timestamps are the last known ones"
         );
-        let warnings = answer.warnings();
+        let warnings = response.warnings();
         let expected = "299 - \"values of 1 cluster are the last known ones: member2: ";
         assert!(warnings[0].starts_with(expected) && warnings[0].contains(words), "{warnings:?}");
-        stage.member(1).heal();
+        stage.member(1).clear_faults();
     }
 }
 
-async fn a_member_whose_api_server_is_gone_is_left_out_and_named(protocols: Protocols) {
+async fn unreachable_member_is_left_out_with_a_warning(protocols: Protocols) {
     let (stage, _) = known_fleet(protocols, &["--member-timeout=3s"]).await;
     for fault in [Fault::Refused, Fault::Frozen] {
         stage.member(1).fault(fault.clone());
-        let answer = stage.get(PODS).await;
-        assert_eq!(clusters(&answer.json().expect("JSON")), ["member1"], "{fault:?}");
+        let response = stage.get(PODS).await;
+        assert_eq!(clusters(&response.json().expect("JSON")), ["member1"], "{fault:?}");
         assert!(
-            answer.warnings()[0].contains("values of 1 cluster are missing: member2"),
+            response.warnings()[0].contains("values of 1 cluster are missing: member2"),
             "{:?}",
-            answer.warnings()
+            response.warnings()
         );
-        stage.member(1).heal();
+        stage.member(1).clear_faults();
         until(&stage, |names| names.len() == 2).await;
     }
 }
 
-async fn the_policy_decides_what_a_failure_costs(protocols: Protocols) {
+async fn policy_decides_the_effect_of_a_failure(protocols: Protocols) {
     for (policy, status, names) in [
         ("last-known", StatusCode::OK, 2),
         ("partial", StatusCode::OK, 1),
@@ -83,25 +84,25 @@ async fn the_policy_decides_what_a_failure_costs(protocols: Protocols) {
     ] {
         let (stage, _) = known_fleet(protocols, &[&format!("--on-member-failure={policy}")]).await;
         stage.member(0).fault(boom());
-        let answer = stage.get(PODS).await;
-        assert_eq!(answer.status, status, "{policy}");
+        let response = stage.get(PODS).await;
+        assert_eq!(response.status, status, "{policy}");
         if status == StatusCode::OK {
-            assert_eq!(clusters(&answer.json().expect("JSON")).len(), names, "{policy}");
+            assert_eq!(clusters(&response.json().expect("JSON")).len(), names, "{policy}");
         } else {
-            assert_eq!(answer.json().expect("JSON")["details"]["causes"][0]["field"], "member1");
+            assert_eq!(response.json().expect("JSON")["details"]["causes"][0]["field"], "member1");
         }
     }
 }
 
-async fn what_stands_in_is_the_reply_to_this_very_query_and_not_too_old(protocols: Protocols) {
+async fn last_known_values_are_per_query_and_expire(protocols: Protocols) {
     let (stage, _) = known_fleet(protocols, &["--last-known-max-age=1s"]).await;
     stage.member(1).fault(boom());
     let other = stage.get(&format!("{PODS}?labelSelector=app%3Dsample-app")).await;
-    assert_eq!(clusters(&other.json().expect("JSON")), ["member1"], "another query has no last reply");
+    assert_eq!(clusters(&other.json().expect("JSON")), ["member1"], "another query has no cached page");
     until(&stage, |names| names == ["member1"]).await;
 }
 
-async fn a_metric_that_a_member_has_no_more_does_not_come_back(protocols: Protocols) {
+async fn deleted_metric_clears_the_last_known_values(protocols: Protocols) {
     let (stage, _) = known_fleet(protocols, &[]).await;
     for pod in stage.member(1).store().pods() {
         stage.member(1).store().remove_metric(Resource::PODS, Some("default"), &pod.name, "http_requests");
@@ -111,7 +112,7 @@ async fn a_metric_that_a_member_has_no_more_does_not_come_back(protocols: Protoc
     assert_eq!(clusters(&stage.get(PODS).await.json().expect("JSON")), ["member1"]);
 }
 
-async fn a_reply_that_comes_too_late_is_there_for_the_next_answer(protocols: Protocols) {
+async fn late_response_is_used_for_the_next_query(protocols: Protocols) {
     let stage = Stage::start(members_over(protocols, 2, 3).await, &[SHORT, "--discovery-interval=1h"]).await;
     stage.member(1).reset_counters();
     stage.member(1).fault_on(METRICS, Fault::Delay(Duration::from_secs(3)));
@@ -119,19 +120,23 @@ async fn a_reply_that_comes_too_late_is_there_for_the_next_answer(protocols: Pro
     assert_eq!(clusters(&first.json().expect("JSON")), ["member1"]);
     let deadline = Instant::now() + GENEROUS;
     let ended = stage.member(1).until(|counters| counters.requests > 0 && counters.in_flight == 0);
-    tokio::time::timeout(GENEROUS, ended).await.expect("the late reply comes");
-    assert_eq!(stage.member(1).counters().cancelled, 0, "it was waited for");
+    tokio::time::timeout(GENEROUS, ended).await.expect("the late response arrives");
+    assert_eq!(stage.member(1).counters().cancelled, 0, "the request was not cancelled");
     loop {
-        let answer = stage.get(PODS).await;
-        if clusters(&answer.json().expect("JSON")).len() == 2 {
-            assert!(answer.warnings()[0].contains("the last known ones: member2"), "{:?}", answer.warnings());
+        let response = stage.get(PODS).await;
+        if clusters(&response.json().expect("JSON")).len() == 2 {
+            assert!(
+                response.warnings()[0].contains("the last known ones: member2"),
+                "{:?}",
+                response.warnings()
+            );
             break;
         }
-        assert!(Instant::now() < deadline, "the late reply is not kept");
+        assert!(Instant::now() < deadline, "the late response is not cached");
     }
 }
 
-async fn one_late_reply_is_waited_for_at_a_time(protocols: Protocols) {
+async fn only_one_late_response_is_awaited(protocols: Protocols) {
     let stage = Stage::start(
         members_over(protocols, 1, 1).await,
         &["--member-timeout=300ms", "--discovery-interval=1h"],
@@ -142,13 +147,13 @@ async fn one_late_reply_is_waited_for_at_a_time(protocols: Protocols) {
     for _ in 0..2 {
         assert_eq!(stage.get(PODS).await.status, StatusCode::SERVICE_UNAVAILABLE);
     }
-    let second_given_up =
+    let second_cancelled =
         stage.member(0).until(|counters| counters.in_flight == 1 && counters.cancelled == 1);
-    tokio::time::timeout(GENEROUS, second_given_up).await.expect("only the first goes on");
+    tokio::time::timeout(GENEROUS, second_cancelled).await.expect("only the first request continues");
 }
 
-async fn late_replies_leave_their_memory_to_answers_that_need_it(protocols: Protocols) {
-    /// As many as are waited for of one member.
+async fn late_responses_free_memory_for_queries(protocols: Protocols) {
+    /// The limit of late responses of one member.
     const LATE: usize = 8;
     const MIB: usize = 1 << 20;
     let flags = [SHORT, "--discovery-interval=1h", "--last-known-late=1h", "--inflight-bytes=16Mi"];
@@ -170,23 +175,23 @@ async fn late_replies_leave_their_memory_to_answers_that_need_it(protocols: Prot
     let late: Vec<_> = (0..LATE).map(|query| format!("{PODS}?labelSelector=a%21%3D{query}")).collect();
     late.iter().for_each(|path| stage.member(1).answer(path, list(MIB)));
     stage.member(1).fault_on(METRICS, Fault::Stalled);
-    let answers = join_all(late.iter().map(|path| stage.get(path))).await;
-    assert!(answers.iter().all(|answer| answer.status == StatusCode::OK));
-    let kept = stage.metric("inflight_bytes").await;
-    // Over HTTP/1.1 some find no connection.
-    assert!(kept > 2 * MIB, "{kept} bytes");
+    let responses = join_all(late.iter().map(|path| stage.get(path))).await;
+    assert!(responses.iter().all(|response| response.status == StatusCode::OK));
+    let in_use = stage.metric("inflight_bytes").await;
+    // In HTTP/1.1, some requests get no connection.
+    assert!(in_use > 2 * MIB, "{in_use} bytes");
 
-    // What its answer takes is more than they leave, and less than there is.
+    // This response needs more than the free memory, but less than the budget.
     stage.member(0).answer(PODS, list(4 * MIB));
     let deadline = Instant::now() + GENEROUS;
     while stage.get(PODS).await.status != StatusCode::OK {
-        assert!(Instant::now() < deadline, "{} bytes are kept", stage.metric("inflight_bytes").await);
+        assert!(Instant::now() < deadline, "{} bytes are in use", stage.metric("inflight_bytes").await);
     }
     let left = stage.metric("inflight_bytes").await;
-    assert!(left < kept / 2, "{left} of {kept} bytes");
+    assert!(left < in_use / 2, "{left} of {in_use} bytes");
 }
 
-async fn a_member_that_fails_again_and_again_costs_no_time_and_is_taken_back_soon(protocols: Protocols) {
+async fn failing_member_is_skipped_and_recovers_soon(protocols: Protocols) {
     for fault in [Fault::Hang, Fault::Frozen, Fault::Refused] {
         let (stage, known) = known_fleet(protocols, &[SHORT, "--on-member-failure=partial"]).await;
         stage.member(1).fault(fault.clone());
@@ -200,27 +205,24 @@ async fn a_member_that_fails_again_and_again_costs_no_time_and_is_taken_back_soo
         let start = Instant::now();
         for _ in 0..10 {
             let warnings = stage.get(PODS).await.warnings();
-            assert!(
-                warnings[0].contains("member2: not asked, since it failed again and again"),
-                "{warnings:?}"
-            );
+            assert!(warnings[0].contains("member2: skipped after repeated failures"), "{warnings:?}");
         }
         assert!(
             start.elapsed() < Duration::from_secs(1),
-            "{fault:?}: ten answers took {:?}",
+            "{fault:?}: ten responses took {:?}",
             start.elapsed()
         );
         let healed = Instant::now();
-        stage.member(1).heal();
+        stage.member(1).clear_faults();
         until(&stage, |names| names.len() == 2).await;
         let taken = healed.elapsed();
         assert!(
             taken < Duration::from_secs(6),
-            "{fault:?}: taken back after {taken:?}, two seconds on an idle machine"
+            "{fault:?}: queried again after {taken:?}, expected two seconds on an idle machine"
         );
         assert_eq!(stage.get(PODS).await.json().expect("JSON"), known);
         let log = std::fs::read_to_string(stage.adapter.log()).expect("a log");
         let lines = |words: &str| log.lines().filter(|line| line.contains(words)).count();
-        assert_eq!((lines("cluster is skipped"), lines("is asked again")), (1, 1), "{log}");
+        assert_eq!((lines("cluster is skipped"), lines("is queried again")), (1, 1), "{log}");
     }
 }

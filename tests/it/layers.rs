@@ -1,13 +1,14 @@
-//! The order of the layers, and no circle between the modules of one folder.
+//! Architecture tests: modules use only modules of lower layers, and the modules of one folder have no cycles.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use proc_macro2::{TokenStream, TokenTree};
 use syn::visit::{self, Visit};
 use syn::{Attribute, File, Item, ItemUse, Macro, UseTree};
 
-/// A module uses only those that stand before it.
+/// The top-level modules. A module uses only modules that precede it here.
 const LAYERS: [&str; 17] = [
     "api",
     "query",
@@ -28,17 +29,17 @@ const LAYERS: [&str; 17] = [
     "commands",
 ];
 
-/// A module's path, without the crate.
+/// A module's path below the crate's root.
 type Name = Vec<String>;
 
-/// What a module's code says, but for its tests.
+/// What a module's code defines and uses, without its tests.
 #[derive(Default)]
 struct Module {
-    /// The words and paths of each type and constant that it defines, by its name.
+    /// The words and paths in each type and constant that the module defines, by name.
     defined: BTreeMap<String, BTreeSet<String>>,
-    /// What `use` brings in, by the name that it has here.
+    /// The paths of `use` items, by the name in this module.
     imported: BTreeMap<String, Vec<String>>,
-    /// All paths of more than one name, from the crate's root.
+    /// All paths with more than one segment, from the crate's root.
     paths: BTreeSet<Vec<String>>,
 }
 
@@ -46,10 +47,10 @@ struct Module {
 struct Modules(BTreeMap<Name, Module>);
 
 #[test]
-fn each_module_uses_only_those_above_it() {
+fn modules_use_only_layers_above() {
     let modules = Modules::read();
     let tops: BTreeSet<&str> = modules.0.keys().map(|name| name[0].as_str()).collect();
-    assert_eq!(tops, LAYERS.into_iter().collect(), "each module of the library has its place in LAYERS");
+    assert_eq!(tops, LAYERS.into_iter().collect(), "LAYERS names each top-level module");
     let height = |top: &str| LAYERS.iter().position(|layer| *layer == top);
     let mut wrong = Vec::new();
     for (user, module) in &modules.0 {
@@ -61,9 +62,9 @@ fn each_module_uses_only_those_above_it() {
 }
 
 #[test]
-fn no_two_modules_of_one_folder_use_each_other() {
+fn sibling_modules_have_no_cycles() {
     let modules = Modules::read();
-    // What each module uses of its parent's other modules, as which what is below them counts too.
+    // The sibling modules that each module uses. Submodules count as their ancestor.
     let mut uses: BTreeMap<&[String], BTreeSet<Name>> = BTreeMap::new();
     for (user, module) in &modules.0 {
         for used in module.paths.iter().filter_map(|path| Some(modules.home(path)?.0)) {
@@ -77,7 +78,7 @@ fn no_two_modules_of_one_folder_use_each_other() {
         let (mut reached, mut open) = (BTreeSet::new(), vec![*module]);
         while let Some(next) = open.pop() {
             for used in uses.get(next).into_iter().flatten() {
-                assert_ne!(used, module, "it uses itself by way of {}", next.join("::"));
+                assert_ne!(used, module, "the module uses itself through {}", next.join("::"));
                 if reached.insert(used) {
                     open.push(used);
                 }
@@ -87,7 +88,7 @@ fn no_two_modules_of_one_folder_use_each_other() {
 }
 
 #[test]
-fn a_module_uses_of_its_parent_only_what_that_defines_without_it() {
+fn modules_use_only_independent_items_of_their_parent() {
     let modules = Modules::read();
     let mut wrong = Vec::new();
     for (user, module) in &modules.0 {
@@ -107,7 +108,7 @@ impl Modules {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
         let above = ["main.rs", "lib.rs", "testing.rs"].map(|file| source.join(file));
         let files =
-            files(&source).into_iter().filter(|file| !file.ends_with("tests.rs") && !above.contains(file));
+            files(&source).into_iter().filter(|file| !is_test(&source, file) && !above.contains(file));
         let read = |file: PathBuf| {
             let text = fs::read_to_string(&file).expect("a readable file");
             let name = name(&source, &file);
@@ -117,7 +118,7 @@ impl Modules {
         Self(files.map(read).collect())
     }
 
-    /// The module in which the item of a path is written, and the item's name; through `use` wherever that re-exports it.
+    /// The module that defines the item of a path, and the item's name. Re-exports with `use` are followed.
     fn home(&self, path: &[String]) -> Option<(Name, Option<String>)> {
         let mut path = path.to_vec();
         loop {
@@ -133,7 +134,7 @@ impl Modules {
         }
     }
 
-    /// Whether a module defines a type or a constant without its child.
+    /// Whether a module's type or constant is defined without the child module.
     fn defines(&self, home: &Name, item: &str, child: &str) -> bool {
         let module = &self.0[home];
         let of_child: Name = home.iter().cloned().chain([child.to_owned()]).collect();
@@ -171,37 +172,39 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// From the crate's root; `None` for what is not of this crate.
+    /// The path from the crate's root. `None` if the path is outside this crate.
     fn absolute(&self, path: &[String]) -> Option<Vec<String>> {
-        let ups = path.iter().take_while(|name| *name == "super").count();
+        let supers = path.iter().take_while(|name| *name == "super").count();
         let (base, skipped) = match path.first()?.as_str() {
             "crate" => (&[][..], 1),
-            "super" => (&self.name[..self.name.len().checked_sub(ups)?], ups),
+            "super" => (&self.name[..self.name.len().checked_sub(supers)?], supers),
             "self" => (self.name, 1),
             _ => (self.name, 0),
         };
         Some(base.iter().chain(&path[skipped..]).cloned().collect())
     }
 
-    fn take(&mut self, path: &[String]) {
+    fn record(&mut self, path: &[String]) {
         self.module
             .paths
             .extend(self.absolute(path).filter(|_| path.len() > 1).filter(|path| !path.is_empty()));
     }
 
-    fn take_tree(&mut self, tree: &UseTree, before: &[String]) {
+    fn record_use_tree(&mut self, tree: &UseTree, before: &[String]) {
         let with = |name: &syn::Ident| [before, &[name.to_string()]].concat();
         let (path, name) = match tree {
-            UseTree::Path(path) => return self.take_tree(&path.tree, &with(&path.ident)),
-            UseTree::Group(group) => return group.items.iter().for_each(|tree| self.take_tree(tree, before)),
-            UseTree::Glob(_) => return self.take(before),
+            UseTree::Path(path) => return self.record_use_tree(&path.tree, &with(&path.ident)),
+            UseTree::Group(group) => {
+                return group.items.iter().for_each(|tree| self.record_use_tree(tree, before));
+            }
+            UseTree::Glob(_) => return self.record(before),
             UseTree::Name(name) if name.ident == "self" => {
                 (before.to_vec(), before.last().cloned().unwrap_or_default())
             }
             UseTree::Name(name) => (with(&name.ident), name.ident.to_string()),
             UseTree::Rename(renamed) => (with(&renamed.ident), renamed.rename.to_string()),
         };
-        self.take(&path);
+        self.record(&path);
         if let Some(path) = self.absolute(&path) {
             self.module.imported.insert(name, path);
         }
@@ -236,12 +239,12 @@ impl<'ast> Visit<'ast> for Reader<'_> {
     }
 
     fn visit_item_use(&mut self, item: &'ast ItemUse) {
-        self.take_tree(&item.tree, &[]);
+        self.record_use_tree(&item.tree, &[]);
     }
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
         let names: Vec<String> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
-        self.take(&names);
+        self.record(&names);
         visit::visit_path(self, path);
     }
 
@@ -249,19 +252,53 @@ impl<'ast> Visit<'ast> for Reader<'_> {
         for word in words(&called.tokens) {
             let names: Vec<String> =
                 word.split("::").filter(|name| !name.is_empty()).map(str::to_owned).collect();
-            self.take(&names);
+            self.record(&names);
         }
     }
 }
 
-/// The words and paths of code, without what is in quotes.
+/// The words and paths in code, without literals.
 fn words(code: &impl quote::ToTokens) -> BTreeSet<String> {
-    let text = code.to_token_stream().to_string();
-    let unquoted = text.split('"').step_by(2).collect::<String>().replace(" :: ", "::");
-    unquoted.split(|c: char| !c.is_ascii_alphanumeric() && !"_:".contains(c)).map(str::to_owned).collect()
+    let mut text = String::new();
+    write_words(code.to_token_stream(), &mut text);
+    text.split(|c: char| !c.is_ascii_alphanumeric() && !"_:".contains(c)).map(str::to_owned).collect()
 }
 
-/// A file's module.
+fn write_words(code: TokenStream, text: &mut String) {
+    for token in code {
+        match token {
+            TokenTree::Group(group) => {
+                text.push(' ');
+                write_words(group.stream(), text);
+                text.push(' ');
+            }
+            TokenTree::Literal(_) => text.push(' '),
+            TokenTree::Punct(punct) => text.push(punct.as_char()),
+            TokenTree::Ident(ident) => {
+                if !text.ends_with("::") {
+                    text.push(' ');
+                }
+                text.push_str(&ident.to_string());
+            }
+        }
+    }
+}
+
+#[test]
+fn words_of_code_have_paths_and_no_literals() {
+    let code: TokenStream = r#"let a: b::C = d(e::f, '"', "g::h") ;"#.parse().expect("tokens");
+    let words = words(&code);
+    assert!(["a:", "b::C", "d", "e::f"].iter().all(|word| words.contains(*word)), "{words:?}");
+    assert!(!words.iter().any(|word| word.contains('g') || word.contains('h')), "{words:?}");
+}
+
+/// Whether a file has only tests: `tests.rs`, or a file in a folder `tests`.
+fn is_test(source: &Path, file: &Path) -> bool {
+    let path = file.strip_prefix(source).expect("a file of the library").with_extension("");
+    path.iter().any(|part| part == "tests")
+}
+
+/// The module of a file.
 fn name(source: &Path, file: &Path) -> Name {
     let path = file.strip_prefix(source).expect("a file of the library").with_extension("");
     let mut names: Name = path.iter().map(|name| name.to_string_lossy().into_owned()).collect();
@@ -269,12 +306,14 @@ fn name(source: &Path, file: &Path) -> Name {
     names
 }
 
-/// All files below a folder.
+/// All Rust files below a folder.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let (mut found, mut open) = (Vec::new(), vec![folder.to_owned()]);
     while let Some(path) = open.pop() {
         if path.is_dir() {
-            open.extend(fs::read_dir(&path).expect("a folder").map(|entry| entry.expect("an entry").path()));
+            open.extend(
+                fs::read_dir(&path).expect("a directory").map(|entry| entry.expect("an entry").path()),
+            );
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             found.push(path);
         }

@@ -1,4 +1,4 @@
-//! The adapter's binary against a simulated control plane and member clusters: real TLS, real sockets.
+//! Integration tests of the adapter's binary. The control plane and the members are simulated; TLS and sockets are real.
 
 mod access;
 mod aggregation;
@@ -48,3 +48,4 @@ mod stage;
 mod transport;
 mod trust;
 mod variants;
+mod words;

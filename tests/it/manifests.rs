@@ -1,4 +1,4 @@
-//! What `apiservice/` and `deploy/` say, held against what the adapter does.
+//! Compares `apiservice/` and `deploy/` with the adapter.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::StatusCode;
-use karmada_metrics_adapter::testing::{Cli, DRAIN, Task};
+use karmada_metrics_adapter::testing::{Cli, DRAIN_TIMEOUT, Task};
 use serde_json::{Value, json};
 use testkit::adapter::{AdapterProcess, Invocation};
 use testkit::api_client::Credentials;
@@ -21,38 +21,38 @@ use tokio::process::Command;
 use crate::stage::{GENEROUS, PODS, Stage, binary, client, members, send};
 use crate::variants::{self, Variant, assert_serves};
 
-/// The kubeconfig's Secret and the serving certificate's.
+/// The Secrets with the kubeconfig and with the serving certificate.
 const SECRETS: [&str; 2] = ["karmada-metrics-adapter-config", "karmada-metrics-adapter-serving"];
-/// An image that nobody has.
+/// An image name that does not exist.
 const IMAGE: &str = "registry.example/karmada-metrics-adapter:0.1.0";
 
 fn repository() -> PathBuf {
     fs::canonicalize(env!("CARGO_MANIFEST_DIR")).expect("the repository")
 }
 
-/// The objects of a directory, built; `None` without kubectl.
+/// The objects that `kubectl kustomize` builds from a directory. `None` without kubectl.
 async fn built(directory: &Path) -> Option<Vec<Value>> {
     let text =
         kustomize(directory).await.unwrap_or_else(|error| panic!("{}: {error:#}", directory.display()));
     Some(serde_saphyr::from_multiple(&text?).expect("YAML"))
 }
 
-/// What comes of a kustomization made here that refers to directories of the repository, or to a file beside it.
+/// Builds a temporary kustomization from directories of the repository and optionally one object.
 async fn overlaid(resources: &[&str], components: &[&str], file: Option<&Value>) -> Option<Vec<Value>> {
     let directory = tempfile::tempdir().expect("a directory");
-    let place = fs::canonicalize(directory.path()).expect("it is there");
-    // It takes no absolute paths.
-    let up = "../".repeat(place.components().count() - 1);
-    let from_here = |path: &&str| format!("{up}{}", repository().join(path).display()).replace("//", "/");
-    let mut resources: Vec<String> = resources.iter().map(from_here).collect();
+    let root = fs::canonicalize(directory.path()).expect("the directory exists");
+    // kustomize accepts no absolute paths.
+    let to_root = "../".repeat(root.components().count() - 1);
+    let relative = |path: &&str| format!("{to_root}{}", repository().join(path).display()).replace("//", "/");
+    let mut resources: Vec<String> = resources.iter().map(relative).collect();
     if let Some(object) = file {
-        fs::write(place.join("object.yaml"), object.to_string()).expect("a file");
+        fs::write(root.join("object.yaml"), object.to_string()).expect("a file");
         resources.push("object.yaml".to_owned());
     }
-    let components: Vec<String> = components.iter().map(from_here).collect();
+    let components: Vec<String> = components.iter().map(relative).collect();
     let kustomization = json!({"kind": "Kustomization", "resources": resources, "components": components});
-    fs::write(place.join("kustomization.yaml"), kustomization.to_string()).expect("a file");
-    built(&place).await
+    fs::write(root.join("kustomization.yaml"), kustomization.to_string()).expect("a file");
+    built(&root).await
 }
 
 fn of_kind<'a>(objects: &'a [Value], kind: &str) -> Vec<&'a Value> {
@@ -66,11 +66,11 @@ fn only<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
 }
 
 fn texts(list: &Value) -> Vec<String> {
-    let list = list.as_array().unwrap_or_else(|| panic!("{list} is no list"));
+    let list = list.as_array().unwrap_or_else(|| panic!("{list} is not a list"));
     list.iter().map(|text| text.as_str().expect("a text").to_owned()).collect()
 }
 
-/// Whether labels are as a selector wants them.
+/// Panics unless the selector matches the labels.
 fn assert_selects(selector: &Value, labels: &Value) {
     let selector = selector.as_object().expect("a selector");
     assert!(!selector.is_empty());
@@ -80,7 +80,7 @@ fn assert_selects(selector: &Value, labels: &Value) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everything_that_is_registered_is_served() {
+async fn registered_apis_are_served() {
     let Some(objects) = overlaid(&["apiservice", "apiservice/external"], &[], None).await else { return };
     let service = only(&objects, "Service");
     assert_eq!(service["metadata"]["name"], BACKEND_SERVICE);
@@ -92,23 +92,23 @@ async fn everything_that_is_registered_is_served() {
     for registration in of_kind(&objects, "APIService") {
         let spec = &registration["spec"];
         let (group, version) =
-            (spec["group"].as_str().expect("a group"), spec["version"].as_str().expect("one"));
+            (spec["group"].as_str().expect("a group"), spec["version"].as_str().expect("a version"));
         assert_eq!(registration["metadata"]["name"], format!("{version}.{group}"));
         assert_eq!(spec["service"], json!({"name": BACKEND_SERVICE, "namespace": BACKEND_NAMESPACE}));
         assert_eq!((&spec["groupPriorityMinimum"], &spec["versionPriority"]), (&json!(100), &json!(200)));
-        let answer = stage.get(&format!("/apis/{group}/{version}")).await;
-        assert_eq!(answer.status, StatusCode::OK, "{group}/{version}");
+        let response = stage.get(&format!("/apis/{group}/{version}")).await;
+        assert_eq!(response.status, StatusCode::OK, "{group}/{version}");
         names.insert(format!("{version}.{group}"));
     }
     assert_eq!(names.len(), 4, "{names:?}");
-    let by_default = built(&repository().join("apiservice")).await.expect("kubectl is there");
+    let by_default = built(&repository().join("apiservice")).await.expect("kubectl is installed");
     let by_default = of_kind(&by_default, "APIService");
-    assert!(by_default.iter().all(|one| one["spec"]["group"] != "external.metrics.k8s.io"));
+    assert!(by_default.iter().all(|service| service["spec"]["group"] != "external.metrics.k8s.io"));
     assert_eq!(by_default.len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_deployment_starts_and_answers_its_probes() {
+async fn deployment_starts_and_its_probes_succeed() {
     let Some(objects) = built(&repository().join("deploy/host")).await else { return };
     let pod = &only(&objects, "Deployment")["spec"]["template"]["spec"];
     let container = &pod["containers"][0];
@@ -121,29 +121,29 @@ async fn the_deployment_starts_and_answers_its_probes() {
 }
 
 #[tokio::test]
-async fn pods_have_the_time_to_end_properly() {
+async fn grace_period_is_longer_than_shutdown() {
     let Some(objects) = built(&repository().join("deploy/host")).await else { return };
     let host = &only(&objects, "Deployment")["spec"]["template"]["spec"];
     let pods =
         std::iter::once((&host["terminationGracePeriodSeconds"], texts(&host["containers"][0]["args"])));
-    // The installers say nothing of it, and their arguments stay.
+    // The installers set no grace period, and the overlay keeps their arguments.
     let variants = Variant::all();
-    let nothing = Value::Null;
-    let installed = variants.iter().map(|variant| (&nothing, variant.command[1..].to_vec()));
+    let default = Value::Null;
+    let installed = variants.iter().map(|variant| (&default, variant.command[1..].to_vec()));
     for (seconds, arguments) in pods.chain(installed) {
         let grace = Duration::from_secs(seconds.as_u64().unwrap_or(30));
         let arguments = arguments.into_iter().map(|argument| argument.replace("$(POD_IP)", "10.0.0.1"));
         let command = ["karmada-metrics-adapter".to_owned()].into_iter().chain(arguments);
         let Ok(Task::Serve(config, _)) = Cli::read(command).expect("known flags").task() else {
-            panic!("it serves")
+            panic!("not the serving command")
         };
-        let needed = config.serving.shutdown_delay + DRAIN;
+        let needed = config.serving.shutdown_delay + DRAIN_TIMEOUT;
         assert!(needed < grace, "{needed:?} of {grace:?}");
     }
 }
 
 #[tokio::test]
-async fn ports_and_labels_of_the_deployment_agree_with_what_leads_to_it() {
+async fn deployment_ports_and_labels_match_its_services() {
     let components = ["deploy/components/service-monitor"];
     let Some(objects) = overlaid(&["deploy/host"], &components, None).await else { return };
     let deployment = only(&objects, "Deployment");
@@ -162,7 +162,7 @@ async fn ports_and_labels_of_the_deployment_agree_with_what_leads_to_it() {
             .expect("all addresses").parse::<u16>().expect("a port")},
     ]);
     assert_eq!(container["ports"], ports);
-    assert!(ports[0]["containerPort"].as_u64() > Some(1023), "only root may listen there");
+    assert!(ports[0]["containerPort"].as_u64() > Some(1023), "lower ports need root");
     for probe in ["livenessProbe", "readinessProbe"] {
         assert_eq!(container[probe]["httpGet"]["port"], "https");
         assert_eq!(container[probe]["httpGet"]["scheme"], "HTTPS");
@@ -190,7 +190,7 @@ async fn ports_and_labels_of_the_deployment_agree_with_what_leads_to_it() {
 }
 
 #[tokio::test]
-async fn the_deployment_finds_its_files_in_the_secrets_of_the_recipes() {
+async fn deployment_files_come_from_the_documented_secrets() {
     let Some(objects) = built(&repository().join("deploy/host")).await else { return };
     let pod = &only(&objects, "Deployment")["spec"]["template"]["spec"];
     let container = &pod["containers"][0];
@@ -198,11 +198,11 @@ async fn the_deployment_finds_its_files_in_the_secrets_of_the_recipes() {
         .as_array()
         .expect("volumes")
         .iter()
-        .filter_map(|it| it["secret"]["secretName"].as_str())
+        .filter_map(|volume| volume["secret"]["secretName"].as_str())
         .collect();
     assert_eq!(secrets, SECRETS);
     let mounts = container["volumeMounts"].as_array().expect("mounts");
-    assert!(mounts.iter().all(|mount| mount["subPath"].is_null()), "a subPath never changes");
+    assert!(mounts.iter().all(|mount| mount["subPath"].is_null()), "Kubernetes does not update a subPath");
     let paths: Vec<&str> = mounts.iter().filter_map(|mount| mount["mountPath"].as_str()).collect();
     for argument in texts(&container["args"]) {
         let Some((_, path)) = argument.split_once("=/") else { continue };
@@ -215,7 +215,7 @@ async fn the_deployment_finds_its_files_in_the_secrets_of_the_recipes() {
 }
 
 #[tokio::test]
-async fn the_overlay_replaces_the_image_of_every_installer_and_nothing_else() {
+async fn overlay_replaces_only_the_image_of_every_installer() {
     for variant in Variant::all() {
         let deployment = |image: &str| {
             json!({
@@ -235,25 +235,26 @@ async fn the_overlay_replaces_the_image_of_every_installer_and_nothing_else() {
 }
 
 #[test]
-fn the_image_has_the_binary_where_every_installer_looks_for_it() {
+fn image_has_the_binary_at_the_path_of_every_installer() {
     let text = fs::read_to_string(repository().join("deploy/Dockerfile")).expect("a Dockerfile");
     let (_, last) = text.rsplit_once("\nFROM ").expect("stages");
     assert!(last.starts_with("scratch\n"), "{last}");
-    // Karmada's manifests have it listen on 443.
+    // Karmada's manifests use port 443, which needs root.
     assert!(!last.contains("\nUSER "), "{last}");
     for variant in Variant::all() {
         let path = &variant.command[0];
-        assert!(last.contains(&format!(" {path}\n")), "nothing is copied to {path}");
+        assert!(last.contains(&format!(" {path}\n")), "no file is copied to {path}");
         assert!(last.contains(&format!("ENTRYPOINT [\"{path}\"]")), "{last}");
     }
     assert!(last.contains(" /etc/ssl/certs/ca-certificates.crt\n"), "{last}");
 }
 
 #[test]
-fn the_helm_values_are_some_that_karmadas_chart_knows() {
+fn helm_values_exist_in_karmadas_chart() {
     let text = fs::read_to_string(repository().join("deploy/helm-values.yaml")).expect("values");
     let values: Value = serde_saphyr::from_str(&text).expect("YAML");
-    let chart = fs::read(contract_directory().join("variants/chart-latest.json")).expect("the chart's facts");
+    let chart =
+        fs::read(contract_directory().join("variants/chart-latest.json")).expect("the recorded chart");
     let chart: Value = serde_json::from_slice(&chart).expect("JSON");
     let known = texts(&chart["values"]);
     let sections: Vec<&String> = values.as_object().expect("sections").keys().collect();
@@ -266,9 +267,9 @@ fn the_helm_values_are_some_that_karmadas_chart_knows() {
     assert_eq!(format!("{}/{}:{}", part("registry"), part("repository"), part("tag")), IMAGE);
 }
 
-/// By way of the kubeconfig that the recipe makes.
+/// Uses the kubeconfig that the script of `deploy/` makes.
 #[tokio::test(flavor = "multi_thread")]
-async fn its_rights_in_the_control_plane_are_what_it_uses_and_no_more() {
+async fn rbac_grants_exactly_the_used_permissions() {
     let Some(objects) = built(&repository().join("deploy/control-plane")).await else { return };
     let fleet = Fleet::start(members(2, 1).await).await.expect("the fleet starts");
     let plane = &fleet.plane;
@@ -288,7 +289,7 @@ async fn its_rights_in_the_control_plane_are_what_it_uses_and_no_more() {
                 && role["metadata"]["name"] == binding["roleRef"]["name"]
                 && role["metadata"]["namespace"] == binding["metadata"]["namespace"]
         });
-        plane.bind(ADAPTER_USER, role.expect("the role that it refers to"));
+        plane.bind(ADAPTER_USER, role.expect("the role of the binding"));
     }
 
     let kubeconfig = plane.directory().join("made.kubeconfig");
@@ -300,34 +301,36 @@ async fn its_rights_in_the_control_plane_are_what_it_uses_and_no_more() {
     let stage = Stage::of(fleet, adapter);
     let plane = &stage.fleet.plane;
 
-    // Somebody with a token, whose right is reviewed.
+    // A user with a token. The adapter reviews the token and the access.
     plane.add_token("a-user's", "alice", &[]);
     plane.allow("alice", &["get"], "custom.metrics.k8s.io", &["*"]);
     let alice = client(&stage.adapter, Credentials::Token("a-user's"));
     assert_eq!(send(&alice, "GET", PODS, &[], "").await.status, StatusCode::OK);
-    // A token that members refuse, so that the Secret is asked for.
+    // Members reject this token, so the adapter reads the Secret.
     stage.member(0).rotate_token();
     stage.get(PODS).await;
-    // Lists that are not to be believed, so that Clusters are asked for.
+    // Empty lists are not trusted, so the adapter gets the Clusters by name.
     plane.empty_lists(true);
     plane.compact();
-    let by_name = |it: &Recorded| it.verb == "get" && it.path.ends_with("/clusters/member1");
-    tokio::time::timeout(GENEROUS, plane.seen(by_name)).await.expect("it is asked for in time");
+    let by_name = |request: &Recorded| request.verb == "get" && request.path.ends_with("/clusters/member1");
+    tokio::time::timeout(GENEROUS, plane.wait_for_request(by_name))
+        .await
+        .expect("the Cluster is read in time");
     plane.empty_lists(false);
 
-    // Watches begin when they like.
+    // Watches start after an undefined time.
     let deadline = Instant::now() + GENEROUS;
     while !plane.unused(ADAPTER_USER).is_empty() {
         let unused = plane.unused(ADAPTER_USER);
-        assert!(Instant::now() < deadline, "it has rights that it does not need: {unused:?}");
+        assert!(Instant::now() < deadline, "unneeded permissions: {unused:?}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let log = fs::read_to_string(stage.adapter.log()).expect("a log");
-    let refused: Vec<&str> = log.lines().filter(|line| line.to_lowercase().contains("forbidden")).collect();
-    assert!(refused.is_empty(), "it lacks rights: {refused:#?}");
+    let forbidden: Vec<&str> = log.lines().filter(|line| line.to_lowercase().contains("forbidden")).collect();
+    assert!(forbidden.is_empty(), "missing permissions: {forbidden:#?}");
 }
 
-/// As `deploy/README.md` does it, with a Secret that the control plane has filled in.
+/// Makes the kubeconfig like `deploy/README.md`, with a Secret that the control plane has filled in.
 async fn make_kubeconfig(fleet: &Fleet, secret: &Value, to: &Path) {
     let plane = &fleet.plane;
     assert_eq!(secret["type"], "kubernetes.io/service-account-token");
@@ -338,13 +341,18 @@ async fn make_kubeconfig(fleet: &Fleet, secret: &Value, to: &Path) {
         "token": STANDARD.encode(token),
         "ca.crt": STANDARD.encode(plane.ca_pem()),
     });
-    plane.apply(secret).expect("it is applied");
+    plane.apply(secret).expect("the Secret is applied");
     plane.add_token(token, ADAPTER_USER, &["system:serviceaccounts"]);
     let admin = plane.admin_kubeconfig().expect("a kubeconfig");
     let home = plane.directory();
     let script = repository().join("deploy/control-plane/kubeconfig.sh");
-    let made =
-        Command::new(script).arg(&admin).arg(plane.url()).env("HOME", home).output().await.expect("it runs");
+    let made = Command::new(script)
+        .arg(&admin)
+        .arg(plane.url())
+        .env("HOME", home)
+        .output()
+        .await
+        .expect("the script runs");
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     fs::write(to, made.stdout).expect("a file");
 }

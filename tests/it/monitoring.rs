@@ -1,4 +1,4 @@
-//! Alerts and the dashboard of `deploy/monitoring`: they name metrics and labels that there are, and the alerts fire.
+//! Alerts and the dashboard of `deploy/monitoring`: they use existing metrics and labels, and the alerts fire.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use testkit::member::Fault;
 
 use crate::stage::{PODS, Stage, members};
 
-/// Metrics by name, each with the labels that it has.
+/// The labels of each metric, by name.
 type Known = BTreeMap<String, BTreeSet<String>>;
 
 /// Labels that Prometheus adds.
@@ -25,11 +25,11 @@ fn read(file: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_metric_and_label_of_alerts_and_dashboard_exists() {
+async fn alerts_and_dashboard_use_existing_metrics_and_labels() {
     let stage = Stage::start(members(2, 1).await, &[]).await;
     stage.get(PODS).await;
     stage.member(1).fault(Fault::Status(StatusCode::BAD_GATEWAY, String::new()));
-    // Identical queries in flight share an answer.
+    // Identical queries in flight share a response, which creates the counter.
     while !stage.metrics().await.contains("karmada_metrics_adapter_queries_shared_total{") {
         futures::future::join_all((0..8).map(|_| stage.get(PODS))).await;
     }
@@ -47,7 +47,7 @@ async fn each_metric_and_label_of_alerts_and_dashboard_exists() {
     for text in &texts {
         for (metric, labels) in selectors(text) {
             used += 1;
-            let has = known.get(&metric).unwrap_or_else(|| panic!("{metric} is in no /metrics: {text}"));
+            let has = known.get(&metric).unwrap_or_else(|| panic!("/metrics has no {metric}: {text}"));
             for label in labels {
                 assert!(has.contains(&label), "{metric} has no label {label}, but {has:?}");
             }
@@ -57,16 +57,16 @@ async fn each_metric_and_label_of_alerts_and_dashboard_exists() {
 }
 
 #[test]
-fn alerts_fire_when_they_should_and_only_then() {
+fn alerts_fire_only_when_expected() {
     let Some(promtool) = promtool() else {
-        eprintln!("promtool is not on PATH: what Prometheus makes of the alerts is not tested");
+        eprintln!("skipped: promtool is not on PATH");
         return;
     };
     for arguments in [["check", "rules", "alerts.yaml"], ["test", "rules", "alerts_test.yaml"]] {
         let output = Command::new(&promtool).current_dir(monitoring()).args(arguments).output();
-        let output = output.expect("promtool runs");
-        let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "promtool {}: {said}", arguments.join(" "));
+        let run = output.expect("promtool runs");
+        let output = String::from_utf8_lossy(&run.stdout) + String::from_utf8_lossy(&run.stderr);
+        assert!(run.status.success(), "promtool {}: {output}", arguments.join(" "));
     }
     let alerts = read("alerts.yaml");
     let operations =
@@ -74,18 +74,18 @@ fn alerts_fire_when_they_should_and_only_then() {
     for alert in alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
         assert!(
             read("alerts_test.yaml").contains(&format!("alertname: {alert}\n")),
-            "{alert} is shown to fire"
+            "alerts_test.yaml has no test of {alert}"
         );
-        assert!(operations.contains(&format!("`{alert}`")), "docs/operations.md says what {alert} means");
+        assert!(operations.contains(&format!("`{alert}`")), "docs/operations.md does not explain {alert}");
     }
 }
 
-/// The one that `PROMTOOL` names, or the one on PATH.
+/// The path in `PROMTOOL`, or promtool on PATH.
 fn promtool() -> Option<PathBuf> {
     std::env::var_os("PROMTOOL").map(PathBuf::from).or_else(|| testkit::on_path("promtool"))
 }
 
-/// What `/metrics` shows.
+/// The metrics and labels of `/metrics`.
 fn known(metrics: &str) -> Known {
     let mut known = Known::new();
     for line in metrics.lines().filter(|line| !line.starts_with('#')) {
@@ -96,7 +96,7 @@ fn known(metrics: &str) -> Known {
     known
 }
 
-/// The metrics that a text of queries names, each with the labels of its selector and of the `by` that it stands in.
+/// The metrics in PromQL text, with the labels of their selector and of the surrounding `by`.
 fn selectors(text: &str) -> Vec<(String, Vec<String>)> {
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let mut found = Vec::new();
@@ -106,14 +106,16 @@ fn selectors(text: &str) -> Vec<(String, Vec<String>)> {
             let end = rest.find(|c| !word(c)).unwrap_or(rest.len());
             let mut labels = Vec::new();
             if let Some(selector) = rest[end..].strip_prefix('{') {
-                let selector = &selector[..selector.find('}').expect("a selector ends")];
+                let selector = &selector[..selector.find('}').expect("the end of the selector")];
                 labels.extend(
-                    selector.split(", ").map(|one| one[..one.find(|c| !word(c)).unwrap_or(0)].to_owned()),
+                    selector
+                        .split(", ")
+                        .map(|label| label[..label.find(|c| !word(c)).unwrap_or(0)].to_owned()),
                 );
             }
             let before = &text[text[..at].rfind('\n').map_or(0, |line| line + 1)..at];
             if let Some((_, by)) = before.rsplit_once(" by (") {
-                let by = &by[..by.find(')').expect("a list ends")];
+                let by = &by[..by.find(')').expect("the end of the list")];
                 labels.extend(
                     by.split(", ").map(str::to_owned).filter(|label| !ADDED.contains(&label.as_str())),
                 );

@@ -1,4 +1,4 @@
-//! What clients and members put into paths, headers and bodies stays there.
+//! Clients and members cannot inject text into other parts of paths, headers or log lines.
 
 use http::StatusCode;
 use testkit::member::Fault;
@@ -6,7 +6,7 @@ use testkit::member::Fault;
 use crate::stage::{PODS, Stage, clusters, members};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_path_reaches_another_place_of_a_member() {
+async fn paths_cannot_reach_other_member_apis() {
     let stage = Stage::start(members(1, 1).await, &["--discovery-interval=1h"]).await;
     stage.member(0).reset_counters();
     let below = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default";
@@ -26,7 +26,7 @@ async fn no_path_reaches_another_place_of_a_member() {
     }
     assert_eq!(stage.member(0).counters().requests, 0, "{:?}", stage.member(0).requests());
 
-    // What looks like the rest of a URL is part of a name.
+    // Characters with a meaning in URLs are encoded as part of the name.
     for name in ["a%3Fwatch%3D1", "a%23b", "a%20b%0D%0AX-Evil:%201", "http:%3A"] {
         stage.get(&format!("{below}/pods/{name}/m?labelSelector=a%26watch%3D1")).await;
     }
@@ -39,14 +39,14 @@ async fn no_path_reaches_another_place_of_a_member() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_members_words_break_neither_a_header_nor_a_log_line() {
+async fn member_text_cannot_inject_headers_or_log_lines() {
     let stage = Stage::start(members(2, 1).await, &["--on-member-failure=partial", "--v=5"]).await;
     let words = "boom\" \\\r\nX-Evil: 1\r\n\r\n\u{7}{\"level\":\"INFO\"} ".repeat(40);
     stage.member(1).fault(Fault::Status(StatusCode::INTERNAL_SERVER_ERROR, words));
-    let answer = stage.get(PODS).await;
-    assert_eq!(clusters(&answer.json().expect("JSON")), ["member1"]);
-    assert!(!answer.headers.contains_key("x-evil"));
-    let warnings = answer.warnings();
+    let response = stage.get(PODS).await;
+    assert_eq!(clusters(&response.json().expect("JSON")), ["member1"]);
+    assert!(!response.headers.contains_key("x-evil"));
+    let warnings = response.warnings();
     assert!(warnings.len() == 1 && warnings[0].len() < 600, "{warnings:?}");
     assert!(warnings[0].starts_with("299 - \"") && warnings[0].ends_with('"'), "{warnings:?}");
     let log = std::fs::read_to_string(stage.adapter.log()).expect("a log");

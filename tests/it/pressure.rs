@@ -1,4 +1,4 @@
-//! Bounds on what is worked on at a time: queries, and the memory that they take.
+//! Limits on concurrent queries and on their memory.
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
@@ -16,24 +16,24 @@ async fn stage(pods: usize, flags: &[&str]) -> Stage {
     stage
 }
 
-async fn ask(client: &ApiClient, path: &str, headers: &[(&str, &str)]) -> Answer {
+async fn get(client: &ApiClient, path: &str, headers: &[(&str, &str)]) -> Answer {
     let mut request = Request::builder().method(Method::GET).uri(path);
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    client.send(request.body(Bytes::new()).expect("a request")).await.expect("an answer")
+    client.send(request.body(Bytes::new()).expect("a request")).await.expect("a response")
 }
 
-fn is_refused(answer: &Answer, words: &str) {
-    assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS, "{:?}", answer.body);
-    assert_eq!(answer.headers.get("retry-after").map(http::HeaderValue::as_bytes), Some(&b"1"[..]));
-    let body = answer.json().expect("JSON");
+fn assert_throttled(response: &Answer, words: &str) {
+    assert_eq!(response.status, StatusCode::TOO_MANY_REQUESTS, "{:?}", response.body);
+    assert_eq!(response.headers.get("retry-after").map(http::HeaderValue::as_bytes), Some(&b"1"[..]));
+    let body = response.json().expect("JSON");
     assert_eq!((&body["kind"], &body["reason"]), (&"Status".into(), &"TooManyRequests".into()));
     assert_eq!(body["details"]["retryAfterSeconds"], 1);
     assert!(body["message"].as_str().is_some_and(|message| message.contains(words)), "{body}");
 }
 
-/// What kube-apiserver's probes and clients' discovery ask for.
+/// The paths of kube-apiserver's probes and of clients' discovery.
 const LIGHT: [&str; 7] = [
     "/healthz",
     "/livez",
@@ -45,7 +45,7 @@ const LIGHT: [&str; 7] = [
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_queries_than_allowed_are_sent_away_and_probes_discovery_and_masters_never() {
+async fn excess_queries_get_429_and_exempt_requests_do_not() {
     let forever = ["--member-timeout=1h", "--request-timeout=1h", "--on-member-failure=partial"];
     let stage = stage(1, &[&["--max-requests-inflight=2"], &forever[..]].concat()).await;
     let member = stage.member(0);
@@ -55,21 +55,21 @@ async fn more_queries_than_allowed_are_sent_away_and_probes_discovery_and_master
     let hanging: Vec<_> = (0..2)
         .map(|number| {
             let (client, path) = (client.clone(), format!("{PODS}?labelSelector=a%21%3D{number}"));
-            tokio::spawn(async move { ask(&client, &path, &ALICE).await })
+            tokio::spawn(async move { get(&client, &path, &ALICE).await })
         })
         .collect();
     member.until(|counters| counters.in_flight == 2).await;
 
-    is_refused(&ask(&client, PODS, &ALICE).await, "too many requests, please try again later");
+    assert_throttled(&get(&client, PODS, &ALICE).await, "too many requests, please try again later");
     for path in LIGHT {
-        assert_eq!(ask(&client, path, &ALICE).await.status, StatusCode::OK, "{path}");
+        assert_eq!(get(&client, path, &ALICE).await.status, StatusCode::OK, "{path}");
     }
     for (path, status) in [("/metrics", StatusCode::FORBIDDEN), ("/openapi/v2", StatusCode::OK)] {
-        assert_eq!(ask(&client, path, &ALICE).await.status, status, "{path}");
+        assert_eq!(get(&client, path, &ALICE).await.status, status, "{path}");
     }
     let query = format!("{PODS}?timeout=200ms");
     assert_eq!(
-        ask(&client, &query, &CONTROLLER).await.status,
+        get(&client, &query, &CONTROLLER).await.status,
         StatusCode::OK,
         "with the other member's values"
     );
@@ -78,19 +78,19 @@ async fn more_queries_than_allowed_are_sent_away_and_probes_discovery_and_master
     assert!(metrics.lines().any(|found| found == line), "{metrics}");
 
     hanging.iter().for_each(tokio::task::JoinHandle::abort);
-    member.heal();
-    let gone = member.until(|counters| counters.in_flight == 0);
-    tokio::time::timeout(GENEROUS, gone).await.expect("who leaves takes the members' requests along");
-    assert_eq!(ask(&client, PODS, &ALICE).await.status, StatusCode::OK);
+    member.clear_faults();
+    let cancelled = member.until(|counters| counters.in_flight == 0);
+    tokio::time::timeout(GENEROUS, cancelled).await.expect("the requests to the member are cancelled");
+    assert_eq!(get(&client, PODS, &ALICE).await.status, StatusCode::OK);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_query_for_which_there_is_no_memory_is_sent_away_whoever_asks() {
+async fn query_without_memory_gets_429() {
     let stage = stage(200, &["--inflight-bytes=192Ki"]).await;
     for _ in 0..3 {
-        is_refused(&stage.get_with(PODS, &ALICE).await, "--inflight-bytes");
-        is_refused(&stage.get(PODS).await, "--inflight-bytes");
-        // Nothing is held beyond a query, and discovery of members goes on.
+        assert_throttled(&stage.get_with(PODS, &ALICE).await, "--inflight-bytes");
+        assert_throttled(&stage.get(PODS).await, "--inflight-bytes");
+        // A query releases all its memory, and discovery of members continues.
         let one = PODS.replace("%2A", "sample-app-member1-0001");
         assert_eq!(stage.get_with(&one, &ALICE).await.status, StatusCode::OK);
     }
@@ -102,25 +102,25 @@ async fn a_query_for_which_there_is_no_memory_is_sent_away_whoever_asks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn members_that_send_without_end_at_the_same_time_take_no_more_than_the_room_for_all() {
+async fn endless_member_responses_stay_within_the_budget() {
     let flags = ["--inflight-bytes=4Mi", "--member-body-bytes=64Mi", "--member-timeout=30s"];
     let stage = stage(1, &flags).await;
-    let before = stage.adapter.resident_bytes().expect("it runs");
+    let before = stage.adapter.resident_bytes().expect("the adapter runs");
     for member in &stage.fleet.members {
         member.fault_on("/apis/custom.metrics.k8s.io/v1beta2/namespaces", Fault::Endless);
     }
     let client = front(&stage.fleet, &stage.adapter);
     let paths = (0..20).map(|number| format!("{PODS}?labelSelector=a%21%3D{number}"));
-    let asked = paths.map(|path| {
+    let queries = paths.map(|path| {
         let client = client.clone();
-        async move { ask(&client, &path, &ALICE).await }
+        async move { get(&client, &path, &ALICE).await }
     });
-    for answer in futures::future::join_all(asked).await {
-        // 503 where each of them was stopped at its half of the room.
-        let refused = [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE];
-        assert!(refused.contains(&answer.status), "{}", answer.status);
-        assert!(String::from_utf8_lossy(&answer.body).contains("--inflight-bytes"), "{:?}", answer.body);
+    for response in futures::future::join_all(queries).await {
+        // 503 if each member exceeded its half of the memory.
+        let expected = [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE];
+        assert!(expected.contains(&response.status), "{}", response.status);
+        assert!(String::from_utf8_lossy(&response.body).contains("--inflight-bytes"), "{:?}", response.body);
     }
-    let grown = stage.adapter.resident_bytes().expect("it runs").saturating_sub(before);
-    assert!(grown < 64 << 20, "it has grown by {grown} bytes");
+    let grown = stage.adapter.resident_bytes().expect("the adapter runs").saturating_sub(before);
+    assert!(grown < 64 << 20, "memory has grown by {grown} bytes");
 }

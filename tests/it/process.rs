@@ -1,4 +1,4 @@
-//! The process: how it starts, what it says of itself, and how it ends.
+//! The process: start, health, metrics and log.
 
 use std::process::Stdio;
 
@@ -9,22 +9,25 @@ use tokio::process::Command;
 
 use crate::stage::{GENEROUS, PODS, Stage, binary, members};
 
-/// Runs the binary until it ends: its exit code, stdout and stderr.
+/// Runs the binary until it exits. Returns its exit code, stdout and stderr.
 pub async fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
     run_in(&[], arguments).await
 }
 
-/// The same, with more variables in its environment.
+/// Like [`run`], with additional environment variables.
 async fn run_in(environment: &[(&str, &str)], arguments: &[&str]) -> (Option<i32>, String, String) {
     let mut command = Command::new(binary());
     command.args(arguments).envs(environment.iter().copied()).stdin(Stdio::null()).kill_on_drop(true);
-    let output = tokio::time::timeout(GENEROUS, command.output()).await.expect("it ends").expect("it runs");
+    let output = tokio::time::timeout(GENEROUS, command.output())
+        .await
+        .expect("the process exits in time")
+        .expect("the process runs");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
 #[tokio::test]
-async fn commands_say_which_proxy_variables_are_ignored() {
+async fn commands_report_ignored_proxy_variables() {
     let environment = [("HTTPS_PROXY", "ftp://user:secret@p"), ("NO_PROXY", "a b")];
     let environment = [&environment[..], &[("KUBECONFIG", "/nowhere")]].concat();
     for command in [&["check"][..], &["query", "--metric=a"]] {
@@ -34,7 +37,7 @@ async fn commands_say_which_proxy_variables_are_ignored() {
         assert!(lines[0].starts_with("karmada-metrics-adapter: ignored: HTTPS_PROXY: "), "{err}");
         assert_eq!(
             lines[1],
-            "karmada-metrics-adapter: ignored: NO_PROXY: \"a b\" is no name, address or network"
+            "karmada-metrics-adapter: ignored: NO_PROXY: \"a b\" is not a name, an address or a network"
         );
         assert_eq!(lines.len(), 3, "{err}");
         assert!(!err.contains("secret"), "{err}");
@@ -42,7 +45,7 @@ async fn commands_say_which_proxy_variables_are_ignored() {
 }
 
 #[tokio::test]
-async fn a_bad_flag_is_one_line_that_names_it() {
+async fn invalid_flag_is_reported_in_one_line() {
     for (argument, words) in [("--secure-port=abc", "--secure-port"), ("--no-such-flag", "--no-such-flag")] {
         let (code, out, err) = run(&[argument]).await;
         assert_eq!((code, out.as_str()), (Some(2), ""));
@@ -52,7 +55,7 @@ async fn a_bad_flag_is_one_line_that_names_it() {
 }
 
 #[tokio::test]
-async fn a_kubeconfig_that_is_not_there_is_one_clear_error() {
+async fn missing_kubeconfig_is_reported_in_one_error() {
     let (code, _, err) = run(&["--kubeconfig=/nowhere/kubeconfig", "--secure-port=0", "--cert-dir="]).await;
     assert_eq!(code, Some(1));
     let last = err.lines().last().expect("a line");
@@ -63,11 +66,11 @@ async fn a_kubeconfig_that_is_not_there_is_one_clear_error() {
 }
 
 #[tokio::test]
-async fn a_kubeconfig_of_the_environment_that_cannot_be_read_is_not_passed_over() {
-    let folder = tempfile::tempdir().expect("a folder");
+async fn unreadable_kubeconfig_from_the_environment_is_an_error() {
+    let folder = tempfile::tempdir().expect("a directory");
     let path = folder.path().join("config");
-    std::fs::write(&path, "clusters: [").expect("it is written");
-    // As in a Pod, whose service account would be that of another cluster.
+    std::fs::write(&path, "clusters: [").expect("the file is written");
+    // Like in a Pod. Its service account could belong to another cluster.
     let environment =
         [("KUBECONFIG", path.to_str().expect("text")), ("KUBERNETES_SERVICE_HOST", "127.0.0.1")];
     let (code, _, err) = run_in(&environment, &["--secure-port=0", "--cert-dir="]).await;
@@ -77,7 +80,7 @@ async fn a_kubeconfig_of_the_environment_that_cannot_be_read_is_not_passed_over(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn its_metrics_say_what_was_asked_and_what_members_did() {
+async fn metrics_count_queries_and_member_results() {
     let stage = Stage::start(members(2, 1).await, &[]).await;
     stage.get(PODS).await;
     stage.member(1).fault(Fault::Status(StatusCode::BAD_GATEWAY, String::new()));
@@ -102,14 +105,14 @@ async fn its_metrics_say_what_was_asked_and_what_members_did() {
         assert!(counted.contains(label), "{label} is not in {counted}");
     }
     stage.member(0).fault(Fault::Status(StatusCode::BAD_GATEWAY, String::new()));
-    // No last known values stand in for these.
+    // This query has no last-known values.
     let failed = stage.get(&format!("{PODS}?labelSelector=app")).await;
     assert_eq!(failed.status, StatusCode::SERVICE_UNAVAILABLE);
     let metrics = stage.metrics().await;
     let is_failure =
         |line: &&str| line.starts_with("apiserver_request_total{") && line.contains(r#"code="503""#);
     let failure = metrics.lines().find(is_failure).expect("failures are counted");
-    // The alerts of deploy/monitoring choose by it.
+    // The alerts of deploy/monitoring select by this label.
     assert!(failure.contains(r#"group="custom.metrics.k8s.io","#), "{failure}");
     for name in [
         "karmada_build_info{",
@@ -121,7 +124,7 @@ async fn its_metrics_say_what_was_asked_and_what_members_did() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_clients_make_up_does_not_grow_its_metrics() {
+async fn client_input_does_not_create_series() {
     let stage = Stage::start(members(1, 1).await, &[]).await;
     let lines = async || stage.metrics().await.lines().count();
     stage.get(&PODS.replace("http_requests", "made_up")).await;
@@ -134,11 +137,11 @@ async fn what_clients_make_up_does_not_grow_its_metrics() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn health_can_be_asked_in_parts() {
+async fn health_checks_can_be_requested_separately() {
     let stage = Stage::start(members(1, 1).await, &[]).await;
     let text = async |path: &str| {
-        let answer = stage.get(path).await;
-        (answer.status.as_u16(), String::from_utf8(answer.body.to_vec()).expect("text"))
+        let response = stage.get(path).await;
+        (response.status.as_u16(), String::from_utf8(response.body.to_vec()).expect("text"))
     };
     assert_eq!(text("/readyz").await, (200, "ok".to_owned()));
     assert_eq!(text("/livez/ping").await, (200, "ok".to_owned()));
@@ -153,16 +156,16 @@ async fn health_can_be_asked_in_parts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn neither_tokens_nor_secrets_are_in_its_log_at_any_level() {
+async fn log_has_no_credentials_at_any_level() {
     let directory = tempfile::tempdir().expect("a directory");
     let log = directory.path().join("adapter.log");
     let fleet = Fleet::start(members(2, 1).await).await.expect("the fleet starts");
     let flags = ["--v=10".to_owned(), "--logging-format=json".to_owned()];
     let adapter = fleet.start_adapter(binary(), &flags, Some(log.clone())).await.expect("the adapter starts");
     let front = crate::stage::front(&fleet, &adapter);
-    front.get(PODS).await.expect("an answer");
+    front.get(PODS).await.expect("a response");
     fleet.members[1].rotate_token();
-    front.get(PODS).await.expect("an answer");
+    front.get(PODS).await.expect("a response");
     let text = std::fs::read_to_string(&log).expect("a log");
     assert!(text.lines().count() > 20, "{text}");
     assert!(

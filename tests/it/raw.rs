@@ -1,4 +1,4 @@
-//! Clients below any library's manners: TLS, and bytes as a test wants them.
+//! A TLS client that sends any bytes, also those that an HTTP library would not send.
 
 use std::io;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub const GOAWAY: u8 = 7;
 pub const CONTINUATION: u8 = 9;
 
 pub const END_STREAM: u8 = 1;
-/// Of settings and of pings.
+/// Flag of SETTINGS and PING frames.
 pub const ACK: u8 = 1;
 pub const END_HEADERS: u8 = 4;
 
@@ -48,8 +48,8 @@ pub struct Raw {
 }
 
 impl Raw {
-    /// Connects and shakes hands; `protocol` is the only one that is offered. The client takes few bytes ahead of what
-    /// it reads.
+    /// Opens a TLS connection. ALPN offers only `protocol`. The receive buffer is small, so the client takes few bytes before
+    /// it reads them.
     pub async fn connect(
         adapter: &AdapterProcess,
         protocol: &[u8],
@@ -57,7 +57,7 @@ impl Raw {
     ) -> io::Result<Self> {
         let mut roots = RootCertStore::empty();
         let ca = CertificateDer::from_pem_slice(adapter.ca_pem().as_bytes()).expect("a certificate");
-        roots.add(ca).expect("an authority");
+        roots.add(ca).expect("a CA");
         let tls = ClientConfig::builder().with_root_certificates(roots);
         let mut tls = match identity {
             Some(identity) => tls
@@ -73,7 +73,7 @@ impl Raw {
         Ok(Self { stream: TlsConnector::from(Arc::new(tls)).connect(name, stream).await? })
     }
 
-    /// The same, and begins to speak HTTP/2 with these settings.
+    /// Opens an HTTP/2 connection and sends these settings.
     pub async fn http2(
         adapter: &AdapterProcess,
         identity: Option<&Identity>,
@@ -85,7 +85,7 @@ impl Raw {
         Ok(raw)
     }
 
-    /// The certificate that the server has shown, in DER.
+    /// The server certificate in DER.
     pub fn certificate(&self) -> Vec<u8> {
         let (_, session) = self.stream.get_ref();
         session.peer_certificates().and_then(<[_]>::first).expect("a certificate").to_vec()
@@ -97,7 +97,7 @@ impl Raw {
         self.stream.flush().await
     }
 
-    /// Everything that comes until the other end closes, however it does.
+    /// Reads until the server closes or resets the connection.
     pub async fn rest(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut piece = [0; 4096];
@@ -107,12 +107,12 @@ impl Raw {
         bytes
     }
 
-    /// Takes a few bytes; whether there were any.
+    /// Reads up to 512 bytes. False if the connection is closed.
     pub async fn some(&mut self) -> bool {
         matches!(self.stream.read(&mut [0; 512]).await, Ok(1..))
     }
 
-    /// Everything that comes until it ends with these bytes; `None` if the other end closes before.
+    /// Reads until the data ends with `end`. `None` if the server closes the connection earlier.
     pub async fn until(&mut self, end: &[u8]) -> Option<Vec<u8>> {
         let mut bytes = Vec::new();
         while !bytes.ends_with(end) {
@@ -121,19 +121,19 @@ impl Raw {
         Some(bytes)
     }
 
-    /// So many bytes; `None` if the other end closes before.
+    /// Reads exactly `count` bytes. `None` if the server closes the connection earlier.
     pub async fn take(&mut self, count: usize) -> Option<Vec<u8>> {
         let mut bytes = vec![0; count];
         self.stream.read_exact(&mut bytes).await.ok()?;
         Some(bytes)
     }
 
-    /// The next frame; `None` if the other end has closed.
+    /// Reads the next frame. `None` if the connection is closed.
     pub async fn frame(&mut self) -> Option<Frame> {
         Frame::read(&mut self.stream).await
     }
 
-    /// The next frame that is wanted; `None` if the other end closes before.
+    /// Reads frames until one matches. `None` if the server closes the connection earlier.
     pub async fn frame_like(&mut self, wanted: impl Fn(&Frame) -> bool) -> Option<Frame> {
         loop {
             let frame = self.frame().await?;
@@ -145,7 +145,7 @@ impl Raw {
 }
 
 impl Frame {
-    /// The next frame; `None` if the other end has closed.
+    /// Reads the next frame. `None` if the connection is closed.
     pub async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Option<Self> {
         let mut head = [0; 9];
         stream.read_exact(&mut head).await.ok()?;
@@ -156,13 +156,13 @@ impl Frame {
         Some(Self { kind: head[3], flags: head[4], stream: id, payload })
     }
 
-    /// A number at a place in the payload.
+    /// The big-endian `u32` at a byte offset of the payload.
     pub fn number(&self, at: usize) -> u32 {
         u32::from_be_bytes(self.payload[at..at + 4].try_into().expect("four bytes"))
     }
 }
 
-/// A frame's bytes.
+/// Encodes a frame.
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).expect("a frame is short").to_be_bytes();
     let mut bytes = length[1..].to_vec();
@@ -172,20 +172,20 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A frame of settings.
+/// Encodes a SETTINGS frame.
 pub fn settings(values: &[(u16, u32)]) -> Vec<u8> {
     let payload =
         values.iter().flat_map(|(key, value)| [&key.to_be_bytes()[..], &value.to_be_bytes()].concat());
     frame(SETTINGS, 0, 0, &payload.collect::<Vec<_>>())
 }
 
-/// A request's headers in HPACK, each as a literal that no table keeps.
+/// Encodes a request's headers in HPACK, as literals without indexing.
 pub fn block(method: &str, path: &str, headers: &[(&str, &str)]) -> Vec<u8> {
     let fixed = [(":method", method), (":scheme", "https"), (":authority", "localhost"), (":path", path)];
     literals(fixed.iter().chain(headers))
 }
 
-/// Headers in HPACK, each as a literal that no table keeps.
+/// Encodes headers in HPACK, as literals without indexing.
 pub fn literals<'a>(headers: impl IntoIterator<Item = &'a (&'a str, &'a str)>) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in headers {
@@ -198,7 +198,7 @@ pub fn literals<'a>(headers: impl IntoIterator<Item = &'a (&'a str, &'a str)>) -
     block
 }
 
-/// An integer of RFC 7541 with a prefix of 7 bits.
+/// Encodes an integer of RFC 7541 with a 7-bit prefix.
 fn number(block: &mut Vec<u8>, number: usize) {
     let Some(mut rest) = number.checked_sub(127) else {
         return block.push(u8::try_from(number).expect("less than 127"));

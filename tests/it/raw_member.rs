@@ -1,4 +1,4 @@
-//! A member's API server below any library's manners: HTTP/2 frame by frame.
+//! A member's API server that sends single HTTP/2 frames, also those that an HTTP library would not send.
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,28 +20,28 @@ use crate::raw::{
     literals, settings,
 };
 
-/// What comes before the first frame of a client.
+/// The length in bytes of the HTTP/2 client preface.
 const PREFACE: usize = 24;
 /// `REFUSED_STREAM`
 const REFUSED: u32 = 7;
 
-/// What a member does at a request.
+/// How a member handles requests.
 #[derive(Clone, Copy, Debug)]
-pub enum Manner {
-    /// Each connection's request of this number is the last that it processes: it says so by GOAWAY, answers what it has
-    /// begun and ignores what comes later.
+pub enum Behaviour {
+    /// On each connection, the member sends GOAWAY with the request of this number as the last one. It responds to earlier
+    /// requests and ignores later ones.
     GoAwayAt(usize),
-    /// Each answer comes in frames of so many bytes, all at once.
+    /// Each response is split into DATA frames of this length, which are sent at once.
     Frames(usize),
-    /// One in so many requests of a connection is refused before it is processed.
-    RefuseEach(usize),
+    /// On each connection, every n-th request is refused with `REFUSED_STREAM`.
+    RefuseEvery(usize),
 }
 
-/// A member that answers each request with the same value of `http_requests`.
+/// A member that returns the same value of `http_requests` for each request.
 pub struct RawMember {
     spec: MemberSpec,
-    manner: Arc<Mutex<Manner>>,
-    answered: Arc<AtomicUsize>,
+    behaviour: Arc<Mutex<Behaviour>>,
+    responded: Arc<AtomicUsize>,
     connections: Arc<AtomicUsize>,
     _task: AbortOnDropHandle<()>,
 }
@@ -49,23 +49,27 @@ pub struct RawMember {
 #[derive(Clone)]
 struct Server {
     name: String,
-    manner: Arc<Mutex<Manner>>,
+    behaviour: Arc<Mutex<Behaviour>>,
     latency: Duration,
-    answered: Arc<AtomicUsize>,
+    responded: Arc<AtomicUsize>,
 }
 
 impl RawMember {
-    /// Starts a member that takes so long for each answer.
-    pub async fn start(name: &str, manner: Manner, latency: Duration) -> Self {
-        let authority = Authority::new("raw-ca");
-        let tls = https::tls(&authority.server(&["127.0.0.1"]), None, &["h2"]).expect("a certificate");
+    /// Starts a member. `latency` is the time before each response.
+    pub async fn start(name: &str, behaviour: Behaviour, latency: Duration) -> Self {
+        let ca = Authority::new("raw-ca");
+        let tls = https::tls(&ca.server(&["127.0.0.1"]), None, &["h2"]).expect("a certificate");
         let acceptor = TlsAcceptor::from(Arc::new(tls));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
         let address = listener.local_addr().expect("an address");
-        let (answered, connections) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
-        let manner = Arc::new(Mutex::new(manner));
-        let server =
-            Server { name: name.to_owned(), manner: manner.clone(), latency, answered: answered.clone() };
+        let (responded, connections) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+        let behaviour = Arc::new(Mutex::new(behaviour));
+        let server = Server {
+            name: name.to_owned(),
+            behaviour: behaviour.clone(),
+            latency,
+            responded: responded.clone(),
+        };
         let accepted = connections.clone();
         let task = tokio::spawn(serve_each(listener, move |stream: TcpStream| {
             let (server, acceptor, accepted) = (server.clone(), acceptor.clone(), accepted.clone());
@@ -77,30 +81,30 @@ impl RawMember {
         let spec = MemberSpec {
             name: name.to_owned(),
             endpoint: format!("https://{address}"),
-            ca_bundle: Some(authority.pem()),
+            ca_bundle: Some(ca.pem()),
             token: Some("token".to_owned()),
             ready: true,
             ..MemberSpec::default()
         };
-        Self { spec, manner, answered, connections, _task: AbortOnDropHandle::new(task) }
+        Self { spec, behaviour, responded, connections, _task: AbortOnDropHandle::new(task) }
     }
 
-    /// How it joins a fleet.
+    /// The spec with which the member joins a fleet.
     pub fn spec(&self) -> &MemberSpec {
         &self.spec
     }
 
-    /// Behaves otherwise from now on.
-    pub fn set(&self, manner: Manner) {
-        *self.manner.lock().expect("no holder panics") = manner;
+    /// Changes the behaviour.
+    pub fn set(&self, behaviour: Behaviour) {
+        *self.behaviour.lock().expect("not poisoned") = behaviour;
     }
 
-    /// How many requests it has answered.
-    pub fn answered(&self) -> usize {
-        self.answered.load(Ordering::Relaxed)
+    /// The number of responses so far.
+    pub fn responded(&self) -> usize {
+        self.responded.load(Ordering::Relaxed)
     }
 
-    /// How many connections it has accepted.
+    /// The number of accepted connections.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
     }
@@ -133,21 +137,22 @@ impl Server {
                     }
                     HEADERS if !is_closing => {
                         requests += 1;
-                        let manner = *self.manner.lock().expect("no holder panics");
-                        match manner {
-                            Manner::GoAwayAt(last) if requests == last => {
+                        let behaviour = *self.behaviour.lock().expect("not poisoned");
+                        match behaviour {
+                            Behaviour::GoAwayAt(last) if requests == last => {
                                 is_closing = true;
                                 let payload = [received.stream.to_be_bytes(), [0; 4]].concat();
                                 let _ = frames.send(frame(GOAWAY, 0, 0, &payload));
                             }
-                            Manner::RefuseEach(nth) if requests % nth == 0 => {
+                            Behaviour::RefuseEvery(nth) if requests % nth == 0 => {
                                 let _ = frames.send(frame(RESET, 0, received.stream, &REFUSED.to_be_bytes()));
                                 continue;
                             }
                             _ => {}
                         }
-                        let length = if let Manner::Frames(length) = manner { length } else { usize::MAX };
-                        self.answer(received.stream, length, frames.clone());
+                        let length =
+                            if let Behaviour::Frames(length) = behaviour { length } else { usize::MAX };
+                        self.respond(received.stream, length, frames.clone());
                     }
                     _ => {}
                 }
@@ -159,9 +164,9 @@ impl Server {
         }
     }
 
-    /// Answers in frames of this length, with a body of more than half of the smallest window where they are short.
-    fn answer(&self, stream: u32, length: usize, frames: mpsc::UnboundedSender<Vec<u8>>) {
-        let Self { name, latency, answered, .. } = self.clone();
+    /// Responds in frames of this length. Short frames get a body that is larger than half of the smallest window.
+    fn respond(&self, stream: u32, length: usize, frames: mpsc::UnboundedSender<Vec<u8>>) {
+        let Self { name, latency, responded, .. } = self.clone();
         tokio::spawn(async move {
             tokio::time::sleep(latency).await;
             let headers = literals(&[(":status", "200"), ("content-type", "application/json")]);
@@ -178,7 +183,7 @@ impl Server {
             }
             bytes.extend(frame(DATA, END_STREAM, stream, &[]));
             if frames.send(bytes).is_ok() {
-                answered.fetch_add(1, Ordering::Relaxed);
+                responded.fetch_add(1, Ordering::Relaxed);
             }
         });
     }

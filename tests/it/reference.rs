@@ -1,7 +1,7 @@
-//! The reference adapter in this harness, where someone has its binary: it must answer what it was recorded to answer.
-//! Then what [`crate::contract`] decides otherwise is all that there is between the two.
+//! Runs these tests against Karmada's built-in adapter (the reference), if its binary is available. Its responses must match
+//! the recording. Then the differences that [`crate::contract`] decides are the only ones between the two adapters.
 //!
-//! `make contract REFERENCE=path` runs it; where the environment variable `REFERENCE` is not set it is left out.
+//! `make contract REFERENCE=path` runs this test. It is skipped if the environment variable `REFERENCE` is not set.
 
 use std::env;
 use std::path::Path;
@@ -14,25 +14,25 @@ use testkit::fleet::Fleet;
 use testkit::member::wire::NodeMetrics;
 use testkit::member::{Member, Pod};
 
-use crate::contract::{self, Case, ask, recorded_members};
+use crate::contract::{self, Case, recorded_members, send_request};
 use crate::stage::{GENEROUS, Stage};
 
-/// Cases whose bodies are of the build that answers and not of the recording, and why. A release other than the
-/// recorded one may need more of them.
-const OF_THE_BUILD: [(&str, &str); 3] = [
-    ("index", "it lists the paths of the Kubernetes release that the reference was built with"),
-    ("readyz-verbose", "it lists the hooks of that release"),
-    ("version", "it is stamped into the binary"),
+/// Cases in which the body depends on the build of the reference, with the reason. Another release than the recorded one may
+/// need more cases here.
+const BUILD_SPECIFIC: [(&str, &str); 3] = [
+    ("index", "the list has the paths of the Kubernetes release of the reference"),
+    ("readyz-verbose", "the list has the hooks of that release"),
+    ("version", "the version is part of the binary"),
 ];
-/// The secure port of the recording, which discovery tells.
+/// The secure port of the recording, which is part of discovery documents.
 const RECORDED_PORT: &str = ":16443";
-/// How Kubernetes' protobuf begins.
+/// The prefix of Kubernetes' protobuf encoding.
 const PROTOBUF: &[u8] = b"k8s\0";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_reference_answers_every_case_as_it_was_recorded() {
+async fn reference_responses_match_the_recording() {
     let Some(binary) = env::var_os("REFERENCE").filter(|path| !path.is_empty()) else {
-        eprintln!("REFERENCE names no binary: the reference adapter itself is not asked");
+        eprintln!("skipped: REFERENCE is not set");
         return;
     };
     let cases = contract::cases();
@@ -43,7 +43,7 @@ async fn the_reference_answers_every_case_as_it_was_recorded() {
     let adapter = fleet.start_adapter(Path::new(&binary), &[], None).await.expect("the reference starts");
     let stage = Stage::of(fleet, adapter);
 
-    // It is ready before it knows its members, and says nowhere when it does.
+    // The reference is ready before it has found its members, so this test repeats its requests.
     let deadline = Instant::now() + GENEROUS;
     loop {
         let found = all_differences(&stage, &cases).await;
@@ -62,20 +62,20 @@ async fn the_reference_answers_every_case_as_it_was_recorded() {
 }
 
 #[test]
-fn a_recording_in_any_order_differs_in_nothing_and_another_in_its_body() {
+fn comparison_ignores_order_and_detects_another_body() {
     for case in contract::cases() {
         let mut body = case.upstream["body"].clone();
         if let Some(items) = body.get_mut("items").and_then(Value::as_array_mut) {
             items.reverse();
         }
-        let answer = Answer { body: recorded_bytes(&body).into(), ..recorded_answer(&case) };
-        assert_eq!(differences(&case, &answer, RECORDED_PORT), [""; 0]);
-        let found = differences(&case, &Answer { body: "other".into(), ..answer }, RECORDED_PORT);
-        assert_eq!(found.len(), usize::from(!is_of_the_build(&case)), "{}: {found:?}", case.name);
+        let response = Answer { body: recorded_bytes(&body).into(), ..recorded_answer(&case) };
+        assert_eq!(differences(&case, &response, RECORDED_PORT), [""; 0]);
+        let found = differences(&case, &Answer { body: "other".into(), ..response }, RECORDED_PORT);
+        assert_eq!(found.len(), usize::from(!is_build_specific(&case)), "{}: {found:?}", case.name);
     }
 }
 
-/// The objects that the recorded members had: the reference looks for pods and nodes before it asks what they use.
+/// Adds the objects of the recorded members: the reference looks up pods and nodes before it queries their usage.
 fn add_objects(member: &Member) {
     let name = member.name();
     for pod in ["shared-0", &format!("sample-app-{name}-0001"), &format!("sample-app-{name}-0002")] {
@@ -91,39 +91,41 @@ async fn all_differences(stage: &Stage, cases: &[Case]) -> Vec<String> {
     let port = format!(":{}", stage.adapter.address().port());
     let mut found = Vec::new();
     for case in cases {
-        let answer = ask(stage, case, case.request["path"].as_str().expect("a path")).await;
-        found.extend(differences(case, &answer, &port));
+        let response = send_request(stage, case, case.request["path"].as_str().expect("a path")).await;
+        found.extend(differences(case, &response, &port));
     }
     found
 }
 
-/// What differs from the recording in status, headers and body; the order of items is random in the reference.
-fn differences(case: &Case, answer: &Answer, port: &str) -> Vec<String> {
+/// The differences from the recording in status, headers and body. The order of items is ignored: it is random in the
+/// reference.
+fn differences(case: &Case, response: &Answer, port: &str) -> Vec<String> {
     let recorded = recorded_answer(case);
     let mut parts =
-        vec![("status".to_owned(), json!(answer.status.as_u16()), json!(recorded.status.as_u16()))];
+        vec![("status".to_owned(), json!(response.status.as_u16()), json!(recorded.status.as_u16()))];
     for (name, value) in &recorded.headers {
         let text = |value: &HeaderValue| json!(String::from_utf8_lossy(value.as_bytes()));
-        parts.push((name.to_string(), answer.headers.get(name).map_or(Value::Null, text), text(value)));
+        parts.push((name.to_string(), response.headers.get(name).map_or(Value::Null, text), text(value)));
     }
-    if !is_of_the_build(case) {
-        let here = String::from_utf8_lossy(&recorded.body).replace(RECORDED_PORT, port);
-        let recorded = if recorded.body.starts_with(PROTOBUF) { &recorded.body } else { here.as_bytes() };
-        parts.push(("body".to_owned(), comparable(&answer.body), comparable(recorded)));
+    if !is_build_specific(case) {
+        let with_port = String::from_utf8_lossy(&recorded.body).replace(RECORDED_PORT, port);
+        let recorded =
+            if recorded.body.starts_with(PROTOBUF) { &recorded.body } else { with_port.as_bytes() };
+        parts.push(("body".to_owned(), comparable(&response.body), comparable(recorded)));
     }
-    let different = parts.into_iter().filter(|(_, answered, recorded)| answered != recorded);
+    let different = parts.into_iter().filter(|(_, actual, recorded)| actual != recorded);
     different
-        .map(|(part, answered, recorded)| {
-            format!("{}: {part}\n  answered {answered}\n  recorded {recorded}", case.name)
+        .map(|(part, actual, recorded)| {
+            format!("{}: {part}\n  actual {actual}\n  recorded {recorded}", case.name)
         })
         .collect()
 }
 
-fn is_of_the_build(case: &Case) -> bool {
-    OF_THE_BUILD.iter().any(|(name, _)| *name == case.name)
+fn is_build_specific(case: &Case) -> bool {
+    BUILD_SPECIFIC.iter().any(|(name, _)| *name == case.name)
 }
 
-/// The recorded answer as it came.
+/// The recorded response.
 fn recorded_answer(case: &Case) -> Answer {
     let upstream = &case.upstream;
     let status = upstream["status"].as_u64().and_then(|status| u16::try_from(status).ok());
@@ -143,19 +145,20 @@ fn recorded_answer(case: &Case) -> Answer {
     }
 }
 
-/// A body's bytes: recorded as an object, as text, or in hexadecimal digits.
+/// The bytes of a body that was recorded as an object, as text or in hexadecimal digits.
 fn recorded_bytes(body: &Value) -> Vec<u8> {
     match (body.as_str(), body["hex"].as_str()) {
         (Some(text), _) => text.as_bytes().to_vec(),
         (None, Some(digits)) => {
-            let byte = |place: usize| u8::from_str_radix(&digits[place..place + 2], 16).expect("two digits");
+            let byte = |at: usize| u8::from_str_radix(&digits[at..at + 2], 16).expect("two digits");
             (0..digits.len()).step_by(2).map(byte).collect()
         }
         (None, None) => body.to_string().into_bytes(),
     }
 }
 
-/// A body without the order of its items: JSON with sorted lists, protobuf as all of its bytes sorted, else the text.
+/// A body in a form that does not depend on the order of items: JSON with sorted lists, the sorted bytes of protobuf, or the
+/// text.
 fn comparable(body: &[u8]) -> Value {
     if body.starts_with(PROTOBUF) {
         let mut bytes = body.to_vec();

@@ -1,4 +1,4 @@
-//! Pods and nodes as tables and as mere metadata.
+//! Pods and nodes as tables and as partial metadata.
 
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ const TIME: &str = "2023-06-14T09:09:54Z";
 const PODS: &str = "/namespaces/default/pods";
 const POD: &str = "/namespaces/default/pods/shared-0";
 
-/// The objects of `tests/contract/vectors/partial-metadata.json` in two members, the second of which answers in JSON.
+/// The objects of `tests/contract/vectors/partial-metadata.json` in two members. The second member responds in JSON.
 async fn stage() -> Stage {
     let json = MemberOptions { formats: Formats::Json, ..MemberOptions::default() };
     let mut members = Vec::new();
@@ -45,12 +45,12 @@ fn table(version: &str) -> String {
     format!("application/json;as=Table;v={version};g=meta.k8s.io")
 }
 
-fn content_type(answer: &Answer) -> &str {
-    answer.headers["content-type"].to_str().expect("ASCII")
+fn content_type(response: &Answer) -> &str {
+    response.headers["content-type"].to_str().expect("ASCII")
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_table_has_what_all_containers_take_together() {
+async fn table_sums_the_usage_of_all_containers() {
     let stage = stage().await;
     let column = |name: &str, format: &str, description: &str| {
         json!({
@@ -70,8 +70,8 @@ async fn a_table_has_what_all_containers_take_together() {
         })
     };
     for version in ["v1", "v1beta1"] {
-        let answer = accept(&stage, PODS, &table(version)).await;
-        assert_eq!((answer.status, content_type(&answer)), (StatusCode::OK, "application/json"));
+        let response = accept(&stage, PODS, &table(version)).await;
+        assert_eq!((response.status, content_type(&response)), (StatusCode::OK, "application/json"));
         let expected = json!({
             "kind": "Table", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": {},
             "columnDefinitions": [
@@ -82,7 +82,7 @@ async fn a_table_has_what_all_containers_take_together() {
             ],
             "rows": [row("sample-app-1", "member2", version), row("shared-0", "member1", version)],
         });
-        assert_eq!(answer.json().expect("JSON"), expected);
+        assert_eq!(response.json().expect("JSON"), expected);
         let one = accept(&stage, POD, &table(version)).await.json().expect("JSON");
         assert_eq!(one["rows"], json!([row("shared-0", "member1", version)]));
     }
@@ -93,19 +93,19 @@ async fn a_table_has_what_all_containers_take_together() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_stands_beside_the_cells_is_for_the_client_to_say() {
+async fn include_object_selects_the_object_of_table_rows() {
     let stage = stage().await;
     let object = async |path: &str, include: &str| {
-        let answer = accept(&stage, &format!("{path}?includeObject={include}"), &table("v1")).await;
-        assert_eq!(answer.status, StatusCode::OK, "{include}: {:?}", answer.body);
-        answer.json().expect("JSON")["rows"][0]["object"].clone()
+        let response = accept(&stage, &format!("{path}?includeObject={include}"), &table("v1")).await;
+        assert_eq!(response.status, StatusCode::OK, "{include}: {:?}", response.body);
+        response.json().expect("JSON")["rows"][0]["object"].clone()
     };
     assert_eq!(object(POD, "None").await, Value::Null);
     for include in ["", "Metadata"] {
         assert_eq!(object(POD, include).await["kind"], "PartialObjectMetadata", "{include}");
     }
-    let whole = stage.get(&format!("{RESOURCE}{POD}")).await.json().expect("JSON");
-    assert_eq!(object(POD, "Object").await, whole);
+    let object_alone = stage.get(&format!("{RESOURCE}{POD}")).await.json().expect("JSON");
+    assert_eq!(object(POD, "Object").await, object_alone);
     assert_eq!(object("/nodes", "Object").await["kind"], "NodeMetrics");
 
     let path = format!("{PODS}?includeObject=Everything");
@@ -115,11 +115,11 @@ async fn what_stands_beside_the_cells_is_for_the_client_to_say() {
                    must be 'Metadata', 'Object', 'None', or empty";
     assert_eq!(wrong.json().expect("JSON")["message"], message);
     let no_table = accept(&stage, &path, "application/json").await;
-    assert_eq!(no_table.status, StatusCode::OK, "it is a matter of tables");
+    assert_eq!(no_table.status, StatusCode::OK, "the parameter is only for tables");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tables_are_json_or_yaml_and_others_take_what_else_they_accept() {
+async fn tables_are_json_or_yaml_with_fallback() {
     let stage = stage().await;
     let yaml = accept(&stage, PODS, &table("v1").replace("json", "yaml")).await;
     assert_eq!(content_type(&yaml), "application/yaml");
@@ -132,26 +132,26 @@ async fn tables_are_json_or_yaml_and_others_take_what_else_they_accept() {
         "application/json;as=Table;v=v1;g=metrics.k8s.io".to_owned(),
         "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io".to_owned(),
     ] {
-        let answer = accept(&stage, PODS, &accepted).await;
-        assert_eq!(answer.status, StatusCode::NOT_ACCEPTABLE, "{accepted}");
-        let status = answer.json().expect("a Status");
+        let response = accept(&stage, PODS, &accepted).await;
+        assert_eq!(response.status, StatusCode::NOT_ACCEPTABLE, "{accepted}");
+        let status = response.json().expect("a Status");
         assert_eq!((&status["kind"], &status["reason"]), (&json!("Status"), &json!("NotAcceptable")));
-        let answer = accept(&stage, PODS, &format!("{accepted}, application/json")).await;
-        assert_eq!(answer.json().expect("JSON")["kind"], "PodMetricsList", "{accepted}");
+        let response = accept(&stage, PODS, &format!("{accepted}, application/json")).await;
+        assert_eq!(response.json().expect("JSON")["kind"], "PodMetricsList", "{accepted}");
     }
-    // kubectl's own header, and what went wrong is no table.
+    // With kubectl's Accept header, an error is a Status and not a table.
     let kubectl = format!("{},{},application/json", table("v1"), table("v1beta1"));
     let missing = accept(&stage, "/namespaces/default/pods/ghost", &kubectl).await;
     assert_eq!(missing.json().expect("JSON")["message"], "pods \"ghost\" not found");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn metadata_comes_alone_in_json_and_in_the_protobuf_that_apimachinery_writes() {
+async fn partial_metadata_in_json_and_protobuf() {
     let stage = stage().await;
     let file = contract_directory().join("vectors/partial-metadata.json");
     let vectors: Value = serde_json::from_slice(&std::fs::read(file).expect("recorded")).expect("JSON");
     let vectors = vectors.as_array().expect("rows");
-    assert_eq!(vectors.len(), 4, "one and a list, in two versions");
+    assert_eq!(vectors.len(), 4, "an object and a list in two versions");
     for vector in vectors {
         let mut object = vector["object"].clone();
         let kind = object["kind"].as_str().expect("a kind").to_owned();
@@ -160,7 +160,7 @@ async fn metadata_comes_alone_in_json_and_in_the_protobuf_that_apimachinery_writ
         let parameters = format!("as={kind};v={version};g=meta.k8s.io");
         let json = accept(&stage, path, &format!("application/json;{parameters}")).await;
         assert_eq!(content_type(&json), "application/json");
-        // Go writes `null` for a time that is not set, and newer Go nothing.
+        // Go writes `null` for a missing time; newer Go omits the field.
         if object["metadata"]["creationTimestamp"].is_null() {
             object["metadata"].as_object_mut().expect("an object").remove("creationTimestamp");
         }

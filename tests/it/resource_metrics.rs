@@ -1,4 +1,4 @@
-//! CPU and memory of the pods and nodes of all clusters, asked of the adapter itself.
+//! CPU and memory of the pods and nodes of all clusters. The requests go directly to the adapter.
 
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -10,7 +10,8 @@ use crate::stage::{CLUSTER_LABEL, Stage};
 
 pub const RESOURCE: &str = "/apis/metrics.k8s.io/v1beta1";
 
-/// A member that answers in protobuf and one that answers in JSON, which share a pod and a node, and one without the API.
+/// Starts three members: one responds in protobuf, one in JSON, and one does not serve the API. The first two have a pod and a
+/// node of the same name.
 async fn stage(flags: &[&str]) -> Stage {
     let json = MemberOptions { formats: Formats::Json, ..MemberOptions::default() };
     let without = MemberOptions { resource_metrics: false, ..MemberOptions::default() };
@@ -29,10 +30,10 @@ async fn stage(flags: &[&str]) -> Stage {
 }
 
 /// The items of a list as `namespace/name@cluster`.
-fn named(answer: &Answer) -> Vec<String> {
-    assert_eq!(answer.status, StatusCode::OK, "{:?}", answer.body);
-    assert!(answer.warnings().is_empty(), "{:?}", answer.warnings());
-    let list = answer.json().expect("JSON");
+fn named(response: &Answer) -> Vec<String> {
+    assert_eq!(response.status, StatusCode::OK, "{:?}", response.body);
+    assert!(response.warnings().is_empty(), "{:?}", response.warnings());
+    let list = response.json().expect("JSON");
     let items = list["items"].as_array().expect("items").iter();
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     items
@@ -55,7 +56,7 @@ const ALL_PODS: [&str; 7] = [
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pods_and_nodes_of_all_clusters_are_listed_in_order_and_say_where_they_are() {
+async fn pods_and_nodes_are_sorted_and_name_their_cluster() {
     let stage = stage(&[]).await;
     let pods = stage.get(&format!("{RESOURCE}/pods")).await;
     assert_eq!(named(&pods), ALL_PODS);
@@ -71,7 +72,7 @@ async fn pods_and_nodes_of_all_clusters_are_listed_in_order_and_say_where_they_a
         expected["metadata"]["annotations"] = json!({ CLUSTER_LABEL: cluster });
         expected["metadata"]["creationTimestamp"] = item["metadata"]["creationTimestamp"].clone();
         expected["timestamp"] = item["timestamp"].clone();
-        assert_eq!(*item, expected, "all else is the member's own");
+        assert_eq!(*item, expected, "all other fields are unchanged");
     }
     let nodes = stage.get(&format!("{RESOURCE}/nodes")).await;
     assert_eq!(
@@ -84,7 +85,7 @@ async fn pods_and_nodes_of_all_clusters_are_listed_in_order_and_say_where_they_a
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_annotation_can_be_renamed_and_left_out() {
+async fn annotation_can_be_renamed_and_turned_off() {
     let stage = stage(&["--cluster-label=example.org/cluster"]).await;
     let node = stage.get(&format!("{RESOURCE}/nodes/member2-node-1")).await.json().expect("JSON");
     assert_eq!(node["metadata"]["annotations"], json!({"example.org/cluster": "member2"}));
@@ -93,9 +94,9 @@ async fn the_annotation_can_be_renamed_and_left_out() {
     assert_eq!(node["metadata"].get("annotations"), None);
 }
 
-/// Members of the kit know nothing of field selectors.
+/// Members of the test kit ignore field selectors.
 #[tokio::test(flavor = "multi_thread")]
-async fn selectors_choose_whatever_members_make_of_them() {
+async fn selectors_are_applied_even_if_members_ignore_them() {
     let stage = stage(&[]).await;
     let node = "kubernetes.io%2Fhostname";
     for (path, expected) in [
@@ -104,7 +105,7 @@ async fn selectors_choose_whatever_members_make_of_them() {
         ("/namespaces/nowhere/pods", &[]),
         ("/pods?labelSelector=app%3Dsample-app", &ALL_PODS[1..5]),
         ("/pods?labelSelector=tier+in+(db,web),app!%3Dsample-app", &[ALL_PODS[0], ALL_PODS[5], ALL_PODS[6]]),
-        ("/pods?labelSelector=nobody", &[]),
+        ("/pods?labelSelector=absent", &[]),
         ("/pods?fieldSelector=metadata.name%3Dshared-0", &ALL_PODS[5..]),
         ("/pods?fieldSelector=metadata.name%3D%3Dalone,metadata.namespace%3Danother", &ALL_PODS[..1]),
         ("/pods?fieldSelector=metadata.name%3Dalone,metadata.namespace%3Ddefault", &[]),
@@ -122,7 +123,7 @@ async fn selectors_choose_whatever_members_make_of_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_selector_that_cannot_be_read_is_refused_in_gos_words() {
+async fn invalid_selector_is_rejected_with_gos_text() {
     let stage = stage(&[]).await;
     for (selector, words) in [
         ("labelSelector=%3D%3D", "found '==', expected: !, identifier, or 'end of string'"),
@@ -138,16 +139,16 @@ async fn a_selector_that_cannot_be_read_is_refused_in_gos_words() {
         ("fieldSelector=metadata.name%3Da%3Db", "invalid field selector: unescaped character in value: 61"),
     ] {
         for resource in ["pods", "nodes"] {
-            let answer = stage.get(&format!("{RESOURCE}/{resource}?{selector}")).await;
-            let body = answer.json().expect("JSON");
-            assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{selector}: {body}");
+            let response = stage.get(&format!("{RESOURCE}/{resource}?{selector}")).await;
+            let body = response.json().expect("JSON");
+            assert_eq!(response.status, StatusCode::BAD_REQUEST, "{selector}: {body}");
             assert_eq!((&body["reason"], &body["message"]), (&json!("BadRequest"), &json!(words)));
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn watches_are_refused_and_members_never_asked_for_one() {
+async fn watches_are_rejected_and_never_sent_to_members() {
     let stage = stage(&["--discovery-interval=1h"]).await;
     stage.member(0).reset_counters();
     for (path, kind) in [
@@ -155,51 +156,48 @@ async fn watches_are_refused_and_members_never_asked_for_one() {
         ("/namespaces/default/pods?watch=1&limit=500", "pods"),
         ("/nodes?watch", "nodes"),
     ] {
-        let answer = stage.get(&format!("{RESOURCE}{path}")).await;
-        assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED, "{path}");
-        let body = answer.json().expect("JSON");
+        let response = stage.get(&format!("{RESOURCE}{path}")).await;
+        assert_eq!(response.status, StatusCode::METHOD_NOT_ALLOWED, "{path}");
+        let body = response.json().expect("JSON");
         assert_eq!(body["reason"], "MethodNotAllowed");
         let message = format!("watch is not supported on resources of kind \"{kind}.metrics.k8s.io\"");
         assert_eq!(body["message"], message);
         assert_eq!(body["details"], json!({"group": "metrics.k8s.io", "kind": kind}));
     }
     assert_eq!(stage.member(0).counters().requests, 0);
-    let whole = stage.get(&format!("{RESOURCE}/pods?watch=false")).await;
-    assert_eq!(named(&whole), ALL_PODS);
+    let list = stage.get(&format!("{RESOURCE}/pods?watch=false")).await;
+    assert_eq!(named(&list), ALL_PODS);
     let one = stage.get(&format!("{RESOURCE}/namespaces/another/pods/alone?watch=true")).await;
-    assert_eq!(one.status, StatusCode::OK, "of one object there is no watch to refuse");
+    assert_eq!(one.status, StatusCode::OK, "watch is ignored for a single object");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lists_come_whole_however_small_the_chunks_that_are_asked_for() {
+async fn lists_are_complete_even_with_a_limit() {
     let stage = stage(&["--discovery-interval=1h"]).await;
     let member = stage.member(0);
     member.reset_counters();
     let path =
         format!("{RESOURCE}/namespaces/default/pods?limit=1&continue=abc&resourceVersion=0&timeout=20s");
-    let answer = stage.get(&path).await;
-    assert_eq!(named(&answer), ALL_PODS[1..]);
-    assert_eq!(answer.json().expect("JSON")["metadata"], json!({}), "nothing to go on with");
+    let response = stage.get(&path).await;
+    assert_eq!(named(&response), ALL_PODS[1..]);
+    assert_eq!(response.json().expect("JSON")["metadata"], json!({}), "no continue token");
     let selectors = "labelSelector=app%3Dsample-app&fieldSelector=metadata.name%21%3Da";
     stage.get(&format!("{RESOURCE}/pods?limit=500&{selectors}")).await;
-    let asked: Vec<String> = member.requests().into_iter().map(|request| request.path_and_query).collect();
-    assert_eq!(
-        asked,
-        [format!("{RESOURCE}/namespaces/default/pods"), format!("{RESOURCE}/pods?{selectors}")]
-    );
+    let sent: Vec<String> = member.requests().into_iter().map(|request| request.path_and_query).collect();
+    assert_eq!(sent, [format!("{RESOURCE}/namespaces/default/pods"), format!("{RESOURCE}/pods?{selectors}")]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pod_or_node_by_name_is_that_of_the_one_cluster_that_has_it() {
+async fn pod_or_node_by_name_comes_from_its_cluster() {
     let stage = stage(&[]).await;
     for (path, kind, cluster) in [
         ("/namespaces/default/pods/sample-app-member1-0002", "PodMetrics", "member1"),
         ("/namespaces/another/pods/alone", "PodMetrics", "member2"),
         ("/nodes/member2-node-1", "NodeMetrics", "member2"),
     ] {
-        let answer = stage.get(&format!("{RESOURCE}{path}")).await;
-        assert_eq!(answer.status, StatusCode::OK, "{path}: {:?}", answer.body);
-        let body = answer.json().expect("JSON");
+        let response = stage.get(&format!("{RESOURCE}{path}")).await;
+        assert_eq!(response.status, StatusCode::OK, "{path}: {:?}", response.body);
+        let body = response.json().expect("JSON");
         assert_eq!(
             (&body["kind"], &body["apiVersion"]),
             (&json!(kind), &json!("metrics.k8s.io/v1beta1")),
@@ -210,9 +208,9 @@ async fn a_pod_or_node_by_name_is_that_of_the_one_cluster_that_has_it() {
     for (path, kind, name) in
         [("/namespaces/default/pods/shared-0", "pods", "shared-0"), ("/nodes/shared", "nodes", "shared")]
     {
-        let answer = stage.get(&format!("{RESOURCE}{path}")).await;
-        assert_eq!(answer.status, StatusCode::CONFLICT, "{path}");
-        let body = answer.json().expect("JSON");
+        let response = stage.get(&format!("{RESOURCE}{path}")).await;
+        assert_eq!(response.status, StatusCode::CONFLICT, "{path}");
+        let body = response.json().expect("JSON");
         assert_eq!(
             (&body["reason"], &body["details"]),
             (&json!("Conflict"), &json!({"name": name, "kind": kind}))
@@ -226,19 +224,19 @@ async fn a_pod_or_node_by_name_is_that_of_the_one_cluster_that_has_it() {
     for (path, kind, name) in
         [("/namespaces/another/pods/shared-0", "pods", "shared-0"), ("/nodes/ghost", "nodes", "ghost")]
     {
-        let answer = stage.get(&format!("{RESOURCE}{path}")).await;
-        assert_eq!(answer.status, StatusCode::NOT_FOUND, "{path}");
+        let response = stage.get(&format!("{RESOURCE}{path}")).await;
+        assert_eq!(response.status, StatusCode::NOT_FOUND, "{path}");
         let expected = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": 404,
             "reason": "NotFound", "message": format!("{kind} \"{name}\" not found"),
             "details": {"name": name, "kind": kind},
         });
-        assert_eq!(answer.json().expect("JSON"), expected);
+        assert_eq!(response.json().expect("JSON"), expected);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_no_cluster_measures_lists_are_empty() {
+async fn lists_are_empty_if_no_cluster_serves_resource_metrics() {
     let without = MemberOptions { resource_metrics: false, ..MemberOptions::default() };
     let members = vec![
         Member::start("empty").await.expect("a member starts"),
@@ -246,39 +244,44 @@ async fn where_no_cluster_measures_lists_are_empty() {
     ];
     let stage = Stage::start(members, &[]).await;
     for (path, kind) in [("/pods", "PodMetricsList"), ("/nodes", "NodeMetricsList")] {
-        let answer = stage.get(&format!("{RESOURCE}{path}")).await;
-        assert_eq!(named(&answer), [""; 0]);
+        let response = stage.get(&format!("{RESOURCE}{path}")).await;
+        assert_eq!(named(&response), [""; 0]);
         let expected =
             json!({"kind": kind, "apiVersion": "metrics.k8s.io/v1beta1", "metadata": {}, "items": []});
-        assert_eq!(answer.json().expect("JSON"), expected);
+        assert_eq!(response.json().expect("JSON"), expected);
     }
     let none = Stage::start(Vec::new(), &[]).await;
-    assert_eq!(named(&none.get(&format!("{RESOURCE}/pods")).await), [""; 0], "nor is there any cluster");
+    assert_eq!(named(&none.get(&format!("{RESOURCE}/pods")).await), [""; 0], "a fleet without clusters");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_field_selector_for_one_name_is_what_authorization_is_asked_about() {
+async fn field_selector_name_is_sent_to_authorization() {
     let stage = stage(&[]).await;
     stage.fleet.plane.allow("alice", &["list"], "metrics.k8s.io", &["pods"]);
     let alice = [("X-Remote-User", "alice")];
-    let asked = async |path: &str| {
+    let review = async |path: &str| {
         stage.fleet.plane.clear_reviews();
         let status = stage.get_with(&format!("{RESOURCE}{path}"), &alice).await.status;
         let reviews = stage.fleet.plane.reviews();
-        // Others ask meanwhile: the aggregation layer does for discovery.
+        // The aggregation layer also causes reviews, for discovery.
         let own = reviews.iter().find(|review| review.spec["user"] == "alice").expect("a review");
         (status, own.spec["resourceAttributes"].clone())
     };
-    let (status, attributes) = asked("/namespaces/default/pods?fieldSelector=metadata.name%3Dshared-0").await;
+    let (status, attributes) =
+        review("/namespaces/default/pods?fieldSelector=metadata.name%3Dshared-0").await;
     assert_eq!(status, StatusCode::OK);
     let expected = json!({
         "verb": "list", "group": "metrics.k8s.io", "version": "v1beta1", "resource": "pods",
         "namespace": "default", "name": "shared-0",
     });
     assert_eq!(attributes, expected);
-    let (_, attributes) = asked("/pods?fieldSelector=metadata.name!%3Dshared-0").await;
+    let (_, attributes) = review("/pods?fieldSelector=metadata.name!%3Dshared-0").await;
     assert_eq!((attributes.get("name"), attributes.get("namespace")), (None, None));
-    assert_eq!(asked("/nodes").await.0, StatusCode::FORBIDDEN);
-    assert_eq!(asked("/pods?watch=1").await.0, StatusCode::FORBIDDEN, "to watch is another right");
-    assert_eq!(asked("/namespaces/default/pods/shared-0").await.0, StatusCode::FORBIDDEN, "so is to get");
+    assert_eq!(review("/nodes").await.0, StatusCode::FORBIDDEN);
+    assert_eq!(review("/pods?watch=1").await.0, StatusCode::FORBIDDEN, "watch is a separate permission");
+    assert_eq!(
+        review("/namespaces/default/pods/shared-0").await.0,
+        StatusCode::FORBIDDEN,
+        "get is a separate permission"
+    );
 }

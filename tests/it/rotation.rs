@@ -1,4 +1,4 @@
-//! Credentials that change under load, and files that change on disk: no query notices.
+//! Credentials are rotated under load and files change on disk. No query fails.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -10,33 +10,33 @@ use testkit::member::{Member, MemberOptions, Protocols};
 
 use crate::stage::{GENEROUS, PODS, Stage, binary, clusters, distinct, members, until};
 
-/// How many queries are in flight at a time.
+/// The number of concurrent queries.
 const CLIENTS: usize = 4;
 
-/// A kubeconfig that is cut off.
+/// An incomplete kubeconfig.
 const BROKEN: &str = "apiVersion: v1\nkind: Config\nusers: [{name: x, user: {token: s3cr3t-of-a-user}\n";
 
-/// What keeps the adapter busy.
+/// The load on the adapter.
 #[derive(Default)]
 struct Load {
-    asked: AtomicUsize,
+    queries: AtomicUsize,
     done: AtomicBool,
 }
 
 impl Load {
-    /// Asks without a pause until it is done, and checks that each answer is whole.
+    /// Sends queries without a pause until `done`, and checks that each response is complete.
     async fn run(&self, stage: &Stage, expected: &[&str]) {
-        let Self { asked, done } = self;
+        let Self { queries, done } = self;
         let clients = (0..CLIENTS).map(|_| async {
             while !done.load(Ordering::Relaxed) {
-                let answer = stage.get(&distinct(asked.fetch_add(1, Ordering::Relaxed))).await;
+                let response = stage.get(&distinct(queries.fetch_add(1, Ordering::Relaxed))).await;
                 assert_eq!(
-                    (answer.status, answer.warnings()),
+                    (response.status, response.warnings()),
                     (StatusCode::OK, Vec::new()),
                     "{:?}",
-                    answer.body
+                    response.body
                 );
-                let list = answer.json().expect("JSON");
+                let list = response.json().expect("JSON");
                 assert_eq!(clusters(&list), expected);
                 assert_eq!(list["items"].as_array().map(Vec::len), Some(2 * expected.len()));
             }
@@ -44,16 +44,16 @@ impl Load {
         futures::future::join_all(clients).await;
     }
 
-    /// Waits for a query of each client that began after this.
-    async fn goes_on(&self) {
-        let before = self.asked.load(Ordering::Relaxed);
-        while self.asked.load(Ordering::Relaxed) < before + 2 * CLIENTS {
+    /// Waits until each client has started another query.
+    async fn next_queries(&self) {
+        let before = self.queries.load(Ordering::Relaxed);
+        while self.queries.load(Ordering::Relaxed) < before + 2 * CLIENTS {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 }
 
-/// A kubeconfig whose token and authority are files beside it.
+/// A kubeconfig with the token and the CA in files beside it.
 fn write_kubeconfig(directory: &Path, server: &str, user: &str) {
     let text = format!(
         "apiVersion: v1\nkind: Config\ncurrent-context: c\ncontexts:\n- name: c\n  context: {{cluster: c, user: {user}}}\n\
@@ -63,7 +63,7 @@ fn write_kubeconfig(directory: &Path, server: &str, user: &str) {
     replace(&directory.join("kubeconfig"), &text);
 }
 
-/// Puts a whole file in place of another.
+/// Writes a file atomically.
 fn replace(path: &Path, text: &str) {
     let fresh = path.with_extension("fresh");
     std::fs::write(&fresh, text).expect("written");
@@ -71,7 +71,7 @@ fn replace(path: &Path, text: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_hundred_rotations_under_load_fail_no_query_and_lose_no_item() {
+async fn credential_rotation_under_load_fails_no_query() {
     let mut fleet = members(2, 2).await;
     let options = MemberOptions { protocols: Protocols::Http1, ..MemberOptions::default() };
     let http1 = Member::start_with("member3", options).await.expect("a member starts");
@@ -90,44 +90,44 @@ async fn two_hundred_rotations_under_load_fail_no_query_and_lose_no_item() {
     };
     let start = Instant::now();
     let ((), rotations) = futures::join!(load.run(&stage, &["member1", "member2", "member3"]), rotating);
-    let asked = load.asked.into_inner();
+    let queries = load.queries.into_inner();
     assert_eq!(rotations, 200);
-    eprintln!("{asked} queries beside {rotations} rotations in {:?}", start.elapsed());
+    eprintln!("{queries} queries during {rotations} rotations in {:?}", start.elapsed());
 }
 
-/// Sixty times: a new token, every other time together with a new authority. As in Kubernetes the member takes the
-/// old token for a while, and the bundle holds the old authority until the new certificate is in use.
+/// Sixty rotations: a new token forty times, and a new CA every other time. As in Kubernetes, the member accepts the old token
+/// for a while, and the bundle contains the old CA until the new certificate is in use.
 async fn rotate_member(stage: &Stage, load: &Load, index: usize) -> usize {
     let (plane, member) = (&stage.fleet.plane, stage.member(index));
     let mut bundle = member.access().ca_pem;
     let mut rotations = 0;
     for round in 0..40 {
-        let new_authority = round % 2 == 1;
-        if new_authority {
+        let rotate_ca = round % 2 == 1;
+        if rotate_ca {
             bundle = format!("{bundle}{}", member.rotate_authority());
             rotations += 1;
         }
         member.rotate_token_keeping_old();
         plane
             .join(&MemberSpec { ca_bundle: Some(bundle.clone()), ..MemberSpec::from(member) })
-            .expect("it is changed");
+            .expect("the cluster is changed");
         rotations += 1;
-        let used = tokio::time::timeout(GENEROUS, member.asked_with_newest_token()).await;
+        let used = tokio::time::timeout(GENEROUS, member.queried_with_newest_token()).await;
         used.expect("the new token is used");
-        if new_authority {
+        if rotate_ca {
             member.renew_certificate();
             bundle = member.access().ca_pem;
         }
-        load.goes_on().await;
+        load.next_queries().await;
     }
     rotations
 }
 
-/// Twenty times: a new client certificate in the kubeconfig, which the adapter then comes with.
+/// Twenty rotations of the client certificate in the kubeconfig. The adapter must use each new one.
 async fn rotate_kubeconfig(stage: &Stage) -> usize {
     for _ in 0..20 {
         let connections = stage.fleet.plane.connections();
-        // It is missing for a moment, which changes nothing.
+        // A short absence of the file has no effect.
         std::fs::remove_file(stage.fleet.plane.adapter_kubeconfig().expect("written")).expect("removed");
         stage.fleet.plane.adapter_kubeconfig().expect("written");
         let deadline = Instant::now() + GENEROUS;
@@ -140,15 +140,18 @@ async fn rotate_kubeconfig(stage: &Stage) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_kubeconfig_that_cannot_be_read_is_an_error_without_its_content() {
+async fn unreadable_kubeconfig_is_an_error_without_its_content() {
     let broken = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(broken.path(), BROKEN).expect("written");
     let kubeconfig = format!("--kubeconfig={}", broken.path().display());
     let mut command = tokio::process::Command::new(binary());
     command.args([&kubeconfig, "--secure-port=0", "--cert-dir="]).kill_on_drop(true);
-    let output = tokio::time::timeout(GENEROUS, command.output()).await.expect("it ends").expect("it runs");
+    let output = tokio::time::timeout(GENEROUS, command.output())
+        .await
+        .expect("the process exits in time")
+        .expect("the process runs");
     let text = String::from_utf8(output.stderr).expect("text");
-    assert!(text.contains("--kubeconfig: the kubeconfig cannot be used: line 3 is no valid YAML"), "{text}");
+    assert!(text.contains("--kubeconfig: the kubeconfig cannot be used: line 3 is not valid YAML"), "{text}");
     assert!(!text.contains("s3cr3t"), "{text}");
 }
 
@@ -158,9 +161,9 @@ async fn connections_with_old_credentials_are_closed() {
     let member = stage.member(0);
     for _ in 0..5 {
         member.rotate_token_keeping_old();
-        stage.fleet.plane.join(&MemberSpec::from(member)).expect("it is changed");
+        stage.fleet.plane.join(&MemberSpec::from(member)).expect("the cluster is changed");
         let used = async {
-            while !member.is_asked_with_newest_token() {
+            while !member.is_queried_with_newest_token() {
                 stage.get(PODS).await;
             }
         };
@@ -175,7 +178,7 @@ async fn connections_with_old_credentials_are_closed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_kubeconfig_and_the_files_that_it_refers_to_are_followed_and_broken_ones_refused() {
+async fn kubeconfig_and_its_files_are_reloaded_and_invalid_ones_rejected() {
     let directory = tempfile::tempdir().expect("a directory");
     let at = |name: &str| directory.path().join(name);
     let fleet = testkit::fleet::Fleet::start(members(2, 2).await).await.expect("the fleet starts");
@@ -194,7 +197,7 @@ async fn a_kubeconfig_and_the_files_that_it_refers_to_are_followed_and_broken_on
     let stage = Stage::start_in(fleet, &flags, Vec::new()).await;
     let plane = &stage.fleet.plane;
     plane.allow("reader", &["*"], "custom.metrics.k8s.io", &["*"]);
-    // Reviews and watches both go by what is current.
+    // Reviews and watches use the current credentials.
     let works = async |name: &str| {
         assert_eq!(
             stage.get_with(PODS, &[("X-Remote-User", "reader")]).await.status,
@@ -202,14 +205,14 @@ async fn a_kubeconfig_and_the_files_that_it_refers_to_are_followed_and_broken_on
             "{name}"
         );
         let late = Member::start(name).await.expect("a member starts").with_pods("http_requests", 2);
-        plane.join(&MemberSpec::from(&late)).expect("it joins");
+        plane.join(&MemberSpec::from(&late)).expect("the cluster joins");
         until(&stage, |names| names.iter().any(|found| found == name)).await;
         plane.remove(name);
         until(&stage, |names| names.iter().all(|found| found != name)).await;
     };
     works("at-first").await;
 
-    // A new token in a file; the old one ends.
+    // A new token in the file; the old one is revoked.
     plane.add_token("second-token", ADAPTER_USER, &[]);
     replace(&at("token"), "second-token");
     stage.logged("files have changed and are in use", 2).await;
@@ -217,19 +220,19 @@ async fn a_kubeconfig_and_the_files_that_it_refers_to_are_followed_and_broken_on
     plane.drop_watches();
     works("new-token").await;
 
-    // What is broken is refused, and its content is in no log.
-    let good = std::fs::read_to_string(at("kubeconfig")).expect("readable");
-    let refused = "files have changed and cannot be used; what was in use stays in use";
+    // Invalid files are rejected, and the log does not contain their content.
+    let valid = std::fs::read_to_string(at("kubeconfig")).expect("readable");
+    let rejected = "files have changed and cannot be used; the previous content stays in use";
     replace(&at("kubeconfig"), BROKEN);
-    stage.logged(refused, 2).await;
+    stage.logged(rejected, 2).await;
     works("broken").await;
-    replace(&at("kubeconfig"), &good.replace("tokenFile: token", "tokenFile: nowhere"));
+    replace(&at("kubeconfig"), &valid.replace("tokenFile: token", "tokenFile: nowhere"));
     stage.logged("nowhere cannot be read", 2).await;
     works("without-token").await;
-    replace(&at("kubeconfig"), &good);
+    replace(&at("kubeconfig"), &valid);
     replace(&at("ca.crt"), "no certificate");
-    stage.logged(refused, 6).await;
-    works("without-authority").await;
+    stage.logged(rejected, 6).await;
+    works("without-ca").await;
     let log = std::fs::read_to_string(stage.adapter.log()).expect("a log");
     for secret in ["s3cr3t", "first-token", "second-token"] {
         assert!(!log.contains(secret), "{log}");

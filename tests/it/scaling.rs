@@ -1,5 +1,5 @@
-//! What a FederatedHPA wants while a cluster fails: 10 replicas, 5 in each of two clusters, and a target at which 10
-//! is right. The table stands in `docs/reliability.md`.
+//! The replicas that a FederatedHPA wants while a cluster fails. It has 10 replicas, 5 in each of two clusters, and a target
+//! for which 10 is right. `docs/reliability.md` has the table.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -19,7 +19,7 @@ const POLICIES: [&str; 3] = ["last-known", "partial", "fail"];
 const BEGIN: &str = "<!-- replicas wanted, written by tests/it/scaling.rs -->\n";
 const END: &str = "<!-- end -->";
 
-/// The table that is right.
+/// The expected table.
 const WANTED: [(&str, &str, [&str; 3]); 6] = [
     ("Pods", "metrics API fails", ["10", "10", "stays"]),
     ("Object, Value", "metrics API fails", ["10", "5", "stays"]),
@@ -56,7 +56,7 @@ async fn half(name: &str) -> Member {
     member
 }
 
-/// One round of a FederatedHPA on this metric that has decided nothing before and changes nothing.
+/// One round of a new FederatedHPA with this metric. It does not change replicas.
 async fn round(stage: &Stage, metric: Metric) -> Round {
     let clusters = stage.fleet.members.iter().map(|member| {
         let access = member.access();
@@ -69,17 +69,20 @@ async fn round(stage: &Stage, metric: Metric) -> Round {
     let scaling = Loop::new(hpa, target, control_plane, clusters.collect(), 10);
     tokio::time::timeout(GENEROUS, scaling.with_read_limit(Duration::from_secs(5)).round())
         .await
-        .expect("it ends")
+        .expect("the round ends in time")
 }
 
-/// What the metrics ask for, whatever limits and stabilization would make of it.
+/// The replicas that the metrics propose, before limits and stabilization.
 fn wanted(round: &Round) -> String {
     let proposed = round.decision.as_ref().map(|decision| decision.proposed);
-    proposed.map_or_else(|_| "stays".to_owned(), |proposed| proposed.expect("the limits are far").to_string())
+    proposed.map_or_else(
+        |_| "stays".to_owned(),
+        |proposed| proposed.expect("a proposal within the limits").to_string(),
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn under_the_default_nothing_scales_up_and_one_known_case_scales_down() {
+async fn default_policy_never_scales_up_and_scales_down_in_one_known_case() {
     let mut found = Vec::new();
     let mut columns = Vec::new();
     for policy in POLICIES {
@@ -101,7 +104,7 @@ async fn under_the_default_nothing_scales_up_and_one_known_case_scales_down() {
                 found.push((name, words));
                 column.push(wanted(&round(&stage, metric).await));
             }
-            stage.member(1).heal();
+            stage.member(1).clear_faults();
         }
         columns.push(column);
     }
@@ -116,7 +119,7 @@ async fn under_the_default_nothing_scales_up_and_one_known_case_scales_down() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_metrics_selector_makes_it_scale_on_the_clusters_that_it_chooses() {
+async fn metric_selector_limits_scaling_to_chosen_clusters() {
     let stage = Stage::start(vec![half("member1").await, half("member2").await], &[]).await;
     for (cluster, expected) in [("member1", "5"), ("member2", "5"), ("member3", "stays")] {
         let metric = Metric::Object {
@@ -130,23 +133,23 @@ async fn a_metrics_selector_makes_it_scale_on_the_clusters_that_it_chooses() {
     }
 }
 
-/// The document has the table; `UPDATE_DOCS=1` writes it.
+/// Checks that the document has this table. `UPDATE_DOCS=1` writes it.
 fn check_document() {
     let mut table = format!(
         "| metric | member2 | {} |\n|---|---|---|---|---|\n",
         POLICIES.map(|p| format!("`{p}`")).join(" | ")
     );
     for (metric, fault, wanted) in WANTED {
-        writeln!(table, "| {metric} | {fault} | {} |", wanted.join(" | ")).expect("memory takes all text");
+        writeln!(table, "| {metric} | {fault} | {} |", wanted.join(" | ")).expect("writing to a string");
     }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reliability.md");
     let text = std::fs::read_to_string(&path).expect("the document");
-    let start = text.find(BEGIN).expect("the table's place") + BEGIN.len();
-    let end = start + text[start..].find(END).expect("the table's end");
+    let start = text.find(BEGIN).expect("the begin marker") + BEGIN.len();
+    let end = start + text[start..].find(END).expect("the end marker");
     if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::write(&path, format!("{}{table}{}", &text[..start], &text[end..]))
             .expect("the document is written");
         return;
     }
-    assert_eq!(&text[start..end], table, "UPDATE_DOCS=1 writes it");
+    assert_eq!(&text[start..end], table, "run with UPDATE_DOCS=1 to write it");
 }

@@ -1,4 +1,4 @@
-//! What tests stand on: a fleet, the adapter's process, and a client that comes as the front proxy.
+//! Test setup: a fleet, the adapter's process and a client that authenticates as the front proxy.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -11,11 +11,11 @@ use testkit::api_client::{Answer, ApiClient, Credentials};
 use testkit::fleet::Fleet;
 use testkit::member::{Member, MemberOptions, Protocols};
 
-/// The label by which items say where they come from.
+/// The label of an item with the name of its cluster.
 pub const CLUSTER_LABEL: &str = "resource.karmada.io/query-from-cluster";
 /// The query of the FederatedHPA tutorial.
 pub const PODS: &str = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/pods/%2A/http_requests";
-/// Longer than anything takes that ends at all, on any machine.
+/// A timeout that is long enough for every successful step, also on a slow machine.
 pub const GENEROUS: Duration = Duration::from_secs(60);
 
 /// A fleet with an adapter in front of it.
@@ -26,7 +26,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Starts everything; `flags` follow the production flags.
+    /// Starts the fleet and the adapter. `flags` are appended to the production flags.
     pub async fn start(members: Vec<Member>, flags: &[&str]) -> Self {
         let fleet = Fleet::start(members).await.expect("the fleet starts");
         let flags: Vec<String> = flags.iter().map(ToString::to_string).collect();
@@ -34,7 +34,7 @@ impl Stage {
         Self::of(fleet, adapter)
     }
 
-    /// The same for flags with which the control plane's own front proxy is not believed.
+    /// Like [`Self::start`], for flags with which the adapter does not trust the control plane's front proxy.
     pub async fn start_bare(members: Vec<Member>, flags: &[&str]) -> Self {
         let fleet = Fleet::start(members).await.expect("the fleet starts");
         let flags: Vec<String> = flags.iter().map(ToString::to_string).collect();
@@ -43,13 +43,13 @@ impl Stage {
         Self::of(fleet, adapter)
     }
 
-    /// The same for what runs already.
+    /// Uses a fleet and an adapter that run already.
     pub fn of(fleet: Fleet, adapter: AdapterProcess) -> Self {
         let front = front(&fleet, &adapter);
         Self { fleet, adapter, front }
     }
 
-    /// The same in an environment of its own, beside a fleet that stands.
+    /// Starts the adapter for a running fleet with these environment variables.
     pub async fn start_in(fleet: Fleet, flags: &[&str], environment: Vec<(String, String)>) -> Self {
         let flags: Vec<String> = flags.iter().map(ToString::to_string).collect();
         let invocation = fleet.invocation(binary(), &flags).expect("a kubeconfig is written");
@@ -59,32 +59,32 @@ impl Stage {
         Self::of(fleet, adapter)
     }
 
-    /// Registers more of its APIs with the aggregation layer and waits until they can be found there.
+    /// Registers APIServices and waits until the aggregation layer reports them as available.
     pub async fn register(&self, names: &[&str]) {
-        self.fleet.register(&self.adapter, names).expect("they are APIServices' names");
+        self.fleet.register(&self.adapter, names).expect("names of APIServices");
         for name in names {
             let available = tokio::time::timeout(GENEROUS, self.fleet.plane.available(name)).await;
-            available.expect("it is available in time").expect("it is registered");
+            available.expect("the APIService is available in time").expect("the APIService is registered");
         }
-        self.fleet.plane.poll_discovery_now(names[0]).await.expect("it is registered");
+        self.fleet.plane.poll_discovery_now(names[0]).await.expect("the APIService is registered");
     }
 
-    /// The member of this number, counted from 0.
+    /// The member with this index.
     pub fn member(&self, index: usize) -> &Member {
         &self.fleet.members[index]
     }
 
-    /// Asks the adapter as the front proxy, for a user who may do everything.
+    /// Sends a GET request through the front proxy, for a user in `system:masters`.
     pub async fn get(&self, path: &str) -> Answer {
         self.get_with(path, &[("X-Remote-User", "admin"), ("X-Remote-Group", "system:masters")]).await
     }
 
-    /// Asks the adapter as the front proxy with these headers alone.
+    /// Sends a GET request through the front proxy with only these headers.
     pub async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
         self.send("GET", path, headers, "").await
     }
 
-    /// Sends the adapter any request as the front proxy.
+    /// Sends a request through the front proxy.
     pub async fn send(
         &self,
         method: &str,
@@ -95,7 +95,7 @@ impl Stage {
         send(&self.front, method, path, headers, body).await
     }
 
-    /// Waits until the adapter's log has this many lines with these words.
+    /// Waits until at least this number of log lines contain these words.
     pub async fn logged(&self, words: &str, times: usize) {
         let deadline = Instant::now() + GENEROUS;
         loop {
@@ -103,17 +103,17 @@ impl Stage {
             if log.lines().filter(|line| line.contains(words)).count() >= times {
                 return;
             }
-            assert!(Instant::now() < deadline, "{words:?} is not {times} times in\n{log}");
+            assert!(Instant::now() < deadline, "the log has less than {times} lines with {words:?}:\n{log}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 
-    /// The adapter's own metrics, by way of the secure port.
+    /// The adapter's own metrics, from the secure port.
     pub async fn metrics(&self) -> String {
         String::from_utf8(self.get("/metrics").await.body.to_vec()).expect("text")
     }
 
-    /// The value of one of them, by its name without the prefix and its labels.
+    /// The value of one of these metrics. `name` has no prefix; it includes the labels.
     pub async fn metric(&self, name: &str) -> usize {
         let (series, metrics) = (format!("karmada_metrics_adapter_{name} "), self.metrics().await);
         let value = metrics.lines().find_map(|line| line.strip_prefix(&series));
@@ -121,7 +121,7 @@ impl Stage {
     }
 }
 
-/// Three members, each with so many pods that have `http_requests`.
+/// Starts members that each have `pods` pods with the metric `http_requests`.
 pub async fn members(count: usize, pods: usize) -> Vec<Member> {
     let mut members = Vec::new();
     for number in 1..=count {
@@ -131,7 +131,7 @@ pub async fn members(count: usize, pods: usize) -> Vec<Member> {
     members
 }
 
-/// The same, of members that speak these protocols alone.
+/// Like [`members`], for members that support only these protocols.
 pub async fn members_over(protocols: Protocols, count: usize, pods: usize) -> Vec<Member> {
     let mut members = Vec::new();
     for number in 1..=count {
@@ -141,13 +141,13 @@ pub async fn members_over(protocols: Protocols, count: usize, pods: usize) -> Ve
     members
 }
 
-/// An empty member that speaks these protocols alone.
+/// A member without metrics that supports only these protocols.
 pub async fn member_over(protocols: Protocols, name: &str) -> Member {
     let options = MemberOptions { protocols, ..MemberOptions::default() };
     Member::start_with(name, options).await.expect("a member starts")
 }
 
-/// Makes two tests of each function, of which each member speaks HTTP/2 alone, and HTTP/1.1 alone.
+/// Generates two tests for each function: one with members that support only HTTP/2, one with only HTTP/1.1.
 macro_rules! over_both_protocols {
     ($($name:ident),+ $(,)?) => {
         mod over_http2 {
@@ -168,17 +168,17 @@ macro_rules! over_both_protocols {
 
 pub(crate) use over_both_protocols;
 
-/// The query of [`PODS`], asked so that no other query of this number shares its answer.
+/// A variant of [`PODS`] for each number. The adapter does not share responses between them.
 pub fn distinct(number: usize) -> String {
     format!("{PODS}?labelSelector=app%3Dsample-app,a%21%3D{number}")
 }
 
-/// The adapter that is under test.
+/// The adapter's binary under test.
 pub fn binary() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_karmada-metrics-adapter"))
 }
 
-/// A client that comes with the front proxy's certificate.
+/// A client with the front proxy's certificate.
 pub fn front(fleet: &Fleet, adapter: &AdapterProcess) -> ApiClient {
     let identity = fleet.plane.front_proxy_identity();
     client(adapter, Credentials::Certificate(&identity))
@@ -190,7 +190,7 @@ pub fn client(adapter: &AdapterProcess, credentials: Credentials<'_>) -> ApiClie
     ApiClient::new(&base, adapter.ca_pem(), credentials).expect("a client")
 }
 
-/// Sends a client's request with these headers.
+/// Sends a request with these headers.
 pub async fn send(
     client: &ApiClient,
     method: &str,
@@ -203,11 +203,11 @@ pub async fn send(
         request = request.header(*name, *value);
     }
     let request = request.body(Bytes::from_static(body.as_bytes())).expect("a request");
-    let answer = tokio::time::timeout(GENEROUS, client.send(request)).await;
-    answer.expect("an answer in time").expect("an answer")
+    let response = tokio::time::timeout(GENEROUS, client.send(request)).await;
+    response.expect("a response in time").expect("a response")
 }
 
-/// The clusters that the items of a list name, sorted, each once.
+/// The clusters of a list's items, sorted and without duplicates.
 pub fn clusters(list: &Value) -> Vec<String> {
     let mut names: Vec<String> =
         list["items"].as_array().expect("items").iter().flat_map(item_clusters).collect();
@@ -216,31 +216,33 @@ pub fn clusters(list: &Value) -> Vec<String> {
     names
 }
 
-/// The clusters that one item names.
+/// The clusters of one item.
 pub fn item_clusters(item: &Value) -> Vec<String> {
     let selector = if item["metric"].is_object() { &item["metric"]["selector"] } else { &item["selector"] };
     if let Some(cluster) = selector["matchLabels"][CLUSTER_LABEL].as_str() {
         return vec![cluster.to_owned()];
     }
     let expressions = selector["matchExpressions"].as_array().into_iter().flatten();
-    let values =
-        expressions.filter(|expression| expression["key"] == CLUSTER_LABEL).map(|one| &one["values"]);
+    let values = expressions
+        .filter(|expression| expression["key"] == CLUSTER_LABEL)
+        .map(|expression| &expression["values"]);
     values.filter_map(Value::as_array).flatten().filter_map(|name| Some(name.as_str()?.to_owned())).collect()
 }
 
-/// Asks until the answer has values of clusters as wanted; a change of the fleet cannot be awaited from outside.
+/// Repeats the query until `wanted` accepts the clusters in the response. Tests need this because a change of the fleet has no
+/// other visible effect.
 pub async fn until(stage: &Stage, wanted: impl Fn(&[String]) -> bool) {
     let deadline = Instant::now() + GENEROUS;
     loop {
-        let answer = stage.get(PODS).await;
-        let names = if answer.status == StatusCode::OK {
-            clusters(&answer.json().expect("JSON"))
+        let response = stage.get(PODS).await;
+        let names = if response.status == StatusCode::OK {
+            clusters(&response.json().expect("JSON"))
         } else {
             Vec::new()
         };
         if wanted(&names) {
             return;
         }
-        assert!(Instant::now() < deadline, "still {names:?}");
+        assert!(Instant::now() < deadline, "the response still has {names:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! How members are reached: proxies, trust, rates.
+//! Connections to members: proxies, TLS trust and rate limits.
 
 use std::time::{Duration, Instant};
 
@@ -12,20 +12,20 @@ use testkit::proxy::{Kind, Proxy};
 use crate::stage::{PODS, Stage, clusters, member_over, members_over, over_both_protocols, until};
 
 over_both_protocols!(
-    a_member_behind_a_proxy_is_asked_through_it,
-    a_proxy_that_speaks_tls_is_trusted_as_the_system_trusts,
-    a_proxy_that_refuses_is_named_with_its_status,
-    trust_is_what_the_cluster_and_its_secret_say,
-    a_cluster_without_a_secret_is_no_member_and_no_failure,
-    a_rate_that_is_given_is_kept,
+    member_is_queried_through_its_proxy,
+    https_proxy_is_verified_with_the_system_roots,
+    proxy_error_is_reported_with_its_status,
+    tls_trust_comes_from_cluster_and_secret,
+    cluster_without_a_secret_is_not_a_member,
+    member_rate_is_limited,
 );
 
-/// Over HTTP/2 one connection is enough.
-fn is_as_few_as_can_be(protocols: Protocols, connections: usize) -> bool {
+/// Whether this number of connections is minimal. HTTP/2 needs one connection.
+fn is_minimal(protocols: Protocols, connections: usize) -> bool {
     if protocols == Protocols::Http1 { (1..=8).contains(&connections) } else { connections == 1 }
 }
 
-async fn a_member_behind_a_proxy_is_asked_through_it(protocols: Protocols) {
+async fn member_is_queried_through_its_proxy(protocols: Protocols) {
     for kind in [Kind::Http, Kind::Socks5] {
         let stage = Stage::start(Vec::new(), &[]).await;
         let member = member_over(protocols, "member1").await.with_pods("http_requests", 2);
@@ -35,10 +35,10 @@ async fn a_member_behind_a_proxy_is_asked_through_it(protocols: Protocols) {
             proxy_header: vec![("X-Tenant".to_owned(), "one,two".to_owned())],
             ..MemberSpec::from(&member)
         });
-        joined.expect("it joins");
+        joined.expect("the cluster joins");
         until(&stage, |names| names == ["member1"]).await;
         let tunnels = proxy.tunnels();
-        assert!(is_as_few_as_can_be(protocols, tunnels.len()), "{kind:?}: {tunnels:?}");
+        assert!(is_minimal(protocols, tunnels.len()), "{kind:?}: {tunnels:?}");
         assert_eq!(format!("https://{}", tunnels[0].to), member.access().endpoint);
         let tenants: Vec<&String> = tunnels[0]
             .headers
@@ -50,7 +50,7 @@ async fn a_member_behind_a_proxy_is_asked_through_it(protocols: Protocols) {
     }
 }
 
-async fn a_proxy_that_speaks_tls_is_trusted_as_the_system_trusts(protocols: Protocols) {
+async fn https_proxy_is_verified_with_the_system_roots(protocols: Protocols) {
     let proxy = Proxy::start(Kind::Https).await.expect("a proxy starts");
     let roots = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(roots.path(), proxy.ca_pem()).expect("written");
@@ -59,101 +59,97 @@ async fn a_proxy_that_speaks_tls_is_trusted_as_the_system_trusts(protocols: Prot
     fleet
         .plane
         .join(&MemberSpec { proxy_url: Some(proxy.url()), ..MemberSpec::from(&member) })
-        .expect("it joins");
+        .expect("the cluster joins");
     let environment = vec![("SSL_CERT_FILE".to_owned(), roots.path().display().to_string())];
     let stage = Stage::start_in(fleet, &[], environment).await;
     until(&stage, |names| names == ["member1"]).await;
     drop(stage);
     let before = proxy.tunnels().len();
-    assert!(is_as_few_as_can_be(protocols, before), "{before}");
+    assert!(is_minimal(protocols, before), "{before}");
 
-    // Without it, the proxy is a stranger.
+    // With other roots, the proxy is not trusted.
     let fleet = Fleet::start(Vec::new()).await.expect("the fleet starts");
     fleet
         .plane
         .join(&MemberSpec { proxy_url: Some(proxy.url()), ..MemberSpec::from(&member) })
-        .expect("it joins");
-    let stranger = tempfile::NamedTempFile::new().expect("a file");
-    std::fs::write(stranger.path(), Authority::new("somebody-else").pem()).expect("written");
-    let environment = vec![("SSL_CERT_FILE".to_owned(), stranger.path().display().to_string())];
+        .expect("the cluster joins");
+    let other_roots = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(other_roots.path(), Authority::new("other-ca").pem()).expect("written");
+    let environment = vec![("SSL_CERT_FILE".to_owned(), other_roots.path().display().to_string())];
     let stage = Stage::start_in(fleet, &[], environment).await;
     assert_eq!(stage.get(PODS).await.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(proxy.tunnels().len(), before);
 }
 
-/// What a client reads of the only member, which cannot be reached.
-async fn complaint(stage: &Stage) -> String {
+/// The error that a client gets for the only member, which is unreachable.
+async fn error(stage: &Stage) -> String {
     let deadline = Instant::now() + crate::stage::GENEROUS;
     loop {
-        let answer = stage.get(PODS).await;
-        if answer.status == StatusCode::SERVICE_UNAVAILABLE {
-            return answer.json().expect("JSON")["message"].as_str().expect("a message").to_owned();
+        let response = stage.get(PODS).await;
+        if response.status == StatusCode::SERVICE_UNAVAILABLE {
+            return response.json().expect("JSON")["message"].as_str().expect("a message").to_owned();
         }
-        assert!(Instant::now() < deadline, "{answer:?}");
+        assert!(Instant::now() < deadline, "{response:?}");
     }
 }
 
-async fn a_proxy_that_refuses_is_named_with_its_status(protocols: Protocols) {
+async fn proxy_error_is_reported_with_its_status(protocols: Protocols) {
     let proxy = Proxy::start(Kind::Http).await.expect("a proxy starts");
-    let nobody = proxy.url().replace("proxy-user:proxy-password@", "");
+    let anonymous = proxy.url().replace("proxy-user:proxy-password@", "");
     for (proxy_url, endpoint, words) in [
-        (nobody, None, "lets no connection through: HTTP 407 Proxy Authentication Required [ProxyFailed]"),
-        (
-            proxy.url(),
-            Some("https://127.0.0.1:1"),
-            "lets no connection through: HTTP 502 Bad Gateway [ProxyFailed]",
-        ),
+        (anonymous, None, "failed to connect: HTTP 407 Proxy Authentication Required [ProxyFailed]"),
+        (proxy.url(), Some("https://127.0.0.1:1"), "failed to connect: HTTP 502 Bad Gateway [ProxyFailed]"),
     ] {
         let stage = Stage::start(Vec::new(), &[]).await;
         let member = member_over(protocols, "member1").await.with_pods("http_requests", 2);
         let mut spec = MemberSpec { proxy_url: Some(proxy_url), ..MemberSpec::from(&member) };
         spec.endpoint = endpoint.map_or(spec.endpoint, str::to_owned);
-        stage.fleet.plane.join(&spec).expect("it joins");
-        let complaint = complaint(&stage).await;
-        assert!(complaint.contains(words), "{complaint}");
-        assert!(!complaint.contains("proxy-password"), "{complaint}");
+        stage.fleet.plane.join(&spec).expect("the cluster joins");
+        let error = error(&stage).await;
+        assert!(error.contains(words), "{error}");
+        assert!(!error.contains("proxy-password"), "{error}");
     }
 }
 
-async fn trust_is_what_the_cluster_and_its_secret_say(protocols: Protocols) {
+async fn tls_trust_comes_from_cluster_and_secret(protocols: Protocols) {
     let stage = Stage::start(Vec::new(), &[]).await;
     let mut members = Vec::new();
-    for name in ["bundle", "insecure", "stranger"] {
+    for name in ["bundle", "insecure", "untrusted"] {
         members.push(member_over(protocols, name).await.with_pods("http_requests", 1));
     }
-    let other = Authority::new("somebody-else").pem();
-    stage.fleet.plane.join(&MemberSpec::from(&members[0])).expect("it joins");
+    let other = Authority::new("other-ca").pem();
+    stage.fleet.plane.join(&MemberSpec::from(&members[0])).expect("the cluster joins");
     let insecure =
         MemberSpec { insecure: true, ca_bundle: Some(other.clone()), ..MemberSpec::from(&members[1]) };
-    stage.fleet.plane.join(&insecure).expect("it joins");
+    stage.fleet.plane.join(&insecure).expect("the cluster joins");
     stage
         .fleet
         .plane
         .join(&MemberSpec { ca_bundle: Some(other), ..MemberSpec::from(&members[2]) })
-        .expect("it joins");
+        .expect("the cluster joins");
     until(&stage, |names| names == ["bundle", "insecure"]).await;
-    let answer = stage.get(PODS).await;
-    assert_eq!(clusters(&answer.json().expect("JSON")), ["bundle", "insecure"]);
-    let warnings = answer.warnings();
-    assert!(warnings[0].contains("stranger: the API server's certificate is not signed"), "{warnings:?}");
+    let response = stage.get(PODS).await;
+    assert_eq!(clusters(&response.json().expect("JSON")), ["bundle", "insecure"]);
+    let warnings = response.warnings();
+    assert!(warnings[0].contains("untrusted: the API server's certificate is not signed"), "{warnings:?}");
 }
 
-async fn a_cluster_without_a_secret_is_no_member_and_no_failure(protocols: Protocols) {
+async fn cluster_without_a_secret_is_not_a_member(protocols: Protocols) {
     let stage = Stage::start(members_over(protocols, 1, 1).await, &[]).await;
     let pull = MemberSpec { name: "pull".to_owned(), ready: true, ..MemberSpec::default() };
-    stage.fleet.plane.join(&pull).expect("it joins");
-    let outside = r#"karmada_metrics_adapter_clusters{standing="outside"} 1"#;
+    stage.fleet.plane.join(&pull).expect("the cluster joins");
+    let unusable = r#"karmada_metrics_adapter_clusters{standing="outside"} 1"#;
     let deadline = Instant::now() + crate::stage::GENEROUS;
-    while !stage.metrics().await.contains(outside) {
+    while !stage.metrics().await.contains(unusable) {
         assert!(Instant::now() < deadline, "{}", stage.metrics().await);
     }
-    let answer = stage.get(PODS).await;
-    assert_eq!((answer.status, answer.warnings()), (StatusCode::OK, Vec::new()));
+    let response = stage.get(PODS).await;
+    assert_eq!((response.status, response.warnings()), (StatusCode::OK, Vec::new()));
     let log = std::fs::read_to_string(stage.adapter.log()).expect("a log");
-    assert_eq!(log.lines().filter(|line| line.contains("cluster is not asked")).count(), 1, "{log}");
+    assert_eq!(log.lines().filter(|line| line.contains("the cluster is not queried")).count(), 1, "{log}");
 }
 
-async fn a_rate_that_is_given_is_kept(protocols: Protocols) {
+async fn member_rate_is_limited(protocols: Protocols) {
     let flags =
         ["--cluster-api-qps=5", "--cluster-api-burst=1", "--discovery-interval=1h", "--member-timeout=30s"];
     let stage = Stage::start(members_over(protocols, 1, 1).await, &flags).await;

@@ -1,4 +1,4 @@
-//! Each of Karmada's installers starts the adapter with arguments of its own; an image with this binary takes them all.
+//! Karmada's installers start the adapter with different arguments. An image with this binary accepts all of them.
 
 use std::env;
 use std::fs;
@@ -14,25 +14,25 @@ use testkit::member::contract_directory;
 
 use crate::stage::{CLUSTER_LABEL, GENEROUS, PODS, Stage, binary, client, clusters, members, send};
 
-/// Where a Linux system keeps its roots, which is where an image has to have them.
+/// The file with the system's root CAs on Linux. An image must have it at this path.
 const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
-/// The environment variable that names a binary without libraries.
+/// The environment variable with the path of a statically linked binary.
 const STATIC: &str = "STATIC_ADAPTER";
 
-/// What an installer of Karmada makes of the adapter's Deployment.
+/// The adapter's Deployment as a Karmada installer creates it.
 pub(crate) struct Variant {
     pub(crate) name: String,
-    /// The container's name, and the image that it names.
+    /// The container's name and its image.
     pub(crate) container: String,
     pub(crate) image: String,
     /// The binary's path and its arguments.
     pub(crate) command: Vec<String>,
-    /// What is asked to see whether it lives and is ready.
+    /// The paths of the liveness and readiness probes.
     pub(crate) probes: [String; 2],
 }
 
 impl Variant {
-    /// All that are written down in `tests/contract/variants`, by name.
+    /// All variants of `tests/contract/variants`, sorted by name.
     pub(crate) fn all() -> Vec<Self> {
         let directory = fs::read_dir(contract_directory().join("variants")).expect("variants");
         let mut variants: Vec<Self> = directory
@@ -41,8 +41,8 @@ impl Variant {
                 Self::read(&serde_json::from_slice(&text).expect("JSON"))
             })
             .collect();
-        variants.sort_by(|one, other| one.name.cmp(&other.name));
-        assert!(variants.len() > 3, "the variants are not where they should be");
+        variants.sort_by(|a, b| a.name.cmp(&b.name));
+        assert!(variants.len() > 3, "tests/contract/variants has more than 3 variants");
         variants
     }
 
@@ -59,7 +59,7 @@ impl Variant {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_arguments_of_every_installer_start_it() {
+async fn arguments_of_every_installer_are_accepted() {
     for variant in Variant::all() {
         println!("{}", variant.name);
         let fleet = Fleet::start(members(2, 1).await).await.expect("the fleet starts");
@@ -68,26 +68,26 @@ async fn the_arguments_of_every_installer_start_it() {
     }
 }
 
-/// As an image `FROM scratch` does: the binary, CA roots and what is mounted, at the very paths of the manifests.
+/// Like an image `FROM scratch`: only the binary, CA roots and the mounted files, at the paths of the manifests.
 #[tokio::test(flavor = "multi_thread")]
-async fn without_anything_else_in_its_image_it_serves_with_the_arguments_of_every_installer() {
+async fn minimal_image_serves_with_the_arguments_of_every_installer() {
     let Some(binary) = env::var_os(STATIC).map(PathBuf::from) else {
-        assert!(env::var_os("CI").is_none(), "{STATIC} names no binary: build one with `make static`");
-        eprintln!("{STATIC} names no binary without libraries: none is started in an empty root");
+        assert!(env::var_os("CI").is_none(), "{STATIC} is not set: build a static binary with `make static`");
+        eprintln!("skipped: {STATIC} is not set");
         return;
     };
     for variant in Variant::all() {
         println!("{}", variant.name);
         let fleet = Fleet::start(members(2, 1).await).await.expect("the fleet starts");
-        // This one is believed by the system's roots.
-        let trusting = MemberSpec { ca_bundle: Some(String::new()), ..(&fleet.members[1]).into() };
-        fleet.plane.join(&trusting).expect("it joins");
+        // This member is verified with the system's root CAs.
+        let with_system_roots = MemberSpec { ca_bundle: Some(String::new()), ..(&fleet.members[1]).into() };
+        fleet.plane.join(&with_system_roots).expect("the cluster joins");
         let stage = start(fleet, &variant.command[1..], Some(&binary)).await;
         assert_serves(&stage, &variant.probes).await;
     }
 }
 
-/// Starts this binary in an empty root, or the one that is under test where it is, with these arguments.
+/// Starts the adapter with these arguments. If `jailed` names a binary, it runs in an empty root directory.
 pub(crate) async fn start(fleet: Fleet, arguments: &[String], jailed: Option<&Path>) -> Stage {
     let invocation = fleet.invocation(jailed.unwrap_or_else(|| binary()), &[]).expect("a kubeconfig");
     let roots = fleet.members.iter().map(|member| member.access().ca_pem).collect();
@@ -102,14 +102,14 @@ pub(crate) async fn start(fleet: Fleet, arguments: &[String], jailed: Option<&Pa
     Stage::of(fleet, adapter)
 }
 
-/// It answers its probes and a query, with values of both clusters.
+/// The probes succeed and a query returns values of both clusters.
 pub(crate) async fn assert_serves(stage: &Stage, probes: &[String]) {
     let kubelet = client(&stage.adapter, Credentials::None);
     for probe in probes {
         assert_eq!(send(&kubelet, "GET", probe, &[], "").await.status, StatusCode::OK, "{probe}");
     }
-    let answer = stage.get(PODS).await;
-    assert_eq!(answer.status, StatusCode::OK, "{:?}", answer.body);
-    let list = answer.json().expect("JSON");
+    let response = stage.get(PODS).await;
+    assert_eq!(response.status, StatusCode::OK, "{:?}", response.body);
+    let list = response.json().expect("JSON");
     assert_eq!(clusters(&list), ["member1", "member2"], "by {CLUSTER_LABEL}: {list}");
 }

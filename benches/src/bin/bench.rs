@@ -1,4 +1,4 @@
-//! `bench`: measures the adapter beside the floor and the reference adapter.
+//! `bench`: compares the adapter with the floor and the reference adapter.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use clap::{Args, Parser, Subcommand};
 use karmada_metrics_adapter::testing::open_files;
 use testkit::interrupted;
 
-/// Benchmarks of karmada-metrics-adapter. What is measured, and how, is in docs/performance.md.
+/// Benchmarks of karmada-metrics-adapter. docs/performance.md describes the measurements.
 #[derive(Parser)]
 #[command(name = "bench", version)]
 struct Cli {
@@ -26,13 +26,13 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Measure every scenario; more than an hour with a reference.
+    /// Measure all scenarios; takes more than one hour with a reference.
     Full(Programs),
-    /// Measure two fleets; less than three minutes.
+    /// Measure two fleets; takes less than three minutes.
     Quick(Programs),
     /// Write the tables and plots of docs/performance.md from results.
     Document {
-        /// The file that a run has written.
+        /// The results file of a run.
         #[arg(value_name = "RESULTS", default_value = "target/bench/full.json")]
         results: PathBuf,
     },
@@ -43,7 +43,7 @@ struct Programs {
     /// The adapter's binary.
     #[arg(long, value_name = "PATH")]
     adapter: PathBuf,
-    /// Another build of the adapter to compare it with.
+    /// Another build of the adapter, for comparison.
     #[arg(long, value_name = "PATH")]
     baseline: Option<PathBuf>,
     /// The binary of Karmada's adapter.
@@ -52,7 +52,7 @@ struct Programs {
     /// The directory for results and logs.
     #[arg(long, value_name = "DIRECTORY", default_value = "target/bench")]
     output: PathBuf,
-    /// Measure only the scenarios whose description contains this, such as `100 x 50, pod metrics`.
+    /// Measure only scenarios with this text in their description, such as `100 x 50, pod metrics`.
     #[arg(long, value_name = "TEXT", default_value = "")]
     only: String,
 }
@@ -63,11 +63,11 @@ async fn main() -> ExitCode {
     let interrupted = match interrupted() {
         Ok(interrupted) => interrupted,
         Err(error) => {
-            eprintln!("bench: signals cannot be awaited: {error}");
+            eprintln!("bench: cannot wait for signals: {error}");
             return ExitCode::FAILURE;
         }
     };
-    // An interrupted run is dropped, and its programs are killed with it.
+    // An interrupt drops the run and kills its programs.
     tokio::select! {
         result = execute(cli.command) => match result {
             Ok(()) => ExitCode::SUCCESS,
@@ -83,7 +83,7 @@ async fn main() -> ExitCode {
 async fn execute(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Full(programs) => {
-            // 13 turns of eight queries are enough for p99.
+            // 13 turns of eight queries are enough for the 99th percentile.
             let effort = Effort {
                 rounds: 13,
                 turn: Duration::from_millis(250),
@@ -105,7 +105,7 @@ async fn execute(command: Command) -> anyhow::Result<()> {
             let text = fs::read(&results).with_context(|| results.display().to_string())?;
             let results: Results =
                 serde_json::from_slice(&text).with_context(|| results.display().to_string())?;
-            ensure!(results.complete, "the results are not those of a whole run of make bench");
+            ensure!(results.complete, "the results are not from a complete run of make bench");
             document::write(Path::new("docs/performance.md"), &results)
         }
     }
@@ -120,7 +120,7 @@ impl Programs {
         stages.retain(|stage| !stage.scenarios.is_empty());
         ensure!(
             !stages.is_empty(),
-            "no scenario has {only:?} in its description; an ordinary run prints all"
+            "no scenario has {only:?} in its description; a run without --only prints all descriptions"
         );
         open_files::raise();
         fs::create_dir_all(&self.output).with_context(|| self.output.display().to_string())?;
@@ -129,12 +129,12 @@ impl Programs {
         let environment = environment::describe(&binaries);
         let mut results = Results { environment, ..Results::default() };
         println!(
-            "Lower is better, but for queries/s. CPU: of the program alone, which shares the machine with the fleet.\n"
+            "Lower is better, except for queries/s. CPU: only the program; the fleet runs on the same machine.\n"
         );
         run(&mut results, &stages, &binaries, effort, |results| save(&file, results)).await?;
         match instructions::count(&sibling("hot_path")?).await {
             Ok(counts) => results.instructions = counts,
-            Err(error) => println!("instructions are not counted: {error:#}"),
+            Err(error) => println!("cannot count instructions: {error:#}"),
         }
         results.complete = name == "full" && self.only.is_empty();
         save(&file, &results)?;
@@ -159,7 +159,7 @@ impl Programs {
     }
 }
 
-/// Replaces the file as a whole.
+/// Replaces the file atomically.
 fn save(file: &Path, results: &Results) -> anyhow::Result<()> {
     let new = file.with_extension("new");
     fs::write(&new, serde_json::to_vec_pretty(results)?)

@@ -1,4 +1,4 @@
-//! `hot_path CASE COUNT`: makes the answer to a query of 100 × 50 so many times, for counting instructions
+//! `hot_path CASE COUNT`: computes the response to a query of 100 × 50 COUNT times, for instruction counts
 //! ([`bench::instructions`]).
 
 use std::hint::black_box;
@@ -10,9 +10,9 @@ use bench::instructions::{CASES, SIZE};
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [case, count] = arguments.as_slice() else { anyhow::bail!("usage: hot_path CASE COUNT") };
-    let (_, api, format) = CASES.into_iter().find(|(name, ..)| name == case).context("no such case")?;
+    let (_, api, format) = CASES.into_iter().find(|(name, ..)| name == case).context("unknown CASE")?;
     let query = Query::new(api, format, SIZE);
-    for _ in 0..count.parse::<u32>().context("COUNT is no number")? {
+    for _ in 0..count.parse::<u32>().context("COUNT is not a number")? {
         black_box(query.answer(&black_box(&query).read()));
     }
     Ok(())

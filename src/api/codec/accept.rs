@@ -1,21 +1,22 @@
-//! An Accept header, clause by clause.
+//! Reads `Accept` headers.
 
 use std::cmp::Reverse;
 
-/// One media type that a client takes, or several by a `*`.
+/// One clause of an `Accept` header: a media type, or several if it has a `*`.
 #[derive(Clone, Debug)]
 pub struct Clause<'a> {
     kind: &'a str,
     subtype: &'a str,
     parameters: Vec<(&'a str, &'a str)>,
-    /// In thousandths.
+    /// Quality in thousandths (`q=0.5` is 500).
     quality: u32,
 }
 
-/// The first thing that `offer` has for a clause of a request's Accept headers: those come first that the client likes best
-/// and that are most specific. `default` if there is no clause to be read, so that all is taken. As `goautoneg.ParseAccept`,
-/// which however keeps what a quality of 0 rules out.
-pub fn choose<'a, T>(
+/// Calls `offer` for each clause of the `Accept` headers and returns its first result. Clauses with a higher quality are first;
+/// of two clauses with the same quality, the more specific clause is first. Returns `default` if the headers have no readable
+/// clause: the client then accepts all media types. This follows `goautoneg.ParseAccept`, but clauses with a quality of 0 are
+/// dropped; Go keeps them.
+pub fn best_match<'a, T>(
     headers: impl IntoIterator<Item = &'a str>,
     default: T,
     offer: impl FnMut(&Clause<'a>) -> Option<T>,
@@ -41,19 +42,19 @@ impl<'a> Clause<'a> {
             .collect();
         let mut clause = Self { kind, subtype, parameters, quality: 1000 };
         if let Ok(quality) = clause.parameter("q").parse::<f64>() {
-            // HTTP allows three digits; what is out of range is taken for the nearest bound.
+            // HTTP allows three digits. A value out of range becomes the nearest bound.
             clause.quality = (quality.clamp(0.0, 1.0) * 1000.0) as u32;
         }
         Some(clause)
     }
 
-    /// Whether it takes a media type.
-    pub fn takes(&self, kind: &str, subtype: &str) -> bool {
+    /// Whether the clause accepts a media type.
+    pub fn accepts(&self, kind: &str, subtype: &str) -> bool {
         let specific = self.kind == kind && (self.subtype == subtype || self.subtype == "*");
         specific || (self.kind, self.subtype) == ("*", "*")
     }
 
-    /// What stands behind `name=`; empty if nothing does.
+    /// The value of the parameter `name`; empty if it is missing.
     pub fn parameter(&self, name: &str) -> &'a str {
         self.parameters.iter().find(|(key, _)| *key == name).map_or("", |(_, value)| value)
     }

@@ -1,16 +1,16 @@
-//! Writes JSON piece by piece, in the order and spelling of Go's encoder.
+//! Writes JSON in parts, with the order and spelling of Go's encoder.
 
 use std::fmt::Display;
 use std::io::Write as _;
 
-use super::{EncodeItem, FRAME};
-use crate::api::memory::{Reserve, Stopped, make_room};
+use super::{EncodeItem, MAX_OVERHEAD};
+use crate::api::memory::{Reserve, Stopped, reserve_capacity};
 use crate::api::text::JsonText;
 
-/// For how many bytes of JSON at a time there is room made to indent them.
-const INDENTED: usize = 1024;
-/// How many bytes one of them may become: itself and a line feed with the spaces of fifteen levels.
-const INDENTED_EXPANSION: usize = 32;
+/// [`indented`] reserves memory for this many bytes of input at a time.
+const INDENT_CHUNK: usize = 1024;
+/// Maximum output bytes per input byte: the byte, a line feed, and the spaces of 15 levels.
+const INDENT_EXPANSION: usize = 32;
 
 /// Writes a string with its quotes.
 pub fn string(out: &mut Vec<u8>, text: JsonText<'_>) {
@@ -22,8 +22,8 @@ pub fn string(out: &mut Vec<u8>, text: JsonText<'_>) {
     out.push(b'"');
 }
 
-/// Writes `,"key":"text"`; nothing if the text is empty, as Go's `omitempty`.
-pub fn non_empty(out: &mut Vec<u8>, key: &str, text: JsonText<'_>) {
+/// Writes `,"key":"text"`. If the text is empty, it writes nothing, like Go's `omitempty`.
+pub fn string_unless_empty(out: &mut Vec<u8>, key: &str, text: JsonText<'_>) {
     if text.is_empty() {
         return;
     }
@@ -31,13 +31,13 @@ pub fn non_empty(out: &mut Vec<u8>, key: &str, text: JsonText<'_>) {
     string(out, text);
 }
 
-/// Writes a number, or text that needs no escapes, without a string of its own.
+/// Writes a number, or a text that needs no escapes, without allocating a string.
 pub fn display(out: &mut Vec<u8>, value: impl Display) {
-    write!(out, "{value}").expect("memory takes all bytes");
+    write!(out, "{value}").expect("writing to memory does not fail");
 }
 
-/// Writes what the iterator gives, with commas between.
-pub fn separated<T>(
+/// Writes all items, separated by commas.
+pub fn comma_separated<T>(
     out: &mut Vec<u8>,
     items: impl IntoIterator<Item = T>,
     mut write: impl FnMut(&mut Vec<u8>, T),
@@ -50,10 +50,10 @@ pub fn separated<T>(
     }
 }
 
-/// A list of items, each by `write`, with metadata that says nothing. `bytes` is how long an item is, about.
+/// Encodes a list with empty metadata; `write` encodes each item. `bytes` is the typical length of an item.
 ///
 /// # Errors
-/// If `reserve` stops it.
+/// If `reserve` returns an error.
 pub fn list<T: EncodeItem>(
     kind: &str,
     api_version: &str,
@@ -63,39 +63,39 @@ pub fn list<T: EncodeItem>(
     write: impl FnMut(&mut Vec<u8>, &T),
 ) -> Result<Vec<u8>, Stopped> {
     let mut out = Vec::new();
-    make_room(&mut out, FRAME + items.len() * bytes, reserve)?;
+    reserve_capacity(&mut out, MAX_OVERHEAD + items.len() * bytes, reserve)?;
     let head = format_args!(r#"{{"kind":"{kind}","apiVersion":"{api_version}","metadata":{{}},"items":["#);
     display(&mut out, head);
-    list_items(&mut out, items, EncodeItem::most_bytes, reserve, write)?;
+    list_items(&mut out, items, EncodeItem::max_bytes, reserve, write)?;
     Ok(out)
 }
 
-/// Writes the items of a list, each by `write` and of so many bytes at `most`, and the end of the list.
+/// Writes the items of a list and the end of the list. `write` encodes an item, `max_bytes` is the item's maximum length.
 ///
 /// # Errors
-/// If `reserve` stops it.
+/// If `reserve` returns an error.
 pub fn list_items<T>(
     out: &mut Vec<u8>,
     items: &[T],
-    most: impl Fn(&T) -> usize,
+    max_bytes: impl Fn(&T) -> usize,
     reserve: &mut Reserve<'_>,
     mut write: impl FnMut(&mut Vec<u8>, &T),
 ) -> Result<(), Stopped> {
     for (index, item) in items.iter().enumerate() {
-        make_room(out, most(item), reserve)?;
-        let room = out.capacity();
+        reserve_capacity(out, max_bytes(item), reserve)?;
+        let capacity = out.capacity();
         if index > 0 {
             out.push(b',');
         }
         write(out, item);
-        debug_assert_eq!(out.capacity(), room, "an item has more bytes than it says");
+        debug_assert_eq!(out.capacity(), capacity, "an item is longer than its maximum length");
     }
-    make_room(out, 8, reserve)?;
+    reserve_capacity(out, 8, reserve)?;
     out.extend_from_slice(b"]}\n");
     Ok(())
 }
 
-/// Writes a key and its colon, with a comma before it unless it is the object's first.
+/// Writes a key and its colon. If the key is not the first key of its object, writes a comma first.
 pub fn key(out: &mut Vec<u8>, key: &str) {
     if out.last() != Some(&b'{') {
         out.push(b',');
@@ -105,10 +105,10 @@ pub fn key(out: &mut Vec<u8>, key: &str) {
     out.extend_from_slice(b"\":");
 }
 
-/// Writes an object of texts, such as labels.
-pub fn texts<'a>(out: &mut Vec<u8>, entries: impl IntoIterator<Item = (JsonText<'a>, JsonText<'a>)>) {
+/// Writes an object of strings, such as labels.
+pub fn string_map<'a>(out: &mut Vec<u8>, entries: impl IntoIterator<Item = (JsonText<'a>, JsonText<'a>)>) {
     out.push(b'{');
-    separated(out, entries, |out, (key, value)| {
+    comma_separated(out, entries, |out, (key, value)| {
         string(out, key);
         out.push(b':');
         string(out, value);
@@ -116,11 +116,11 @@ pub fn texts<'a>(out: &mut Vec<u8>, entries: impl IntoIterator<Item = (JsonText<
     out.push(b'}');
 }
 
-/// The same JSON for people to read, as `json.MarshalIndent` of Go with two spaces. `json` is well-formed, has no
-/// white space but a line feed at its end, and is nested no deeper than what this server answers with.
+/// Indents JSON by two spaces per level, like Go's `json.MarshalIndent`. `json` must be well-formed, have no white space except
+/// a line feed at its end, and have at most 15 levels, as all responses of this server.
 ///
 /// # Errors
-/// If `reserve` stops it.
+/// If `reserve` returns an error.
 pub fn indented(json: &[u8], reserve: &mut Reserve<'_>) -> Result<Vec<u8>, Stopped> {
     let mut out = Vec::new();
     let (mut depth, mut quoted, mut escaped) = (0, false, false);
@@ -129,8 +129,8 @@ pub fn indented(json: &[u8], reserve: &mut Reserve<'_>) -> Result<Vec<u8>, Stopp
         out.resize(out.len() + 2 * depth, b' ');
     };
     for (at, &byte) in json.trim_ascii_end().iter().enumerate() {
-        if at % INDENTED == 0 {
-            make_room(&mut out, INDENTED * INDENTED_EXPANSION, reserve)?;
+        if at % INDENT_CHUNK == 0 {
+            reserve_capacity(&mut out, INDENT_CHUNK * INDENT_EXPANSION, reserve)?;
         }
         if quoted {
             quoted = escaped || byte != b'"';
@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn indented_json_is_what_serde_would_write() {
+    fn indented_json_is_the_same_as_serde_json() {
         let object = serde_json::json!({
             "a": [], "b": {}, "c": [1, {"x": null}], "d": "{\"[,:]\\", "e": {"f": {"g": [[], [{}]]}}, "h": "\\",
         });
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_written_string_reads_back_as_itself() {
+    fn written_string_reads_back_unchanged() {
         for text in ["", "plain", "qu\"ote", "back\\slash", "line\nfeed\ttab\r", "\u{1}\u{1f}", "ümläut ☃"]
         {
             let mut out = Vec::new();

@@ -1,4 +1,4 @@
-//! Encodings of what this server reads and writes.
+//! Encodings of requests and responses.
 
 pub mod accept;
 pub mod json;
@@ -8,38 +8,38 @@ pub mod yaml;
 
 use super::memory::{Reserve, Stopped};
 
-/// How many times as long as the bytes that it is made of an item of a list may be written: an empty requirement of a
-/// selector has two bytes in protobuf and 24 in JSON, a control character one and six.
-pub const EXPANSION: usize = 16;
-/// What an item has beside that at most: names of fields, numbers, times, the label that names its clusters.
-pub const FRAME: usize = 4096;
+/// Maximum ratio of an item's encoded length to the bytes that it was read from. Examples: an empty requirement of a selector
+/// has 2 bytes in protobuf and 24 in JSON; a control character has 1 byte in protobuf and 6 in JSON.
+pub const MAX_EXPANSION: usize = 16;
+/// Maximum additional bytes of an item: field names, numbers, times, and the label that names its clusters.
+pub const MAX_OVERHEAD: usize = 4096;
 
-/// A list that is answered with, as long as members make it. Memory is reserved before it is allocated.
+/// A list in a response. Members determine its length, so memory is reserved before it is allocated.
 pub trait EncodeList {
-    /// Its JSON: one line with a line feed, as Go's API server writes it.
+    /// Encodes JSON: one line with a line feed, like Go's API server.
     ///
     /// # Errors
-    /// If `reserve` stops it.
+    /// If `reserve` returns an error.
     fn to_json(&self, reserve: &mut Reserve<'_>) -> Result<Vec<u8>, Stopped>;
 
-    /// Its Kubernetes protobuf, with the envelope.
+    /// Encodes Kubernetes protobuf, with the envelope.
     ///
     /// # Errors
-    /// If `reserve` stops it.
+    /// If `reserve` returns an error.
     fn to_protobuf(&self, reserve: &mut Reserve<'_>) -> Result<Vec<u8>, Stopped>;
 }
 
-/// An item of such a list.
+/// An item of a list in a response.
 pub trait EncodeItem {
-    /// How many bytes it has at most, in either form.
-    fn most_bytes(&self) -> usize;
+    /// Maximum encoded length in bytes, in JSON and in protobuf.
+    fn max_bytes(&self) -> usize;
 }
 
-/// An object that is answered with.
+/// A single object in a response.
 pub trait Encode {
-    /// Its JSON: one line with a line feed, as Go's API server writes it.
+    /// Encodes JSON: one line with a line feed, like Go's API server.
     fn to_json(&self) -> Vec<u8>;
 
-    /// Its Kubernetes protobuf, with the envelope.
+    /// Encodes Kubernetes protobuf, with the envelope.
     fn to_protobuf(&self) -> Vec<u8>;
 }

@@ -1,19 +1,19 @@
-//! Which encoding and which representation a client's Accept header asks for.
+//! Selects the encoding and the representation of a response from the client's `Accept` headers.
 //!
-//! Follows `negotiation.NegotiateMediaTypeOptions` of `k8s.io/apiserver`: the best clause that can be served wins. A clause
-//! for metadata of the wrong kind (of a list for one object) is passed over, where Go refuses the request.
+//! This module follows `negotiation.NegotiateMediaTypeOptions` of `k8s.io/apiserver`: the best clause that the server supports
+//! is used. A clause for metadata of the wrong kind (such as a list instead of one object) is ignored; Go rejects the request.
 
-use super::accept::{Clause, choose};
+use super::accept::{Clause, best_match};
 use super::{Encode, EncodeList, json, yaml};
 use crate::api::memory::{Reserve, Stopped};
 
-/// How an answer is written.
+/// The encoding of a response body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Encoding {
-    /// `application/json` on one line.
+    /// `application/json`, one line.
     #[default]
     Json,
-    /// `application/json` for people to read.
+    /// `application/json`, indented for humans.
     PrettyJson,
     /// `application/yaml`.
     Yaml,
@@ -21,15 +21,15 @@ pub enum Encoding {
     Protobuf,
 }
 
-/// What is shown of the objects of an answer.
+/// The part of the objects that a response contains.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Representation {
-    /// The objects themselves.
+    /// The complete objects.
     #[default]
-    Whole,
-    /// A `Table` for people to read; never in protobuf.
+    Full,
+    /// A `Table` for humans; not available in protobuf.
     Table(MetaVersion),
-    /// Their metadata only, as `PartialObjectMetadata` or a list of them.
+    /// Only the metadata of the objects: `PartialObjectMetadata` or `PartialObjectMetadataList`.
     Metadata(MetaVersion),
 }
 
@@ -42,28 +42,28 @@ pub enum MetaVersion {
     V1Beta1,
 }
 
-/// What a path can answer with beside the objects themselves.
+/// The representations that a path supports, in addition to the complete objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offer {
-    /// Nothing.
-    Whole,
-    /// Tables, and metadata, of one object.
+    /// No other representation.
+    FullOnly,
+    /// `Table` and `PartialObjectMetadata`, for one object.
     Object,
-    /// Tables, and metadata, of a list.
+    /// `Table` and `PartialObjectMetadataList`, for a list.
     List,
 }
 
-/// Nothing that is accepted can be served.
+/// The server supports nothing that the client accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotAcceptable {
-    /// None of the media types is served at all.
+    /// The server supports none of the media types.
     #[error(
         "406: Not Acceptable\n\nAvailable representations: application/json, application/yaml, \
          application/vnd.kubernetes.protobuf, application/json;stream=watch, \
          application/vnd.kubernetes.protobuf;stream=watch"
     )]
     MediaType,
-    /// The media types are served, though not with these parameters.
+    /// The server supports the media types, but not their parameters.
     #[error(
         "only the following media types are accepted: application/json, application/yaml, \
          application/vnd.kubernetes.protobuf"
@@ -71,21 +71,21 @@ pub enum NotAcceptable {
     Parameters,
 }
 
-/// What is served, the default first.
-const SERVED: [(&str, Encoding); 3] =
+/// The media types that the server supports, the default first.
+const SUPPORTED: [(&str, Encoding); 3] =
     [("json", Encoding::Json), ("yaml", Encoding::Yaml), ("vnd.kubernetes.protobuf", Encoding::Protobuf)];
 
-/// What to answer with; `accept` are the values of a request's Accept headers.
+/// Selects encoding and representation of a response. `accept` contains the values of the request's `Accept` headers.
 ///
 /// # Errors
-/// If the client accepts nothing that is on offer.
+/// If the server supports nothing that the client accepts.
 pub fn negotiate<'a>(
     accept: impl IntoIterator<Item = &'a str>,
     offer: Offer,
 ) -> Result<(Encoding, Representation), NotAcceptable> {
     let mut known = false;
-    let chosen = choose(accept, Default::default(), |clause| {
-        SERVED.into_iter().filter(|(subtype, _)| clause.takes("application", subtype)).find_map(
+    let selected = best_match(accept, Default::default(), |clause| {
+        SUPPORTED.into_iter().filter(|(subtype, _)| clause.accepts("application", subtype)).find_map(
             |(_, encoding)| {
                 known = true;
                 let representation = representation(clause, encoding, offer)?;
@@ -94,11 +94,11 @@ pub fn negotiate<'a>(
             },
         )
     });
-    chosen.ok_or(if known { NotAcceptable::Parameters } else { NotAcceptable::MediaType })
+    selected.ok_or(if known { NotAcceptable::Parameters } else { NotAcceptable::MediaType })
 }
 
 impl Encoding {
-    /// The media type.
+    /// The media type, for the header `Content-Type`.
     pub fn media_type(self) -> &'static str {
         match self {
             Self::Json | Self::PrettyJson => "application/json",
@@ -107,36 +107,36 @@ impl Encoding {
         }
     }
 
-    /// The same, for people to read where that makes a difference.
+    /// The variant for humans: `PrettyJson` instead of `Json`; other encodings do not change.
     #[must_use]
     pub fn pretty(self) -> Self {
         if self == Self::Json { Self::PrettyJson } else { self }
     }
 
-    /// An object's body.
+    /// Encodes an object as a response body.
     pub fn body(self, object: &impl Encode) -> Vec<u8> {
         match self {
             Self::Protobuf => object.to_protobuf(),
-            _ => self.text(object.to_json(), &mut |_| Ok(())).expect("nothing stops it"),
+            _ => self.encode_json(object.to_json(), &mut |_| Ok(())).expect("`reserve` returns no error"),
         }
     }
 
-    /// The body of a list.
+    /// Encodes a list as a response body.
     ///
     /// # Errors
-    /// If `reserve` stops it.
+    /// If `reserve` returns an error.
     pub fn list(self, list: &impl EncodeList, reserve: &mut Reserve<'_>) -> Result<Vec<u8>, Stopped> {
         match self {
             Self::Protobuf => list.to_protobuf(reserve),
-            _ => self.text(list.to_json(reserve)?, reserve),
+            _ => self.encode_json(list.to_json(reserve)?, reserve),
         }
     }
 
-    /// What is JSON, in this encoding; JSON for protobuf, which is not made of it.
+    /// Converts JSON into this encoding. For protobuf the JSON is unchanged: protobuf is not made from JSON.
     ///
     /// # Errors
-    /// If `reserve` stops it.
-    pub fn text(self, json: Vec<u8>, reserve: &mut Reserve<'_>) -> Result<Vec<u8>, Stopped> {
+    /// If `reserve` returns an error.
+    pub fn encode_json(self, json: Vec<u8>, reserve: &mut Reserve<'_>) -> Result<Vec<u8>, Stopped> {
         match self {
             Self::Json | Self::Protobuf => Ok(json),
             Self::PrettyJson => json::indented(&json, reserve),
@@ -146,7 +146,7 @@ impl Encoding {
 }
 
 impl MetaVersion {
-    /// Group and version, as they stand in `apiVersion`.
+    /// Group and version, as in `apiVersion`.
     pub fn group_version(self) -> &'static str {
         match self {
             Self::V1 => "meta.k8s.io/v1",
@@ -155,17 +155,17 @@ impl MetaVersion {
     }
 }
 
-/// What the clause wants to see; `None` if that is not on offer.
+/// The representation that a clause asks for; `None` if the path does not support it.
 fn representation(clause: &Clause<'_>, encoding: Encoding, offer: Offer) -> Option<Representation> {
     if !clause.parameter("stream").is_empty() {
         return None;
     }
     let kind = clause.parameter("as");
     if kind.is_empty() {
-        return Some(Representation::Whole);
+        return Some(Representation::Full);
     }
     let metadata = match offer {
-        Offer::Whole => return None,
+        Offer::FullOnly => return None,
         Offer::Object => "PartialObjectMetadata",
         Offer::List => "PartialObjectMetadataList",
     };
@@ -186,11 +186,11 @@ mod tests {
     use super::*;
 
     fn encoding(accept: &str) -> Result<Encoding, NotAcceptable> {
-        negotiate([accept], Offer::Whole).map(|(encoding, _)| encoding)
+        negotiate([accept], Offer::FullOnly).map(|(encoding, _)| encoding)
     }
 
     #[test]
-    fn the_best_clause_that_is_served_wins() {
+    fn best_supported_clause_is_used() {
         let table = [
             ("", Encoding::Json),
             ("*/*", Encoding::Json),
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_served_is_refused() {
+    fn unsupported_media_types_are_rejected() {
         for accept in ["text/html", "application/xml;q=1", "application/json;q=0", "text/*"] {
             assert_eq!(encoding(accept), Err(NotAcceptable::MediaType), "{accept}");
         }
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn kubectl_gets_its_table_and_a_metadata_client_its_metadata() {
+    fn kubectl_gets_a_table_and_metadata_clients_get_metadata() {
         let kubectl = "application/json;as=Table;v=v1;g=meta.k8s.io,\
                        application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
         let expected = (Encoding::Json, Representation::Table(MetaVersion::V1));

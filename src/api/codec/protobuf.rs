@@ -1,45 +1,44 @@
-//! Kubernetes protobuf: tag, length, slice.
+//! Reads and writes Kubernetes protobuf.
 //!
-//! Kubernetes wraps each object in the magic bytes `k8s\0` and a `runtime.Unknown` that names its kind
-//! (`k8s.io/apimachinery/pkg/runtime/serializer/protobuf`).
+//! Kubernetes puts the magic bytes `k8s\0` and a `runtime.Unknown` around each object. The `runtime.Unknown` names the object's
+//! kind (`k8s.io/apimachinery/pkg/runtime/serializer/protobuf`).
 
 use std::io::Write as _;
 
 use thiserror::Error;
 
-use super::{EncodeItem, FRAME};
-use crate::api::memory::{Reserve, Stopped, make_room};
+use super::{EncodeItem, MAX_OVERHEAD};
+use crate::api::memory::{Reserve, Stopped, reserve_capacity};
 use crate::api::quantity::Quantity;
 use crate::api::text::JsonText;
 
-/// What a protobuf body starts with.
+/// The first bytes of a protobuf body.
 pub const MAGIC: &[u8; 4] = b"k8s\0";
 
-/// Writes the fields of one message, in the order in which they are called for, as gogo/protobuf does: strings also when
-/// they are empty.
+/// Writes the fields of one message in the order of the calls. Like gogo/protobuf, it also writes empty strings.
 #[derive(Debug, Default)]
 pub struct Writer {
     out: Vec<u8>,
 }
 
-/// Why bytes are no protobuf message.
+/// Why bytes are not a protobuf message.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum MalformedProtobuf {
-    /// A number or a length-delimited field reaches past the end.
-    #[error("a field reaches past the end")]
+    /// A number or a length-delimited field is longer than the rest of the message.
+    #[error("a field is longer than the rest of the message")]
     Truncated,
-    /// A number is longer than ten bytes.
+    /// A number has more than ten bytes.
     #[error("a number is too long")]
     Number,
-    /// A tag that protobuf does not have.
+    /// A tag has a wire type that protobuf does not define.
     #[error("a field has an unknown wire type")]
     WireType,
     /// A string is not UTF-8.
     #[error("a string is not UTF-8")]
     Utf8,
-    /// An object has more entries of a kind than any real one has.
-    #[error("an object has more entries than any object has")]
-    Crowded,
+    /// An object has more entries of one kind than the limit. No real object has that many.
+    #[error("an object has too many entries")]
+    TooManyEntries,
     /// The magic bytes are missing.
     #[error("the prefix k8s\\0 is missing")]
     Magic,
@@ -52,22 +51,22 @@ pub enum FieldValue<'a> {
     Number(u64),
     /// A string, bytes or a message.
     Bytes(&'a [u8]),
-    /// A fixed 32- or 64-bit value, which no Kubernetes type that is read here has.
+    /// A fixed 32- or 64-bit value. The Kubernetes types that are read here do not use it.
     Fixed,
 }
 
-/// The envelope of an object: its kind, and its message.
+/// The envelope of an object: its API version, its kind and its message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Envelope<'a> {
-    /// Such as `v1`.
+    /// API version, such as `v1`.
     pub api_version: &'a str,
-    /// Such as `Status`.
+    /// Kind, such as `Status`.
     pub kind: &'a str,
     /// The object's own message.
     pub raw: &'a [u8],
 }
 
-/// The fields of a message, in the order they stand in; ends after the first error.
+/// Iterator over the fields of a message, in their order. It ends after the first error.
 #[derive(Clone, Debug)]
 pub struct Fields<'a> {
     rest: &'a [u8],
@@ -101,7 +100,7 @@ impl<'a> Envelope<'a> {
 }
 
 impl Writer {
-    /// An object in its envelope.
+    /// Encodes an object in its envelope.
     pub fn object(api_version: &str, kind: &str, capacity: usize, raw: impl FnOnce(&mut Self)) -> Vec<u8> {
         let mut writer = Self { out: Vec::with_capacity(capacity) };
         writer.out.extend_from_slice(MAGIC);
@@ -110,17 +109,17 @@ impl Writer {
             type_meta.string(2, kind);
         });
         writer.message(2, raw);
-        // The encoding and the type of the content, which are not said.
+        // `contentEncoding` and `contentType`, which are empty.
         writer.string(3, "");
         writer.string(4, "");
         writer.out
     }
 
-    /// A list of items, each by `write`, with metadata that says nothing, in these fields, the lower one first. `bytes` is how
-    /// long an item is, about.
+    /// Encodes a list with empty metadata; `write` encodes each item. The pair has the numbers of the fields for metadata and
+    /// items; the lower field is written first. `bytes` is the typical length of an item.
     ///
     /// # Errors
-    /// If `reserve` stops it.
+    /// If `reserve` returns an error.
     pub fn list<T: EncodeItem>(
         api_version: &str,
         kind: &str,
@@ -130,7 +129,7 @@ impl Writer {
         reserve: &mut Reserve<'_>,
         write: impl FnMut(&mut Self, &T),
     ) -> Result<Vec<u8>, Stopped> {
-        let capacity = FRAME + items.len() * bytes;
+        let capacity = MAX_OVERHEAD + items.len() * bytes;
         reserve(capacity)?;
         let mut result = Ok(());
         let out = Self::object(api_version, kind, capacity, |list| {
@@ -153,30 +152,30 @@ impl Writer {
         mut write: impl FnMut(&mut Self, &T),
     ) -> Result<(), Stopped> {
         for item in items {
-            make_room(&mut self.out, item.most_bytes(), reserve)?;
-            let room = self.out.capacity();
+            reserve_capacity(&mut self.out, item.max_bytes(), reserve)?;
+            let capacity = self.out.capacity();
             self.message(field, |out| write(out, item));
-            debug_assert_eq!(self.out.capacity(), room, "an item has more bytes than it says");
+            debug_assert_eq!(self.out.capacity(), capacity, "an item is longer than its maximum length");
         }
-        // For the lengths and the end of what the items are in.
-        make_room(&mut self.out, 64, reserve)
+        // For the lengths and the last fields of the messages around the items.
+        reserve_capacity(&mut self.out, 64, reserve)
     }
 
-    /// A message by itself, without an envelope.
+    /// Encodes a message without an envelope.
     pub fn message_of(write: impl FnOnce(&mut Self)) -> Vec<u8> {
         let mut writer = Self::default();
         write(&mut writer);
         writer.out
     }
 
-    /// A string, also an empty one.
+    /// Writes a string, also if it is empty.
     pub fn string(&mut self, field: u64, text: &str) {
         self.tag(field, 2);
         self.varint(text.len() as u64);
         self.out.extend_from_slice(text.as_bytes());
     }
 
-    /// A string that a member sent, also an empty one.
+    /// Writes a string from a member, also if it is empty.
     pub fn text(&mut self, field: u64, text: JsonText<'_>) {
         match text {
             JsonText::Plain(text) => self.string(field, text),
@@ -184,37 +183,37 @@ impl Writer {
         }
     }
 
-    /// `resource.Quantity`: a message with its text.
+    /// Writes a `resource.Quantity`: a message that contains its text.
     pub fn quantity(&mut self, field: u64, value: &Quantity) {
         self.message(field, |message| {
-            message.message(1, |text| write!(text.out, "{value}").expect("memory takes all bytes"));
+            message.message(1, |text| write!(text.out, "{value}").expect("writing to memory does not fail"));
         });
     }
 
-    /// Fields that are written already.
+    /// Appends encoded fields.
     #[cfg(test)]
     pub fn append(&mut self, fields: &[u8]) {
         self.out.extend_from_slice(fields);
     }
 
-    /// `metav1.ListMeta` of a list that nobody can continue.
+    /// Writes an empty `metav1.ListMeta`: the list is complete and has no `continue` token.
     pub fn list_meta(&mut self, field: u64) {
         self.message(field, |meta| (1..=3).for_each(|field| meta.string(field, "")));
     }
 
-    /// A signed number, or one that is true or false.
+    /// Writes a signed number or a boolean.
     pub fn number(&mut self, field: u64, number: i64) {
         self.tag(field, 0);
         self.varint(number.cast_unsigned());
     }
 
-    /// A message in this one.
+    /// Writes a nested message.
     pub fn message(&mut self, field: u64, write: impl FnOnce(&mut Self)) {
         self.tag(field, 2);
         let length_at = self.out.len();
         self.out.push(0);
         write(self);
-        // One byte is long enough for the length of most messages; the others move to make room for more.
+        // For most messages one byte is enough for the length. Longer messages are moved to make room.
         let content = length_at + 1;
         let length = self.out.len() - content;
         let (bytes, count) = varint(length as u64);
@@ -233,7 +232,7 @@ impl Writer {
     }
 }
 
-/// A number in groups of seven bits, the lowest first, and how many there are.
+/// Encodes a number in groups of seven bits, the lowest group first. Returns the bytes and their count.
 fn varint(mut number: u64) -> ([u8; 10], usize) {
     let (mut bytes, mut count) = ([0; 10], 0);
     loop {
@@ -249,20 +248,20 @@ fn varint(mut number: u64) -> ([u8; 10], usize) {
 }
 
 impl<'a> FieldValue<'a> {
-    /// The field as a string; a field of another type is an empty one.
+    /// The field as a string; empty if the field has another type.
     ///
     /// # Errors
-    /// If it is not UTF-8.
+    /// If the string is not UTF-8.
     pub fn text(self) -> Result<&'a str, MalformedProtobuf> {
         str::from_utf8(self.bytes()).map_err(|_| MalformedProtobuf::Utf8)
     }
 
-    /// The field as bytes or as a message; a field of another type is an empty one.
+    /// The field as bytes or as a message; empty if the field has another type.
     pub fn bytes(self) -> &'a [u8] {
         if let Self::Bytes(bytes) = self { bytes } else { &[] }
     }
 
-    /// The field as a signed number; a field of another type is zero.
+    /// The field as a signed number; 0 if the field has another type.
     pub fn number(self) -> i64 {
         if let Self::Number(number) = self { number.cast_signed() } else { 0 }
     }
@@ -300,7 +299,7 @@ impl<'a> Fields<'a> {
         for shift in (0..70).step_by(7) {
             let (&byte, rest) = self.rest.split_first().ok_or(MalformedProtobuf::Truncated)?;
             self.rest = rest;
-            // The tenth byte holds one bit; more of it is cut off, as in Go.
+            // Only one bit of the tenth byte fits; the other bits are cut off, as in Go.
             number |= u64::from(byte & 0x7f).checked_shl(shift).unwrap_or(0);
             if byte < 0x80 {
                 return Ok(number);
@@ -330,19 +329,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_length_past_the_end_is_an_error_and_ends_the_fields() {
+    fn too_long_field_is_an_error_and_ends_the_iterator() {
         let mut fields = Fields::of(&[0x0a, 0xff, 0xff, 0xff, 0xff, 0x0f, 1, 2]);
         assert_eq!(fields.next(), Some(Err(MalformedProtobuf::Truncated)));
         assert_eq!(fields.next(), None);
     }
 
     #[test]
-    fn an_endless_number_is_an_error() {
+    fn endless_number_is_an_error() {
         assert_eq!(Fields::of(&[0x80; 20]).next(), Some(Err(MalformedProtobuf::Number)));
     }
 
     #[test]
-    fn messages_of_all_lengths_read_back() {
+    fn messages_of_all_lengths_read_back_unchanged() {
         for length in [0, 1, 127, 128, 16_383, 16_384, 70_000] {
             let text = "x".repeat(length);
             let body = Writer::object("v1", "Text", 0, |writer| {
@@ -360,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn negative_numbers_take_ten_bytes() {
+    fn negative_numbers_have_ten_bytes() {
         let minus_one = [0x20, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01];
         let (number, value) = Fields::of(&minus_one).next().expect("a field").expect("well-formed");
         assert_eq!((number, value.number()), (4, -1));

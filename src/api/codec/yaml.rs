@@ -1,4 +1,4 @@
-//! YAML, as `sigs.k8s.io/yaml` writes it: the fields of the JSON form, sorted.
+//! YAML in the format of `sigs.k8s.io/yaml`: the fields of the JSON form, sorted.
 
 use std::collections::BTreeMap;
 
@@ -6,24 +6,24 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::api::memory::{Reserve, Stopped, make_room};
+use crate::api::memory::{Reserve, Stopped, reserve_capacity};
 
-/// The same object in YAML; `json` is one that this server wrote. The elements of a list are turned one by one, since a
-/// tree of all of them would take ten times the memory of their text.
+/// Converts an object from JSON to YAML. This server must have written `json`. The elements of a list are converted one by one:
+/// a tree of all elements would need ten times the memory of their text.
 ///
 /// # Errors
-/// If `reserve` stops it.
+/// If `reserve` returns an error.
 pub fn from_json(json: &[u8], reserve: &mut Reserve<'_>) -> Result<Vec<u8>, Stopped> {
     let fields: BTreeMap<&str, &RawValue> = serde_json::from_slice(json).expect(JSON);
     let mut out = Vec::new();
-    // The references to the elements; each has more bytes of JSON than that.
+    // Memory for the references to the elements. An element's JSON is longer than its reference.
     reserve(json.len())?;
-    let mut trees = 0;
-    // One tree at a time is there.
+    let mut reserved = 0;
+    // Only one tree exists at a time, so memory is reserved for the largest tree.
     let mut make_tree = |raw: &RawValue, reserve: &mut Reserve<'_>| {
-        let tree = TREE * raw.get().len();
-        reserve(tree.saturating_sub(trees))?;
-        trees = trees.max(tree);
+        let tree = TREE_EXPANSION * raw.get().len();
+        reserve(tree.saturating_sub(reserved))?;
+        reserved = reserved.max(tree);
         Ok::<Value, Stopped>(serde_json::from_str(raw.get()).expect(JSON))
     };
     for (key, raw) in fields {
@@ -40,18 +40,18 @@ pub fn from_json(json: &[u8], reserve: &mut Reserve<'_>) -> Result<Vec<u8>, Stop
     Ok(out)
 }
 
-const JSON: &str = "what this server writes is JSON, and its keys have no escapes";
+const JSON: &str = "this server writes valid JSON without escapes in keys";
 
-/// How many times the bytes of an element's JSON its tree, whose keys are sorted, and its YAML take at most.
-const TREE: usize = 64;
+/// Maximum memory of an element's tree (with sorted keys) and YAML, as a multiple of its JSON length.
+const TREE_EXPANSION: usize = 64;
 
 fn yaml(object: &impl Serialize) -> String {
     let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
-    serde_saphyr::to_string_with_options(object, options).expect("every JSON value has a YAML form")
+    serde_saphyr::to_string_with_options(object, options).expect("every JSON value is a valid YAML value")
 }
 
 fn append(out: &mut Vec<u8>, text: &str, reserve: &mut Reserve<'_>) -> Result<(), Stopped> {
-    make_room(out, text.len(), reserve)?;
+    reserve_capacity(out, text.len(), reserve)?;
     out.extend_from_slice(text.as_bytes());
     Ok(())
 }
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists_are_written_as_in_one_piece() {
+    fn list_converted_in_parts_equals_whole_list() {
         let object = serde_json::json!({
             "kind": "List", "items": [{"b": {"c": ["x", "on"]}, "a": "1"}, {"a": []}], "empty": [], "metadata": {},
         });

@@ -1,4 +1,4 @@
-//! Discovery: which metrics there are, read from members and shown to clients.
+//! Discovery: reads the lists of metrics from members and publishes them to clients.
 
 mod catalog;
 mod list;
@@ -10,11 +10,11 @@ use super::group::Group;
 pub use catalog::{Catalog, Catalogs};
 pub use list::{DiscoveryEntry, entries};
 
-/// What is listed while no metric is known: clients take an empty list for an error, and a subresource for nothing
-/// that they could ask for.
+/// The only entry while no metric is known. Clients treat an empty list as an error. The entry is a subresource, because
+/// clients do not query subresources.
 const PLACEHOLDER: &str = "metrics/none-discovered-yet";
 
-/// Which version of `apidiscovery.k8s.io` an aggregated document is written in.
+/// The version of `apidiscovery.k8s.io` of an aggregated document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AggregatedVersion {
     /// Kubernetes 1.30 and later.
@@ -27,7 +27,7 @@ pub enum AggregatedVersion {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct APIResource<'a> {
-    /// The resource, and its subresource behind a slash.
+    /// The resource, or `resource/subresource`.
     name: &'a str,
     singular_name: &'static str,
     namespaced: bool,
@@ -57,7 +57,7 @@ struct APISubresourceDiscovery<'a> {
     verbs: &'static [&'static str],
 }
 
-/// A kind without group and version has those of the list.
+/// A kind. If group and version are empty, clients use those of the list.
 #[derive(Serialize)]
 struct ResponseKind {
     group: &'static str,
@@ -66,7 +66,7 @@ struct ResponseKind {
 }
 
 impl Group {
-    /// `/apis/<group>`.
+    /// The document at `/apis/<group>`.
     pub fn document(self) -> Value {
         let mut group = self.fields();
         group["kind"] = json!("APIGroup");
@@ -83,7 +83,7 @@ impl Group {
 }
 
 impl Catalogs {
-    /// `/apis/<group>/<version>`.
+    /// The document at `/apis/<group>/<version>`.
     pub fn resource_list(&self, group: Group, version: &str) -> impl Serialize {
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
@@ -97,11 +97,11 @@ impl Catalogs {
             kind: "APIResourceList",
             api_version: "v1",
             group_version: format!("{}/{version}", group.name()),
-            resources: self.listed(group),
+            resources: self.resources(group),
         }
     }
 
-    /// `/apis` as `APIGroupDiscoveryList`.
+    /// The document at `/apis`, as `APIGroupDiscoveryList`.
     pub fn aggregated(&self, format: AggregatedVersion) -> impl Serialize {
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
@@ -124,7 +124,7 @@ impl Catalogs {
         }
         let version = |group, version| APIVersionDiscovery {
             version,
-            resources: aggregated(&self.listed(group)),
+            resources: aggregated(&self.resources(group)),
             freshness: "Current",
         };
         APIGroupDiscoveryList {
@@ -138,17 +138,17 @@ impl Catalogs {
         }
     }
 
-    /// What a group has, sorted; never nothing.
-    fn listed(&self, group: Group) -> Vec<APIResource<'_>> {
-        let mut listed: Vec<APIResource<'_>> = match group {
+    /// The resources of a group, sorted. The list is never empty.
+    fn resources(&self, group: Group) -> Vec<APIResource<'_>> {
+        let mut resources: Vec<APIResource<'_>> = match group {
             Group::Custom => {
-                let of_resources = self
+                let groups = self
                     .custom
                     .entries()
                     .chunk_by(|one, other| list::resource(&one.name) == list::resource(&other.name));
-                of_resources
+                groups
                     .flat_map(|entries| {
-                        // Two scopes under one resource make kube-apiserver drop the whole version.
+                        // If one resource has two scopes, kube-apiserver ignores the whole version.
                         let namespaced = entries.iter().any(|entry| entry.namespaced);
                         entries.iter().map(move |entry| metric(&entry.name, namespaced, group))
                     })
@@ -157,20 +157,20 @@ impl Catalogs {
             Group::External => {
                 self.external.entries().iter().map(|entry| metric(&entry.name, true, group)).collect()
             }
-            Group::Resource => USAGE.into(),
+            Group::Resource => RESOURCE_METRICS.into(),
         };
-        if listed.is_empty() {
-            listed.push(metric(PLACEHOLDER, true, group));
+        if resources.is_empty() {
+            resources.push(metric(PLACEHOLDER, true, group));
         }
-        listed
+        resources
     }
 }
 
 /// The resources of `metrics.k8s.io`.
-const USAGE: [APIResource<'static>; 2] =
-    [usage("nodes", false, "NodeMetrics"), usage("pods", true, "PodMetrics")];
+const RESOURCE_METRICS: [APIResource<'static>; 2] =
+    [resource_metric("nodes", false, "NodeMetrics"), resource_metric("pods", true, "PodMetrics")];
 
-const fn usage(name: &'static str, namespaced: bool, kind: &'static str) -> APIResource<'static> {
+const fn resource_metric(name: &'static str, namespaced: bool, kind: &'static str) -> APIResource<'static> {
     APIResource { name, singular_name: "", namespaced, kind, verbs: &["get", "list"] }
 }
 
@@ -189,32 +189,32 @@ impl<'a> APIResource<'a> {
     }
 }
 
-/// The same in the aggregated form, each resource with its subresources. One that custom metrics are subresources of cannot be
-/// read itself and has no kind.
-fn aggregated<'a>(listed: &[APIResource<'a>]) -> Vec<APIResourceDiscovery<'a>> {
+/// Converts resources to the aggregated form: each resource has a list of its subresources. A resource of custom metrics has no
+/// kind, because only its subresources can be read.
+fn aggregated<'a>(resources: &[APIResource<'a>]) -> Vec<APIResourceDiscovery<'a>> {
     let kind = |kind| ResponseKind { group: "", version: "", kind };
-    let of_resources = listed.chunk_by(|one, other| one.resource() == other.resource());
-    of_resources
-        .map(|listed| {
-            let own = listed.iter().find(|one| one.subresource().is_none());
+    let groups = resources.chunk_by(|one, other| one.resource() == other.resource());
+    groups
+        .map(|group| {
+            let own = group.iter().find(|one| one.subresource().is_none());
             let subresource = |one: &APIResource<'a>| {
                 let subresource = one.subresource()?;
                 Some(APISubresourceDiscovery { subresource, response_kind: kind(one.kind), verbs: one.verbs })
             };
             APIResourceDiscovery {
-                resource: listed[0].resource(),
+                resource: group[0].resource(),
                 response_kind: kind(own.map_or("", |own| own.kind)),
-                scope: if listed[0].namespaced { "Namespaced" } else { "Cluster" },
+                scope: if group[0].namespaced { "Namespaced" } else { "Cluster" },
                 singular_resource: "",
                 verbs: own.map_or(&[][..], |own| own.verbs),
-                subresources: listed.iter().filter_map(subresource).collect(),
+                subresources: group.iter().filter_map(subresource).collect(),
             }
         })
         .collect()
 }
 
 impl AggregatedVersion {
-    /// `apiVersion` of the document.
+    /// The field `apiVersion` of the document.
     pub fn api_version(self) -> &'static str {
         match self {
             Self::V2 => "apidiscovery.k8s.io/v2",
@@ -222,7 +222,7 @@ impl AggregatedVersion {
         }
     }
 
-    /// The media type it is served as.
+    /// The media type of the document, for the header `Content-Type`.
     pub fn media_type(self) -> &'static str {
         match self {
             Self::V2 => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
@@ -231,7 +231,8 @@ impl AggregatedVersion {
     }
 }
 
-/// `/apis`. `address` is where this server listens, in the form that the generic API server of Go gives it.
+/// The document at `/apis`, as `APIGroupList`. `address` is the address of this server, in the format of Go's generic API
+/// server.
 pub fn group_list(address: &str) -> Value {
     let groups = Group::ALL.map(|group| {
         let mut group = group.fields();
@@ -256,7 +257,7 @@ mod tests {
     }
 
     fn value(document: impl Serialize) -> Value {
-        serde_json::to_value(document).expect("it has a JSON form")
+        serde_json::to_value(document).expect("valid JSON")
     }
 
     fn names(list: &Value) -> Vec<(&str, bool)> {
@@ -267,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resource_has_one_scope_and_each_metric_once() {
+    fn resource_has_one_scope_and_no_duplicate_metrics() {
         let one = catalog(&[("pods/a", false), ("pods/b", true), ("pods.x/a", false), ("pods/a", false)]);
         let custom = Catalog::union([&one, &catalog(&[("pods/a", true), ("nodes/load", false)])].into_iter());
         assert!(
@@ -287,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn external_metrics_are_namespaced_resources_each_once() {
+    fn external_metrics_are_namespaced_without_duplicates() {
         let one = catalog(&[("queue", true), ("externalmetrics", false)]);
         let all = Catalogs {
             external: Catalog::union([&one, &catalog(&[("queue", true)])].into_iter()),
@@ -305,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn no_metrics_are_a_placeholder_in_each_document() {
+    fn documents_without_metrics_have_a_placeholder() {
         let none = Catalogs::default();
         let aggregated = value(none.aggregated(AggregatedVersion::V2));
         for (index, group) in [Group::Custom, Group::External].into_iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Maps and arrays of objects' metadata, of which nobody may have more entries than any real object has.
+//! Maps and arrays in objects' metadata, with a limit of entries.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -6,31 +6,31 @@ use serde_json::value::RawValue;
 use crate::api::codec::protobuf::{Fields, MalformedProtobuf, Writer};
 use crate::api::text::{JsonText, json_text};
 
-/// How many labels, containers or values one object may have. More than any real one has: each is a few bytes in a body
-/// and many in memory.
-pub const MOST: usize = 4096;
+/// Maximum number of labels, containers or values of one object. Real objects have fewer. An entry has a few bytes in a body,
+/// but many in memory.
+pub const MAX_ENTRIES: usize = 4096;
 
-/// A JSON array of at most so many elements.
+/// A JSON array of at most `COUNT` elements.
 #[derive(Debug)]
-pub struct BoundedArray<T, const COUNT: usize = MOST>(pub Vec<T>);
+pub struct BoundedArray<T, const COUNT: usize = MAX_ENTRIES>(pub Vec<T>);
 
 /// A key and its value.
 pub type KeyValue<'a> = (JsonText<'a>, JsonText<'a>);
 
-/// The entries of a JSON object, raw and in their order.
+/// The raw entries of a JSON object, in order.
 #[derive(Default)]
 pub struct ObjectEntries<'a>(Vec<(&'a RawValue, &'a RawValue)>);
 
 impl<'a> ObjectEntries<'a> {
-    /// Each key with its value.
+    /// The raw keys and values.
     pub fn iter(&self) -> impl Iterator<Item = (&'a RawValue, &'a RawValue)> {
         self.0.iter().copied()
     }
 
-    /// Each key with its value, where all values are strings.
+    /// The keys and values of a map of strings.
     ///
     /// # Errors
-    /// If one is no string.
+    /// If a value is not a string.
     pub fn texts(&self) -> Result<Vec<KeyValue<'a>>, serde_json::Error> {
         self.iter().map(|(key, value)| Ok((json_text(Some(key))?, json_text(Some(value))?))).collect()
     }
@@ -38,8 +38,8 @@ impl<'a> ObjectEntries<'a> {
 
 impl<'de: 'a, 'a> Deserialize<'de> for ObjectEntries<'a> {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl<'de> serde::de::Visitor<'de> for Visitor {
+        struct ObjectVisitor;
+        impl<'de> serde::de::Visitor<'de> for ObjectVisitor {
             type Value = ObjectEntries<'de>;
 
             fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -49,7 +49,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for ObjectEntries<'a> {
             fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut entries = Vec::new();
                 while let Some(entry) = map.next_entry()? {
-                    if entries.len() == MOST {
+                    if entries.len() == MAX_ENTRIES {
                         return Err(too_many());
                     }
                     entries.push(entry);
@@ -57,13 +57,13 @@ impl<'de: 'a, 'a> Deserialize<'de> for ObjectEntries<'a> {
                 Ok(ObjectEntries(entries))
             }
         }
-        deserializer.deserialize_map(Visitor)
+        deserializer.deserialize_map(ObjectVisitor)
     }
 }
 
-/// What is said of a JSON object with more entries than are allowed.
+/// The error of a JSON object with too many entries.
 pub fn too_many<E: serde::de::Error>() -> E {
-    E::custom("it has more entries than any object has")
+    E::custom("an object has too many entries")
 }
 
 impl<T, const COUNT: usize> Default for BoundedArray<T, COUNT> {
@@ -74,8 +74,8 @@ impl<T, const COUNT: usize> Default for BoundedArray<T, COUNT> {
 
 impl<'de, T: Deserialize<'de>, const COUNT: usize> Deserialize<'de> for BoundedArray<T, COUNT> {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor<T, const COUNT: usize>(std::marker::PhantomData<T>);
-        impl<'de, T: Deserialize<'de>, const COUNT: usize> serde::de::Visitor<'de> for Visitor<T, COUNT> {
+        struct ArrayVisitor<T, const COUNT: usize>(std::marker::PhantomData<T>);
+        impl<'de, T: Deserialize<'de>, const COUNT: usize> serde::de::Visitor<'de> for ArrayVisitor<T, COUNT> {
             type Value = BoundedArray<T, COUNT>;
 
             fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -93,23 +93,23 @@ impl<'de, T: Deserialize<'de>, const COUNT: usize> Deserialize<'de> for BoundedA
                 Ok(BoundedArray(elements))
             }
         }
-        deserializer.deserialize_seq(Visitor::<T, COUNT>(std::marker::PhantomData))
+        deserializer.deserialize_seq(ArrayVisitor::<T, COUNT>(std::marker::PhantomData))
     }
 }
 
-/// Adds an element to those of a message in protobuf.
+/// Appends a repeated element of a protobuf message.
 ///
 /// # Errors
-/// If there are [`MOST`] already.
+/// If there are [`MAX_ENTRIES`] already.
 pub fn add<T>(elements: &mut Vec<T>, element: T) -> Result<(), MalformedProtobuf> {
-    if elements.len() == MOST {
-        return Err(MalformedProtobuf::Crowded);
+    if elements.len() == MAX_ENTRIES {
+        return Err(MalformedProtobuf::TooManyEntries);
     }
     elements.push(element);
     Ok(())
 }
 
-/// Reads an entry of a map in protobuf whose values are strings.
+/// Reads an entry of a protobuf map of strings.
 ///
 /// # Errors
 /// If the message is malformed.
@@ -125,7 +125,7 @@ pub fn read_entry(message: &[u8]) -> Result<KeyValue<'_>, MalformedProtobuf> {
     Ok((JsonText::Plain(key), JsonText::Plain(value)))
 }
 
-/// Writes a map in protobuf in the order of its keys.
+/// Writes a protobuf map, ordered by key.
 pub fn write_entries(out: &mut Writer, field: u64, entries: &mut [KeyValue<'_>]) {
     entries.sort_unstable();
     for (key, value) in entries {

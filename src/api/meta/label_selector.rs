@@ -8,12 +8,12 @@ use crate::api::codec::json;
 use crate::api::codec::protobuf::{Fields, MalformedProtobuf, Writer};
 use crate::api::text::{JsonText, json_text};
 
-/// `metav1.LabelSelector`, borrowed from the body that it was read from.
+/// `metav1.LabelSelector`, borrowed from the body.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LabelSelector<'a> {
-    /// Labels and the values they must have, in the order of the body.
+    /// Required labels and values, in the order of the body.
     pub match_labels: Vec<(JsonText<'a>, JsonText<'a>)>,
-    /// Further requirements.
+    /// Other requirements.
     pub match_expressions: Vec<Expression<'a>>,
 }
 
@@ -24,21 +24,21 @@ pub struct Expression<'a> {
     pub key: JsonText<'a>,
     /// `In`, `NotIn`, `Exists` or `DoesNotExist`.
     pub operator: JsonText<'a>,
-    /// The values it speaks of.
+    /// The values to compare with; empty for `Exists` and `DoesNotExist`.
     pub values: Vec<JsonText<'a>>,
 }
 
-/// How many bytes a metric's own selector may have: more than any real one, which has hundreds. A few of them may be many
-/// bytes in memory.
-const LONGEST: usize = 256 * 1024;
+/// Maximum size of a metric's own selector, in bytes. Real selectors have hundreds of bytes. The limit is necessary because a
+/// short selector may take many bytes of memory.
+const MAX_BYTES: usize = 256 * 1024;
 
 impl<'a> LabelSelector<'a> {
-    /// Reads the JSON form; `null` is no selector.
+    /// Reads JSON; `null` means no selector.
     ///
     /// # Errors
     /// If it is neither `null` nor a label selector.
     pub fn from_json(raw: &'a str) -> Result<Option<Self>, serde_json::Error> {
-        if raw.len() > LONGEST {
+        if raw.len() > MAX_BYTES {
             return Err(too_many());
         }
         let Some(raw) = serde_json::from_str::<Option<JsonSelector<'a>>>(raw)? else { return Ok(None) };
@@ -60,13 +60,13 @@ impl<'a> LabelSelector<'a> {
         Ok(Some(selector))
     }
 
-    /// Reads the protobuf form.
+    /// Reads protobuf.
     ///
     /// # Errors
     /// If the message is malformed.
     pub fn from_protobuf(message: &'a [u8]) -> Result<Self, MalformedProtobuf> {
-        if message.len() > LONGEST {
-            return Err(MalformedProtobuf::Crowded);
+        if message.len() > MAX_BYTES {
+            return Err(MalformedProtobuf::TooManyEntries);
         }
         let mut selector = Self::default();
         for field in Fields::of(message) {
@@ -81,24 +81,24 @@ impl<'a> LabelSelector<'a> {
         Ok(selector)
     }
 
-    /// Writes the JSON form, with labels in the order of their keys.
+    /// Writes JSON, with labels ordered by key.
     pub fn write_json(&mut self, out: &mut Vec<u8>) {
         self.match_labels.sort_unstable();
         out.push(b'{');
         if !self.match_labels.is_empty() {
             json::key(out, "matchLabels");
-            json::texts(out, self.match_labels.iter().copied());
+            json::string_map(out, self.match_labels.iter().copied());
         }
         if !self.match_expressions.is_empty() {
             json::key(out, "matchExpressions");
             out.push(b'[');
-            json::separated(out, &self.match_expressions, |out, expression| expression.write_json(out));
+            json::comma_separated(out, &self.match_expressions, |out, expression| expression.write_json(out));
             out.push(b']');
         }
         out.push(b'}');
     }
 
-    /// Writes the fields of the protobuf form, with labels in the order of their keys.
+    /// Writes the protobuf fields, with labels ordered by key.
     pub fn write_protobuf(&mut self, out: &mut Writer) {
         write_entries(out, 1, &mut self.match_labels);
         for Expression { key, operator, values } in &self.match_expressions {
@@ -119,7 +119,7 @@ impl<'a> Expression<'a> {
         json::string(out, self.operator);
         if !self.values.is_empty() {
             out.extend_from_slice(br#","values":["#);
-            json::separated(out, &self.values, |out, value| json::string(out, *value));
+            json::comma_separated(out, &self.values, |out, value| json::string(out, *value));
             out.push(b']');
         }
         out.push(b'}');
@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_selector_reads_alike_from_json_and_from_protobuf() {
+    fn json_and_protobuf_give_the_same_selector() {
         let json = r#"{"matchLabels":{"verb":"GET"},"matchExpressions":[{"key":"zone","operator":"In","values":["a","b"]}]}"#;
         let protobuf = b"\x0a\x0b\x0a\x04verb\x12\x03GET\x12\x10\x0a\x04zone\x12\x02In\x1a\x01a\x1a\x01b";
         let from_json = LabelSelector::from_json(json).expect("well-formed").expect("not null");
@@ -171,10 +171,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_selector_is_an_error() {
+    fn invalid_selector_is_an_error() {
         for raw in ["[]", "1", r#"{"matchLabels":{"a":1}}"#, r#"{"matchLabels":{"a":"\ud800"}}"#] {
             assert!(LabelSelector::from_json(raw).is_err(), "{raw}");
         }
-        assert_eq!(LabelSelector::from_json("null").expect("null is fine"), None);
+        assert_eq!(LabelSelector::from_json("null").expect("null is valid"), None);
     }
 }

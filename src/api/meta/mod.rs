@@ -1,20 +1,22 @@
-//! Types of `k8s.io/apimachinery/pkg/apis/meta/v1` that metrics carry, borrowed from the body that they were read from.
+//! Types of `k8s.io/apimachinery/pkg/apis/meta/v1` in metrics, borrowed from the body.
 
 mod entries;
 mod label_selector;
 mod object_meta;
 
-pub use entries::{BoundedArray, KeyValue, MOST, ObjectEntries, add, read_entry, too_many, write_entries};
+pub use entries::{
+    BoundedArray, KeyValue, MAX_ENTRIES, ObjectEntries, add, read_entry, too_many, write_entries,
+};
 pub use label_selector::{Expression, LabelSelector};
 pub use object_meta::{ObjectMeta, ObjectMetaError};
 
-/// In how many bytes of JSON at least one string begins or ends: longer strings, numbers and white space are in no real
-/// body. What copies a string, to decode its escapes or to quote it in an error, takes little memory then.
-pub const STRINGS_WITHIN: usize = 32 * 1024;
+/// In each block of this many bytes of JSON, at least one string must begin or end. Real bodies have no longer strings, numbers
+/// or white space. So code that copies a string, to decode escapes or for an error message, needs little memory.
+pub const QUOTE_BLOCK_BYTES: usize = 32 * 1024;
 
-/// Whether JSON may have a string that is longer than twice [`STRINGS_WITHIN`]. A quote that has no backslash before it is not
+/// Whether the JSON may have a string that is longer than two such blocks. A quote without a backslash before it is not
 /// escaped.
 pub fn has_long_string(json: &[u8]) -> bool {
     let has_quote = |block: &[u8]| block.windows(2).any(|pair| pair[1] == b'"' && pair[0] != b'\\');
-    !json.chunks_exact(STRINGS_WITHIN).all(has_quote)
+    !json.chunks_exact(QUOTE_BLOCK_BYTES).all(has_quote)
 }

@@ -9,8 +9,8 @@ use crate::api::codec::protobuf::{Fields, MalformedProtobuf, Writer};
 use crate::api::text::{JsonText, json_text};
 use crate::api::time::{Timestamp, TimestampError};
 
-/// `metav1.ObjectMeta` as far as metrics have it: owners, finalizers and managed fields belong to objects that are
-/// stored, and are dropped.
+/// The fields of `metav1.ObjectMeta` that metrics have. Owners, finalizers and managed fields exist only in stored objects and
+/// are dropped.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(clippy::missing_docs_in_private_items, reason = "each is named as in Kubernetes")]
 pub struct ObjectMeta<'a> {
@@ -26,16 +26,16 @@ pub struct ObjectMeta<'a> {
     pub annotations: Vec<KeyValue<'a>>,
 }
 
-/// Why something is no metadata.
+/// Why metadata is malformed.
 #[derive(Debug, thiserror::Error)]
 pub enum ObjectMetaError {
-    /// It is no JSON, or its fields have other types.
+    /// It is not JSON, or a field has the wrong type.
     #[error(transparent)]
     Json(#[from] serde_json::Error),
-    /// It is no protobuf.
+    /// It is not protobuf.
     #[error(transparent)]
     Protobuf(#[from] MalformedProtobuf),
-    /// The time of creation is none.
+    /// The creation time is invalid.
     #[error("creationTimestamp: {0}")]
     Timestamp(#[from] TimestampError),
 }
@@ -65,10 +65,10 @@ struct JsonObjectMeta<'a> {
 }
 
 impl<'a> ObjectMeta<'a> {
-    /// Reads the JSON form; `null` has nothing in it.
+    /// Reads JSON; `null` means empty metadata.
     ///
     /// # Errors
-    /// If it is no metadata.
+    /// If the metadata is malformed.
     pub fn from_json(raw: &'a str) -> Result<Self, ObjectMetaError> {
         let Some(json) = serde_json::from_str::<Option<JsonObjectMeta<'a>>>(raw)? else {
             return Ok(Self::default());
@@ -87,7 +87,7 @@ impl<'a> ObjectMeta<'a> {
         })
     }
 
-    /// Reads the protobuf form.
+    /// Reads protobuf.
     ///
     /// # Errors
     /// If the message is malformed.
@@ -131,15 +131,15 @@ impl<'a> ObjectMeta<'a> {
         self.annotations.push((JsonText::Plain(key), JsonText::Plain(value)));
     }
 
-    /// Writes the JSON form, with maps in the order of their keys.
+    /// Writes JSON, with maps ordered by key.
     pub fn write_json(&mut self, out: &mut Vec<u8>) {
         out.push(b'{');
-        json::non_empty(out, "name", self.name);
-        json::non_empty(out, "generateName", self.generate_name);
-        json::non_empty(out, "namespace", self.namespace);
-        json::non_empty(out, "selfLink", self.self_link);
-        json::non_empty(out, "uid", self.uid);
-        json::non_empty(out, "resourceVersion", self.resource_version);
+        json::string_unless_empty(out, "name", self.name);
+        json::string_unless_empty(out, "generateName", self.generate_name);
+        json::string_unless_empty(out, "namespace", self.namespace);
+        json::string_unless_empty(out, "selfLink", self.self_link);
+        json::string_unless_empty(out, "uid", self.uid);
+        json::string_unless_empty(out, "resourceVersion", self.resource_version);
         if self.generation != 0 {
             json::key(out, "generation");
             json::display(out, self.generation);
@@ -152,13 +152,13 @@ impl<'a> ObjectMeta<'a> {
             if !entries.is_empty() {
                 entries.sort_unstable();
                 json::key(out, key);
-                json::texts(out, entries.iter().copied());
+                json::string_map(out, entries.iter().copied());
             }
         }
         out.push(b'}');
     }
 
-    /// Writes the fields of the protobuf form, with maps in the order of their keys.
+    /// Writes the protobuf fields, with maps ordered by key.
     pub fn write_protobuf(&mut self, out: &mut Writer) {
         out.text(1, self.name);
         out.text(2, self.generate_name);

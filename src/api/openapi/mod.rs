@@ -1,7 +1,7 @@
-//! OpenAPI: the types and operations that are served, kept by hand, and the documents of both versions made of them.
+//! OpenAPI: the served types and operations are maintained by hand; the documents of v2 and v3 are generated from them.
 //!
-//! Types have the names and fields that they have in `k8s.io/metrics` and `k8s.io/apimachinery`, so that kubectl and
-//! kube-apiserver's aggregation layer find them.
+//! Types have the names and fields of `k8s.io/metrics` and `k8s.io/apimachinery`, so that kubectl and kube-apiserver's
+//! aggregation layer find them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,22 +11,22 @@ use serde_json::{Map, Value, json};
 
 use super::group::Group;
 
-/// What each group version has: operations, and the types that it shares with none.
+/// Operations and types of each group version.
 const SOURCES: [(Group, &str, &str); 4] = [
     (Group::Custom, "v1beta1", include_str!("custom.metrics.v1beta1.json")),
     (Group::Custom, "v1beta2", include_str!("custom.metrics.v1beta2.json")),
     (Group::External, "v1beta1", include_str!("external.metrics.v1beta1.json")),
     (Group::Resource, "v1beta1", include_str!("metrics.v1beta1.json")),
 ];
-/// What they share: descriptions of parameters, and types.
+/// Shared types and parameter descriptions.
 const SHARED: &str = include_str!("shared.json");
-/// What the operations produce.
+/// Media types of the operations.
 const MEDIA_TYPES: [&str; 3] =
     ["application/json", "application/vnd.kubernetes.protobuf", "application/yaml"];
 
 type Schemas = Map<String, Value>;
 
-/// Types as in OpenAPI v3, save that a reference is the name of a type and may have a description beside it.
+/// Types as in OpenAPI v3, with one difference: a reference is the name of a type and may have a description.
 #[derive(Deserialize)]
 struct OpenApiSource {
     operations: Vec<Operation>,
@@ -39,7 +39,7 @@ struct SharedSchemas {
     schemas: Schemas,
 }
 
-/// A GET. Its path is below that of the group version; parameters of the path stand in it.
+/// A GET operation. The path is relative to the group version and contains the path parameters in braces.
 #[derive(Deserialize)]
 struct Operation {
     path: String,
@@ -57,7 +57,7 @@ enum OpenApiVersion {
     V3,
 }
 
-/// The documents of OpenAPI v3, one for each group version.
+/// The OpenAPI v3 documents, one for each group version.
 pub fn v3() -> Vec<(Group, &'static str, Value)> {
     let shared: SharedSchemas = read(SHARED);
     let documents = SOURCES.iter().map(|(group, version, text)| {
@@ -72,7 +72,7 @@ pub fn v3() -> Vec<(Group, &'static str, Value)> {
     documents.collect()
 }
 
-/// The document of OpenAPI v2, of all group versions.
+/// The OpenAPI v2 document of all group versions.
 pub fn v2() -> Value {
     let shared: SharedSchemas = read(SHARED);
     let (mut paths, mut schemas) = (Map::new(), shared.schemas.clone());
@@ -87,14 +87,14 @@ pub fn v2() -> Value {
 }
 
 fn read<T: DeserializeOwned>(text: &str) -> T {
-    serde_json::from_str(text).expect("a test reads what is kept by hand")
+    serde_json::from_str(text).expect("the embedded documents are valid")
 }
 
 fn info() -> Value {
     json!({"title": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION")})
 }
 
-/// Adds those shared types that the others refer to, at once or by way of each other.
+/// Adds the shared types that the given types refer to, directly or indirectly.
 fn with_shared(mut schemas: Schemas, shared: &Schemas) -> Schemas {
     let mut wanted = BTreeSet::new();
     schemas.values().for_each(|schema| references(schema, &mut wanted));
@@ -143,10 +143,10 @@ impl OpenApiVersion {
         let in_query = operation.query.iter().map(|name| (name.as_str(), "query"));
         let parameters: Vec<Value> = in_path
             .chain(in_query)
-            .map(|(name, place)| self.parameter(name, place, &shared.parameters[name]))
+            .map(|(name, location)| self.parameter(name, location, &shared.parameters[name]))
             .collect();
         let returned = json!({"$ref": self.pointer(&operation.returns)});
-        let mut written = json!({
+        let mut output = json!({
             "tags": [format!("{}_{version}", group.name().trim_end_matches(".k8s.io").replace('.', "_"))],
             "description": operation.description,
             "operationId": operation.id,
@@ -158,8 +158,8 @@ impl OpenApiVersion {
         });
         let response = match self {
             Self::V2 => {
-                written["produces"] = json!(MEDIA_TYPES);
-                written["schemes"] = json!(["https"]);
+                output["produces"] = json!(MEDIA_TYPES);
+                output["schemes"] = json!(["https"]);
                 json!({"description": "OK", "schema": returned})
             }
             Self::V3 => {
@@ -170,48 +170,48 @@ impl OpenApiVersion {
                 json!({"description": "OK", "content": content})
             }
         };
-        written["responses"] = json!({"200": response});
-        written
+        output["responses"] = json!({"200": response});
+        output
     }
 
-    fn parameter(self, name: &str, place: &str, description: &str) -> Value {
-        let mut written = json!({"name": name, "in": place, "description": description});
-        if place == "path" {
-            written["required"] = json!(true);
+    fn parameter(self, name: &str, location: &str, description: &str) -> Value {
+        let mut output = json!({"name": name, "in": location, "description": description});
+        if location == "path" {
+            output["required"] = json!(true);
         }
         match self {
-            Self::V2 => written["type"] = json!("string"),
-            Self::V3 => written["schema"] = json!({"type": "string"}),
+            Self::V2 => output["type"] = json!("string"),
+            Self::V3 => output["schema"] = json!({"type": "string"}),
         }
-        written
+        output
     }
 
     fn schemas(self, schemas: &Schemas) -> Schemas {
         schemas.iter().map(|(name, schema)| (name.clone(), self.schema(schema))).collect()
     }
 
-    /// A type, or any part of one.
+    /// A type, or a part of a type.
     fn schema(self, schema: &Value) -> Value {
         match schema {
             Value::Object(fields) => {
-                let mut written = self.schemas(fields);
+                let mut output = self.schemas(fields);
                 if let Some(name) = fields.get("$ref").and_then(Value::as_str) {
-                    written.insert("$ref".to_owned(), json!(self.pointer(name)));
+                    output.insert("$ref".to_owned(), json!(self.pointer(name)));
                 }
-                if self == Self::V3 && written.len() > 1 {
-                    // A reference stands alone in v3.
-                    if let Some(pointer) = written.remove("$ref") {
-                        written.insert("allOf".to_owned(), json!([{"$ref": pointer}]));
+                if self == Self::V3 && output.len() > 1 {
+                    // In v3, `$ref` must have no other fields beside it.
+                    if let Some(pointer) = output.remove("$ref") {
+                        output.insert("allOf".to_owned(), json!([{"$ref": pointer}]));
                     }
                 }
                 if self == Self::V2
-                    && let Some(alternatives) = written.remove("oneOf")
+                    && let Some(alternatives) = output.remove("oneOf")
                     && let Some(first) = alternatives[0].as_object()
                 {
-                    // v2 has no alternatives; the first is what is served.
-                    written.extend(first.clone());
+                    // v2 has no `oneOf`. The first alternative is the form of responses.
+                    output.extend(first.clone());
                 }
-                Value::Object(written)
+                Value::Object(output)
             }
             Value::Array(elements) => elements.iter().map(|element| self.schema(element)).collect(),
             other => other.clone(),
@@ -230,7 +230,7 @@ impl OpenApiVersion {
 mod tests {
     use super::*;
 
-    /// Every pointer leads to a type, and every type is pointed to.
+    /// Checks that each reference has a type, and that each type is referenced.
     fn check_references(document: &Value, schemas: &str) {
         let known = document.pointer(schemas).and_then(Value::as_object).expect("types");
         let mut found = BTreeSet::new();
@@ -239,14 +239,14 @@ mod tests {
             found.iter().filter_map(|pointer| pointer.strip_prefix(&format!("#{schemas}/"))).collect();
         assert_eq!(named.len(), found.len(), "{found:?}");
         let known: BTreeSet<&str> = known.keys().map(String::as_str).collect();
-        let lost: Vec<_> = named.difference(&known).collect();
-        assert!(lost.is_empty(), "{lost:?}");
+        let missing: Vec<_> = named.difference(&known).collect();
+        assert!(missing.is_empty(), "{missing:?}");
         let unused: Vec<_> = known.difference(&named).collect();
         assert!(unused.is_empty(), "{unused:?}");
     }
 
     #[test]
-    fn each_served_group_version_is_described_and_says_what_its_names_mean() {
+    fn each_served_group_version_has_a_complete_document() {
         let documents = v3();
         let mut described: Vec<_> = documents.iter().map(|(group, version, _)| (*group, *version)).collect();
         let mut served: Vec<_> = Group::ALL
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reference_stands_alone_in_v3_and_beside_its_description_in_v2() {
+    fn reference_with_description_is_all_of_in_v3() {
         let (.., v3) = v3().pop().expect("documents");
         let timestamp = |schemas: &Value| {
             schemas["io.k8s.metrics.pkg.apis.metrics.v1beta1.PodMetrics"]["properties"]["timestamp"].clone()

@@ -1,4 +1,4 @@
-//! A `MetricValueList` of `custom.metrics.k8s.io`, of either version.
+//! Items of a `MetricValueList` of `custom.metrics.k8s.io`, v1beta1 or v1beta2.
 
 pub(super) mod json;
 pub(super) mod protobuf;
@@ -16,7 +16,7 @@ pub struct CustomItemRef<'a> {
     item: &'a CustomItem,
 }
 
-/// Where the parts of one item lie.
+/// The values of one item, and the positions of its strings and its selector.
 #[derive(Clone, Debug, Default)]
 pub(super) struct CustomItem {
     kind: Span,
@@ -34,12 +34,12 @@ pub(super) struct CustomItem {
 }
 
 impl CustomItem {
-    /// It in its body.
-    pub(super) fn of<'a>(&'a self, body: &'a Body) -> CustomItemRef<'a> {
+    /// A reference to this item. `body` must be the body that the item was read from.
+    pub(super) fn item_ref<'a>(&'a self, body: &'a Body) -> CustomItemRef<'a> {
         CustomItemRef { body, item: self }
     }
 
-    /// What it takes beside its own size.
+    /// Heap memory of the item in bytes.
     pub(super) fn heap_bytes(&self) -> usize {
         self.value.heap_bytes()
     }
@@ -98,17 +98,17 @@ impl<'a> CustomItemRef<'a> {
         }
     }
 
-    /// When the value was taken.
+    /// The time when the value was measured.
     pub fn timestamp(self) -> Option<Timestamp> {
         self.item.timestamp
     }
 
-    /// Over how many seconds the value was taken.
+    /// The measurement window of the value in seconds.
     pub fn window_seconds(self) -> Option<i64> {
         self.item.window_seconds
     }
 
-    /// How many bytes of the page it is made of, about.
+    /// The approximate size of the item in the page, in bytes.
     pub fn bytes(self) -> usize {
         let CustomItem {
             kind,

@@ -1,4 +1,4 @@
-//! An `ExternalMetricValueList` of `external.metrics.k8s.io`.
+//! Items of an `ExternalMetricValueList` of `external.metrics.k8s.io`.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -19,11 +19,11 @@ pub struct ExternalItemRef<'a> {
     item: &'a ExternalItem,
 }
 
-/// Where the parts of one item lie.
+/// The values of one item, and the positions of its strings and labels.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ExternalItem {
     metric: Span,
-    /// The labels' object in JSON, the whole item in protobuf.
+    /// In JSON the object with the labels, in protobuf the whole item.
     labels: Span,
     timestamp: Option<Timestamp>,
     window_seconds: Option<i64>,
@@ -44,7 +44,7 @@ struct JsonExternalMetricValue<'a> {
     value: Option<&'a RawValue>,
 }
 
-/// Where the parts of each item lie in `body`.
+/// Reads all items of the list in `body`.
 pub(super) fn read(
     format: BodyFormat,
     body: &[u8],
@@ -62,12 +62,12 @@ pub(super) fn read(
 }
 
 impl ExternalItem {
-    /// It in its body.
-    pub(super) fn of<'a>(&'a self, body: &'a Body) -> ExternalItemRef<'a> {
+    /// A reference to this item. `body` must be the body that the item was read from.
+    pub(super) fn item_ref<'a>(&'a self, body: &'a Body) -> ExternalItemRef<'a> {
         ExternalItemRef { body, item: self }
     }
 
-    /// What it takes beside its own size.
+    /// Heap memory of the item in bytes.
     pub(super) fn heap_bytes(&self) -> usize {
         self.value.heap_bytes()
     }
@@ -79,7 +79,7 @@ impl<'a> ExternalItemRef<'a> {
         self.body.text(self.item.metric)
     }
 
-    /// What tells the series of a metric apart, in the member's order.
+    /// The labels of the series, in the member's order. They identify a series of the metric.
     pub fn labels(self) -> Vec<KeyValue<'a>> {
         let span = self.item.labels;
         match self.body.format {
@@ -88,17 +88,17 @@ impl<'a> ExternalItemRef<'a> {
         }
     }
 
-    /// When the value was taken.
+    /// The time when the value was measured.
     pub fn timestamp(self) -> Option<Timestamp> {
         self.item.timestamp
     }
 
-    /// Over how many seconds the value was taken.
+    /// The measurement window of the value in seconds.
     pub fn window_seconds(self) -> Option<i64> {
         self.item.window_seconds
     }
 
-    /// How many bytes of the page it is made of, about.
+    /// The approximate size of the item in the page, in bytes.
     pub fn bytes(self) -> usize {
         self.item.metric.len() + self.item.labels.len() + self.item.heap_bytes()
     }

@@ -1,4 +1,4 @@
-//! Lists, whatever is in them: read item by item in one pass, so that they take no more memory than what is kept.
+//! Reads lists of any kind, item by item in one pass. Reading needs no memory in addition to the result.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -14,19 +14,19 @@ use crate::api::quantity::Quantity;
 use crate::api::text::json_text;
 use crate::api::time::Timestamp;
 
-/// How many items a body may have whatever its size.
+/// A body of any size may have this many items.
 const MIN_ITEMS: usize = 64;
-/// How many bytes the smallest real item has; one of a pod has 80 in protobuf.
+/// Minimum size of a real item in bytes. An item of a pod has 80 in protobuf.
 const MIN_ITEM_BYTES: usize = 32;
 
-/// What is done with each element as it is read.
+/// Calls `read` for each element of an array.
 struct ArrayReader<F> {
     read: F,
-    /// What is wrong with an element, where serde's own words would say less.
-    wrong: Option<PageError>,
+    /// The error of an element. serde's own error has less detail.
+    error: Option<PageError>,
 }
 
-/// Reads a list in JSON, each item with `read`.
+/// Reads a list in JSON and calls `read` for each item.
 pub(super) fn json<'a, T: Deserialize<'a>, I>(
     expected: Expected,
     body: &'a [u8],
@@ -39,26 +39,26 @@ pub(super) fn json<'a, T: Deserialize<'a>, I>(
         let item = read(items.len(), value, reserve)?;
         push(&mut items, item, body, reserve)
     };
-    let mut reading = ArrayReader { read, wrong: None };
+    let mut reader = ArrayReader { read, error: None };
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let list = ListReader { expected, reading: &mut reading, element: PhantomData };
-    let end = list.deserialize(&mut deserializer).and_then(|()| deserializer.end());
-    reading.end(end)?;
+    let list = ListReader { expected, reader: &mut reader, element: PhantomData };
+    let result = list.deserialize(&mut deserializer).and_then(|()| deserializer.end());
+    reader.finish(result)?;
     Ok(items)
 }
 
-/// Reads a JSON array, and each of its elements with `read`.
+/// Reads a JSON array and calls `read` for each element.
 pub(super) fn json_array<'a, T: Deserialize<'a>>(
     array: &'a str,
     read: impl FnMut(T) -> Result<(), PageError>,
 ) -> Result<(), PageError> {
-    let mut reading = ArrayReader { read, wrong: None };
-    let elements = Elements { reading: &mut reading, element: PhantomData };
-    let end = elements.deserialize(&mut serde_json::Deserializer::from_str(array));
-    reading.end(end)
+    let mut reader = ArrayReader { read, error: None };
+    let elements = ArrayElements { reader: &mut reader, element: PhantomData };
+    let result = elements.deserialize(&mut serde_json::Deserializer::from_str(array));
+    reader.finish(result)
 }
 
-/// Reads a list in protobuf, each item with `read`.
+/// Reads a list in protobuf and calls `read` for each item.
 pub(super) fn protobuf<'a, I>(
     expected: Expected,
     body: &'a [u8],
@@ -77,25 +77,25 @@ pub(super) fn protobuf<'a, I>(
     Ok(items)
 }
 
-/// Adds an item to those of `body`, as long as that many can be real.
+/// Appends an item. Returns an error if `body` is too short for this number of real items.
 fn push<I>(items: &mut Vec<I>, item: I, body: &[u8], reserve: &mut Reserve<'_>) -> Result<(), PageError> {
     if items.len() >= MIN_ITEMS && items.len() * MIN_ITEM_BYTES > body.len() {
-        return Err(PageError::Crowded(body.len()));
+        return Err(PageError::TooManyItems(body.len()));
     }
     Ok(memory::push(items, item, reserve)?)
 }
 
-/// The timestamp of item `index`.
+/// Reads the timestamp of item `index` in JSON.
 pub(super) fn timestamp(index: usize, raw: Option<&RawValue>) -> Result<Option<Timestamp>, PageError> {
     Timestamp::from_json(raw).map_err(|_| PageError::Timestamp { index })
 }
 
-/// The same in protobuf.
+/// Reads the timestamp of item `index` in protobuf.
 pub(super) fn protobuf_timestamp(index: usize, message: &[u8]) -> Result<Option<Timestamp>, PageError> {
     Timestamp::from_protobuf(message).map_err(|_| PageError::Timestamp { index })
 }
 
-/// The quantity of item `index`: a string or, as Go accepts it, a bare number.
+/// Reads the quantity of item `index` in JSON. As in Go, the quantity is a string or a number.
 pub(super) fn json_quantity(
     index: usize,
     raw: Option<&RawValue>,
@@ -109,7 +109,7 @@ pub(super) fn json_quantity(
     }
 }
 
-/// The same in protobuf.
+/// Reads the quantity of item `index` in protobuf.
 pub(super) fn protobuf_quantity(
     index: usize,
     message: &[u8],
@@ -124,7 +124,7 @@ pub(super) fn protobuf_quantity(
     quantity(index, text, reserve)
 }
 
-/// The quantity of item `index`; nothing is zero, as in Go.
+/// Parses the quantity of item `index`. As in Go, an empty text is zero.
 fn quantity(index: usize, text: &str, reserve: &mut Reserve<'_>) -> Result<Quantity, PageError> {
     if text.is_empty() {
         return Ok(Quantity::default());
@@ -134,16 +134,16 @@ fn quantity(index: usize, text: &str, reserve: &mut Reserve<'_>) -> Result<Quant
     Ok(quantity)
 }
 
-/// A list's object.
+/// Reads the object of a list.
 struct ListReader<'r, T, F> {
     expected: Expected,
-    reading: &'r mut ArrayReader<F>,
+    reader: &'r mut ArrayReader<F>,
     element: PhantomData<T>,
 }
 
-/// The elements of an array.
-struct Elements<'r, T, F> {
-    reading: &'r mut ArrayReader<F>,
+/// Reads the elements of an array.
+struct ArrayElements<'r, T, F> {
+    reader: &'r mut ArrayReader<F>,
     element: PhantomData<T>,
 }
 
@@ -158,10 +158,10 @@ enum ListField {
 }
 
 impl<F> ArrayReader<F> {
-    fn end(self, end: Result<(), serde_json::Error>) -> Result<(), PageError> {
-        match self.wrong {
-            Some(wrong) => Err(wrong),
-            None => Ok(end?),
+    fn finish(self, result: Result<(), serde_json::Error>) -> Result<(), PageError> {
+        match self.error {
+            Some(error) => Err(error),
+            None => Ok(result?),
         }
     }
 }
@@ -190,11 +190,12 @@ impl<'de, T: Deserialize<'de>, F: FnMut(T) -> Result<(), PageError>> Visitor<'de
                 ListField::Kind => kind = map.next_value::<Option<&'de RawValue>>()?,
                 ListField::ApiVersion => api_version = map.next_value::<Option<&'de RawValue>>()?,
                 ListField::Items => {
-                    // What stands before the items is enough to tell another list from a malformed one.
+                    // If kind and version are before the items, they are checked first. The error then reports the wrong
+                    // kind, and not a malformed item.
                     if kind.is_some() && api_version.is_some() {
                         self.check(kind, api_version)?;
                     }
-                    map.next_value_seed(Elements { reading: &mut *self.reading, element: PhantomData })?;
+                    map.next_value_seed(ArrayElements { reader: &mut *self.reader, element: PhantomData })?;
                 }
                 ListField::Other => drop(map.next_value::<IgnoredAny>()?),
             }
@@ -212,14 +213,14 @@ impl<T, F> ListReader<'_, T, F> {
         let (kind, api_version) =
             (json_text(kind).map_err(E::custom)?, json_text(api_version).map_err(E::custom)?);
         self.expected.check(&kind.decode(), &api_version.decode()).map_err(|error| {
-            self.reading.wrong = Some(error);
-            E::custom("it is another list")
+            self.reader.error = Some(error);
+            E::custom("the list has another kind")
         })
     }
 }
 
 impl<'de, T: Deserialize<'de>, F: FnMut(T) -> Result<(), PageError>> DeserializeSeed<'de>
-    for Elements<'_, T, F>
+    for ArrayElements<'_, T, F>
 {
     type Value = ();
 
@@ -228,23 +229,25 @@ impl<'de, T: Deserialize<'de>, F: FnMut(T) -> Result<(), PageError>> Deserialize
     }
 }
 
-impl<'de, T: Deserialize<'de>, F: FnMut(T) -> Result<(), PageError>> Visitor<'de> for Elements<'_, T, F> {
+impl<'de, T: Deserialize<'de>, F: FnMut(T) -> Result<(), PageError>> Visitor<'de>
+    for ArrayElements<'_, T, F>
+{
     type Value = ();
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("an array")
     }
 
-    /// `null`, as Go writes a list that nobody has made.
+    /// `null`: Go writes it for a nil slice.
     fn visit_unit<E>(self) -> Result<(), E> {
         Ok(())
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<(), A::Error> {
-        let ArrayReader { read, wrong } = self.reading;
+        let ArrayReader { read, error } = self.reader;
         while let Some(element) = sequence.next_element()? {
-            if let Err(error) = read(element) {
-                *wrong = Some(error);
+            if let Err(cause) = read(element) {
+                *error = Some(cause);
                 return Err(A::Error::custom("an item is malformed"));
             }
         }

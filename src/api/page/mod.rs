@@ -1,7 +1,7 @@
-//! Reads what one member answers, in JSON or in protobuf.
+//! Reads the response of one member, in JSON or in protobuf.
 //!
-//! A page is checked when it is read: each quantity, timestamp and selector is well-formed, so that merging and
-//! encoding cannot fail. It keeps the body and where each item's parts lie in it, and owns no strings.
+//! Reading a page checks each quantity, timestamp and selector, so merging and encoding cannot fail. A page keeps the response
+//! body and the positions of the strings of each item. It does not copy strings.
 
 mod body;
 pub mod custom;
@@ -15,24 +15,24 @@ use super::codec::protobuf::MalformedProtobuf;
 use super::duration::DurationError;
 use super::group::{Group, MetricsResource};
 use super::memory::{Reserve, Stopped};
-use super::meta::{ObjectMetaError, STRINGS_WITHIN, has_long_string};
+use super::meta::{ObjectMetaError, QUOTE_BLOCK_BYTES, has_long_string};
 use super::quantity::QuantityError;
 pub use body::BodyFormat;
-use body::{Body, memory_of};
+use body::{Body, vec_memory};
 
-/// A checked answer of one member.
+/// The checked list of one member.
 #[derive(Clone, Debug)]
 pub struct Page {
     body: Body,
     items: Items,
-    /// In bytes, with all of the above.
+    /// Memory of the page in bytes, with body and items.
     memory: usize,
 }
 
-/// What a body has to be.
+/// The expected kind of a response body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expected {
-    /// A `MetricValueList` of custom metrics, of either version.
+    /// A `MetricValueList` of custom metrics, v1beta1 or v1beta2.
     MetricValues,
     /// An `ExternalMetricValueList`.
     ExternalValues,
@@ -42,73 +42,73 @@ pub enum Expected {
     Object(MetricsResource),
 }
 
-/// Why a member's body is no page.
+/// Why a member's response body is not a valid page.
 #[derive(Debug, Error)]
 pub enum PageError {
-    /// The body is no JSON, or its fields have other types.
-    #[error("the body is not the JSON that was asked for: {0}")]
+    /// The body is not JSON, or a field has the wrong type.
+    #[error("the body is not the expected JSON: {0}")]
     Json(#[from] serde_json::Error),
     /// The body is not UTF-8.
     #[error("the body is not UTF-8")]
     Utf8,
-    /// The body is no protobuf.
-    #[error("the body is not the protobuf that was asked for: {0}")]
+    /// The body is not protobuf.
+    #[error("the body is not the expected protobuf: {0}")]
     Protobuf(#[from] MalformedProtobuf),
-    /// The body is some other object.
-    #[error("the body is a {kind:?} of {api_version:?}, not the {expected} that was asked for")]
+    /// The body is an object of another kind.
+    #[error("the body is a {kind:?} of {api_version:?}, not the expected {expected}")]
     Kind {
-        /// The object's kind.
+        /// The kind in the body.
         kind: String,
-        /// Its group and version.
+        /// Group and version in the body.
         api_version: String,
-        /// The kind that was asked for.
+        /// The expected kind.
         expected: &'static str,
     },
-    /// A value is no quantity.
-    #[error("item {index} has a value that is no quantity: {source}")]
+    /// A value is not a quantity.
+    #[error("the value of item {index} is not a quantity: {source}")]
     Quantity {
         /// The item, counted from 0.
         index: usize,
-        /// What is wrong with it.
+        /// The error of the quantity.
         source: QuantityError,
     },
     /// A timestamp is not RFC 3339.
-    #[error("item {index} has a timestamp that is not RFC 3339")]
+    #[error("the timestamp of item {index} is not RFC 3339")]
     Timestamp {
         /// The item, counted from 0.
         index: usize,
     },
-    /// A window is no duration.
-    #[error("item {index} has a window that is no duration: {source}")]
+    /// A window is not a duration.
+    #[error("the window of item {index} is not a duration: {source}")]
     Window {
         /// The item, counted from 0.
         index: usize,
-        /// What is wrong with it.
+        /// The error of the duration.
         source: DurationError,
     },
     /// An object's metadata is malformed.
-    #[error("item {index} has malformed metadata: {source}")]
+    #[error("the metadata of item {index} is malformed: {source}")]
     Metadata {
         /// The item, counted from 0.
         index: usize,
-        /// What is wrong with it.
+        /// The error of the metadata.
         source: ObjectMetaError,
     },
-    /// The body has more items than real ones would fit into it; they would take many times its own size.
-    #[error("the body has more items than fit into {0} bytes")]
-    Crowded(usize),
-    /// The body has a string, a number or white space of a length that no real one has.
-    #[error("the body has {STRINGS_WITHIN} bytes in which no string begins or ends")]
+    /// The body has more items than real items fit into its size. They would need many times the memory of the body.
+    #[error("the body has too many items for its {0} bytes")]
+    TooManyItems(usize),
+    /// The body has a string, a number or white space that is too long.
+    #[error("the body has {QUOTE_BLOCK_BYTES} bytes in a row in which no string starts or ends")]
     LongString,
-    /// The body is longer than offsets reach.
+    /// The body is longer than 4 GiB, the limit of 32-bit positions.
     #[error("the body has more than 4 GiB")]
     TooLong,
-    /// It was not read to its end.
+    /// Reading stopped early.
     #[error(transparent)]
     Stopped(#[from] Stopped),
 }
 
-/// Where the items' parts lie.
+/// The items, with positions in the body.
 #[derive(Clone, Debug)]
 enum Items {
     Custom(Vec<custom::CustomItem>),
@@ -117,11 +117,11 @@ enum Items {
 }
 
 impl Page {
-    /// Reads and checks `body`. Memory for what is read beside it, [`Page::memory`] says how much that is at last, is
-    /// reserved before it is allocated.
+    /// Reads and checks `body`. It reserves the memory for the items before it allocates it. [`Page::memory`] returns the
+    /// final size.
     ///
     /// # Errors
-    /// If anything in it is not as the format and what is expected demand, or `reserve` stops it.
+    /// If the body does not have the expected format and kind, if a part of it is malformed, or if `reserve` returns an error.
     pub fn read(
         expected: Expected,
         format: BodyFormat,
@@ -135,8 +135,8 @@ impl Page {
             if has_long_string(&body) {
                 return Err(PageError::LongString);
             }
-            // The parser takes a byte for each level of nesting, in a buffer that doubles as it grows; a level has four bytes at
-            // least where strings are as frequent as they have to be.
+            // The parser needs one byte for each level of nesting, in a buffer that doubles when it grows. Because
+            // `has_long_string` requires frequent strings, a level has at least four bytes of the body.
             reserve(body.len() / 2)?;
         }
         let items = match (expected, format) {
@@ -146,17 +146,17 @@ impl Page {
             }
             (Expected::ExternalValues, _) => Items::External(external::read(format, &body, reserve)?),
             (Expected::List(resource), _) => {
-                Items::Resource(resource::Objects::of_list(resource, format, &body, reserve)?)
+                Items::Resource(resource::Objects::from_list(resource, format, &body, reserve)?)
             }
             (Expected::Object(resource), _) => {
-                Items::Resource(resource::Objects::of_one(resource, format, &body, reserve)?)
+                Items::Resource(resource::Objects::from_object(resource, format, &body, reserve)?)
             }
         };
         let memory = size_of::<Self>() + body.capacity() + items.memory();
         Ok(Self { body: Body { bytes: body, format }, items, memory })
     }
 
-    /// How many items there are.
+    /// Number of items.
     pub fn len(&self) -> usize {
         match &self.items {
             Items::Custom(items) => items.len(),
@@ -165,7 +165,7 @@ impl Page {
         }
     }
 
-    /// Whether the member has no item.
+    /// Whether the page has no items.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -173,14 +173,14 @@ impl Page {
     /// The custom metrics, in the member's order.
     pub fn custom(&self) -> impl ExactSizeIterator<Item = custom::CustomItemRef<'_>> {
         let items: &[custom::CustomItem] = if let Items::Custom(items) = &self.items { items } else { &[] };
-        items.iter().map(|item| item.of(&self.body))
+        items.iter().map(|item| item.item_ref(&self.body))
     }
 
     /// The external metrics, in the member's order.
     pub fn external(&self) -> impl ExactSizeIterator<Item = external::ExternalItemRef<'_>> {
         let items: &[external::ExternalItem] =
             if let Items::External(items) = &self.items { items } else { &[] };
-        items.iter().map(|item| item.of(&self.body))
+        items.iter().map(|item| item.item_ref(&self.body))
     }
 
     /// The pods or nodes, in the member's order.
@@ -189,12 +189,12 @@ impl Page {
         objects.into_iter().flat_map(|objects| objects.items(&self.body))
     }
 
-    /// How many bytes its body has.
+    /// Size of the body in bytes.
     pub fn bytes(&self) -> usize {
         self.body.bytes.len()
     }
 
-    /// How many bytes of memory it takes.
+    /// Memory of the page in bytes, with the body.
     pub fn memory(&self) -> usize {
         self.memory
     }
@@ -203,15 +203,15 @@ impl Page {
 impl Items {
     fn memory(&self) -> usize {
         match self {
-            Self::Custom(items) => memory_of(items, custom::CustomItem::heap_bytes),
-            Self::External(items) => memory_of(items, external::ExternalItem::heap_bytes),
+            Self::Custom(items) => vec_memory(items, custom::CustomItem::heap_bytes),
+            Self::External(items) => vec_memory(items, external::ExternalItem::heap_bytes),
             Self::Resource(objects) => objects.memory(),
         }
     }
 }
 
 impl Expected {
-    /// The kind.
+    /// The `kind` of the body.
     fn kind(self) -> &'static str {
         match self {
             Self::MetricValues => "MetricValueList",
@@ -221,12 +221,12 @@ impl Expected {
         }
     }
 
-    /// Refuses what is another object.
+    /// Returns an error if kind or version are not the expected ones.
     fn check(self, kind: &str, api_version: &str) -> Result<(), PageError> {
         let ours = match self {
-            Self::MetricValues => Group::Custom.has(api_version),
-            Self::ExternalValues => Group::External.has(api_version),
-            Self::List(_) | Self::Object(_) => Group::Resource.has(api_version),
+            Self::MetricValues => Group::Custom.has_version(api_version),
+            Self::ExternalValues => Group::External.has_version(api_version),
+            Self::List(_) | Self::Object(_) => Group::Resource.has_version(api_version),
         };
         if ours && kind == self.kind() {
             return Ok(());

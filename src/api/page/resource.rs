@@ -1,4 +1,4 @@
-//! `PodMetrics`, `NodeMetrics` and lists of them, of `metrics.k8s.io`.
+//! Items of `PodMetrics`, `NodeMetrics` and their lists, of `metrics.k8s.io`.
 
 mod usage;
 
@@ -8,7 +8,7 @@ use std::ops::Range;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::body::{Body, BodyFormat, Span, memory_of};
+use super::body::{Body, BodyFormat, Span, vec_memory};
 use super::{Expected, PageError, list};
 use crate::api::codec::json;
 use crate::api::codec::protobuf::{Envelope, FieldValue, Fields, Writer};
@@ -29,16 +29,16 @@ pub struct ResourceItemRef<'a> {
     item: &'a ResourceItem,
 }
 
-/// What one container of a pod takes.
+/// The usage of one container of a pod.
 #[derive(Clone, Copy, Debug)]
 pub struct Container<'a> {
-    /// Its name.
+    /// The name of the container; empty for a node.
     pub name: JsonText<'a>,
-    /// What it takes.
+    /// The amount of each resource that the container uses.
     pub usage: ResourceList<'a>,
 }
 
-/// `v1.ResourceList`: how much of each resource, such as `cpu` and `memory`, in the order of their names.
+/// `v1.ResourceList`: the amount of each resource, such as `cpu` and `memory`, sorted by name within each container.
 #[derive(Clone, Copy, Debug)]
 pub struct ResourceList<'a> {
     body: &'a Body,
@@ -53,7 +53,7 @@ pub(super) struct Objects {
     usage: Usage,
 }
 
-/// Where the parts of one item lie.
+/// The values of one item, and the positions of its strings and metadata.
 #[derive(Clone, Debug)]
 struct ResourceItem {
     namespace: Span,
@@ -61,7 +61,7 @@ struct ResourceItem {
     metadata: Span,
     timestamp: Option<Timestamp>,
     window: GoDuration,
-    /// Which of all containers are its own. A node is one container without a name.
+    /// The item's containers, as indexes into [`Usage`]. A node has one container without a name.
     containers: Range<u32>,
 }
 
@@ -85,8 +85,8 @@ struct JsonObjectMetrics<'a> {
 }
 
 impl Objects {
-    /// Where the parts of each item of a list lie in `body`.
-    pub(super) fn of_list(
+    /// Reads all items of the list in `body`.
+    pub(super) fn from_list(
         resource: MetricsResource,
         format: BodyFormat,
         body: &[u8],
@@ -104,8 +104,8 @@ impl Objects {
         Ok(Self { resource, items, usage })
     }
 
-    /// Where the parts of a single object lie in `body`.
-    pub(super) fn of_one(
+    /// Reads the single object in `body`.
+    pub(super) fn from_object(
         resource: MetricsResource,
         format: BodyFormat,
         body: &[u8],
@@ -128,19 +128,19 @@ impl Objects {
         Ok(Self { resource, items: vec![item], usage })
     }
 
-    /// Each of them, in the member's order.
+    /// All items, in the member's order.
     pub(super) fn items<'a>(&'a self, body: &'a Body) -> impl Iterator<Item = ResourceItemRef<'a>> {
         self.items.iter().map(move |item| ResourceItemRef { body, objects: self, item })
     }
 
-    /// How many there are.
+    /// Number of items.
     pub(super) fn len(&self) -> usize {
         self.items.len()
     }
 
-    /// How many bytes of memory they take beside the body.
+    /// Memory of the items in bytes, without the body.
     pub(super) fn memory(&self) -> usize {
-        memory_of(&self.items, |_| 0) + self.usage.memory()
+        vec_memory(&self.items, |_| 0) + self.usage.memory()
     }
 }
 
@@ -155,7 +155,7 @@ impl<'a> ResourceItemRef<'a> {
         self.body.text(self.item.name)
     }
 
-    /// All of `metadata`.
+    /// The whole `metadata`.
     pub fn metadata(self) -> ObjectMeta<'a> {
         let span = self.item.metadata;
         match self.body.format {
@@ -165,22 +165,22 @@ impl<'a> ResourceItemRef<'a> {
         }
     }
 
-    /// When the usage was measured.
+    /// The time of the measurement.
     pub fn timestamp(self) -> Option<Timestamp> {
         self.item.timestamp
     }
 
-    /// Over which time the usage was measured.
+    /// The window of the measurement.
     pub fn window(self) -> GoDuration {
         self.item.window
     }
 
-    /// What the object is.
+    /// Pods or nodes.
     pub fn resource(self) -> MetricsResource {
         self.objects.resource
     }
 
-    /// What each container of a pod takes, in the member's order. A node is one container without a name.
+    /// The usage of each container, in the member's order. A node has one container without a name.
     pub fn containers(self) -> impl Iterator<Item = Container<'a>> {
         self.usage().iter().map(move |container| Container {
             name: self.body.text(container.name),
@@ -188,7 +188,7 @@ impl<'a> ResourceItemRef<'a> {
         })
     }
 
-    /// What the node takes, or all containers of the pod, one after the other.
+    /// The usage of the node, or of all containers of the pod, one after the other.
     pub fn amounts(self) -> ResourceList<'a> {
         match self.usage() {
             [] => self.amounts_of(0..0),
@@ -197,7 +197,7 @@ impl<'a> ResourceItemRef<'a> {
         }
     }
 
-    /// How many bytes of the page it is made of, about, and how many containers and amounts that has.
+    /// The approximate size of the item in the page, in bytes, and its number of containers and amounts.
     pub fn bytes(self) -> (usize, usize) {
         let (mut bytes, mut parts) = (self.item.metadata.len(), 0);
         for container in self.usage() {
@@ -219,22 +219,22 @@ impl<'a> ResourceItemRef<'a> {
 }
 
 impl<'a> ResourceList<'a> {
-    /// Each resource with its amount.
+    /// All resources with their amounts.
     pub fn iter(self) -> impl Iterator<Item = (JsonText<'a>, &'a Quantity)> {
         self.amounts.iter().map(move |amount| (self.body.text(amount.resource), &amount.quantity))
     }
 
-    /// Writes the JSON object.
+    /// Writes the resources as a JSON object.
     pub fn write_json(self, out: &mut Vec<u8>) {
         out.push(b'{');
-        json::separated(out, self.iter(), |out, (name, amount)| {
+        json::comma_separated(out, self.iter(), |out, (name, amount)| {
             json::string(out, name);
             json::display(out, format_args!(r#":"{amount}""#));
         });
         out.push(b'}');
     }
 
-    /// Writes a map in protobuf.
+    /// Writes the resources as a protobuf map with the number `field`.
     pub fn write_protobuf(self, out: &mut Writer, field: u64) {
         for (name, amount) in self.iter() {
             out.message(field, |entry| {
@@ -301,7 +301,7 @@ fn from_protobuf(
     Ok(item)
 }
 
-/// `metav1.Duration`: nanoseconds.
+/// Reads a `metav1.Duration`: nanoseconds.
 fn window_of(message: FieldValue<'_>) -> Result<GoDuration, PageError> {
     let mut nanos = 0;
     for field in Fields::of(message.bytes()) {

@@ -10,7 +10,7 @@ use crate::api::external_metrics::{ExternalMetricValue, ExternalMetricValueList}
 use crate::api::resource_metrics::{ObjectMetrics, ObjectMetricsList, SingleObjectMetrics};
 use crate::api::status::{Details, Reason, Status};
 
-/// Both encodings of an object.
+/// An object in JSON and in protobuf.
 type Written = (Value, Vec<u8>);
 
 fn written(object: &impl Encode) -> Written {
@@ -27,7 +27,7 @@ fn read(expected: Expected, format: BodyFormat, body: impl Into<Vec<u8>>) -> Res
     Page::read(expected, format, body.into(), &mut |_| Ok(()))
 }
 
-/// A page as this server writes it, without cluster tags.
+/// Encodes a page as this server does, without the names of clusters.
 fn rewritten(page: &Page, expected: Expected, version: Version) -> Written {
     let objects = || page.resources().map(|item| ObjectMetrics { item, cluster: None });
     match expected {
@@ -60,7 +60,7 @@ fn rewritten(page: &Page, expected: Expected, version: Version) -> Written {
 
 fn contract(file: &str) -> Value {
     let path = format!("{}/tests/contract/{file}", env!("CARGO_MANIFEST_DIR"));
-    serde_json::from_str(&std::fs::read_to_string(path).expect("the contract is there")).expect("valid JSON")
+    serde_json::from_str(&std::fs::read_to_string(path).expect("the contract exists")).expect("valid JSON")
 }
 
 fn expected_of(object: &Value) -> Option<Expected> {
@@ -77,7 +77,7 @@ fn bytes_of(row: &Value) -> Vec<u8> {
     hex.chunks(2).map(byte).collect()
 }
 
-/// The items of a list in protobuf, or the fields of an object.
+/// The fields of a list in protobuf without its metadata, or all fields of an object.
 fn content(expected: Expected, body: &[u8]) -> Vec<(u64, Vec<u8>)> {
     let raw = Envelope::read(body).expect("an envelope").raw;
     let list = !matches!(expected, Expected::Object(_));
@@ -89,24 +89,24 @@ fn content(expected: Expected, body: &[u8]) -> Vec<(u64, Vec<u8>)> {
 }
 
 #[test]
-fn every_protobuf_vector_reads_as_its_json_twin_and_is_written_byte_for_byte() {
+fn protobuf_vectors_equal_json_and_are_written_byte_for_byte() {
     let mut kinds = std::collections::BTreeSet::new();
     for row in contract("vectors/protobuf.json").as_array().expect("rows") {
         let (mut object, bytes) = (row["object"].clone(), bytes_of(row));
         let Some(expected) = expected_of(&object) else {
-            assert_eq!(object["kind"], "Status", "a kind that nothing reads");
+            assert_eq!(object["kind"], "Status", "an unexpected kind");
             continue;
         };
         kinds.insert(expected.kind());
         let of = |version: &Version| object["apiVersion"] == version.group_version();
         let version = Version::ALL.into_iter().find(of).unwrap_or(Version::V1Beta2);
         let page = read(expected, BodyFormat::Protobuf, bytes.clone()).expect("a page");
-        let twin = read(expected, BodyFormat::Json, object.to_string()).expect("a page");
-        let foreign = matches!(&object["metadata"], Value::Object(fields) if fields.contains_key("selfLink"));
-        for page in [page, twin] {
+        let json_page = read(expected, BodyFormat::Json, object.to_string()).expect("a page");
+        let dropped = matches!(&object["metadata"], Value::Object(fields) if fields.contains_key("selfLink"));
+        for page in [page, json_page] {
             let (json, protobuf) = rewritten(&page, expected, version);
-            // The metadata of a list is this server's own: one row has a member's, which is not passed on.
-            if foreign {
+            // This server writes its own list metadata. One row has list metadata of a member, which is dropped.
+            if dropped {
                 object["metadata"] = serde_json::json!({});
                 assert_eq!(content(expected, &protobuf), content(expected, &bytes));
             } else {
@@ -119,7 +119,7 @@ fn every_protobuf_vector_reads_as_its_json_twin_and_is_written_byte_for_byte() {
 }
 
 #[test]
-fn a_status_is_written_byte_for_byte() {
+fn status_is_written_byte_for_byte() {
     let rows = contract("vectors/protobuf.json");
     let row = rows.as_array().expect("rows").iter().find(|row| row["object"]["kind"] == "Status");
     let row = row.expect("a row of Status");
@@ -130,7 +130,7 @@ fn a_status_is_written_byte_for_byte() {
 }
 
 #[test]
-fn strings_with_escapes_come_out_as_they_went_in() {
+fn escaped_strings_are_unchanged() {
     let body = r#"{"kind":"MetricValueList","apiVersion":"custom.metrics.k8s.io/v1beta2","items":[{
         "describedObject":{"kind":"Pod","namespace":"default","name":"caf\u00e9\n\"x\"","apiVersion":"/v1"},
         "metric":{"name":"m","selector":{"matchLabels":{"a\\b":"\u2603"}}},"timestamp":null,"value":"1"}]}"#;
@@ -141,7 +141,7 @@ fn strings_with_escapes_come_out_as_they_went_in() {
 }
 
 #[test]
-fn a_number_and_null_are_quantities_too() {
+fn number_and_null_are_quantities() {
     let body = r#"{"kind":"MetricValueList","apiVersion":"custom.metrics.k8s.io/v1beta1",
         "items":[{"describedObject":{"name":"a"},"metricName":"m","value":1.5},
         {"describedObject":{"name":"b"},"metricName":"m","value":null},{"describedObject":{"name":"c"},"metricName":"m"}]}"#;
@@ -151,7 +151,7 @@ fn a_number_and_null_are_quantities_too() {
 }
 
 #[test]
-fn what_is_no_page_is_told_apart() {
+fn invalid_pages_are_rejected() {
     let list = |items: &str| {
         let body = format!(
             r#"{{"kind":"MetricValueList","apiVersion":"custom.metrics.k8s.io/v1beta2","items":{items}}}"#
@@ -164,7 +164,7 @@ fn what_is_no_page_is_told_apart() {
         list(&format!(r#"[{one},{{"timestamp":"today"}}]"#)),
         Err(PageError::Timestamp { index: 1 })
     ));
-    assert!(matches!(list(&format!("[{}{{}}]", "{},".repeat(9_999))), Err(PageError::Crowded(_))));
+    assert!(matches!(list(&format!("[{}{{}}]", "{},".repeat(9_999))), Err(PageError::TooManyItems(_))));
     assert!(matches!(list(r#"[{"metric":{"selector":7}}]"#), Err(PageError::Json(_))));
     assert!(matches!(list(r#"[{"describedObject":{"name":"\ud800"}}]"#), Err(PageError::Json(_))));
     assert!(matches!(list("{}"), Err(PageError::Json(_))));
@@ -183,7 +183,7 @@ fn what_is_no_page_is_told_apart() {
 }
 
 #[test]
-fn what_is_no_pod_is_told_apart() {
+fn invalid_pods_are_rejected() {
     let list = |item: &str| {
         let body =
             format!(r#"{{"kind":"PodMetricsList","apiVersion":"metrics.k8s.io/v1beta1","items":[{item}]}}"#);
@@ -200,12 +200,12 @@ fn what_is_no_pod_is_told_apart() {
     assert!(matches!(list(r#"{"containers":{}}"#), Err(PageError::Json(_))));
     let body = r#"{"kind":"NodeMetricsList","apiVersion":"metrics.k8s.io/v1beta1","items":[]}"#;
     let nodes = read(Expected::List(MetricsResource::Pods), BodyFormat::Json, body);
-    let error = nodes.expect_err("nodes are no pods").to_string();
+    let error = nodes.expect_err("nodes instead of pods").to_string();
     assert!(error.contains("NodeMetricsList") && error.contains("PodMetricsList"), "{error}");
 }
 
 #[test]
-fn containers_keep_their_order_and_each_has_its_own_amounts_by_name() {
+fn containers_keep_order_and_their_amounts_are_sorted() {
     let body = r#"{"kind":"PodMetricsList","apiVersion":"metrics.k8s.io/v1beta1","items":[
         {"metadata":{"name":"none"}},
         {"metadata":{"name":"two"},"containers":[
@@ -231,8 +231,8 @@ fn containers_keep_their_order_and_each_has_its_own_amounts_by_name() {
 }
 
 #[test]
-fn an_object_with_more_entries_than_any_has_is_refused_before_they_take_memory() {
-    let many = |element: &str| vec![element; crate::api::meta::MOST + 1].join(",");
+fn object_with_too_many_entries_is_rejected() {
+    let many = |element: &str| vec![element; crate::api::meta::MAX_ENTRIES + 1].join(",");
     let pods = |item: String| {
         let body =
             format!(r#"{{"kind":"PodMetricsList","apiVersion":"metrics.k8s.io/v1beta1","items":[{item}]}}"#);
@@ -247,11 +247,11 @@ fn an_object_with_more_entries_than_any_has_is_refused_before_they_take_memory()
         });
         let read = read(expected, BodyFormat::Protobuf, body);
         assert!(
-            matches!(read, Err(PageError::Protobuf(MalformedProtobuf::Crowded))),
+            matches!(read, Err(PageError::Protobuf(MalformedProtobuf::TooManyEntries))),
             "{expected:?}: {read:?}"
         );
     };
-    let empty = |tag: u8| [tag, 0].repeat(crate::api::meta::MOST + 1);
+    let empty = |tag: u8| [tag, 0].repeat(crate::api::meta::MAX_ENTRIES + 1);
     crowded(Expected::List(MetricsResource::Pods), "metrics.k8s.io/v1beta1", empty(0x22));
     crowded(Expected::List(MetricsResource::Nodes), "metrics.k8s.io/v1beta1", empty(0x22));
     crowded(Expected::ExternalValues, "external.metrics.k8s.io/v1beta1", empty(0x12));
@@ -259,7 +259,7 @@ fn an_object_with_more_entries_than_any_has_is_refused_before_they_take_memory()
 
 proptest::proptest! {
     #[test]
-    fn no_body_makes_the_reader_panic(body: Vec<u8>) {
+    fn no_body_panics(body: Vec<u8>) {
         let objects = MetricsResource::ALL.map(|resource| [Expected::Object(resource), Expected::List(resource)]);
         for expected in [Expected::MetricValues, Expected::ExternalValues].into_iter().chain(objects.into_iter().flatten()) {
             let _ = read(expected, BodyFormat::Json, body.clone());

@@ -1,19 +1,19 @@
-//! Reading a quantity: Go's `ParseQuantity` and `parseQuantityString`.
+//! Parses a quantity, like Go's `ParseQuantity` and `parseQuantityString`.
 
 use std::str::FromStr;
 
 use num_bigint::{BigInt, Sign};
 
-use super::{Decimal, Format, LONGEST, Quantity, QuantityError, QuantityValue};
+use super::{Decimal, Format, MAX_TEXT_BYTES, Quantity, QuantityError, QuantityValue};
 
-/// Digits before the point that are still read.
+/// Maximum number of digits before the point.
 const MAX_WHOLE_DIGITS: i64 = 1024;
-/// Digits that Go trusts to fit its 64 bit mantissa.
+/// Maximum number of digits that Go stores in a 64-bit mantissa.
 const MAX_SMALL_DIGITS: usize = 18;
 /// The exponent of the lowest digit that is kept.
 const NANO: i32 = -9;
 
-/// A text cut at its seams.
+/// The parts of a text.
 struct QuantityParts<'a> {
     negative: bool,
     has_leading_zeros: bool,
@@ -23,7 +23,7 @@ struct QuantityParts<'a> {
     suffix: &'a [u8],
 }
 
-/// What a suffix stands for.
+/// The factor of a suffix.
 #[derive(Clone, Copy)]
 enum SuffixUnit {
     /// 10^exponent
@@ -32,33 +32,34 @@ enum SuffixUnit {
     Two(u32),
 }
 
-/// A quantity that fits 64 bits, and whether Go repeats its text.
+/// A quantity that fits into 64 bits.
 struct SmallQuantity {
     quantity: Quantity,
-    repeated: bool,
+    /// Whether Go prints the text that was read.
+    keeps_text: bool,
 }
 
 impl FromStr for Quantity {
     type Err = QuantityError;
 
     fn from_str(text: &str) -> Result<Self, QuantityError> {
-        if text.len() > LONGEST {
+        if text.len() > MAX_TEXT_BYTES {
             return Err(QuantityError::TooLong);
         }
-        let parts = QuantityParts::cut(text.as_bytes())?;
+        let parts = QuantityParts::split(text.as_bytes())?;
         let unit = SuffixUnit::of(parts.suffix).ok_or(QuantityError::Suffix)?;
         if let Some(small) = parts.small(unit)? {
-            let keep_text = small.repeated && !parts.are_canonical(text, small.quantity.format);
+            let keep_text = small.keeps_text && !parts.are_canonical(text, small.quantity.format);
             return Ok(Self { text: keep_text.then(|| text.into()), ..small.quantity });
         }
         if !parts.has_leading_zeros && parts.whole.is_empty() && parts.fraction.is_empty() {
             return Err(QuantityError::Number);
         }
-        let (magnitude, format) = match unit {
+        let (absolute, format) = match unit {
             SuffixUnit::Ten(exponent, format) => (parts.decimal(exponent)?, format),
             SuffixUnit::Two(exponent) => parts.binary(exponent)?,
         };
-        let amount = match magnitude {
+        let amount = match absolute {
             zero if zero.unscaled.sign() == Sign::NoSign => QuantityValue::ZERO,
             Decimal { unscaled, exponent } => {
                 let unscaled = if parts.negative { -unscaled } else { unscaled };
@@ -70,7 +71,7 @@ impl FromStr for Quantity {
 }
 
 impl<'a> QuantityParts<'a> {
-    fn cut(text: &'a [u8]) -> Result<Self, QuantityError> {
+    fn split(text: &'a [u8]) -> Result<Self, QuantityError> {
         if text.is_empty() {
             return Err(QuantityError::Format);
         }
@@ -93,22 +94,23 @@ impl<'a> QuantityParts<'a> {
         }
     }
 
-    /// The value, if Go keeps it in 64 bits.
+    /// The value, if Go stores it in 64 bits.
     fn small(&self, unit: SuffixUnit) -> Result<Option<SmallQuantity>, QuantityError> {
         let digits = self.whole.len().max(1) + self.fraction.len();
-        let (mantissa, exponent, format, repeated) = match unit {
+        let (mantissa, exponent, format, keeps_text) = match unit {
             SuffixUnit::Ten(exponent, format) => {
                 let exponent = exponent.saturating_sub_unsigned(self.fraction.len() as u64);
                 if digits > MAX_SMALL_DIGITS || exponent < i64::from(NANO) {
                     return Ok(None);
                 }
                 let mantissa = self.mantissa();
-                // Go repeats a text that looks canonical to it, whatever its sign, zeros and point.
-                let repeated = exponent % 3 == 0 && mantissa % 1000 != 0 && !self.whole.is_empty();
-                (mantissa, small_exponent(mantissa, exponent)?, format, repeated)
+                // Go prints the text that was read if it considers it canonical. Go does not check sign, leading zeros and
+                // point.
+                let keeps_text = exponent % 3 == 0 && mantissa % 1000 != 0 && !self.whole.is_empty();
+                (mantissa, small_exponent(mantissa, exponent)?, format, keeps_text)
             }
             SuffixUnit::Two(exponent) => {
-                // Go's guess at what fits: three digits for ten bits.
+                // Go estimates what fits into 64 bits: three digits for ten bits.
                 if !self.fraction.is_empty() || digits + exponent as usize * 3 / 10 > 14 {
                     return Ok(None);
                 }
@@ -118,16 +120,16 @@ impl<'a> QuantityParts<'a> {
         };
         let mantissa = if self.negative { -mantissa } else { mantissa };
         let quantity = Quantity { amount: QuantityValue::Small { mantissa, exponent }, format, text: None };
-        Ok(Some(SmallQuantity { quantity, repeated }))
+        Ok(Some(SmallQuantity { quantity, keeps_text }))
     }
 
-    /// Whether a text that Go repeats is what printing gives anyway, so that it need not be kept.
+    /// Whether printing gives the same text, so the text need not be stored.
     fn are_canonical(&self, text: &str, format: Format) -> bool {
         let bare = usize::from(self.negative) + self.whole.len() + self.suffix.len();
         format != Format::DecimalExponent && text.len() == bare
     }
 
-    /// The digits as a number; callers have counted them.
+    /// The digits as a number. Callers must check before that they fit into 64 bits.
     fn mantissa(&self) -> i64 {
         self.digits().fold(0, |number, digit| number * 10 + i64::from(digit - b'0'))
     }
@@ -136,7 +138,7 @@ impl<'a> QuantityParts<'a> {
         self.whole.iter().chain(self.fraction).copied()
     }
 
-    /// The magnitude in nano, rounded up.
+    /// The absolute value in nano, rounded up.
     fn decimal(&self, exponent: i64) -> Result<Decimal, QuantityError> {
         let digits: Vec<u8> = self.digits().skip_while(|digit| *digit == b'0').collect();
         if digits.is_empty() {
@@ -157,14 +159,14 @@ impl<'a> QuantityParts<'a> {
         Ok(Decimal { unscaled, exponent: NANO })
     }
 
-    /// The magnitude in nano, rounded up and capped at what fits 64 bits, and the format that goes with it.
+    /// The absolute value in nano, rounded up and capped at `i64::MAX` units, and its format.
     fn binary(&self, exponent: u32) -> Result<(Decimal, Format), QuantityError> {
         let cap = Decimal { unscaled: BigInt::from(i64::MAX), exponent: 0 };
         if self.whole.len() > 19 {
             return Ok((cap, Format::BinarySi));
         }
-        // Times 2^exponent and in nano, what the first exponent + 9 digits make is a multiple of 5^-exponent,
-        // and the digits after them are together worth less than that: all they can change is the rounding.
+        // Multiplied by 2^exponent and in nano, the first exponent + 9 digits of the fraction are a multiple of
+        // 5^-exponent. All later digits together are less than 5^-exponent, so they can only change the rounding.
         let (kept, dropped) = self.fraction.split_at(self.fraction.len().min(exponent as usize + 9));
         let digits = [self.whole, kept].concat();
         let divisor = power_of_ten(u32::try_from(kept.len()).map_err(|_| QuantityError::Number)?);
@@ -214,7 +216,7 @@ impl SuffixUnit {
 
 fn small_exponent(mantissa: i64, exponent: i64) -> Result<i32, QuantityError> {
     let Some(log) = mantissa.checked_ilog10() else {
-        return Ok(0); // a zero needs no exponent, however large
+        return Ok(0); // Zero needs no exponent, even if the text has a large one.
     };
     match i32::try_from(exponent) {
         Ok(small) if i64::from(log) + exponent < MAX_WHOLE_DIGITS => Ok(small),
@@ -222,7 +224,7 @@ fn small_exponent(mantissa: i64, exponent: i64) -> Result<i32, QuantityError> {
     }
 }
 
-/// ASCII digits as a number; none are zero.
+/// ASCII digits as a number. No digits are zero.
 fn number(digits: &[u8]) -> BigInt {
     BigInt::parse_bytes(digits, 10).unwrap_or_default()
 }
@@ -232,7 +234,7 @@ fn split_while(bytes: &[u8], accept: impl Fn(u8) -> bool) -> (&[u8], &[u8]) {
     bytes.split_at(end)
 }
 
-/// For an exponent within what a quantity may have.
+/// 10^`exponent`. The exponent must be in the range of a quantity.
 pub(super) fn power_of_ten(exponent: u32) -> BigInt {
     BigInt::from(10).pow(exponent)
 }

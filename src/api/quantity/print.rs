@@ -1,4 +1,4 @@
-//! Printing a quantity: Go's `CanonicalizeBytes`, with the text that was read where Go repeats it.
+//! Prints a quantity, like Go's `CanonicalizeBytes`. If Go prints the text that was read, this module does the same.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -30,7 +30,7 @@ impl Quantity {
             if exponent > 0 {
                 return self.print_big(f, &self.amount.to_decimal());
             }
-            // No more than nine digits stand behind the point.
+            // At most nine digits are after the point.
             let divisor = 10_i64.pow(exponent.unsigned_abs());
             let whole = mantissa / divisor;
             if mantissa % divisor == 0 && whole.unsigned_abs() >= 1024 {
@@ -38,7 +38,7 @@ impl Quantity {
                 return write!(f, "{}{suffix}", whole >> shift);
             }
         }
-        // The largest multiple of three that leaves a whole number.
+        // Find the largest exponent that is a multiple of three and gives a whole number.
         let padding = exponent.rem_euclid(3);
         let mut number = i128::from(mantissa) * 10_i128.pow(padding.unsigned_abs());
         let mut exponent = exponent - padding;
@@ -60,7 +60,7 @@ impl Quantity {
         let digits = decimal.unscaled.to_string();
         let significant = digits.trim_end_matches('0');
         let zeros = digits.len() - significant.len();
-        // Down to a multiple of three, at the cost of at most two zeros.
+        // Lower the exponent to a multiple of three. This adds at most two zeros.
         let exponent = i64::from(decimal.exponent).saturating_add_unsigned(zeros as u64);
         let padding = exponent.rem_euclid(3);
         let padding_zeros = &"00"[..usize::try_from(padding).unwrap_or(0)];
@@ -98,7 +98,7 @@ impl Decimal {
     }
 }
 
-/// How far to shift a number with so many trailing zero bits, and the suffix that makes up for it.
+/// The right shift for a number with this many trailing zero bits, and the suffix for the shift.
 fn binary_suffix(trailing_zeros: u64) -> (usize, &'static str) {
     let steps = usize::try_from(trailing_zeros / 10).unwrap_or(usize::MAX).min(BINARY_SUFFIXES.len() - 1);
     (steps * 10, BINARY_SUFFIXES[steps])

@@ -24,7 +24,7 @@ fn sum<'a>(summands: impl IntoIterator<Item = &'a Quantity>) -> Quantity {
 }
 
 #[test]
-fn every_text_reads_as_go_reads_it() {
+fn texts_parse_as_in_go() {
     let rows = vectors("parse");
     for row in &rows {
         let text = row["in"].as_str().unwrap();
@@ -42,7 +42,7 @@ fn every_text_reads_as_go_reads_it() {
 }
 
 #[test]
-fn every_sum_prints_as_go_prints_it() {
+fn sums_print_as_in_go() {
     let rows = vectors("add");
     for row in &rows {
         let summands: Vec<Quantity> =
@@ -54,7 +54,7 @@ fn every_sum_prints_as_go_prints_it() {
 }
 
 #[test]
-fn usual_values_and_their_sums_stay_off_the_heap() {
+fn common_values_and_sums_need_no_heap() {
     for text in ["0", "66m", "700m", "148989m", "1500", "-3", "250n", "1234567u", "128Mi", "913408Ki", "12k"]
     {
         let quantity = parse(text);
@@ -81,7 +81,7 @@ fn equality_is_by_value() {
 }
 
 #[test]
-fn a_sum_takes_the_format_of_its_first_summand_that_is_not_zero() {
+fn sum_has_the_format_of_the_first_nonzero_summand() {
     for (summands, expected) in [
         (["1Ki", "1024", "0"], "2Ki"),
         (["1024", "1Ki", "0"], "2048"),
@@ -93,7 +93,7 @@ fn a_sum_takes_the_format_of_its_first_summand_that_is_not_zero() {
 }
 
 #[test]
-fn a_suffix_that_does_not_exist_is_written_as_an_exponent() {
+fn value_without_a_suffix_has_an_exponent() {
     assert_eq!(parse("1000E").to_string(), "1e21");
     assert_eq!(sum([&parse("500E"), &parse("500E")]).to_string(), "1e21");
     let quarter = parse("4Ei");
@@ -101,14 +101,14 @@ fn a_suffix_that_does_not_exist_is_written_as_an_exponent() {
 }
 
 #[test]
-fn a_text_that_is_longer_than_any_real_one_is_refused() {
+fn too_long_text_is_rejected() {
     let of = |length: usize| format!("0.{}", "1".repeat(length - 2)).parse::<Quantity>();
-    assert_eq!(of(4096).expect("as long as allowed").to_string(), "111111112n");
+    assert_eq!(of(4096).expect("the maximum length").to_string(), "111111112n");
     assert_eq!(of(4097).unwrap_err(), QuantityError::TooLong);
 }
 
 #[test]
-fn extreme_exponents_cost_nothing() {
+fn extreme_exponents_need_no_memory() {
     for text in ["1e1024", "1e2000000000", "0.1e1025", "1e9223372036854775807", "1000000000000000000000e1010"]
     {
         assert_eq!(text.parse::<Quantity>().unwrap_err(), QuantityError::TooLarge, "{text}");
@@ -123,7 +123,7 @@ fn extreme_exponents_cost_nothing() {
 }
 
 #[test]
-fn thousands_of_digits_are_read() {
+fn thousands_of_digits_are_valid() {
     let nines = "9".repeat(4000);
     assert_eq!(nines.parse::<Quantity>().unwrap_err(), QuantityError::TooLarge);
     assert_eq!(parse(&format!("0.{nines}")).to_string(), "1");
@@ -132,14 +132,14 @@ fn thousands_of_digits_are_read() {
     assert_eq!(parse(&format!("0.{}1Ei", "0".repeat(4000))).to_string(), "1n");
 }
 
-/// Texts as senders write them, and far beyond.
+/// Texts like those of real senders, and more extreme texts.
 fn quantity_text() -> impl Strategy<Value = String> {
     let suffix = "(|n|u|m|k|M|G|T|P|E|[KMGTPE]i|[eE][-+]?[0-9]{1,2})";
     let pattern = ["[-+]?[0-9]{1,22}(\\.[0-9]{0,22})?", suffix].concat();
     proptest::string::string_regex(&pattern).unwrap()
 }
 
-/// Values of one format, so that their sum has one text.
+/// Values of one format: the text of their sum does not depend on the order.
 fn summands_of_one_format() -> impl Strategy<Value = Vec<String>> {
     let texts =
         |pattern: &str| proptest::collection::vec(proptest::string::string_regex(pattern).unwrap(), 1..8);
@@ -152,7 +152,7 @@ fn summands_of_one_format() -> impl Strategy<Value = Vec<String>> {
 
 proptest! {
     #[test]
-    fn printing_what_was_read_is_stable(text in quantity_text()) {
+    fn printed_text_is_stable(text in quantity_text()) {
         let quantity = parse(&text);
         let printed = quantity.to_string();
         prop_assert_eq!(&parse(&printed), &quantity);
@@ -160,7 +160,7 @@ proptest! {
     }
 
     #[test]
-    fn sums_do_not_depend_on_the_order(
+    fn sum_does_not_depend_on_the_order(
         (texts, shuffled) in proptest::collection::vec(quantity_text(), 0..8)
             .prop_flat_map(|texts| (Just(texts.clone()), Just(texts).prop_shuffle()))
     ) {
@@ -169,7 +169,7 @@ proptest! {
     }
 
     #[test]
-    fn nor_does_their_text_when_all_have_one_format(
+    fn sum_text_does_not_depend_on_order_within_one_format(
         (texts, shuffled) in summands_of_one_format()
             .prop_flat_map(|texts| (Just(texts.clone()), Just(texts).prop_shuffle()))
     ) {
@@ -178,7 +178,7 @@ proptest! {
     }
 
     #[test]
-    fn a_long_fraction_rounds_as_if_all_its_digits_were_used(
+    fn long_fraction_rounds_with_all_digits(
         whole in "[1-9][0-9]{0,2}", fraction in "[0-9]{1,30}0{0,60}[0-9]{0,30}", step in 0_usize..5,
     ) {
         let digits = BigInt::parse_bytes(format!("{whole}{fraction}").as_bytes(), 10).unwrap();
@@ -190,14 +190,14 @@ proptest! {
     }
 
     #[test]
-    fn a_kept_text_and_the_canonical_one_have_the_same_value(text in quantity_text()) {
+    fn kept_and_canonical_text_have_the_same_value(text in quantity_text()) {
         let quantity = parse(&text);
         let canonical = Quantity { text: None, ..quantity.clone() };
         prop_assert_eq!(parse(&canonical.to_string()), quantity);
     }
 
     #[test]
-    fn no_text_panics(text in any::<String>(), number in "[-+.0-9eEinumkKMGTP]{0,40}") {
+    fn no_input_panics(text in any::<String>(), number in "[-+.0-9eEinumkKMGTP]{0,40}") {
         for text in [text, number] {
             if let Ok(mut quantity) = text.parse::<Quantity>() {
                 quantity.add(&parse("1n"));

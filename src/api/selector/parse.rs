@@ -1,10 +1,10 @@
-//! Reading a selector: the lexer and parser of Go's `labels.Parse`.
+//! Parses a selector, like the lexer and parser of Go's `labels.Parse`.
 
 use std::str::FromStr;
 
 use super::{Operator, Requirement, Selector, SelectorError, validate};
 
-/// A piece of the text. `in` and `notin` are words: only their place makes them operators.
+/// A token of the text. `in` and `notin` are words; only their position makes them operators.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum SelectorToken<'a> {
     End,
@@ -57,7 +57,7 @@ impl<'a> SelectorParser<'a> {
             found => return Err(unexpected(found, "identifier")),
         };
         validate::key(key)?;
-        // Go takes `!key=value` for `!key` and stumbles over what follows.
+        // Go reads `!key=value` as `!key` and then rejects the rest.
         let (operator, values) = if negated {
             (Operator::DoesNotExist, Vec::new())
         } else if matches!(self.peek(), SelectorToken::End | SelectorToken::Symbol(",")) {
@@ -90,7 +90,7 @@ impl<'a> SelectorParser<'a> {
         })
     }
 
-    /// A single value, which may be missing.
+    /// Reads a single value; empty if it is missing.
     fn value(&mut self) -> Result<&'a str, SelectorError> {
         if matches!(self.peek(), SelectorToken::End | SelectorToken::Symbol(",")) {
             return Ok("");
@@ -101,7 +101,7 @@ impl<'a> SelectorParser<'a> {
         }
     }
 
-    /// Values in parentheses, each of which may be missing.
+    /// Reads values in parentheses. A missing value is empty.
     fn list(&mut self) -> Result<Vec<&'a str>, SelectorError> {
         match self.next() {
             SelectorToken::Symbol("(") => {}
@@ -128,7 +128,7 @@ impl<'a> SelectorParser<'a> {
                     if values.is_empty() {
                         values.push("");
                     }
-                    // Go takes a second comma with the first, so `(a,,)` is an error and `(a,,b)` is none.
+                    // Go reads a second comma together with the first. So `(a,,)` is an error, but `(a,,b)` is valid.
                     match next {
                         SelectorToken::Symbol(")") => {
                             values.push("");
@@ -152,7 +152,7 @@ impl<'a> SelectorParser<'a> {
         SelectorParser { rest: self.rest }.next()
     }
 
-    /// Reads one token. As in Go, a NUL ends the text, but right after a token it only ends that token.
+    /// Reads one token. As in Go, a NUL ends the text. But a NUL directly after a token ends only this token.
     fn next(&mut self) -> SelectorToken<'a> {
         let text = self.rest.trim_start_matches(is_space);
         let (token, length) = match text.bytes().next() {

@@ -17,7 +17,7 @@ fn error(text: &str) -> String {
 }
 
 #[test]
-fn every_text_reads_prints_and_matches_as_in_go() {
+fn texts_parse_print_and_match_as_in_go() {
     let vectors = vectors();
     let label_sets = vectors["labelSets"].as_array().unwrap();
     let cases = vectors["cases"].as_array().unwrap();
@@ -37,7 +37,7 @@ fn every_text_reads_prints_and_matches_as_in_go() {
 }
 
 #[test]
-fn requirements_on_one_label_are_split_off_and_the_rest_is_printed() {
+fn requirements_on_one_label_are_split_off() {
     let (clusters, rest) = parse("verb=GET,cluster in (b,a),!old,cluster!=c").split_off("cluster");
     assert_eq!(rest.to_string(), "!old,verb=GET");
     let chosen = |cluster| clusters.iter().all(|requirement| requirement.matches_label(Some(cluster)));
@@ -52,13 +52,13 @@ fn requirements_on_one_label_are_split_off_and_the_rest_is_printed() {
 }
 
 #[test]
-fn an_error_says_whether_it_lies_inside_a_requirement() {
+fn errors_inside_requirements_have_their_own_variant() {
     assert!(matches!("a b".parse::<Selector>(), Err(SelectorError::Requirement(_))));
     assert!(matches!("a=b c".parse::<Selector>(), Err(SelectorError::Unexpected { .. })));
 }
 
 #[test]
-fn a_prefix_is_a_dns_name() {
+fn prefix_must_be_a_dns_name() {
     let rule = "prefix part a lowercase RFC 1123 subdomain must consist of lower case alphanumeric \
         characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', \
         regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
@@ -76,7 +76,7 @@ fn a_prefix_is_a_dns_name() {
 }
 
 #[test]
-fn an_invalid_value_is_quoted_as_go_quotes_it() {
+fn invalid_value_is_quoted_as_in_go() {
     for (value, quoted) in [
         ("\u{1}\u{7f}\u{b}", r#""\x01\x7f\v""#),
         ("\\\"", r#""\\\"""#),
@@ -91,7 +91,7 @@ fn an_invalid_value_is_quoted_as_go_quotes_it() {
 }
 
 #[test]
-fn a_nul_ends_a_token_or_the_text() {
+fn nul_ends_a_token_or_the_text() {
     assert_eq!(parse("a\0=\0b").to_string(), "a=b");
     assert_eq!(parse("a=b \0,=").to_string(), "a=b");
     assert_eq!(
@@ -101,7 +101,7 @@ fn a_nul_ends_a_token_or_the_text() {
 }
 
 #[test]
-fn commas_stand_for_empty_values_as_they_do_in_go() {
+fn commas_are_empty_values_as_in_go() {
     for (list, canonical) in
         [("(,a)", "(,a)"), ("(a,,b)", "(,a,b)"), ("(a,)", "(,a)"), ("(,,a)", "(,a)"), ("()", "()")]
     {
@@ -123,14 +123,14 @@ fn integers_are_compared_as_integers() {
 
 proptest! {
     #[test]
-    fn printing_what_was_read_is_stable(
+    fn printed_text_is_stable(
         requirements in proptest::collection::vec(
             "!?[a-z]{1,3}(/[a-z])?|[a-z]{1,2}(=|==|!=) ?[a-zA-Z0-9]{0,3}\
             |[a-z]{1,2} (in|notin) \\([a-c,]{0,6}\\)|[a-z] ?[<>] ?-?[0-9]{1,3}",
             0..5,
         )
     ) {
-        // A few of these are none, such as a bound with a sign.
+        // A few of these texts are not valid selectors, such as a bound with a sign.
         if let Ok(selector) = requirements.join(",").parse::<Selector>() {
             let printed = selector.to_string();
             let again = parse(&printed);
@@ -140,7 +140,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_panics(text in any::<String>(), symbols in "(a|in|notin|[ !=<>(),\0é/.-]){0,20}") {
+    fn no_input_panics(text in any::<String>(), symbols in "(a|in|notin|[ !=<>(),\0é/.-]){0,20}") {
         for text in [text, symbols] {
             match text.parse::<Selector>() {
                 Ok(selector) => { selector.matches(|_| Some("a")); }

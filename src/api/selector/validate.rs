@@ -1,5 +1,5 @@
-//! What labels can be, and Go's words for what they cannot: `validation.IsQualifiedName`,
-//! `validation.IsValidLabelValue`, `field.Error` and `labels.NewRequirement`.
+//! Validates label keys and values, with Go's error texts: `validation.IsQualifiedName`, `validation.IsValidLabelValue`,
+//! `field.Error` and `labels.NewRequirement`.
 
 use std::fmt::Write;
 
@@ -19,41 +19,41 @@ const VALUE_RULE: &str = "a valid label must be an empty string or consist of al
     '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
 const INTEGER_RULE: &str = "for 'Gt', 'Lt' operators, the value must be an integer";
 
-/// Checks a label's key: a name, or a DNS name and a name.
+/// Checks a label's key: a name, optionally with a DNS subdomain as prefix.
 pub(super) fn key(key: &str) -> Result<(), SelectorError> {
-    let faults = key_faults(key);
-    if faults.is_empty() {
+    let problems = key_problems(key);
+    if problems.is_empty() {
         return Ok(());
     }
-    // Go prints the missing path of the key so.
-    Err(SelectorError::Invalid(invalid("<nil>", key, &faults.join("; "))))
+    // The key has no field path; Go prints `<nil>` for it.
+    Err(SelectorError::Invalid(invalid("<nil>", key, &problems.join("; "))))
 }
 
 /// Checks the values of a requirement on the label `key`.
 pub(super) fn values(key: &str, operator: Operator, values: &[&str]) -> Result<(), SelectorError> {
-    let mut faults = Vec::new();
+    let mut problems = Vec::new();
     if matches!(operator, Operator::GreaterThan | Operator::LessThan) {
         for (index, value) in values.iter().enumerate() {
             if value.parse::<i64>().is_err() {
-                faults.push(invalid(&format!("values[{index}]"), value, INTEGER_RULE));
+                problems.push(invalid(&format!("values[{index}]"), value, INTEGER_RULE));
             }
         }
     }
     for (index, value) in values.iter().enumerate() {
-        let value_faults = value_faults(value);
-        if !value_faults.is_empty() {
-            faults.push(invalid(&format!("values[{index}][{key}]"), value, &value_faults.join("; ")));
+        let value_problems = value_problems(value);
+        if !value_problems.is_empty() {
+            problems.push(invalid(&format!("values[{index}][{key}]"), value, &value_problems.join("; ")));
         }
     }
-    match &mut faults[..] {
+    match &mut problems[..] {
         [] => Ok(()),
-        [fault] => Err(SelectorError::Invalid(std::mem::take(fault))),
+        [problem] => Err(SelectorError::Invalid(std::mem::take(problem))),
         several => Err(SelectorError::Invalid(format!("[{}]", several.join(", ")))),
     }
 }
 
-fn key_faults(key: &str) -> Vec<String> {
-    let mut faults = Vec::new();
+fn key_problems(key: &str) -> Vec<String> {
+    let mut problems = Vec::new();
     let (prefix, name) = match key.split_once('/') {
         None => (None, key),
         Some((prefix, name)) => (Some(prefix), name),
@@ -67,36 +67,36 @@ fn key_faults(key: &str) -> Vec<String> {
     }
     match prefix {
         None => {}
-        Some("") => faults.push("prefix part must be non-empty".to_owned()),
+        Some("") => problems.push("prefix part must be non-empty".to_owned()),
         Some(prefix) => {
             if prefix.len() > MAX_PREFIX {
-                faults.push(format!("prefix part must be no more than {MAX_PREFIX} bytes"));
+                problems.push(format!("prefix part must be no more than {MAX_PREFIX} bytes"));
             }
             if !prefix.split('.').all(is_dns_label) {
-                faults.push(format!("prefix part {PREFIX_RULE}"));
+                problems.push(format!("prefix part {PREFIX_RULE}"));
             }
         }
     }
     if name.is_empty() {
-        faults.push("name part must be non-empty".to_owned());
+        problems.push("name part must be non-empty".to_owned());
     } else if name.len() > MAX_NAME {
-        faults.push(format!("name part must be no more than {MAX_NAME} bytes"));
+        problems.push(format!("name part must be no more than {MAX_NAME} bytes"));
     }
     if !is_name(name) {
-        faults.push(format!("name part {NAME_RULE}"));
+        problems.push(format!("name part {NAME_RULE}"));
     }
-    faults
+    problems
 }
 
-fn value_faults(value: &str) -> Vec<String> {
-    let mut faults = Vec::new();
+fn value_problems(value: &str) -> Vec<String> {
+    let mut problems = Vec::new();
     if value.len() > MAX_NAME {
-        faults.push(format!("must be no more than {MAX_NAME} bytes"));
+        problems.push(format!("must be no more than {MAX_NAME} bytes"));
     }
     if !value.is_empty() && !is_name(value) {
-        faults.push(VALUE_RULE.to_owned());
+        problems.push(VALUE_RULE.to_owned());
     }
-    faults
+    problems
 }
 
 /// `([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]`
@@ -109,7 +109,7 @@ fn is_dns_label(label: &str) -> bool {
     has_shape(label, |byte| byte.is_ascii_lowercase() || byte.is_ascii_digit(), b"-")
 }
 
-/// Whether a text starts and ends with what `is_outer` accepts, with that or one of `inner` in between.
+/// Whether `is_outer` accepts the first and the last byte, and each other byte is accepted by `is_outer` or is in `inner`.
 fn has_shape(text: &str, is_outer: impl Fn(u8) -> bool, inner: &[u8]) -> bool {
     match text.as_bytes() {
         [] => false,
@@ -122,8 +122,8 @@ fn has_shape(text: &str, is_outer: impl Fn(u8) -> bool, inner: &[u8]) -> bool {
 }
 
 /// A `field.Error` as text.
-fn invalid(path: &str, value: &str, faults: &str) -> String {
-    format!("{path}: Invalid value: {}: {faults}", quote(value))
+fn invalid(path: &str, value: &str, problems: &str) -> String {
+    format!("{path}: Invalid value: {}: {problems}", quote(value))
 }
 
 /// Go's `strconv.Quote`.
@@ -153,7 +153,7 @@ fn quote(text: &str) -> String {
     quoted
 }
 
-/// Go's `unicode.IsPrint` beyond ASCII: the classes that Rust does not escape in the middle of a string.
+/// Go's `unicode.IsPrint` for non-ASCII characters: the characters that Rust does not escape in the middle of a string.
 fn is_printable(c: char) -> bool {
     let mut in_the_middle = String::from("a");
     in_the_middle.push(c);

@@ -17,15 +17,15 @@ fn show(args: &[&str]) -> CertsShowFlags {
     }
 }
 
-/// The line that an argument list of a command is refused with.
+/// The error line for invalid arguments of a command, without the program's name.
 fn refused(args: &[&str]) -> String {
     let line = read(args).unwrap_err().to_string();
-    assert!(!line.contains('\n'), "more than a line: {line}");
-    line.strip_prefix("karmada-metrics-adapter: ").expect("the line begins with the program").to_owned()
+    assert!(!line.contains('\n'), "more than one line: {line}");
+    line.strip_prefix("karmada-metrics-adapter: ").expect("begins with the program's name").to_owned()
 }
 
 #[test]
-fn a_certificate_is_issued_for_karmadas_own_service_unless_told_otherwise() {
+fn certificate_is_issued_for_karmadas_service_by_default() {
     let default = issue(&[]);
     assert_eq!(
         (default.service.as_str(), default.namespace.as_str()),
@@ -43,29 +43,29 @@ fn a_certificate_is_issued_for_karmadas_own_service_unless_told_otherwise() {
 }
 
 #[test]
-fn files_and_addresses_stand_among_the_flags_of_show() {
-    let order = show(&["tls.crt", "--warn=0", "127.0.0.1:443", "-o", "json", "--service", "adapter"]);
-    assert_eq!(order.sources, ["tls.crt", "127.0.0.1:443"]);
-    assert_eq!(order.service.as_deref(), Some("adapter"));
-    assert!(order.warn.is_zero() && order.output.is_some());
+fn show_accepts_files_and_addresses_between_flags() {
+    let flags = show(&["tls.crt", "--warn=0", "127.0.0.1:443", "-o", "json", "--service", "adapter"]);
+    assert_eq!(flags.sources, ["tls.crt", "127.0.0.1:443"]);
+    assert_eq!(flags.service.as_deref(), Some("adapter"));
+    assert!(flags.warn.is_zero() && flags.output.is_some());
 }
 
 #[test]
-fn a_mistake_in_a_command_is_one_line() {
+fn invalid_command_arguments_are_one_line_errors() {
     for (args, line) in [
-        (&["certs"][..], "certs: say what to do: issue, show"),
-        (&["certs", "isue"], r#""isue": there is no such subcommand; was issue meant?"#),
-        (&["certs", "show"], "<FILE|HOST:PORT>... is missing (--help says more)"),
-        (&["certs", "issue", "--ca-cert=ca.crt"], "--ca-key <FILE> is missing (--help says more)"),
-        (&["certs", "issue", "--force", "no"], r#""no" is no flag, and nothing else is expected"#),
-        (&["certs", "issue", "--servce=a"], "--servce: there is no such flag; was --service meant?"),
+        (&["certs"][..], "certs: a subcommand is missing: issue, show"),
+        (&["certs", "isue"], r#""isue": unknown subcommand; did you mean issue?"#),
+        (&["certs", "show"], "<FILE|HOST:PORT>... is missing (see --help)"),
+        (&["certs", "issue", "--ca-cert=ca.crt"], "--ca-key <FILE> is missing (see --help)"),
+        (&["certs", "issue", "--force", "no"], r#"unexpected argument "no" (see --help)"#),
+        (&["certs", "issue", "--servce=a"], "--servce: unknown flag; did you mean --service?"),
         (
             &["certs", "issue", "--validity=1y"],
-            r#"--validity: "1y" is not a time of a second at least (such as 365d, 24h or 30m)"#,
+            r#"--validity: "1y" is not a time of at least one second (such as 365d, 24h or 30m)"#,
         ),
         (
             &["certs", "issue", "--validity=0.5s"],
-            r#"--validity: "0.5s" is not a time of a second at least (such as 365d, 24h or 30m)"#,
+            r#"--validity: "0.5s" is not a time of at least one second (such as 365d, 24h or 30m)"#,
         ),
         (
             &["certs", "show", "a", "--warn=soon"],
@@ -75,7 +75,7 @@ fn a_mistake_in_a_command_is_one_line() {
             &["query", "--metric=m", "--group=nodes"],
             r#"--group: "nodes" is not one of custom, external, resource"#,
         ),
-        (&["query", "--group", "custom"], "--metric <NAME> is missing (--help says more)"),
+        (&["query", "--group", "custom"], "--metric <NAME> is missing (see --help)"),
         (
             &["certs", "issue", "--namespace=a.b"],
             r#"--namespace: "a.b" is not the name of a Service or namespace (lower-case letters, digits and -, at most 63)"#,
@@ -92,7 +92,7 @@ fn a_mistake_in_a_command_is_one_line() {
 }
 
 #[test]
-fn a_query_is_a_path_or_what_flags_amount_to() {
+fn query_is_given_by_path_or_by_flags() {
     let query = |args: &[&str]| match read(&[&["query"], args].concat()).unwrap().task() {
         Ok(Task::Run(Command::Query(query))) => query,
         other => panic!("{args:?}: {other:?}"),
@@ -106,8 +106,8 @@ fn a_query_is_a_path_or_what_flags_amount_to() {
 }
 
 #[test]
-fn help_is_there_for_each_command() {
-    assert!(answer(&["--help"]).contains("\n  certs "));
-    assert!(answer(&["certs", "--help"]).contains("\n  issue "));
-    assert!(answer(&["certs", "issue", "--help"]).contains("--ca-cert <FILE>"));
+fn each_command_has_help() {
+    assert!(printed(&["--help"]).contains("\n  certs "));
+    assert!(printed(&["certs", "--help"]).contains("\n  issue "));
+    assert!(printed(&["certs", "issue", "--help"]).contains("--ca-cert <FILE>"));
 }

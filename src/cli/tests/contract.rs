@@ -1,4 +1,4 @@
-//! Every row of the reference's table of flags.
+//! Every flag of Karmada's built-in adapter.
 
 use super::*;
 
@@ -22,7 +22,7 @@ fn rows() -> Vec<Row> {
         .collect()
 }
 
-/// Values that the type takes, and others that it does not.
+/// Valid and invalid values of a type.
 fn samples(kind: &str) -> (&'static [&'static str], &'static [&'static str]) {
     match kind {
         "bool" => (&["true", "false", "T", "0"], &["maybe", "yes", ""]),
@@ -42,12 +42,12 @@ fn samples(kind: &str) -> (&'static [&'static str], &'static [&'static str]) {
             (&["tls.crt,tls.key:example.com,*.example.com", "tls.crt,tls.key"], &["tls.crt", ""])
         }
         "string" => (&["text", "a b,c=d", ""], &[]),
-        other => panic!("a type without samples: {other}"),
+        other => panic!("no samples for this type: {other}"),
     }
 }
 
-/// Flags whose texts have more of a meaning than their type.
-fn special(flag: &str) -> Option<&'static [&'static str]> {
+/// Valid values of flags that accept only some values of their type.
+fn special_samples(flag: &str) -> Option<&'static [&'static str]> {
     match flag {
         "authorization-always-allow-paths" => Some(&["/healthz,/metrics/*", ""]),
         "authentication-token-webhook-cache-ttl" => Some(&["1m30s", "0"]),
@@ -59,26 +59,26 @@ fn special(flag: &str) -> Option<&'static [&'static str]> {
 }
 
 #[test]
-fn every_flag_of_the_reference_is_accepted_with_a_value_of_its_type_and_refused_with_another() {
+fn every_flag_of_the_built_in_adapter_accepts_only_values_of_its_type() {
     let rows = rows();
     assert_eq!(rows.len(), 92);
     for Row { flag, kind, .. } in rows {
-        let (right, wrong) = samples(&kind);
-        let means_nothing_here =
+        let (valid, invalid) = samples(&kind);
+        let has_no_effect =
             Cli::command().get_arguments().any(|arg| arg.get_id() == flag.as_str() && arg.is_hide_set());
-        for value in special(&flag).unwrap_or(right) {
-            let said = format!("--{flag}={value}");
-            let cli = read(&[&said]).unwrap_or_else(|stop| panic!("{said}: {stop}"));
-            let ignored = if means_nothing_here { vec![flag.as_str()] } else { vec![] };
+        for value in special_samples(&flag).unwrap_or(valid) {
+            let arg = format!("--{flag}={value}");
+            let cli = read(&[&arg]).unwrap_or_else(|error| panic!("{arg}: {error}"));
+            let ignored = if has_no_effect { vec![flag.as_str()] } else { vec![] };
             assert_eq!(Vec::from_iter(cli.ignored().names()), ignored);
             if kind != "bool" {
-                assert!(read(&[&format!("--{flag}"), value]).is_ok(), "{said}");
+                assert!(read(&[&format!("--{flag}"), value]).is_ok(), "{arg}");
             }
         }
         if kind == "bool" {
             assert!(read(&[&format!("--{flag}")]).is_ok(), "{flag}");
         }
-        for value in wrong {
+        for value in invalid {
             let line = refusal(&[&format!("--{flag}={value}")]);
             assert!(line.starts_with(&format!("--{flag}: ")), "{line}");
             assert!(value.is_empty() || line.contains(&format!("{value:?} ")), "{line}");
@@ -87,41 +87,41 @@ fn every_flag_of_the_reference_is_accepted_with_a_value_of_its_type_and_refused_
 }
 
 #[test]
-fn saying_the_references_default_changes_nothing() {
-    // Unset, these four mean no limit here.
-    let differs = ["cluster-api-qps", "cluster-api-burst", "kube-api-qps", "kube-api-burst"];
-    // Defaults as help shows them, which the reference, too, would not read.
-    let shown = [":0", "[]"];
-    for Row { flag, kind, default } in rows().into_iter().filter(|row| !differs.contains(&row.flag.as_str()))
+fn defaults_of_the_built_in_adapter_change_nothing() {
+    // Here these four are unlimited if unset.
+    let unequal = ["cluster-api-qps", "cluster-api-burst", "kube-api-qps", "kube-api-burst"];
+    // The built-in adapter's help prints these defaults, but it does not accept them as values.
+    let not_values = [":0", "[]"];
+    for Row { flag, kind, default } in rows().into_iter().filter(|row| !unequal.contains(&row.flag.as_str()))
     {
-        // Help leaves out what is empty or zero.
+        // Help does not print a default that is empty or zero.
         let zero = match &*kind {
             "bool" => "false",
             "int" | "uint" | "Level" | "float32" | "duration" | "quantity" | "severity" => "0",
             _ => "",
         };
         let default = default.unwrap_or_else(|| zero.to_owned());
-        if !shown.contains(&&*default) {
-            let said = format!("--{flag}={}", default.trim_matches(['"', '[', ']']));
-            assert_eq!(config(&[&said]), config(&[]), "{said}");
-            assert_eq!(read(&[&said]).unwrap().ignored().warnings().next(), None, "{said}");
+        if !not_values.contains(&&*default) {
+            let arg = format!("--{flag}={}", default.trim_matches(['"', '[', ']']));
+            assert_eq!(config(&[&arg]), config(&[]), "{arg}");
+            assert_eq!(read(&[&arg]).unwrap().ignored().warnings().next(), None, "{arg}");
         }
     }
 }
 
 #[test]
-fn a_flag_whose_silence_would_deceive_is_answered_with_the_truth() {
-    let truths = |args: &[&str]| {
-        let cli = read(args).unwrap_or_else(|stop| panic!("{args:?}: {stop}"));
+fn misleading_ignored_flags_cause_a_warning() {
+    let warnings = |args: &[&str]| {
+        let cli = read(args).unwrap_or_else(|error| panic!("{args:?}: {error}"));
         cli.ignored().warnings().map(|(sentence, flags)| (sentence.to_owned(), flags)).collect::<Vec<_>>()
     };
     for (args, word, flags) in [
-        (&["--audit-policy-file=policy.yaml"][..], "audited", &["audit-policy-file"][..]),
-        (&["--audit-webhook-config-file=hook"], "audited", &["audit-webhook-config-file"]),
-        (&["--audit-log-path=a.log", "--audit-log-maxage=1"], "audited", &["audit-log-path"]),
+        (&["--audit-policy-file=policy.yaml"][..], "audit log", &["audit-policy-file"][..]),
+        (&["--audit-webhook-config-file=hook"], "audit log", &["audit-webhook-config-file"]),
+        (&["--audit-log-path=a.log", "--audit-log-maxage=1"], "audit log", &["audit-log-path"]),
         (
             &["--audit_log_path=a.log", "--audit-policy-file=p"],
-            "audited",
+            "audit log",
             &["audit-policy-file", "audit-log-path"],
         ),
         (&["--log-file=a.log"], "stderr", &["log-file"]),
@@ -130,7 +130,7 @@ fn a_flag_whose_silence_would_deceive_is_answered_with_the_truth() {
         (&["--tls-sni-cert-key=tls.crt,tls.key:example.com"], "certificate", &["tls-sni-cert-key"]),
         (&["--tls-curve-preferences=29"], "key exchange", &["tls-curve-preferences"]),
     ] {
-        match &truths(args)[..] {
+        match &warnings(args)[..] {
             [(sentence, about)] => assert!(sentence.contains(word) && about == flags, "{sentence} {about:?}"),
             other => panic!("{args:?}: {other:?}"),
         }
@@ -141,6 +141,6 @@ fn a_flag_whose_silence_would_deceive_is_answered_with_the_truth() {
         &["--audit-webhook-mode=batch", "--profiling=false", "--alsologtostderr"],
         &["--logtostderr", "--log-file="],
     ] {
-        assert_eq!(truths(harmless), [], "{harmless:?}");
+        assert_eq!(warnings(harmless), [], "{harmless:?}");
     }
 }

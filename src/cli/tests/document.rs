@@ -1,4 +1,4 @@
-//! `docs/cli.md`: what it says of flags and subcommands is written from the command itself.
+//! Generates the tables of flags and subcommands in `docs/cli.md`.
 
 use std::fmt::Write as _;
 
@@ -9,10 +9,10 @@ const END: &str = "<!-- end -->";
 const TABLE: &str = "| flag | value | default | meaning |\n|---|---|---|---|\n";
 
 #[test]
-fn the_document_says_what_the_command_line_is() {
+fn document_matches_the_command_line() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/cli.md");
     let text = std::fs::read_to_string(&path).unwrap();
-    let command = Cli::command().mut_args(as_pflag_reads).mut_subcommands(below);
+    let command = Cli::command().mut_args(as_pflag).mut_subcommands(with_pflag_rules);
     let mut current = text.clone();
     for (part, content) in [
         ("flags", flags(&command)),
@@ -28,11 +28,11 @@ fn the_document_says_what_the_command_line_is() {
     if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::write(&path, current).unwrap();
     } else {
-        assert!(current == text, "docs/cli.md is stale: `make docs` writes it");
+        assert!(current == text, "docs/cli.md is out of date: run `make docs`");
     }
 }
 
-/// A table for each heading of help, in its order.
+/// One table for each group of `--help`, in the same order.
 fn flags(command: &clap::Command) -> String {
     let mut text = String::new();
     let mut heading = None;
@@ -55,10 +55,10 @@ fn subcommands(command: &clap::Command) -> String {
     tables.join("\n")
 }
 
-/// A table for each subcommand that has no others below it.
+/// One table for each subcommand that has no subcommands of its own.
 fn tables_of(command: &clap::Command, name: &str, tables: &mut Vec<String>) {
-    for below in command.get_subcommands() {
-        tables_of(below, &format!("{name} {}", below.get_name()), tables);
+    for subcommand in command.get_subcommands() {
+        tables_of(subcommand, &format!("{name} {}", subcommand.get_name()), tables);
     }
     if !command.has_subcommands() {
         let about = command.get_about().unwrap();
@@ -69,14 +69,14 @@ fn tables_of(command: &clap::Command, name: &str, tables: &mut Vec<String>) {
 }
 
 fn warnings() -> String {
-    let mut text = "| flags | what a warning says at each start |\n|---|---|\n".to_owned();
-    for truth in WARNINGS {
-        let flags = truth.flags.iter().map(|(flag, harmless)| match *harmless {
+    let mut text = "| flags | warning at each start |\n|---|---|\n".to_owned();
+    for warning in WARNINGS {
+        let flags = warning.flags.iter().map(|(flag, harmless)| match *harmless {
             "" => format!("`--{flag}`"),
             harmless => format!("`--{flag}` other than `{harmless}`"),
         });
         let flags = flags.collect::<Vec<_>>().join(", ");
-        writeln!(text, "| {flags} | {} |", marked(truth.sentence)).unwrap();
+        writeln!(text, "| {flags} | {} |", with_flags_as_code(warning.sentence)).unwrap();
     }
     text
 }
@@ -93,16 +93,20 @@ fn row(text: &mut String, arg: &clap::Arg) {
     let value = code(&arg.get_value_names().unwrap_or_default().join(" "));
     let default = arg.get_default_values().first().and_then(|value| value.to_str()).map(code);
     let default = default.unwrap_or_default();
-    writeln!(text, "| {name} | {value} | {default} | {} |", marked(&arg.get_help().unwrap().to_string()))
-        .unwrap();
+    writeln!(
+        text,
+        "| {name} | {value} | {default} | {} |",
+        with_flags_as_code(&arg.get_help().unwrap().to_string())
+    )
+    .unwrap();
 }
 
 fn code(text: &str) -> String {
     if text.is_empty() { String::new() } else { format!("`{}`", text.replace('|', r"\|")) }
 }
 
-/// Flags in a sentence as code.
-fn marked(sentence: &str) -> String {
+/// Formats the flags in a sentence as code.
+fn with_flags_as_code(sentence: &str) -> String {
     let words = sentence.split(' ').map(|word| match word.find("--") {
         Some(start) => {
             let (before, flag) = word.split_at(start);

@@ -1,12 +1,12 @@
-//! What is answered instead of serving.
+//! Subcommands that only print a text.
 
 use super::*;
 
 #[test]
-fn the_version_is_a_line_or_kubernetes_version_info() {
-    assert_eq!(answer(&["version"]), answer(&["--version"]));
+fn version_is_one_line_or_kubernetes_version_info() {
+    assert_eq!(printed(&["version"]), printed(&["--version"]));
     for args in [&["version", "-o", "json"][..], &["version", "--output=json"]] {
-        let info: serde_json::Value = serde_json::from_str(&answer(args)).unwrap();
+        let info: serde_json::Value = serde_json::from_str(&printed(args)).unwrap();
         assert_eq!(info["gitVersion"], concat!("v", env!("CARGO_PKG_VERSION")));
         assert!(info["platform"].as_str().is_some_and(|platform| platform.contains('/')));
     }
@@ -14,15 +14,15 @@ fn the_version_is_a_line_or_kubernetes_version_info() {
 }
 
 #[test]
-fn completions_offer_what_means_something_to_the_shell_that_is_named() {
+fn completions_contain_only_effective_flags() {
     for shell in ["bash", "fish", "powershell", "zsh"] {
-        let script = answer(&["completion", shell]);
+        let script = printed(&["completion", shell]);
         for word in ["member-timeout", "version", "last-known"] {
             assert!(script.contains(word), "{shell}: {word}");
         }
         assert!(!script.contains("audit-log-path"), "{shell}");
     }
-    assert_eq!(refusal(&["completion"]), "<SHELL> is missing (--help says more)");
+    assert_eq!(refusal(&["completion"]), "<SHELL> is missing (see --help)");
     assert_eq!(
         refusal(&["completion", "csh"]),
         r#"<SHELL>: "csh" is not one of bash, elvish, fish, powershell, zsh"#
@@ -30,22 +30,22 @@ fn completions_offer_what_means_something_to_the_shell_that_is_named() {
 }
 
 #[test]
-fn a_subcommand_comes_before_any_flag() {
-    let stray = "is no flag, and nothing else is expected behind flags; on or off is said as --flag=false";
+fn subcommand_comes_before_flags() {
+    let hint = "subcommands come before flags; write booleans as --flag=false";
     for flag in ["--secure-port=1", "--authentication-skip-lookup", "--audit-log-compress", "-v4"] {
-        assert_eq!(refusal(&[flag, "version"]), format!(r#""version" {stray}"#));
+        assert_eq!(refusal(&[flag, "version"]), format!(r#"unexpected argument "version": {hint}"#));
     }
-    let unknown = "--secure-port: there is no such flag (--help lists all)";
+    let unknown = "--secure-port: unknown flag (see --help)";
     assert_eq!(refusal(&["version", "--secure-port=1"]), unknown);
-    assert_eq!(refusal(&["version", "now"]), r#""now" is no flag, and nothing else is expected"#);
-    assert_eq!(refusal(&["--", "version"]), r#""version" is no flag, and nothing else is expected"#);
+    assert_eq!(refusal(&["version", "now"]), r#"unexpected argument "now" (see --help)"#);
+    assert_eq!(refusal(&["--", "version"]), r#"unexpected argument "version" (see --help)"#);
 }
 
 #[test]
-fn what_is_no_subcommand_is_refused_in_a_line_and_a_flags_value_is_left_alone() {
-    assert_eq!(refusal(&["verson"]), r#""verson": there is no such subcommand; was version meant?"#);
+fn unknown_subcommand_is_a_one_line_error() {
+    assert_eq!(refusal(&["verson"]), r#""verson": unknown subcommand; did you mean version?"#);
     for wrong in ["serve", "serve\n", ""] {
-        assert_eq!(refusal(&[wrong]), format!("{wrong:?}: there is no such subcommand (--help lists all)"));
+        assert_eq!(refusal(&[wrong]), format!("{wrong:?}: unknown subcommand (see --help)"));
     }
     let kubeconfig = config(&["--kubeconfig", "version"]).control_plane.kubeconfig;
     assert_eq!(kubeconfig, Some(PathBuf::from("version")));

@@ -1,4 +1,4 @@
-//! Who signs serving certificates: an authority that is made for it, or one that is there.
+//! The CA that signs serving certificates: a new one, or an existing one from files.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,13 +21,14 @@ use super::text::date;
 use crate::process::expiry::now;
 use crate::process::file::{FileError, Files};
 
-/// How long one lasts that is made here, in seconds: ten years.
-const LIFETIME: i64 = 3650 * 24 * 60 * 60;
-/// How far clocks may be behind, in seconds, as `signer.backdate` of kube-controller-manager has it.
+/// Lifetime of a new CA in seconds: ten years.
+const CA_LIFETIME: i64 = 3650 * 24 * 60 * 60;
+/// Certificates are valid from this many seconds in the past, for clients with a slow clock. The value is that of
+/// `signer.backdate` of kube-controller-manager.
 const BACKDATE: i64 = 5 * 60;
-const NAME: &str = "karmada-metrics-adapter-ca";
+const CA_NAME: &str = "karmada-metrics-adapter-ca";
 
-/// A certificate authority and its key.
+/// A CA: its certificate and its private key.
 pub struct CertificateAuthority {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
@@ -36,89 +37,88 @@ pub struct CertificateAuthority {
     not_after: i64,
 }
 
-/// A certificate and its key, in PEM.
+/// A certificate and its private key, in PEM.
 pub struct CertificateAndKey {
     /// The certificate.
     pub certificate: String,
     /// The key (PKCS#8).
     pub key: String,
-    /// When the certificate ends, in seconds since 1970.
+    /// When the certificate expires, in seconds since 1970.
     pub not_after: i64,
 }
 
-/// Why no certificate is issued.
+/// Why no certificate was issued.
 #[derive(Debug, Error)]
 pub enum CertificateAuthorityError {
     /// A file cannot be read.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The first file holds no certificate.
+    /// The file of `--ca-cert` contains no certificate.
     #[error("--ca-cert: {} has no certificate in PEM", .0.display())]
     NoCertificate(PathBuf),
-    /// A certificate cannot be understood.
-    #[error("--ca-cert: {} has a certificate that cannot be read", .0.display())]
+    /// A certificate cannot be parsed.
+    #[error("--ca-cert: {} contains an invalid certificate", .0.display())]
     Malformed(PathBuf),
-    /// The second file holds no key.
-    #[error("--ca-key: {} has no private key in PEM (an encrypted one must be decrypted first)", .0.display())]
+    /// The file of `--ca-key` contains no private key.
+    #[error("--ca-key: {} has no private key in PEM (decrypt an encrypted key first)", .0.display())]
     NoKey(PathBuf),
-    /// The key is of a kind that cannot sign here.
+    /// The type of the private key is not supported.
     #[error("--ca-key: {} cannot sign: {source}", .path.display())]
     Key {
-        /// The file.
+        /// The key's file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: rcgen::Error,
     },
-    /// Certificate and key are strangers.
-    #[error("--ca-key does not belong to --ca-cert: name the key with which the authority itself signs")]
+    /// No certificate in `--ca-cert` matches the key.
+    #[error("--ca-key does not belong to --ca-cert: use the private key of this CA")]
     Mismatch,
-    /// What is given may not sign.
-    #[error("--ca-cert: {0} is no authority: its certificate may not sign others")]
-    NoAuthority(String),
-    /// Its time has not come or is over.
-    #[error("--ca-cert: {name} is valid from {from} until {until} only: renew it, or set the clock right")]
+    /// The certificate may not sign other certificates. Contains its subject.
+    #[error("--ca-cert: {0} is not a CA: this certificate may not sign other certificates")]
+    NotACa(String),
+    /// The CA certificate is expired or not yet valid.
+    #[error("--ca-cert: {name} is valid from {from} to {until}: renew it, or correct the system clock")]
     Period {
-        /// The authority's subject.
+        /// The subject of the CA.
         name: String,
-        /// When it begins.
+        /// The first moment of its validity.
         from: String,
-        /// When it ends.
+        /// The moment when it expires.
         until: String,
     },
-    /// A certificate cannot be made.
-    #[error("a certificate cannot be made: {0}")]
+    /// The certificate cannot be created.
+    #[error("the certificate cannot be created: {0}")]
     Make(#[from] rcgen::Error),
-    /// What was made would not be believed.
-    #[error("--ca-cert cannot sign this certificate, nobody would accept it: {0}")]
-    Unbelievable(#[from] rustls::Error),
+    /// Clients that trust the CA would reject the certificate.
+    #[error("--ca-cert cannot sign this certificate, because clients would reject it: {0}")]
+    Rejected(#[from] rustls::Error),
 }
 
 impl CertificateAuthority {
-    /// A new authority that lasts ten years, or `lifetime` if that is longer, and its key. It signs servers and no other
-    /// authority.
+    /// Creates a CA and its key. The CA is valid for ten years, or for `lifetime` if that is longer. It cannot sign another CA.
     ///
     /// # Errors
-    /// If the system has no random numbers.
+    /// If the system provides no random numbers.
     pub fn new(lifetime: Duration) -> Result<(Self, CertificateAndKey), CertificateAuthorityError> {
         let not_before = now() - BACKDATE;
-        let not_after = now() + LIFETIME.max(seconds(lifetime));
+        let not_after = now() + CA_LIFETIME.max(seconds(lifetime));
         let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, NAME);
+        params.distinguished_name.push(DnType::CommonName, CA_NAME);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.not_before = at(not_before).into();
         params.not_after = at(not_after).into();
         let key = KeyPair::generate()?;
-        let made = params.self_signed(&key)?;
-        let pair = CertificateAndKey { certificate: made.pem(), key: key.serialize_pem(), not_after };
-        let certificate = made.der().clone();
+        let signed = params.self_signed(&key)?;
+        let pair = CertificateAndKey { certificate: signed.pem(), key: key.serialize_pem(), not_after };
+        let certificate = signed.der().clone();
         Ok((Self { issuer: Issuer::new(params, key), certificate, not_before, not_after }, pair))
     }
 
-    /// The authority of these files. Of several certificates in the first it is the one of this key.
+    /// Reads a CA from files. If the first file contains several certificates, the one that matches the key is used.
     ///
     /// # Errors
-    /// If a file cannot be used, or if what is in it may not sign now.
+    /// If a file cannot be used, or if the CA may not sign now.
     pub fn read(certificate: &Path, key: &Path) -> Result<Self, CertificateAuthorityError> {
         let pem = Files::new([("--ca-cert", certificate)]).read()?.concat();
         let key_pem = Files::new([("--ca-key", key)]).read()?.concat();
@@ -132,9 +132,9 @@ impl CertificateAuthority {
         let key = KeyPair::try_from(&key_der)
             .map_err(|source| CertificateAuthorityError::Key { path: key.to_owned(), source })?;
         for der in chain {
-            let (_, read) = X509Certificate::from_der(&der).map_err(|_| malformed())?;
-            if read.public_key().raw == key.subject_public_key_info() {
-                let (not_before, not_after) = judge(&read, now())?;
+            let (_, parsed) = X509Certificate::from_der(&der).map_err(|_| malformed())?;
+            if parsed.public_key().raw == key.subject_public_key_info() {
+                let (not_before, not_after) = ca_validity(&parsed, now())?;
                 let issuer = Issuer::from_ca_cert_der(&der, key).map_err(|_| malformed())?;
                 return Ok(Self { issuer, certificate: der.clone(), not_before, not_after });
             }
@@ -142,16 +142,15 @@ impl CertificateAuthority {
         Err(CertificateAuthorityError::Mismatch)
     }
 
-    /// Its certificate.
+    /// The certificate of the CA.
     pub fn certificate(&self) -> &CertificateDer<'static> {
         &self.certificate
     }
 
-    /// Signs a serving certificate for these names and addresses, of which the first is what clients ask for. It ends
-    /// with the authority at the latest.
+    /// Creates a serving certificate for these DNS names and IP addresses. It expires no later than the CA.
     ///
     /// # Errors
-    /// If a client that trusts this authority alone would not accept it.
+    /// If a client that trusts only this CA would reject the certificate.
     pub fn sign(
         &self,
         common_name: &str,
@@ -175,7 +174,8 @@ impl CertificateAuthority {
         Ok(CertificateAndKey { certificate: certificate.pem(), key: key.serialize_pem(), not_after })
     }
 
-    /// An authority's subject need not survive its copy into a certificate, and its constraints may exclude a name.
+    /// Checks the certificate as a client does: the copy of the CA's subject may differ from the original, and the name
+    /// constraints of the CA may exclude a name.
     fn verify(&self, certificate: &CertificateDer<'_>, name: &str) -> Result<(), rustls::Error> {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.clone())?;
@@ -189,17 +189,17 @@ impl CertificateAuthority {
     }
 }
 
-/// From when to when an authority is valid, in seconds since 1970, if it may sign now.
-fn judge(authority: &X509Certificate<'_>, now: i64) -> Result<(i64, i64), CertificateAuthorityError> {
-    let name = authority.subject().to_string();
-    let constraints = authority.basic_constraints().ok().flatten();
-    let is_authority = constraints.is_some_and(|constraints| constraints.value.ca);
-    let signs =
-        authority.key_usage().is_ok_and(|usage| usage.is_none_or(|usage| usage.value.key_cert_sign()));
-    if !is_authority || !signs {
-        return Err(CertificateAuthorityError::NoAuthority(name));
+/// Start and end of a CA's validity in seconds since 1970. An error if the CA may not sign now.
+fn ca_validity(certificate: &X509Certificate<'_>, now: i64) -> Result<(i64, i64), CertificateAuthorityError> {
+    let name = certificate.subject().to_string();
+    let constraints = certificate.basic_constraints().ok().flatten();
+    let is_ca = constraints.is_some_and(|constraints| constraints.value.ca);
+    let may_sign =
+        certificate.key_usage().is_ok_and(|usage| usage.is_none_or(|usage| usage.value.key_cert_sign()));
+    if !is_ca || !may_sign {
+        return Err(CertificateAuthorityError::NotACa(name));
     }
-    let period = authority.validity();
+    let period = certificate.validity();
     let (from, until) = (period.not_before.timestamp(), period.not_after.timestamp());
     if now < from || now >= until {
         return Err(CertificateAuthorityError::Period { name, from: date(from), until: date(until) });
@@ -211,7 +211,7 @@ fn seconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_secs()).unwrap_or(i64::MAX / 2)
 }
 
-/// The moment so many seconds after 1970; a clock that is before that is taken to be at it.
+/// Converts seconds since 1970. A negative number becomes zero.
 fn at(seconds: i64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or_default())
 }

@@ -1,4 +1,4 @@
-//! Files that are complete when they are seen, and never replaced by accident.
+//! Writes files atomically, and replaces existing files only on request.
 
 use std::fs::{self, Permissions};
 use std::io::{self, Write as _};
@@ -8,72 +8,72 @@ use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 use thiserror::Error;
 
-/// A file that is to be.
+/// A file to write.
 #[derive(Debug)]
 pub struct NewFile {
-    /// Its name in the directory.
+    /// The file name in the directory.
     pub name: &'static str,
-    /// What is in it.
+    /// The content.
     pub content: String,
-    /// Whether nobody but its owner may read it.
+    /// Whether only the owner may read the file.
     pub secret: bool,
 }
 
-/// Why files are not written.
+/// Why files were not written.
 #[derive(Debug, Error)]
 pub enum WriteError {
-    /// Some exist.
+    /// Some files exist. Contains their paths.
     #[error(
-        "{0} would be replaced: name another --out-dir, or allow it with --force (with --ca-cert and --ca-key it concerns \
-         tls.crt and tls.key alone)"
+        "{0} would be replaced: use another --out-dir, or allow it with --force (with --ca-cert and --ca-key, \
+         only tls.crt and tls.key are replaced)"
     )]
     Exists(String),
-    /// The system refuses.
+    /// The operating system reported an error.
     #[error("{} cannot be written: {source}", .path.display())]
-    Refused {
-        /// What cannot be written.
+    Io {
+        /// The path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
 }
 
-/// Writes files into a directory, which is made if need be: first beside their places, and when all are complete, into
-/// them. Whoever reads one sees the old content or the new. Without `force` nothing is replaced.
+/// Writes files into a directory and creates the directory if necessary. All files are written under temporary names first
+/// and then renamed. A reader gets the old or the new content, never a part. Without `force` no file is replaced.
 ///
 /// # Errors
 /// If a file exists or cannot be written.
-pub fn write(directory: &Path, drafts: &[NewFile], force: bool) -> Result<(), WriteError> {
-    let refused = |path: &Path| {
+pub fn write(directory: &Path, files: &[NewFile], force: bool) -> Result<(), WriteError> {
+    let error_at = |path: &Path| {
         let path = path.to_owned();
-        move |source| WriteError::Refused { path, source }
+        move |source| WriteError::Io { path, source }
     };
-    let places: Vec<PathBuf> = drafts.iter().map(|draft| directory.join(draft.name)).collect();
-    let taken: Vec<String> = places
+    let paths: Vec<PathBuf> = files.iter().map(|file| directory.join(file.name)).collect();
+    let existing: Vec<String> = paths
         .iter()
-        .filter(|place| !force && place.symlink_metadata().is_ok())
-        .map(|place| place.display().to_string())
+        .filter(|path| !force && path.symlink_metadata().is_ok())
+        .map(|path| path.display().to_string())
         .collect();
-    if !taken.is_empty() {
-        return Err(WriteError::Exists(taken.join(", ")));
+    if !existing.is_empty() {
+        return Err(WriteError::Exists(existing.join(", ")));
     }
-    fs::create_dir_all(directory).map_err(refused(directory))?;
-    let complete = drafts.iter().zip(&places).map(|(draft, place)| {
-        let file = beside(directory, draft).map_err(refused(place))?;
-        Ok((file, place))
+    fs::create_dir_all(directory).map_err(error_at(directory))?;
+    let temporary = files.iter().zip(&paths).map(|(file, path)| {
+        let written = write_temporary(directory, file).map_err(error_at(path))?;
+        Ok((written, path))
     });
-    for (file, place) in complete.collect::<Result<Vec<_>, _>>()? {
-        let put = if force { file.persist(place) } else { file.persist_noclobber(place) };
-        put.map_err(|error| refused(place)(error.error))?;
+    for (file, path) in temporary.collect::<Result<Vec<_>, _>>()? {
+        let renamed = if force { file.persist(path) } else { file.persist_noclobber(path) };
+        renamed.map_err(|error| error_at(path)(error.error))?;
     }
     Ok(())
 }
 
-fn beside(directory: &Path, draft: &NewFile) -> io::Result<NamedTempFile> {
-    let mode = if draft.secret { 0o600 } else { 0o644 };
+fn write_temporary(directory: &Path, new: &NewFile) -> io::Result<NamedTempFile> {
+    let mode = if new.secret { 0o600 } else { 0o644 };
     let mut file =
         tempfile::Builder::new().permissions(Permissions::from_mode(mode)).tempfile_in(directory)?;
-    file.write_all(draft.content.as_bytes())?;
+    file.write_all(new.content.as_bytes())?;
     file.as_file().sync_all()?;
     Ok(file)
 }

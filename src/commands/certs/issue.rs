@@ -15,49 +15,50 @@ use crate::commands::output::print;
 /// Why no certificate is issued.
 #[derive(Debug, Error)]
 pub enum IssueError {
-    /// There is none.
+    /// The CA cannot be used, or it cannot sign this certificate.
     #[error(transparent)]
-    Authority(#[from] CertificateAuthorityError),
-    /// It could not be put where it belongs.
+    Ca(#[from] CertificateAuthorityError),
+    /// A file could not be written.
     #[error(transparent)]
     Write(#[from] WriteError),
 }
 
-/// Issues a serving certificate, writes it and says what is to be done with it.
+/// Issues a serving certificate, writes the files, and prints the next steps.
 ///
 /// # Errors
-/// If the authority cannot sign it or a file cannot be written.
-pub fn run(order: &CertsIssueFlags) -> Result<(), IssueError> {
-    let (authority, made) = match (&order.ca_cert, &order.ca_key) {
+/// If the CA cannot sign the certificate or a file cannot be written.
+pub fn run(flags: &CertsIssueFlags) -> Result<(), IssueError> {
+    let (ca, new_ca) = match (&flags.ca_cert, &flags.ca_key) {
         (Some(certificate), Some(key)) => (CertificateAuthority::read(certificate, key)?, None),
         _ => {
-            let (authority, pair) = CertificateAuthority::new(order.validity)?;
-            (authority, Some(pair))
+            let (ca, pair) = CertificateAuthority::new(flags.validity)?;
+            (ca, Some(pair))
         }
     };
-    let names = names(order);
-    let serving = authority.sign(&order.service, &names, order.validity)?;
-    let ends = (serving.not_after, made.as_ref().map(|made| made.not_after));
-    let made = made.map(|made| drafts(["ca.crt", "ca.key"], made));
-    let written = Vec::from_iter(made.into_iter().chain([drafts(["tls.crt", "tls.key"], serving)]).flatten());
-    files::write(&order.out_dir, &written, order.force)?;
-    print(&report(order, &names, ends, &pem(authority.certificate())));
+    let names = names(flags);
+    let serving = ca.sign(&flags.service, &names, flags.validity)?;
+    let expiry = (serving.not_after, new_ca.as_ref().map(|ca| ca.not_after));
+    let ca_files = new_ca.map(|pair| new_files(["ca.crt", "ca.key"], pair));
+    let tls_files = new_files(["tls.crt", "tls.key"], serving);
+    let written = Vec::from_iter(ca_files.into_iter().chain([tls_files]).flatten());
+    files::write(&flags.out_dir, &written, flags.force)?;
+    print(&report(flags, &names, expiry, &pem(ca.certificate())));
     Ok(())
 }
 
-/// What the certificate is for, the name that the aggregation layer asks for first.
-fn names(order: &CertsIssueFlags) -> Vec<String> {
-    let (service, namespace) = (&order.service, &order.namespace);
-    let asked = service_name(service, namespace);
+/// The names of the certificate. The first one is the server name that the aggregation layer uses.
+fn names(flags: &CertsIssueFlags) -> Vec<String> {
+    let (service, namespace) = (&flags.service, &flags.namespace);
+    let server_name = service_name(service, namespace);
     let mut names = vec![
-        asked.clone(),
-        format!("{asked}.{}", order.cluster_domain),
+        server_name.clone(),
+        format!("{server_name}.{}", flags.cluster_domain),
         format!("{service}.{namespace}"),
         service.clone(),
         "localhost".to_owned(),
         "127.0.0.1".to_owned(),
     ];
-    for name in order.dns_name.iter().cloned().chain(order.ip.iter().map(ToString::to_string)) {
+    for name in flags.dns_name.iter().cloned().chain(flags.ip.iter().map(ToString::to_string)) {
         if !names.contains(&name) {
             names.push(name);
         }
@@ -65,34 +66,35 @@ fn names(order: &CertsIssueFlags) -> Vec<String> {
     names
 }
 
-fn drafts([certificate, key]: [&'static str; 2], pair: CertificateAndKey) -> [NewFile; 2] {
-    // The key first: until both are there, a server that follows them keeps what it has.
+fn new_files([certificate, key]: [&'static str; 2], pair: CertificateAndKey) -> [NewFile; 2] {
+    // The key comes first: a server that reloads these files keeps the old pair until both files are new.
     [
         NewFile { name: key, content: pair.key, secret: true },
         NewFile { name: certificate, content: pair.certificate, secret: false },
     ]
 }
 
-fn report(order: &CertsIssueFlags, names: &[String], ends: (i64, Option<i64>), authority: &str) -> String {
-    let CertsIssueFlags { service, namespace, .. } = order;
-    let at = |name: &str| order.out_dir.join(name).display().to_string();
-    let (serving, made) = ends;
+fn report(flags: &CertsIssueFlags, names: &[String], expiry: (i64, Option<i64>), ca: &str) -> String {
+    let CertsIssueFlags { service, namespace, .. } = flags;
+    let at = |name: &str| flags.out_dir.join(name).display().to_string();
+    let (serving_expiry, ca_expiry) = expiry;
     let mut text = String::new();
-    let mut say = |line: &str| writeln!(text, "{line}").expect("text takes whatever is written");
-    if let Some(end) = made {
-        say(&format!("{}: a new authority, until {}", at("ca.crt"), date(end)));
-        say(&format!("{}: its key, which stays out of any cluster", at("ca.key")));
+    let mut line = |line: &str| writeln!(text, "{line}").expect("writing to a String succeeds");
+    if let Some(expiry) = ca_expiry {
+        line(&format!("{}: the new CA, expires {}", at("ca.crt"), date(expiry)));
+        line(&format!("{}: the private key of the CA; never put it into a cluster", at("ca.key")));
     }
-    say(&format!("{}: the certificate, until {}, for {}", at("tls.crt"), date(serving), names.join(", ")));
-    say(&format!("{}: its key", at("tls.key")));
-    say("\nNext, in the cluster that the adapter runs in (a Secret that is there is replaced):\n");
-    say(&format!(
+    let (expires, names) = (date(serving_expiry), names.join(", "));
+    line(&format!("{}: the serving certificate, expires {expires}, for {names}", at("tls.crt")));
+    line(&format!("{}: the private key of the serving certificate", at("tls.key")));
+    line("\nNext, in the cluster where the adapter runs (this replaces an existing Secret):\n");
+    line(&format!(
         "kubectl -n {namespace} create secret tls {service}-serving --cert={} --key={} --dry-run=client -o yaml | kubectl apply -f -",
         at("tls.crt"),
         at("tls.key")
     ));
-    say("\nand in each APIService of the control plane, in place of insecureSkipTLSVerify:\n");
-    say(&format!("caBundle: {}", STANDARD.encode(authority)));
+    line("\nThen, in each APIService of the control plane, instead of insecureSkipTLSVerify:\n");
+    line(&format!("caBundle: {}", STANDARD.encode(ca)));
     text
 }
 

@@ -1,4 +1,4 @@
-//! `certs`: serving certificates that the aggregation layer accepts, and what is in those that are there.
+//! `certs`: issues serving certificates for the aggregation layer, and prints existing certificates.
 
 mod ca;
 mod files;
@@ -8,12 +8,14 @@ mod text;
 
 use crate::cli::commands::CertsCommand;
 
+/// Runs `certs issue` or `certs show`.
+///
 /// # Errors
-/// As the commands below.
+/// The error of the command.
 pub async fn run(command: CertsCommand) -> anyhow::Result<()> {
     match command {
-        CertsCommand::Issue(order) => issue::run(&order)?,
-        CertsCommand::Show(order) => show::run(&order).await?,
+        CertsCommand::Issue(flags) => issue::run(&flags)?,
+        CertsCommand::Show(flags) => show::run(&flags).await?,
     }
     Ok(())
 }

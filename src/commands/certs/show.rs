@@ -26,20 +26,20 @@ use crate::process::expiry::now;
 use crate::transport::credentials::ServerVerification;
 use crate::transport::tls::{TlsConfigError, client_config};
 
-/// The service whose name is looked for where none is given.
-const SERVICE: &str = "karmada-metrics-adapter";
-/// How long an address may take to present a certificate.
+/// Default of `--service`.
+const DEFAULT_SERVICE: &str = "karmada-metrics-adapter";
+/// Timeout for the connection and the TLS handshake with an address.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const DAY: i64 = 24 * 60 * 60;
 
-/// The certificates of a source.
+/// The certificates of a file or an address.
 struct SourceCertificates {
     chain: Vec<CertificateDer<'static>>,
-    /// Whether the first of them is what a server is known by.
-    serves: bool,
+    /// Whether the first certificate is a server's certificate.
+    is_served: bool,
 }
 
-/// What a certificate says, and what is wrong with it.
+/// The content of a certificate, and its problems.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct CertificateReport {
@@ -52,93 +52,97 @@ struct CertificateReport {
     names: Vec<String>,
     not_before: String,
     not_after: String,
-    /// Whole days until its end; below zero once it has ended.
+    /// Whole days until it expires. Negative if it is expired.
     days_left: i64,
-    /// The name by which the aggregation layer asks.
+    /// The server name that the aggregation layer uses.
     service_name: String,
     covers_service: bool,
     problems: Vec<CertificateProblem>,
 }
 
-/// Why a certificate does not do, or not for long.
+/// A problem of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 enum CertificateProblem {
     NotYetValid,
     Expired,
-    EndsSoon,
-    LacksServiceName,
+    #[serde(rename = "EndsSoon")]
+    ExpiresSoon,
+    #[serde(rename = "LacksServiceName")]
+    ServiceNameMissing,
 }
 
-/// Why a command that shows certificates fails.
+/// Why `certs show` fails.
 #[derive(Debug, Error)]
 pub enum ShowError {
-    /// Some sources show none; each with its reason.
+    /// The certificates of some sources cannot be read. Contains each source with its reason.
     #[error("{0}")]
     Sources(String),
-    /// All were shown, and some are not in order.
-    #[error("{0} of {1} certificates are not in order: see their status")]
+    /// Some certificates have problems. Contains their number and the number of all certificates.
+    #[error("{0} of {1} certificates have problems: see the column STATUS")]
     Problems(usize, usize),
 }
 
-/// Why a source shows no certificates.
+/// Why the certificates of a source cannot be read.
 #[derive(Debug, Error)]
 enum SourceError {
-    #[error("no such file, and no HOST:PORT either")]
+    #[error("this file does not exist, and this is not HOST:PORT")]
     Nothing,
-    #[error("it cannot be read: {0}")]
+    #[error("cannot read the file: {0}")]
     File(io::Error),
-    #[error("it has no certificate in PEM")]
+    #[error("no certificate in PEM")]
     NoCertificate,
-    #[error("it has a certificate that cannot be read")]
+    #[error("invalid certificate")]
     Malformed,
-    #[error("no connection: {0}")]
+    #[error("cannot connect: {0}")]
     Connect(io::Error),
-    #[error("no TLS handshake: {0}")]
+    #[error("TLS handshake failed: {0}")]
     Handshake(io::Error),
-    #[error("no certificate within {} s", CONNECT_TIMEOUT.as_secs())]
+    #[error("no TLS handshake within {} s", CONNECT_TIMEOUT.as_secs())]
     Timeout,
-    #[error("the host is no name that TLS can ask for")]
+    #[error("the host is not a valid TLS server name")]
     Name,
     #[error(transparent)]
     Tls(#[from] TlsConfigError),
 }
 
-/// Prints what the certificates of all sources say.
+/// Prints the certificates of all sources.
 ///
 /// # Errors
-/// If a source shows none, or one of them is not in order.
-pub async fn run(order: &CertsShowFlags) -> Result<(), ShowError> {
-    let sources = join_all(order.sources.iter().map(|source| async move {
+/// If the certificates of a source cannot be read, or a certificate has a problem.
+pub async fn run(flags: &CertsShowFlags) -> Result<(), ShowError> {
+    let sources = join_all(flags.sources.iter().map(|source| async move {
         let name = source.display().to_string();
-        match certificates(source, order).await.and_then(|found| read(&name, &found, order)) {
-            Ok(shown) => Ok(shown),
+        match certificates(source, flags).await.and_then(|found| reports(&name, &found, flags)) {
+            Ok(reports) => Ok(reports),
             Err(error) => Err(format!("{name}: {error}")),
         }
     }));
-    let (mut shown, mut failures) = (Vec::new(), Vec::new());
+    let (mut reports, mut failures) = (Vec::new(), Vec::new());
     for source in sources.await {
         match source {
-            Ok(certificates) => shown.extend(certificates),
+            Ok(found) => reports.extend(found),
             Err(failure) => failures.push(failure),
         }
     }
-    match order.output {
+    match flags.output {
         Some(OutputFormat::Json) => {
-            print(&(serde_json::to_string_pretty(&shown).expect("texts and numbers are JSON") + "\n"));
+            print(
+                &(serde_json::to_string_pretty(&reports).expect("strings and numbers are valid JSON") + "\n"),
+            );
         }
-        None if shown.is_empty() => {}
-        None => print(&table(&rows(&shown))),
+        None if reports.is_empty() => {}
+        None => print(&table(&rows(&reports))),
     }
-    let bad = shown.iter().filter(|certificate| !certificate.problems.is_empty()).count();
+    let bad = reports.iter().filter(|report| !report.problems.is_empty()).count();
     match (failures.is_empty(), bad) {
         (false, _) => Err(ShowError::Sources(failures.join("; "))),
         (true, 0) => Ok(()),
-        (true, bad) => Err(ShowError::Problems(bad, shown.len())),
+        (true, bad) => Err(ShowError::Problems(bad, reports.len())),
     }
 }
 
-/// The certificates of a file, or those that an address presents.
-async fn certificates(source: &OsStr, order: &CertsShowFlags) -> Result<SourceCertificates, SourceError> {
+/// Reads the certificates of a file, or those that a server at an address presents.
+async fn certificates(source: &OsStr, flags: &CertsShowFlags) -> Result<SourceCertificates, SourceError> {
     let path = Path::new(source);
     match fs::read(path) {
         Ok(pem) => {
@@ -146,13 +150,13 @@ async fn certificates(source: &OsStr, order: &CertsShowFlags) -> Result<SourceCe
             if chain.is_empty() {
                 Err(SourceError::NoCertificate)
             } else {
-                Ok(SourceCertificates { chain, serves: false })
+                Ok(SourceCertificates { chain, is_served: false })
             }
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let address = source.to_str().and_then(host_and_port).ok_or(SourceError::Nothing)?;
-            let presented = tokio::time::timeout(CONNECT_TIMEOUT, served_chain(address, order)).await;
-            Ok(SourceCertificates { chain: presented.map_err(|_| SourceError::Timeout)??, serves: true })
+            let presented = tokio::time::timeout(CONNECT_TIMEOUT, served_chain(address, flags)).await;
+            Ok(SourceCertificates { chain: presented.map_err(|_| SourceError::Timeout)??, is_served: true })
         }
         Err(error) => Err(SourceError::File(error)),
     }
@@ -164,56 +168,57 @@ fn host_and_port(text: &str) -> Option<(&str, u16)> {
     Some((host, port.parse().ok()?)).filter(|(host, _)| !host.is_empty())
 }
 
-/// Asks as the aggregation layer does for a service that is named, and believes anything.
+/// Connects as the aggregation layer does. The server name is that of `--service`, or else the host. Any certificate is
+/// accepted.
 async fn served_chain(
     (host, port): (&str, u16),
-    order: &CertsShowFlags,
+    flags: &CertsShowFlags,
 ) -> Result<Vec<CertificateDer<'static>>, SourceError> {
-    let asked = order.service.as_ref().map(|service| service_name(service, &order.namespace));
-    let asked = asked.unwrap_or_else(|| host.to_owned());
-    let asked = ServerName::try_from(asked).map_err(|_| SourceError::Name)?;
-    let connector = TlsConnector::from(Arc::new(client_config(&ServerVerification::Anything)?));
+    let server_name = flags.service.as_ref().map(|service| service_name(service, &flags.namespace));
+    let server_name = server_name.unwrap_or_else(|| host.to_owned());
+    let server_name = ServerName::try_from(server_name).map_err(|_| SourceError::Name)?;
+    let connector = TlsConnector::from(Arc::new(client_config(&ServerVerification::AnyCertificate)?));
     let stream = TcpStream::connect((host, port)).await.map_err(SourceError::Connect)?;
-    let stream = connector.connect(asked, stream).await.map_err(SourceError::Handshake)?;
+    let stream = connector.connect(server_name, stream).await.map_err(SourceError::Handshake)?;
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
     Ok(chain.iter().map(|certificate| certificate.clone().into_owned()).collect())
 }
 
-fn read(
+fn reports(
     source: &str,
     found: &SourceCertificates,
-    order: &CertsShowFlags,
+    flags: &CertsShowFlags,
 ) -> Result<Vec<CertificateReport>, SourceError> {
     let each = found.chain.iter().enumerate();
-    each.map(|(index, der)| shown(source, der, found.serves && index == 0, order)).collect()
+    each.map(|(index, der)| report(source, der, found.is_served && index == 0, flags)).collect()
 }
 
-fn shown(
+fn report(
     source: &str,
     der: &CertificateDer<'_>,
-    serves: bool,
-    order: &CertsShowFlags,
+    is_served: bool,
+    flags: &CertsShowFlags,
 ) -> Result<CertificateReport, SourceError> {
     let (_, certificate) = X509Certificate::from_der(der).map_err(|_| SourceError::Malformed)?;
     let period = certificate.validity();
     let (from, until) = (period.not_before.timestamp(), period.not_after.timestamp());
     let is_ca = certificate.is_ca();
-    let service_name = service_name(order.service.as_deref().unwrap_or(SERVICE), &order.namespace);
+    let service_name = service_name(flags.service.as_deref().unwrap_or(DEFAULT_SERVICE), &flags.namespace);
     let covers_service = covers(der, &service_name);
     let now = now();
-    let notice = i64::try_from(order.warn.as_secs()).unwrap_or(i64::MAX);
+    let notice = i64::try_from(flags.warn.as_secs()).unwrap_or(i64::MAX);
     let mut problems = Vec::new();
     if now < from {
         problems.push(CertificateProblem::NotYetValid);
     }
     match until - now {
         ..=0 => problems.push(CertificateProblem::Expired),
-        left if left <= notice => problems.push(CertificateProblem::EndsSoon),
+        left if left <= notice => problems.push(CertificateProblem::ExpiresSoon),
         _ => {}
     }
-    // An authority that a file holds beside it needs no such name.
-    if order.service.is_some() && (serves || !is_ca) && !covers_service {
-        problems.push(CertificateProblem::LacksServiceName);
+    // A CA certificate in a file does not need the Service's name.
+    if flags.service.is_some() && (is_served || !is_ca) && !covers_service {
+        problems.push(CertificateProblem::ServiceNameMissing);
     }
     Ok(CertificateReport {
         source: source.to_owned(),
@@ -230,8 +235,7 @@ fn shown(
     })
 }
 
-/// Whether a client that asks for this name would take the certificate for it, as Go's `VerifyHostname` does: the common
-/// name does not count.
+/// Whether the certificate is valid for this name. The common name is ignored, as in Go's `VerifyHostname`.
 fn covers(certificate: &CertificateDer<'_>, name: &str) -> bool {
     let Ok(name) = ServerName::try_from(name) else { return false };
     ParsedCertificate::try_from(certificate).is_ok_and(|parsed| verify_server_name(&parsed, &name).is_ok())
@@ -255,14 +259,14 @@ fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
     names.value.general_names.iter().map(text).collect()
 }
 
-fn rows(shown: &[CertificateReport]) -> Vec<[String; 9]> {
+fn rows(reports: &[CertificateReport]) -> Vec<[String; 9]> {
     let heading = ["SOURCE", "SUBJECT", "ISSUER", "FROM", "UNTIL", "DAYS", "SERVICE", "STATUS", "NAMES"];
     let row = |certificate: &CertificateReport| {
         let problems = certificate.problems.iter().map(|problem| match problem {
             CertificateProblem::NotYetValid => "not yet valid".to_owned(),
             CertificateProblem::Expired => "expired".to_owned(),
-            CertificateProblem::EndsSoon => "ends soon".to_owned(),
-            CertificateProblem::LacksServiceName => format!("lacks {}", certificate.service_name),
+            CertificateProblem::ExpiresSoon => "expires soon".to_owned(),
+            CertificateProblem::ServiceNameMissing => format!("not valid for {}", certificate.service_name),
         });
         let status = problems.collect::<Vec<_>>().join(", ");
         [
@@ -282,5 +286,5 @@ fn rows(shown: &[CertificateReport]) -> Vec<[String; 9]> {
             certificate.names.join(","),
         ]
     };
-    [heading.map(str::to_owned)].into_iter().chain(shown.iter().map(row)).collect()
+    [heading.map(str::to_owned)].into_iter().chain(reports.iter().map(row)).collect()
 }

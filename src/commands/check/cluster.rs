@@ -1,4 +1,4 @@
-//! One member, link by link: what leads to it, the way there, its metrics APIs, and a sample query.
+//! Checks of one cluster: its Cluster object and Secret, the connection, the metrics APIs, and a sample query.
 
 use std::time::{Duration, SystemTime};
 
@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::control_plane::{ClustersAndSecrets, RegisteredCluster};
 use super::finding::{CheckStatus, Finding};
-use super::member::{CheckedMember, JsonResponse, broken, refused, status_and_message};
+use super::member::{CheckedMember, JsonResponse, broken, status_and_message, token_problem};
 use super::sample::{self, Sample};
 use crate::api::cause::Cause;
 use crate::api::group::Group;
@@ -20,21 +20,21 @@ use crate::member::client::{MemberClient, MemberLimits};
 use crate::query::request_target::SEGMENT;
 use crate::transport::SendError;
 
-/// From how much on clocks differ too much: values are a minute old or less.
-const SKEW: Duration = Duration::from_secs(30);
+/// Maximum clock difference. Values are at most about a minute old.
+const MAX_CLOCK_SKEW: Duration = Duration::from_secs(30);
 
-/// What KEDA lists in place of its metrics; it logs an error when it is asked for it.
-const KEDA: &str = "externalmetrics";
+/// KEDA lists this name instead of its metrics. A query for this name makes KEDA log an error.
+const KEDA_PLACEHOLDER: &str = "externalmetrics";
 
-/// A metrics API of a member.
+/// The result of the check of one metrics API.
 struct ApiCheck {
     group: Group,
-    /// The version that is served, and what it lists.
+    /// The version of the API, and its discovery document. `None` if the member does not serve the API.
     served: Option<(&'static str, Value)>,
     finding: Finding,
 }
 
-/// What a member's own API server says about the APIServices of a group.
+/// The state of the APIServices of a group in the member.
 enum ApiServiceState {
     Absent,
     Available,
@@ -42,23 +42,23 @@ enum ApiServiceState {
     Unknown,
 }
 
-/// Goes from link to link and stops where one is broken.
+/// Runs the checks in order. Stops if a broken check makes the next checks impossible.
 pub(super) async fn check(
     name: &str,
-    joined: &ClustersAndSecrets,
+    objects: &ClustersAndSecrets,
     limits: &MemberLimits,
     sample: Option<&Sample>,
 ) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let RegisteredCluster { spec, readiness } = &joined.clusters[name];
+    let RegisteredCluster { spec, readiness } = &objects.clusters[name];
     if !spec.ready {
-        let what = format!("Karmada says that it is not Ready, so that it is not asked: {readiness}");
-        findings.push(broken(name, "Cluster", Cause::NotReady, what));
+        let message = format!("the cluster is not Ready, so the adapter does not query it: {readiness}");
+        findings.push(broken(name, "Cluster", Cause::NotReady, message));
     }
-    let secret = match spec.secret.as_ref().and_then(|secret| joined.secrets.get(secret)) {
-        Some(Err(trouble)) => {
-            let what = format!("its Secret cannot be read: {}", trouble.message);
-            findings.push(broken(name, "credentials", trouble.cause(), what));
+    let secret = match spec.secret.as_ref().and_then(|secret| objects.secrets.get(secret)) {
+        Some(Err(error)) => {
+            let message = format!("the Secret cannot be read: {}", error.message);
+            findings.push(broken(name, "credentials", error.cause(), message));
             return findings;
         }
         Some(Ok(secret)) => Some(secret),
@@ -71,11 +71,11 @@ pub(super) async fn check(
             return findings;
         }
     };
-    let what = match &spec.secret {
+    let message = match &spec.secret {
         Some(secret) => format!("token of Secret {}/{}", secret.namespace, secret.name),
         None => String::new(),
     };
-    findings.push(Finding::ok(Some(name), "credentials", what));
+    findings.push(Finding::ok(Some(name), "credentials", message));
     let endpoint = credentials.endpoint.to_string();
     let client = match MemberClient::new(credentials, limits) {
         Ok(client) => client,
@@ -84,30 +84,30 @@ pub(super) async fn check(
             return findings;
         }
     };
-    if !reach(name, &endpoint, &client, limits.timeout, &mut findings).await {
+    if !check_connection(name, &endpoint, &client, limits.timeout, &mut findings).await {
         return findings;
     }
     let member = CheckedMember { name, client, limits };
-    let mut apis = join_all(Group::ALL.map(|group| member.api(group, sample))).await;
+    let mut apis = join_all(Group::ALL.map(|group| member.check_api(group, sample))).await;
     let serves = |group| apis.iter().any(|api: &ApiCheck| api.group == group && api.served.is_some());
     let external = serves(Group::External);
     for api in &mut apis {
-        // A cluster that has no custom metrics may be there for others, such as one with KEDA alone.
+        // A cluster may serve only external metrics, for example with KEDA.
         if api.finding.cause == Some(Cause::APIMissing) && external && sample.is_none() {
-            api.finding.verdict = CheckStatus::Warning;
+            api.finding.status = CheckStatus::Warning;
         }
     }
     let custom = apis.iter_mut().find(|api| api.group == Group::Custom).and_then(|api| api.served.take());
     findings.extend(apis.into_iter().map(|api| api.finding));
-    // That there is no such API has been said.
+    // If the API does not exist, a finding already reports this.
     if let (Some(sample), Some((version, listed))) = (sample, custom) {
-        findings.push(sample::take(&member, sample, version, &listed).await);
+        findings.push(sample::run(&member, sample, version, &listed).await);
     }
     findings
 }
 
-/// Connects and asks for `/version`. Whether the member can be asked for more.
-async fn reach(
+/// Connects and requests `/version`. Returns false if further checks of the member are impossible.
+async fn check_connection(
     name: &str,
     endpoint: &str,
     client: &MemberClient,
@@ -122,23 +122,23 @@ async fn reach(
             return false;
         }
     };
-    let refusal = match head.status {
+    let cause = match head.status {
         StatusCode::UNAUTHORIZED => None,
         StatusCode::NOT_FOUND => Some(Cause::NotAPIServer),
         status if status.is_redirection() => Some(Cause::NotAPIServer),
         status if status.is_server_error() => Some(Cause::NoAnswer),
         _ => None,
     };
-    if let Some(cause) = refusal {
-        let what = format!("{endpoint} answers /version with HTTP {}", head.status.as_u16());
-        findings.push(broken(name, "connection", cause, what));
+    if let Some(cause) = cause {
+        let message = format!("{endpoint}: /version returned HTTP {}", head.status.as_u16());
+        findings.push(broken(name, "connection", cause, message));
         return false;
     }
     findings.push(Finding::ok(Some(name), "connection", endpoint));
     let date = head.headers.get(DATE).and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
-    if let Some((apart, side)) = date.map(skew).filter(|(apart, _)| *apart > SKEW) {
-        let what = format!("its clock is {} s {side} this one", apart.as_secs());
-        findings.push(Finding::problem(Some(name), "clock", CheckStatus::Warning, Cause::ClockSkew, what));
+    if let Some((apart, side)) = date.map(skew).filter(|(apart, _)| *apart > MAX_CLOCK_SKEW) {
+        let message = format!("the member's clock is {} s {side} the local clock", apart.as_secs());
+        findings.push(Finding::problem(Some(name), "clock", CheckStatus::Warning, Cause::ClockSkew, message));
     }
     if head.status == StatusCode::UNAUTHORIZED {
         findings.push(broken(name, "token", Cause::Unauthorized, "the API server does not accept the token"));
@@ -147,81 +147,85 @@ async fn reach(
     true
 }
 
-/// How far a member's clock is from this one, and on which side.
-fn skew(theirs: SystemTime) -> (Duration, &'static str) {
-    match theirs.duration_since(SystemTime::now()) {
+/// The difference between a member's clock and the local clock, and its direction.
+fn skew(member_time: SystemTime) -> (Duration, &'static str) {
+    match member_time.duration_since(SystemTime::now()) {
         Ok(ahead) => (ahead, "ahead of"),
         Err(behind) => (behind.duration(), "behind"),
     }
 }
 
 impl CheckedMember<'_> {
-    /// Whether the API is there and may be read. Only custom metrics are missed by everybody.
-    async fn api(&self, group: Group, sample: Option<&Sample>) -> ApiCheck {
-        let examined = |served, finding| ApiCheck { group, served, finding };
-        let mut trouble = None;
+    /// Checks whether the API exists and can be queried.
+    async fn check_api(&self, group: Group, sample: Option<&Sample>) -> ApiCheck {
+        let result = |served, finding| ApiCheck { group, served, finding };
+        let mut problem = None;
         for version in group.versions() {
             match self.get(&format!("/apis/{group}/{version}")).await {
                 Ok(JsonResponse { status: StatusCode::OK, body, latency }) => {
                     let resources = body["resources"].as_array().map_or(0, Vec::len);
-                    let what = format!("{version}, {resources} listed, {} ms", latency.as_millis());
-                    // A sample query finds out by itself.
-                    let asked = sample.is_some() && group == Group::Custom;
-                    let refusal =
-                        if asked { None } else { self.refusal(group, version, &body, sample).await };
-                    let finding = match refusal {
-                        Some((cause, what)) => self.api_problem(group, cause, what),
-                        None => self.ok(group.name(), what),
+                    let message = format!("{version}, {resources} resources, {} ms", latency.as_millis());
+                    // The sample query replaces the test query.
+                    let has_sample_query = sample.is_some() && group == Group::Custom;
+                    let failure = if has_sample_query {
+                        None
+                    } else {
+                        self.test_query(group, version, &body, sample).await
                     };
-                    return examined(Some((*version, body)), finding);
+                    let finding = match failure {
+                        Some((cause, message)) => self.api_problem(group, cause, message),
+                        None => self.ok(group.name(), message),
+                    };
+                    return result(Some((*version, body)), finding);
                 }
-                // That one version is not there says nothing about the other one.
+                // The other version may exist.
                 Ok(JsonResponse { status: StatusCode::NOT_FOUND, .. }) => {}
-                Ok(answer) => trouble = Some(Ok(answer)),
+                Ok(response) => problem = Some(Ok(response)),
                 Err(failure) => {
-                    trouble = Some(Err(failure));
+                    problem = Some(Err(failure));
                     break;
                 }
             }
         }
-        if let Some(Ok(answer)) = &trouble
-            && let Some(cause) = refused(answer.status)
+        if let Some(Ok(response)) = &problem
+            && let Some(cause) = token_problem(response.status)
         {
-            return examined(None, self.api_problem(group, cause, status_and_message(answer)));
+            return result(None, self.api_problem(group, cause, status_and_message(response)));
         }
-        let registration = match &trouble {
+        let api_service = match &problem {
             Some(Err(failure)) if failure.is_unreachable() => ApiServiceState::Unknown,
-            _ => self.registration(group).await,
+            _ => self.api_service(group).await,
         };
-        let (cause, what) = match (trouble, registration) {
-            (_, ApiServiceState::Unavailable(what)) => (Cause::APIUnavailable, what),
-            (Some(Ok(answer)), _) => (Cause::APIFailing, status_and_message(&answer)),
+        let (cause, message) = match (problem, api_service) {
+            (_, ApiServiceState::Unavailable(message)) => (Cause::APIUnavailable, message),
+            (Some(Ok(response)), _) => (Cause::APIFailing, status_and_message(&response)),
             (Some(Err(failure)), _) => (failure.cause(), failure.to_string()),
             (None, ApiServiceState::Available) => {
-                let what = "the APIService is available, and what it leads to does not have the API";
-                (Cause::APIFailing, what.to_owned())
+                let message = "the APIService is available, but its Service does not serve this API";
+                (Cause::APIFailing, message.to_owned())
             }
             (None, ApiServiceState::Absent) => {
-                (Cause::APIMissing, "there is no such API: no APIService is registered".to_owned())
+                (Cause::APIMissing, "the API does not exist: no APIService is registered".to_owned())
             }
-            (None, ApiServiceState::Unknown) => (Cause::APIMissing, "there is no such API".to_owned()),
+            (None, ApiServiceState::Unknown) => (Cause::APIMissing, "the API does not exist".to_owned()),
         };
-        // Nobody needs an API that was never installed, save that of custom metrics.
+        // Only the API for custom metrics is required.
         let finding = if cause == Cause::APIMissing && group != Group::Custom {
-            self.ok(group.name(), format!("{what}; it is not needed for custom metrics"))
+            self.ok(group.name(), format!("{message}; custom metrics do not need it"))
         } else {
-            self.api_problem(group, cause, what)
+            self.api_problem(group, cause, message)
         };
-        examined(None, finding)
+        result(None, finding)
     }
 
-    fn api_problem(&self, group: Group, cause: Cause, what: String) -> Finding {
-        let verdict = if group == Group::Custom { CheckStatus::Broken } else { CheckStatus::Warning };
-        Finding::problem(Some(self.name), group.name(), verdict, cause, what)
+    fn api_problem(&self, group: Group, cause: Cause, message: String) -> Finding {
+        let status = if group == Group::Custom { CheckStatus::Broken } else { CheckStatus::Warning };
+        Finding::problem(Some(self.name), group.name(), status, cause, message)
     }
 
-    /// Whether the token may not read what is listed, or nothing answers queries: discovery shows neither.
-    async fn refusal(
+    /// Sends a test query. Discovery does not reveal a missing permission, or an API that fails only for queries. Returns the
+    /// cause and the message of a failure.
+    async fn test_query(
         &self,
         group: Group,
         version: &str,
@@ -234,32 +238,34 @@ impl CheckedMember<'_> {
         let names = listed["resources"].as_array().into_iter().flatten();
         let mut names =
             names.filter(|entry| entry["namespaced"] == true).filter_map(|entry| entry["name"].as_str());
-        // prometheus-adapter answers 500 for a kind of object that its cluster lacks.
-        let mut always_there = true;
+        // prometheus-adapter returns 500 for a kind of object that does not exist in its cluster. The kind Pod always exists.
+        let mut kind_exists = true;
         let path = match group {
             Group::Resource => format!("namespaces/{namespace}/pods?limit=1"),
             Group::External => {
-                format!("namespaces/{namespace}/{}", encoded(names.find(|name| *name != KEDA)?))
+                format!("namespaces/{namespace}/{}", encoded(names.find(|name| *name != KEDA_PLACEHOLDER)?))
             }
             Group::Custom => {
                 let metrics: Vec<_> = names.filter_map(|name| name.split_once('/')).collect();
                 let of_pods = metrics.iter().find(|(resource, _)| *resource == "pods");
-                always_there = of_pods.is_some();
+                kind_exists = of_pods.is_some();
                 let (resource, metric) = of_pods.or(metrics.first())?;
                 format!("namespaces/{namespace}/{}/%2A/{}", encoded(resource), encoded(metric))
             }
         };
         match self.get(&format!("/apis/{group}/{version}/{path}")).await {
-            Ok(answer) if answer.status.is_server_error() && always_there => {
-                Some((Cause::APIFailing, format!("a query of it: {}", status_and_message(&answer))))
+            Ok(response) if response.status.is_server_error() && kind_exists => {
+                Some((Cause::APIFailing, format!("a test query failed: {}", status_and_message(&response))))
             }
-            Ok(answer) => refused(answer.status).map(|cause| (cause, status_and_message(&answer))),
-            Err(failure) => Some((failure.cause(), format!("a query of it: {failure}"))),
+            Ok(response) => {
+                token_problem(response.status).map(|cause| (cause, status_and_message(&response)))
+            }
+            Err(failure) => Some((failure.cause(), format!("a test query failed: {failure}"))),
         }
     }
 
-    async fn registration(&self, group: Group) -> ApiServiceState {
-        let mut found = ApiServiceState::Absent;
+    async fn api_service(&self, group: Group) -> ApiServiceState {
+        let mut state = ApiServiceState::Absent;
         for version in group.versions() {
             let name = format!("{version}.{group}");
             let path = format!("/apis/apiregistration.k8s.io/v1/apiservices/{name}");
@@ -270,15 +276,15 @@ impl CheckedMember<'_> {
             };
             let conditions = body["status"]["conditions"].as_array().into_iter().flatten();
             let available = conditions.into_iter().find(|condition| condition["type"] == "Available");
-            let text =
+            let field =
                 |key: &str| available.map_or("", |condition| condition[key].as_str().unwrap_or_default());
-            if text("status") != "True" {
-                let what =
-                    format!("APIService {name} is not available: {}: {}", text("reason"), text("message"));
-                return ApiServiceState::Unavailable(shorten(&what));
+            if field("status") != "True" {
+                let message =
+                    format!("APIService {name} is not available: {}: {}", field("reason"), field("message"));
+                return ApiServiceState::Unavailable(shorten(&message));
             }
-            found = ApiServiceState::Available;
+            state = ApiServiceState::Available;
         }
-        found
+        state
     }
 }

@@ -1,60 +1,68 @@
-//! What was found: one finding for each link, and what to do about each cause.
+//! The result of one check.
 
 use serde::Serialize;
 
 use crate::api::cause::Cause;
 
-/// What one link is like.
+/// The result of one check.
 #[derive(Clone, Debug, Serialize)]
 pub struct Finding {
-    /// The cluster's name; nothing for the control plane.
+    /// The cluster's name. `None` for the control plane.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster: Option<String>,
-    /// Which link.
-    pub link: String,
-    /// How it is.
-    pub verdict: CheckStatus,
-    /// Why it is not well.
+    /// The name of the check.
+    #[serde(rename = "link")]
+    pub check: String,
+    /// The status.
+    #[serde(rename = "verdict")]
+    pub status: CheckStatus,
+    /// The cause, unless the status is ok.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<Cause>,
-    /// What was seen.
+    /// Details.
     pub message: String,
-    /// What to do.
+    /// How to fix the problem.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remedy: Option<&'static str>,
 }
 
-/// How a link is.
+/// The status of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CheckStatus {
-    /// Well.
+    /// No problem.
     Ok,
-    /// Well enough to serve, and not as it should be.
+    /// A problem that costs no values of custom metrics.
     Warning,
-    /// Values are missing because of it.
+    /// A problem that costs values.
     Broken,
 }
 
 impl Finding {
-    /// A link that is well.
-    pub fn ok(cluster: Option<&str>, link: impl Into<String>, message: impl Into<String>) -> Self {
-        let (cluster, verdict) = (cluster.map(str::to_owned), CheckStatus::Ok);
-        Self { cluster, link: link.into(), verdict, cause: None, message: message.into(), remedy: None }
+    /// A check without a problem.
+    pub fn ok(cluster: Option<&str>, check: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            cluster: cluster.map(str::to_owned),
+            check: check.into(),
+            status: CheckStatus::Ok,
+            cause: None,
+            message: message.into(),
+            remedy: None,
+        }
     }
 
-    /// A link that is not.
+    /// A check that found a problem.
     pub fn problem(
         cluster: Option<&str>,
-        link: impl Into<String>,
-        verdict: CheckStatus,
+        check: impl Into<String>,
+        status: CheckStatus,
         cause: Cause,
         message: impl Into<String>,
     ) -> Self {
         Self {
             cluster: cluster.map(str::to_owned),
-            link: link.into(),
-            verdict,
+            check: check.into(),
+            status,
             cause: Some(cause),
             message: message.into(),
             remedy: Some(cause.remedy()),

@@ -1,4 +1,4 @@
-//! One member that is asked by itself.
+//! Requests to one member.
 
 use std::time::{Duration, Instant};
 
@@ -14,14 +14,14 @@ use crate::member::Failure;
 use crate::member::client::{MemberClient, MemberLimits};
 use crate::transport::Progress;
 
-/// A member that can be asked.
+/// A member with a client.
 pub(super) struct CheckedMember<'a> {
     pub(super) name: &'a str,
     pub(super) client: MemberClient,
     pub(super) limits: &'a MemberLimits,
 }
 
-/// An answer in JSON, whatever its status.
+/// A response with its JSON body, of any status. A body that is not JSON becomes a JSON string, shortened.
 pub(super) struct JsonResponse {
     pub(super) status: StatusCode,
     pub(super) body: Value,
@@ -29,36 +29,36 @@ pub(super) struct JsonResponse {
 }
 
 impl CheckedMember<'_> {
-    /// Asks for a path, in JSON.
+    /// Sends a GET request for JSON.
     pub(super) async fn get(&self, path: &str) -> Result<JsonResponse, Failure> {
-        let begun = Instant::now();
+        let started = Instant::now();
         let (progress, limit) = (Progress::default(), self.limits.timeout);
-        // One request at a time: whose share it takes does not matter.
-        let asking = self.client.get(Group::Custom, path, "application/json", &progress);
-        let reply = timeout(limit, asking).await;
-        let reply = reply.unwrap_or_else(|_| Err(Failure::late(&progress, limit)))?;
-        let body = serde_json::from_slice(&reply.body)
-            .unwrap_or_else(|_| Value::String(shorten(&String::from_utf8_lossy(&reply.body))));
-        Ok(JsonResponse { status: reply.status, body, latency: begun.elapsed() })
+        // All requests of the check use the connection share of custom metrics. They are too few to need the other shares.
+        let request = self.client.get(Group::Custom, path, "application/json", &progress);
+        let response = timeout(limit, request).await;
+        let response = response.unwrap_or_else(|_| Err(Failure::late(&progress, limit)))?;
+        let body = serde_json::from_slice(&response.body)
+            .unwrap_or_else(|_| Value::String(shorten(&String::from_utf8_lossy(&response.body))));
+        Ok(JsonResponse { status: response.status, body, latency: started.elapsed() })
     }
 
-    pub(super) fn ok(&self, link: &str, message: impl Into<String>) -> Finding {
-        Finding::ok(Some(self.name), link, message)
+    pub(super) fn ok(&self, check: &str, message: impl Into<String>) -> Finding {
+        Finding::ok(Some(self.name), check, message)
     }
 
-    pub(super) fn broken(&self, link: &str, cause: Cause, message: impl Into<String>) -> Finding {
-        broken(self.name, link, cause, message)
+    pub(super) fn broken(&self, check: &str, cause: Cause, message: impl Into<String>) -> Finding {
+        broken(self.name, check, cause, message)
     }
 }
 
-/// The status of an answer with what it says: a `Status`, or a text in its place.
-pub(super) fn status_and_message(answer: &JsonResponse) -> String {
-    let text = answer.body["message"].as_str().or(answer.body.as_str()).unwrap_or_default();
-    format!("HTTP {}: {}", answer.status.as_u16(), shorten(text))
+/// The HTTP status of a response, with the message of its Kubernetes `Status` or its text.
+pub(super) fn status_and_message(response: &JsonResponse) -> String {
+    let text = response.body["message"].as_str().or(response.body.as_str()).unwrap_or_default();
+    format!("HTTP {}: {}", response.status.as_u16(), shorten(text))
 }
 
-/// What a status says about the token, whatever it was asked for with.
-pub(super) fn refused(status: StatusCode) -> Option<Cause> {
+/// The cause if the member rejects the token (401) or the token has no permission (403).
+pub(super) fn token_problem(status: StatusCode) -> Option<Cause> {
     match status {
         StatusCode::UNAUTHORIZED => Some(Cause::Unauthorized),
         StatusCode::FORBIDDEN => Some(Cause::Forbidden),
@@ -66,6 +66,6 @@ pub(super) fn refused(status: StatusCode) -> Option<Cause> {
     }
 }
 
-pub(super) fn broken(cluster: &str, link: &str, cause: Cause, message: impl Into<String>) -> Finding {
-    Finding::problem(Some(cluster), link, CheckStatus::Broken, cause, message)
+pub(super) fn broken(cluster: &str, check: &str, cause: Cause, message: impl Into<String>) -> Finding {
+    Finding::problem(Some(cluster), check, CheckStatus::Broken, cause, message)
 }

@@ -1,4 +1,4 @@
-//! `check`: every link between a FederatedHPA and a metric, for the operator whose metric does not arrive.
+//! `check`: checks each step between a FederatedHPA and a metric, to find out why a metric does not arrive.
 
 mod cluster;
 mod control_plane;
@@ -28,33 +28,34 @@ use crate::process::budget::Budget;
 use finding::{CheckStatus, Finding};
 use sample::Sample;
 
-/// How many members are looked at at a time: more than most fleets have, and few enough for their connections.
-const AT_ONCE: usize = 256;
+/// Maximum number of members that are checked concurrently. Most fleets have fewer members. The limit bounds the number of
+/// connections.
+const MAX_CONCURRENT: usize = 256;
 
-/// Looks at everything and prints what was found.
+/// Runs all checks and prints the findings.
 ///
 /// # Errors
-/// If it cannot begin, or if something is broken.
-pub async fn run(order: CheckFlags) -> anyhow::Result<()> {
-    order.selector.parse::<Selector>().context("--selector")?;
+/// If the checks cannot start, or if a check is broken.
+pub async fn run(flags: CheckFlags) -> anyhow::Result<()> {
+    flags.selector.parse::<Selector>().context("--selector")?;
     let hour = Duration::from_secs(3600);
     let clients =
-        Clients::open("--kubeconfig", order.kubeconfig.as_deref(), hour, order.member_timeout, None)?;
-    let findings = findings(&clients, &order).await;
-    print(&report::report(&findings, order.output));
-    let broken = findings.iter().filter(|finding| finding.verdict == CheckStatus::Broken).count();
+        Clients::open("--kubeconfig", flags.kubeconfig.as_deref(), hour, flags.member_timeout, None)?;
+    let findings = findings(&clients, &flags).await;
+    print(&report::report(&findings, flags.output));
+    let broken = findings.iter().filter(|finding| finding.status == CheckStatus::Broken).count();
     if broken > 0 {
-        bail!("{broken} of {} links are broken", findings.len());
+        bail!("{broken} of {} checks are broken", findings.len());
     }
     Ok(())
 }
 
-/// First the control plane, then all members at once; progress goes to stderr if somebody watches.
-async fn findings(clients: &Clients, order: &CheckFlags) -> Vec<Finding> {
+/// Checks the control plane first, then all members concurrently. Prints progress on stderr if it is a terminal.
+async fn findings(clients: &Clients, flags: &CheckFlags) -> Vec<Finding> {
     let mut findings = Vec::new();
     progress("control plane");
-    let joined = control_plane::check(&clients.current(), order, &mut findings).await;
-    let members = Members { timeout: order.member_timeout, ..defaults().members };
+    let objects = control_plane::check(&clients.current(), flags, &mut findings).await;
+    let members = Members { timeout: flags.member_timeout, ..defaults().members };
     let inflight = Budget::new(members.inflight_bytes);
     let limits = member_limits(
         &members,
@@ -62,37 +63,37 @@ async fn findings(clients: &Clients, order: &CheckFlags) -> Vec<Finding> {
         Arc::new(SharedEntries::new(members.discovery_bytes)),
         Arc::default(),
     );
-    let sample = order.metric.as_ref().map(|metric| Sample {
+    let sample = flags.metric.as_ref().map(|metric| Sample {
         metric: metric.clone(),
-        resource: order.resource.clone(),
-        namespace: order.namespace.clone(),
-        selector: order.selector.clone(),
+        resource: flags.resource.clone(),
+        namespace: flags.namespace.clone(),
+        selector: flags.selector.clone(),
     });
-    let names: Vec<&String> = joined
+    let names: Vec<&String> = objects
         .clusters
         .keys()
-        .filter(|name| order.cluster.as_ref().is_none_or(|only| only == *name))
+        .filter(|name| flags.cluster.as_ref().is_none_or(|only| only == *name))
         .collect();
-    if let Some(only) = order.cluster.as_ref().filter(|_| names.is_empty() && !joined.clusters.is_empty()) {
-        let what = format!("there is no Cluster {only}");
-        findings.push(Finding::problem(Some(only), "Cluster", CheckStatus::Broken, Cause::NoClusters, what));
+    if let Some(only) = flags.cluster.as_ref().filter(|_| names.is_empty() && !objects.clusters.is_empty()) {
+        let (status, message) = (CheckStatus::Broken, format!("the Cluster {only} does not exist"));
+        findings.push(Finding::problem(Some(only), "Cluster", status, Cause::NoClusters, message));
     }
-    let permits = Semaphore::new(AT_ONCE);
+    let permits = Semaphore::new(MAX_CONCURRENT);
     let mut checking: FuturesUnordered<_> = names
         .iter()
         .map(async |name| {
             let _permit = permits.acquire().await;
-            (*name, cluster::check(name, &joined, &limits, sample.as_ref()).await)
+            (*name, cluster::check(name, &objects, &limits, sample.as_ref()).await)
         })
         .collect();
-    let mut of_clusters = Vec::with_capacity(names.len());
+    let mut checked = Vec::with_capacity(names.len());
     while let Some((name, found)) = checking.next().await {
-        of_clusters.push((name, found));
-        progress(&format!("{} of {} clusters", of_clusters.len(), names.len()));
+        checked.push((name, found));
+        progress(&format!("{} of {} clusters", checked.len(), names.len()));
     }
     progress("");
-    of_clusters.sort_by_key(|(name, _)| *name);
-    findings.extend(of_clusters.into_iter().flat_map(|(_, found)| found));
+    checked.sort_by_key(|(name, _)| *name);
+    findings.extend(checked.into_iter().flat_map(|(_, found)| found));
     sample::downgrade_absence(&mut findings);
     findings
 }

@@ -1,4 +1,4 @@
-//! Findings as a table for people, or as JSON for programs.
+//! The findings as a table or as JSON.
 
 use std::fmt::Write as _;
 
@@ -9,38 +9,38 @@ use crate::api::cause::Cause;
 use crate::cli::commands::OutputFormat;
 use crate::commands::table::table;
 
-/// The report's text.
+/// The text of the report.
 pub(super) fn report(findings: &[Finding], output: Option<OutputFormat>) -> String {
-    let count = |verdict| findings.iter().filter(|finding| finding.verdict == verdict).count();
+    let count = |status| findings.iter().filter(|finding| finding.status == status).count();
     let (broken, warnings) = (count(CheckStatus::Broken), count(CheckStatus::Warning));
     if output == Some(OutputFormat::Json) {
         let report = json!({"findings": findings, "broken": broken, "warnings": warnings});
         return format!("{report:#}\n");
     }
-    let heading = ["CLUSTER", "LINK", "VERDICT", "WHAT WAS SEEN"].map(str::to_owned);
+    let heading = ["CLUSTER", "CHECK", "STATUS", "DETAILS"].map(str::to_owned);
     let rows = findings.iter().map(row);
     let mut text = table(&std::iter::once(heading).chain(rows).collect::<Vec<_>>());
     let mut causes: Vec<Cause> = findings.iter().filter_map(|finding| finding.cause).collect();
     causes.sort_unstable();
     causes.dedup();
     if !causes.is_empty() {
-        text.push_str("\nWhat to do (more in docs/troubleshooting.md):\n");
+        text.push_str("\nWhat to do (details in docs/troubleshooting.md):\n");
     }
     for cause in causes {
-        writeln!(text, "  {}: {}", cause.name(), cause.remedy()).expect("text takes whatever is written");
+        writeln!(text, "  {}: {}", cause.name(), cause.remedy()).expect("writing to a String succeeds");
     }
-    writeln!(text, "\n{} links, {broken} broken, {warnings} with a warning", findings.len())
-        .expect("text takes whatever is written");
+    writeln!(text, "\n{} checks, {broken} broken, {warnings} with a warning", findings.len())
+        .expect("writing to a String succeeds");
     text
 }
 
-fn row(Finding { cluster, link, verdict, cause, message, .. }: &Finding) -> [String; 4] {
-    let verdict = match verdict {
+fn row(Finding { cluster, check, status, cause, message, .. }: &Finding) -> [String; 4] {
+    let status = match status {
         CheckStatus::Ok => "ok",
         CheckStatus::Warning => "warning",
         CheckStatus::Broken => "BROKEN",
     };
     let cause = cause.map(|cause| format!(" [{}]", cause.name())).unwrap_or_default();
     let cluster = cluster.clone().unwrap_or_else(|| "(control plane)".to_owned());
-    [cluster, link.clone(), verdict.to_owned(), format!("{message}{cause}")]
+    [cluster, check.clone(), status.to_owned(), format!("{message}{cause}")]
 }

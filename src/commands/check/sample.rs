@@ -1,85 +1,85 @@
-//! A sample query in one member, and why it has no values.
+//! A sample query in one member. If there are no values, further requests find the reason.
 
 use http::StatusCode;
 use percent_encoding::utf8_percent_encode;
 use serde_json::Value;
 
 use super::finding::{CheckStatus, Finding};
-use super::member::{CheckedMember, JsonResponse, refused, status_and_message};
+use super::member::{CheckedMember, JsonResponse, status_and_message, token_problem};
 use crate::api::cause::Cause;
 use crate::api::custom_metrics::Version;
 use crate::query::request_target::SEGMENT;
 use crate::query::{CustomQuery, MetricTarget};
 
-/// What is asked for: a custom metric of the objects of a namespace.
+/// A query for a custom metric of the objects in a namespace.
 #[derive(Clone, Debug)]
 pub struct Sample {
     /// The metric.
     pub metric: String,
     /// The resource, such as `pods` or `jobs.batch`.
     pub resource: String,
-    /// Where.
+    /// The namespace.
     pub namespace: String,
-    /// Which objects; empty for all.
+    /// A label selector for the objects. Empty for all objects.
     pub selector: String,
 }
 
-const LINK: &str = "sample query";
+const CHECK: &str = "sample query";
 
-/// Asks a member for it; `listed` is what its discovery of `version` has.
-pub(super) async fn take(
+/// Sends the query to a member. `listed` is the member's discovery document of `version`.
+pub(super) async fn run(
     member: &CheckedMember<'_>,
     sample: &Sample,
     version: &str,
     listed: &Value,
 ) -> Finding {
     let version = Version::from_name(version).unwrap_or(Version::ALL[0]);
-    let answer = match member.get(&sample.path(version, &sample.selector)).await {
-        Ok(answer) => answer,
-        Err(failure) => return member.broken(LINK, failure.cause(), failure.to_string()),
+    let response = match member.get(&sample.path(version, &sample.selector)).await {
+        Ok(response) => response,
+        Err(failure) => return member.broken(CHECK, failure.cause(), failure.to_string()),
     };
-    if let Some(cause) = refused(answer.status) {
-        return member.broken(LINK, cause, status_and_message(&answer));
+    if let Some(cause) = token_problem(response.status) {
+        return member.broken(CHECK, cause, status_and_message(&response));
     }
-    match answer.status {
-        StatusCode::OK if !items(&answer.body).is_empty() => member.ok(LINK, values(&answer)),
+    match response.status {
+        StatusCode::OK if !items(&response.body).is_empty() => member.ok(CHECK, values(&response)),
         StatusCode::OK | StatusCode::NOT_FOUND => {
-            let (cause, what) = explain_no_values(member, sample, version, listed).await;
-            member.broken(LINK, cause, what)
+            let (cause, message) = explain_no_values(member, sample, version, listed).await;
+            member.broken(CHECK, cause, message)
         }
-        // prometheus-adapter answers 500 for a kind of object that its cluster lacks.
-        _ => match unknown(sample, listed) {
-            Some(what) => member.broken(LINK, Cause::MetricUnknown, what),
-            None => member.broken(LINK, Cause::APIFailing, status_and_message(&answer)),
+        // prometheus-adapter returns 500 for a kind of object that does not exist in its cluster.
+        _ => match unknown_metric(sample, listed) {
+            Some(message) => member.broken(CHECK, Cause::MetricUnknown, message),
+            None => member.broken(CHECK, Cause::APIFailing, status_and_message(&response)),
         },
     }
 }
 
-/// An application need not be in every cluster: where one has values, those without it get a warning only.
+/// An application may be missing in some clusters. If one cluster has values, missing values of the others are a warning.
 pub(super) fn downgrade_absence(findings: &mut [Finding]) {
-    if !findings.iter().any(|finding| finding.link == LINK && finding.verdict == CheckStatus::Ok) {
+    if !findings.iter().any(|finding| finding.check == CHECK && finding.status == CheckStatus::Ok) {
         return;
     }
-    for finding in findings.iter_mut().filter(|finding| finding.link == LINK) {
+    for finding in findings.iter_mut().filter(|finding| finding.check == CHECK) {
         if matches!(finding.cause, Some(Cause::WrongNamespace | Cause::SelectorMatchesNothing)) {
-            finding.verdict = CheckStatus::Warning;
+            finding.status = CheckStatus::Warning;
             finding.message.push_str("; other clusters have values");
         }
     }
 }
 
-fn values(answer: &JsonResponse) -> String {
-    let items = items(&answer.body);
-    let newest = items.iter().filter_map(|item| item["timestamp"].as_str()).max().unwrap_or("no time");
+fn values(response: &JsonResponse) -> String {
+    let items = items(&response.body);
+    let newest = items.iter().filter_map(|item| item["timestamp"].as_str()).max().unwrap_or("none");
     format!(
-        "values: {}, the first {}, the newest of {newest}, {} ms",
+        "values: {}, first value {}, newest timestamp {newest}, {} ms",
         items.len(),
         items[0]["value"].as_str().unwrap_or_default(),
-        answer.latency.as_millis()
+        response.latency.as_millis()
     )
 }
 
-/// Why a query that was answered has no values: the metric, the selector, the namespace, or the series.
+/// Why a successful query has no values: because of the metric, the selector, the namespace or the series.
 async fn explain_no_values(
     member: &CheckedMember<'_>,
     sample: &Sample,
@@ -87,8 +87,8 @@ async fn explain_no_values(
     listed: &Value,
 ) -> (Cause, String) {
     let Sample { metric, resource, namespace, selector } = sample;
-    if let Some(what) = unknown(sample, listed) {
-        return (Cause::MetricUnknown, what);
+    if let Some(message) = unknown_metric(sample, listed) {
+        return (Cause::MetricUnknown, message);
     }
     let has = async |path: String| match member.get(&path).await {
         Ok(JsonResponse { status: StatusCode::OK, body, .. }) => Some(!items(&body).is_empty()),
@@ -96,35 +96,39 @@ async fn explain_no_values(
         _ => None,
     };
     if !selector.is_empty() && has(sample.path(version, "")).await == Some(true) {
-        let what = format!("{resource} of {namespace} have {metric}, and none of them matches {selector:?}");
-        return (Cause::SelectorMatchesNothing, what);
+        let message = format!(
+            "{resource} in the namespace {namespace} have {metric}, but none of them matches {selector:?}"
+        );
+        return (Cause::SelectorMatchesNothing, message);
     }
-    let place = format!("/api/v1/namespaces/{}", utf8_percent_encode(namespace, SEGMENT));
-    if let Ok(JsonResponse { status: StatusCode::NOT_FOUND, .. }) = member.get(&place).await {
+    let namespace_path = format!("/api/v1/namespaces/{}", utf8_percent_encode(namespace, SEGMENT));
+    if let Ok(JsonResponse { status: StatusCode::NOT_FOUND, .. }) = member.get(&namespace_path).await {
         return (Cause::WrongNamespace, format!("the member has no namespace {namespace}"));
     }
-    // What the objects themselves say, where the token may see them: only pods can be listed without discovery.
+    // Checks the pods, if the token may list them. Other resources cannot be listed without discovery.
     if resource == "pods" {
-        let pods = format!("{place}/pods");
+        let pods = format!("{namespace_path}/pods");
         let chosen = format!("{pods}?limit=1&labelSelector={}", utf8_percent_encode(selector, SEGMENT));
         match (has(format!("{pods}?limit=1")).await, has(chosen).await) {
             (Some(false), _) => {
-                let what = format!("the member has no pods in the namespace {namespace}");
-                return (Cause::WrongNamespace, what);
+                let message = format!("the member has no pods in the namespace {namespace}");
+                return (Cause::WrongNamespace, message);
             }
             (_, Some(false)) => {
-                let what = format!("no pod of {namespace} matches {selector:?}");
-                return (Cause::SelectorMatchesNothing, what);
+                let message = format!("no pod in the namespace {namespace} matches {selector:?}");
+                return (Cause::SelectorMatchesNothing, message);
             }
             _ => {}
         }
     }
-    let what = format!("{metric} is listed for {resource}, and those of {namespace} have no values of it");
-    (Cause::NoSeries, what)
+    let message = format!(
+        "the member lists {metric} for {resource}, but those in the namespace {namespace} have no values"
+    );
+    (Cause::NoSeries, message)
 }
 
-/// Says so if the member lists other metrics and not this one.
-fn unknown(sample: &Sample, listed: &Value) -> Option<String> {
+/// A message if the member lists other metrics but not this one.
+fn unknown_metric(sample: &Sample, listed: &Value) -> Option<String> {
     let Sample { metric, resource, .. } = sample;
     let names: Vec<&str> =
         listed["resources"].as_array()?.iter().filter_map(|entry| entry["name"].as_str()).collect();
@@ -135,9 +139,9 @@ fn unknown(sample: &Sample, listed: &Value) -> Option<String> {
     let elsewhere: Vec<&str> =
         others.filter(|(_, other)| other == metric).map(|(resource, _)| resource).collect();
     Some(if elsewhere.is_empty() {
-        format!("the member lists metrics ({}), and no {metric}", names.len())
+        format!("the member lists other metrics ({}), but not {metric}", names.len())
     } else {
-        format!("the member lists {metric} for {}, and not for {resource}", elsewhere.join(", "))
+        format!("the member lists {metric} for {}, but not for {resource}", elsewhere.join(", "))
     })
 }
 

@@ -1,4 +1,4 @@
-//! What is asked, read from a path as the server reads it.
+//! The query of the command, parsed from a path as the server parses it.
 
 use std::sync::Arc;
 
@@ -7,14 +7,14 @@ use anyhow::{Context as _, bail};
 use crate::api::custom_metrics::Version;
 use crate::api::group::MetricsResource;
 use crate::api::selector::Requirement;
-use crate::cli::commands::{MetricsApi, QueryFlags as Order};
+use crate::cli::commands::{MetricsApi, QueryFlags};
 use crate::cli::defaults;
 use crate::query::request_target::RequestTarget;
 use crate::query::{
-    ClientQuery, CustomQuery, ExternalQuery, MetricTarget, MetricsQuery as Asks, Query, ResourceQuery,
+    ClientQuery, CustomQuery, ExternalQuery, MetricTarget, MetricsQuery, Query, ResourceQuery,
 };
 
-/// What is asked, and of which clusters.
+/// A query, and the selection of its clusters.
 pub(super) struct CommandQuery {
     pub(super) path: String,
     pub(super) query: Arc<Query>,
@@ -23,48 +23,48 @@ pub(super) struct CommandQuery {
 }
 
 impl CommandQuery {
-    /// What the command line asks: its path, or the one that its flags amount to.
+    /// Reads the query from a path or from the other flags.
     ///
     /// # Errors
-    /// If it asks for no metrics.
-    pub(super) fn read(order: &Order) -> anyhow::Result<Self> {
-        let path = match &order.path {
+    /// If the path or the flags are not a valid metrics query.
+    pub(super) fn read(flags: &QueryFlags) -> anyhow::Result<Self> {
+        let path = match &flags.path {
             Some(path) => path.clone(),
-            None => Query::from(asked(order)?).path(Version::V1Beta2).to_string(),
+            None => Query::from(metrics_query(flags)?).path(Version::V1Beta2).to_string(),
         };
-        let unreadable = || format!("{path:?} is no path of a metric");
-        let (written, parameters) = path.split_once('?').unwrap_or((&path, ""));
-        // As the server reads it if it is not told otherwise.
+        let invalid = || format!("{path:?} is not the path of a metric");
+        let (path_only, parameters) = path.split_once('?').unwrap_or((&path, ""));
+        // The server's default of --cluster-label.
         let cluster_label = defaults().merging.cluster_label;
-        let target = RequestTarget::read(written, parameters).with_context(unreadable)?;
+        let target = RequestTarget::read(path_only, parameters).with_context(invalid)?;
         let ClientQuery { question, clusters } =
-            Asks::read(&target, cluster_label.as_deref()).with_context(unreadable)?;
+            MetricsQuery::read(&target, cluster_label.as_deref()).with_context(invalid)?;
         Ok(Self {
             path,
             query: Arc::new(question.into()),
             requirements: clusters,
-            only: order.cluster.clone(),
+            only: flags.cluster.clone(),
         })
     }
 
-    /// Whether a cluster is asked.
+    /// Whether the cluster is queried.
     pub(super) fn chooses(&self, cluster: &str) -> bool {
         self.only.as_ref().is_none_or(|only| only == cluster)
             && self.requirements.iter().all(|requirement| requirement.matches_label(Some(cluster)))
     }
 }
 
-fn asked(order: &Order) -> anyhow::Result<Asks> {
-    let Order { resource, namespace, selector, metric_selector, .. } = order;
-    let metric = order.metric.clone().unwrap_or_default();
-    if order.group != MetricsApi::Custom && !metric_selector.is_empty() {
-        bail!("--metric-selector: only custom metrics have it; --selector is what chooses here");
+fn metrics_query(flags: &QueryFlags) -> anyhow::Result<MetricsQuery> {
+    let QueryFlags { resource, namespace, selector, metric_selector, .. } = flags;
+    let metric = flags.metric.clone().unwrap_or_default();
+    if flags.group != MetricsApi::Custom && !metric_selector.is_empty() {
+        bail!("--metric-selector: only for custom metrics; use --selector here");
     }
-    if order.group == MetricsApi::External && order.name.is_some() {
-        bail!("--name: external metrics are not of objects; --selector chooses their series");
+    if flags.group == MetricsApi::External && flags.name.is_some() {
+        bail!("--name: external metrics have no objects; use --selector to choose series");
     }
-    let name = || order.name.clone().unwrap_or_else(|| "*".to_owned());
-    Ok(match order.group {
+    let name = || flags.name.clone().unwrap_or_else(|| "*".to_owned());
+    Ok(match flags.group {
         MetricsApi::Custom => {
             let subject = match (resource.as_str(), namespace.as_str()) {
                 ("namespaces", _) => MetricTarget::Namespace { name: name() },
@@ -76,7 +76,7 @@ fn asked(order: &Order) -> anyhow::Result<Asks> {
                 },
             };
             let (label_selector, metric_label_selector) = (selector.clone(), metric_selector.clone());
-            Asks::Custom(CustomQuery {
+            MetricsQuery::Custom(CustomQuery {
                 version: Version::V1Beta2,
                 subject,
                 metric,
@@ -86,19 +86,19 @@ fn asked(order: &Order) -> anyhow::Result<Asks> {
         }
         MetricsApi::External => {
             let (namespace, label_selector) = (namespace.clone(), selector.clone());
-            Asks::External(ExternalQuery { namespace, metric, label_selector })
+            MetricsQuery::External(ExternalQuery { namespace, metric, label_selector })
         }
         MetricsApi::Resource => {
-            let found = MetricsResource::ALL.into_iter().find(|known| known.name() == resource);
-            let Some(resource) = found else {
-                bail!("--resource: {resource:?} has no CPU and memory; pods and nodes have");
+            let known_resource = MetricsResource::ALL.into_iter().find(|known| known.name() == resource);
+            let Some(resource) = known_resource else {
+                bail!("--resource: {resource:?} has no CPU and memory metrics; use pods or nodes");
             };
             let namespace =
                 Some(namespace.clone()).filter(|name| resource == MetricsResource::Pods && !name.is_empty());
-            Asks::Resource(ResourceQuery {
+            MetricsQuery::Resource(ResourceQuery {
                 resource,
                 namespace,
-                name: order.name.clone(),
+                name: flags.name.clone(),
                 label_selector: selector.parse().context("--selector")?,
                 field_selector: Default::default(),
             })

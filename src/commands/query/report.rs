@@ -1,4 +1,4 @@
-//! What came of a query, as a table or as JSON.
+//! The result of a query, as a table or as JSON.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -15,24 +15,24 @@ use crate::fleet::NoCredentials;
 use crate::gather::Outcome;
 use crate::process::expiry::now;
 
-/// What all clusters made of a query.
+/// The results of all clusters.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     path: String,
     time: String,
-    /// In the order of their names.
+    /// Sorted by cluster name.
     pub(super) clusters: Vec<ClusterReport>,
 }
 
-/// What one cluster made of it.
+/// The result of one cluster.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ClusterReport {
     pub(super) cluster: String,
-    /// `Found`, `NotFound`, or the cause of a failure, or `PullMode`, which is none.
+    /// `Found`, `NotFound`, `PullMode` (not a failure), or the cause of a failure.
     outcome: &'static str,
     failed: bool,
-    /// Why it failed or was not asked.
+    /// Why the cluster failed or was not queried.
     #[serde(skip_serializing_if = "String::is_empty")]
     message: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -41,16 +41,16 @@ pub(super) struct ClusterReport {
 }
 
 impl ClusterReport {
-    /// One that was asked, or would have been if it were Ready.
-    pub(super) fn answered(
+    /// The report of a member: it was queried, or it is not Ready.
+    pub(super) fn of_member(
         cluster: &str,
         outcome: &Outcome,
         elapsed: Duration,
         values: Vec<ReportedValue>,
     ) -> Self {
-        // A member may pass over a selector, and then nothing is left of its page.
-        let nothing = matches!(outcome, Outcome::Page(_)) && values.is_empty();
-        let outcome = if nothing { &Outcome::NotFound } else { outcome };
+        // A member may ignore the selector, so it is possible that none of its items match.
+        let is_empty = matches!(outcome, Outcome::Page(_)) && values.is_empty();
+        let outcome = if is_empty { &Outcome::NotFound } else { outcome };
         let failure = outcome.failure();
         Self {
             cluster: cluster.to_owned(),
@@ -62,13 +62,13 @@ impl ClusterReport {
         }
     }
 
-    /// One that is no member, which is a failure unless it is not meant to be one.
-    pub(super) fn outside(cluster: &str, lack: &NoCredentials) -> Self {
+    /// The report of an unusable cluster. This is a failure, except in Pull mode.
+    pub(super) fn unusable(cluster: &str, reason: &NoCredentials) -> Self {
         Self {
             cluster: cluster.to_owned(),
-            outcome: lack.cause.name(),
-            failed: lack.cause != Cause::PullMode,
-            message: lack.message.clone(),
+            outcome: reason.cause.name(),
+            failed: reason.cause != Cause::PullMode,
+            message: reason.message.clone(),
             latency_milliseconds: None,
             values: Vec::new(),
         }
@@ -83,32 +83,32 @@ impl ClusterReport {
             return vec![row(none(), none(), format!("<{}>", self.outcome), none())];
         }
         let value = |value: &ReportedValue| {
-            row(whose(value), value.metric.clone(), value.value.clone(), age(value.age_seconds))
+            row(object_or_labels(value), value.metric.clone(), value.value.clone(), age(value.age_seconds))
         };
         self.values.iter().map(value).collect()
     }
 }
 
 impl Report {
-    /// What was asked just now.
+    /// A report with the current time.
     pub(super) fn new(path: String, clusters: Vec<ClusterReport>) -> Self {
         let time = Timestamp::new(now(), 0).map(|time| time.to_string()).unwrap_or_default();
         Self { path, time, clusters }
     }
 
-    /// How many clusters have failed.
+    /// The number of failed clusters.
     pub(super) fn failed(&self) -> usize {
         self.clusters.iter().filter(|cluster| cluster.failed).count()
     }
 
-    /// The report's text; of a report that is `one_of_many` each has its time, or in JSON its line.
-    pub(super) fn text(&self, output: Option<OutputFormat>, one_of_many: bool) -> String {
+    /// The text of the report. With `repeated`, a table begins with its time, and JSON is on one line.
+    pub(super) fn text(&self, output: Option<OutputFormat>, repeated: bool) -> String {
         match output {
             Some(OutputFormat::Json) => {
-                let write = if one_of_many { serde_json::to_string } else { serde_json::to_string_pretty };
-                write(self).expect("texts and numbers are JSON") + "\n"
+                let write = if repeated { serde_json::to_string } else { serde_json::to_string_pretty };
+                write(self).expect("strings and numbers are valid JSON") + "\n"
             }
-            None if one_of_many => format!("{}\n{}\n", self.time, self.table()),
+            None if repeated => format!("{}\n{}\n", self.time, self.table()),
             None => self.table(),
         }
     }
@@ -118,10 +118,12 @@ impl Report {
         let rows = self.clusters.iter().flat_map(ClusterReport::rows);
         let mut text = table(&[heading].into_iter().chain(rows).collect::<Vec<_>>());
         let count = |outcome| self.clusters.iter().filter(|cluster| cluster.outcome == outcome).count();
-        let mut line = format!("\n{} have it, {} do not", count("Found"), count("NotFound"));
-        for (count, what) in [(self.failed(), "failed"), (count(Cause::PullMode.name()), "are no members")] {
+        let mut line = format!("\n{} found, {} not found", count("Found"), count("NotFound"));
+        for (count, description) in
+            [(self.failed(), "failed"), (count(Cause::PullMode.name()), "in Pull mode")]
+        {
             if count > 0 {
-                write!(line, ", {count} {what}").expect("text takes whatever is written");
+                write!(line, ", {count} {description}").expect("writing to a String succeeds");
             }
         }
         let messages = self.clusters.iter().filter(|cluster| !cluster.message.is_empty());
@@ -132,8 +134,8 @@ impl Report {
     }
 }
 
-/// The object, or the labels of a series.
-fn whose(value: &ReportedValue) -> String {
+/// The object of a value, or the labels of a series.
+fn object_or_labels(value: &ReportedValue) -> String {
     match &value.object {
         Some(ReportedObject { namespace, name, .. }) if namespace.is_empty() => name.clone(),
         Some(ReportedObject { namespace, name, .. }) => format!("{namespace}/{name}"),

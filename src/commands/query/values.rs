@@ -1,4 +1,4 @@
-//! One member's values, whatever their API.
+//! The values of one member, for any metrics API.
 
 use std::collections::BTreeMap;
 
@@ -16,24 +16,24 @@ use crate::query::MetricsQuery;
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ReportedValue {
-    /// Whose it is; nothing has an external metric.
+    /// The object that has the value. `None` for external metrics.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) object: Option<ReportedObject>,
     pub(super) metric: String,
-    /// Of an external metric's series.
+    /// The labels of an external metric's series.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) labels: BTreeMap<String, String>,
     pub(super) value: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) timestamp: Option<String>,
-    /// How old it is by this machine's clock.
+    /// Age by the local clock.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) age_seconds: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) window_seconds: Option<i64>,
 }
 
-/// What has a value.
+/// An object that has a value.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct ReportedObject {
     pub(super) kind: String,
@@ -42,19 +42,19 @@ pub(super) struct ReportedObject {
     pub(super) name: String,
 }
 
-/// What a member's page says.
-pub(super) fn of(question: &MetricsQuery, page: &Page) -> Vec<ReportedValue> {
-    match question {
+/// The values of a member's page that match the query.
+pub(super) fn of(query: &MetricsQuery, page: &Page) -> Vec<ReportedValue> {
+    match query {
         MetricsQuery::Custom(_) => page.custom().map(custom_value).collect(),
         MetricsQuery::External(_) => page.external().map(external_value).collect(),
-        MetricsQuery::Resource(query) => {
-            let chosen = |item: &ResourceItemRef<'_>| {
-                merge::resource::is_chosen(*item, &query.label_selector, &query.field_selector)
+        MetricsQuery::Resource(resource) => {
+            let matches = |item: &ResourceItemRef<'_>| {
+                merge::resource::is_chosen(*item, &resource.label_selector, &resource.field_selector)
             };
-            let kind = query.resource.kind().trim_end_matches("Metrics");
-            let mut chosen: Vec<_> = page.resources().filter(chosen).collect();
-            chosen.sort_by_key(|item| (item.namespace(), item.name()));
-            chosen.into_iter().flat_map(|item| usage(kind, item)).collect()
+            let kind = resource.resource.kind().trim_end_matches("Metrics");
+            let mut items: Vec<_> = page.resources().filter(matches).collect();
+            items.sort_by_key(|item| (item.namespace(), item.name()));
+            items.into_iter().flat_map(|item| usage(kind, item)).collect()
         }
     }
 }
@@ -80,7 +80,7 @@ fn external_value(item: external::ExternalItemRef<'_>) -> ReportedValue {
     }
 }
 
-/// A pod's containers together.
+/// The sums over the containers of a pod, or the values of a node.
 fn usage(kind: &str, item: ResourceItemRef<'_>) -> Vec<ReportedValue> {
     let mut sums: BTreeMap<String, Quantity> = BTreeMap::new();
     for (name, amount) in item.amounts().iter() {
@@ -94,11 +94,11 @@ fn usage(kind: &str, item: ResourceItemRef<'_>) -> Vec<ReportedValue> {
         namespace: item.namespace().decode().into_owned(),
         name: item.name().decode().into_owned(),
     };
-    let one = |(metric, sum): (String, Quantity)| ReportedValue {
+    let reported = |(metric, sum): (String, Quantity)| ReportedValue {
         object: Some(object.clone()),
         ..value(metric, &sum, item.timestamp())
     };
-    sums.into_iter().map(one).collect()
+    sums.into_iter().map(reported).collect()
 }
 
 fn value(metric: String, value: &Quantity, timestamp: Option<Timestamp>) -> ReportedValue {

@@ -1,8 +1,7 @@
-//! The fleet as Karmada's control plane has it: `Cluster` objects and the Secrets that they refer to, watched.
+//! Fleet source that watches Karmada's control plane: `Cluster` objects and the Secrets that they refer to.
 //!
-//! Secrets are watched in the namespaces that Clusters refer to, nowhere else, and one that no Cluster refers to is
-//! dropped as it is read. A list is not believed when it lacks what was known: each such object is asked for by name,
-//! and only a 404 makes it gone.
+//! Secrets are watched only in namespaces that Clusters refer to. A Secret without references is dropped when it is read. If a new
+//! list omits a known object, the object is fetched by name and removed only on 404.
 
 pub mod objects;
 pub mod registry;
@@ -23,6 +22,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::objects::{read_cluster, secret_name};
 use self::registry::{ClusterSecret, Registry, SecretName};
+use super::metrics::FleetMetrics;
 use super::roster::Roster;
 use super::task::{Generation, Generations, WaitingMembers};
 use crate::api::cause::Cause;
@@ -30,51 +30,52 @@ use crate::control::Clients;
 use crate::control::watcher::{Watch, Watcher, is_status};
 use crate::member::TokenRefusal;
 
-/// How many changes may wait for the registry; watches wait when it is full.
+/// Maximum queued changes. Watches wait when the queue is full.
 const QUEUE: usize = 256;
-/// How long changes are collected until there is a new snapshot.
+/// How long changes are collected before a new snapshot is published.
 const BURST: Duration = Duration::from_millis(20);
-/// How many objects are asked for by name at a time.
-const LOOK_UPS: usize = 16;
-/// How long asking for one may take, and how long to wait before it is asked for again.
-const LOOK_UP: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(1));
+/// Maximum concurrent lookups by name.
+const MAX_LOOKUPS: usize = 16;
+/// Timeout of a lookup, and the pause before it is repeated.
+const LOOKUP: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(1));
 
-/// Watches the control plane and keeps the registry in line with it.
+/// Watches the control plane and updates the registry.
 pub struct KarmadaSource {
     clusters: Watch,
     clients: Clients,
     registry: Registry,
+    metrics: Arc<FleetMetrics>,
     watches: Watcher<Change>,
     changes: mpsc::Sender<(Instant, Change)>,
     queue: mpsc::Receiver<(Instant, Change)>,
     clusters_synced: bool,
-    /// Clusters that the list in progress has named.
+    /// Names of clusters in the current list so far.
     listed_clusters: BTreeSet<String>,
     namespaces: BTreeMap<String, NamespaceWatch>,
     generations: Generations,
-    look_ups: BTreeMap<LookupKey, Lookup>,
-    looking_up: Arc<Semaphore>,
+    lookups: BTreeMap<LookupKey, Lookup>,
+    lookup_permits: Arc<Semaphore>,
 }
 
-/// One namespace whose Secrets are watched.
+/// The watch of one namespace's Secrets.
 struct NamespaceWatch {
     generation: Generation,
     synced: bool,
-    /// Secrets that the list in progress has named.
+    /// Names of Secrets in the current list so far.
     listed: BTreeSet<String>,
-    watching: Watch,
+    watch: Watch,
 }
 
-/// An object that is asked for by name. An event of the same object ends it: what a watch says later is newer.
+/// A lookup of an object by name. An event of the same object ends the lookup, since the event is newer.
 struct Lookup {
     generation: Generation,
-    /// Whether a list lacked it.
-    missed: bool,
+    /// Whether a list omitted the object.
+    omitted: bool,
     waiting: WaitingMembers,
-    _asking: AbortOnDropHandle<()>,
+    _task: AbortOnDropHandle<()>,
 }
 
-/// What can be asked for by name.
+/// The object of a lookup.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum LookupKey {
     Cluster(String),
@@ -89,24 +90,30 @@ enum Change {
 }
 
 impl KarmadaSource {
-    /// A source whose watches have begun; each watch lasts for `watch_timeout`.
-    pub fn new(clients: Clients, watch_timeout: Duration, roster: Roster) -> Self {
+    /// Starts the source. Each watch request lasts for `watch_timeout`.
+    pub fn new(
+        clients: Clients,
+        watch_timeout: Duration,
+        roster: Roster,
+        metrics: Arc<FleetMetrics>,
+    ) -> Self {
         let (changes, queue) = mpsc::channel(QUEUE);
         let what = "clusters.cluster.karmada.io".to_owned();
         let watches = Watcher::new(clients.clone(), watch_timeout, changes.clone());
         Self {
-            clusters: watches.begin(what, watcher::Config::default(), cluster_api, Change::Cluster),
+            clusters: watches.start(what, watcher::Config::default(), cluster_api, Change::Cluster),
             watches,
             clients,
             registry: Registry::new(roster),
+            metrics,
             changes,
             queue,
             clusters_synced: false,
             listed_clusters: BTreeSet::new(),
             namespaces: BTreeMap::new(),
             generations: Generations::default(),
-            look_ups: BTreeMap::new(),
-            looking_up: Arc::new(Semaphore::new(LOOK_UPS)),
+            lookups: BTreeMap::new(),
+            lookup_permits: Arc::new(Semaphore::new(MAX_LOOKUPS)),
         }
     }
 
@@ -115,22 +122,24 @@ impl KarmadaSource {
         loop {
             tokio::select! {
                 Some(first) = self.queue.recv() => {
-                    // More may follow, and are one change for everybody else.
+                    // Changes that follow shortly are published in the same snapshot.
                     sleep(BURST).await;
                     self.handle_changes(first);
                 }
-                Some(refused) = self.registry.roster().refused() => self.handle_token_refusal(refused),
+                refused = self.registry.roster().refused() => {
+                    refused.into_iter().for_each(|refusal| self.handle_token_refusal(refusal));
+                }
                 else => return,
             }
         }
     }
 
-    /// Takes what has come, as much as the queue holds at most.
+    /// Handles the queued changes, up to [`QUEUE`] of them, and publishes a snapshot.
     fn handle_changes(&mut self, first: (Instant, Change)) {
         let more = std::iter::from_fn(|| self.queue.try_recv().ok()).take(QUEUE);
         let changes: Vec<_> = std::iter::once(first).chain(more).collect();
         for (queued, change) in changes {
-            self.registry.roster().queued(queued.elapsed());
+            self.metrics.queued(queued.elapsed());
             self.handle_change(change);
         }
         self.watch_namespaces();
@@ -147,10 +156,10 @@ impl KarmadaSource {
                 self.handle_secret(&namespace, generation, event);
             }
             Change::FoundCluster { name, generation, found } => {
-                let look_up = self.end_look_up(&LookupKey::Cluster(name.clone()), generation);
-                let Some(Lookup { missed, .. }) = look_up else { return };
-                if missed && found.is_some() {
-                    self.clusters.suspect();
+                let lookup = self.end_lookup(&LookupKey::Cluster(name.clone()), generation);
+                let Some(Lookup { omitted, .. }) = lookup else { return };
+                if omitted && found.is_some() {
+                    self.clusters.request_relist();
                 }
                 match found {
                     Some(cluster) => self.apply_cluster(&cluster),
@@ -158,13 +167,13 @@ impl KarmadaSource {
                 }
             }
             Change::FoundSecret { name, generation, found } => {
-                let look_up = self.end_look_up(&LookupKey::Secret(name.clone()), generation);
-                let Some(Lookup { missed, waiting, .. }) = look_up else { return };
+                let lookup = self.end_lookup(&LookupKey::Secret(name.clone()), generation);
+                let Some(Lookup { omitted, waiting, .. }) = lookup else { return };
                 if let Some(namespace) = self.namespaces.get(&name.namespace)
-                    && missed
+                    && omitted
                     && found.is_some()
                 {
-                    namespace.watching.suspect();
+                    namespace.watch.request_relist();
                 }
                 self.registry.apply_secret(name, found.map(ClusterSecret::from));
                 drop(waiting);
@@ -172,19 +181,19 @@ impl KarmadaSource {
         }
     }
 
-    fn end_look_up(&mut self, named: &LookupKey, generation: Generation) -> Option<Lookup> {
-        self.look_ups.get(named).filter(|look_up| look_up.generation == generation)?;
-        self.look_ups.remove(named)
+    fn end_lookup(&mut self, named: &LookupKey, generation: Generation) -> Option<Lookup> {
+        self.lookups.get(named).filter(|lookup| lookup.generation == generation)?;
+        self.lookups.remove(named)
     }
 
-    /// Reads the member's Secret anew; the member learns by the registry whether that has brought another token.
+    /// Reads the member's Secret again. The registry passes a new token to the member.
     fn handle_token_refusal(&mut self, refused: TokenRefusal) {
         if let Some(secret) = self.registry.secret_of(&refused.cluster).cloned() {
             tracing::info!(
                 cluster = refused.cluster,
-                "the cluster refuses its token; its Secret is read again"
+                "the cluster refused its token; reading its Secret again"
             );
-            self.look_up(LookupKey::Secret(secret)).waiting.push(refused);
+            self.lookup(LookupKey::Secret(secret)).waiting.push(refused);
         }
     }
 
@@ -193,27 +202,27 @@ impl KarmadaSource {
             Event::Init => self.listed_clusters.clear(),
             Event::InitApply(object) => {
                 self.listed_clusters.insert(object.name_any());
-                self.apply_seen_cluster(&object);
+                self.handle_cluster_event(&object);
             }
             Event::InitDone => {
                 let listed = std::mem::take(&mut self.listed_clusters);
                 let known = self.registry.clusters().map(|(name, _)| name.to_owned());
                 for missing in known.filter(|name| !listed.contains(name)).collect::<Vec<_>>() {
-                    self.look_up(LookupKey::Cluster(missing)).missed = true;
+                    self.lookup(LookupKey::Cluster(missing)).omitted = true;
                 }
                 self.clusters_synced = true;
             }
-            Event::Apply(object) => self.apply_seen_cluster(&object),
+            Event::Apply(object) => self.handle_cluster_event(&object),
             Event::Delete(object) => {
                 let name = object.name_any();
                 self.registry.remove_cluster(&name);
-                self.look_ups.remove(&LookupKey::Cluster(name));
+                self.lookups.remove(&LookupKey::Cluster(name));
             }
         }
     }
 
-    fn apply_seen_cluster(&mut self, object: &DynamicObject) {
-        self.look_ups.remove(&LookupKey::Cluster(object.name_any()));
+    fn handle_cluster_event(&mut self, object: &DynamicObject) {
+        self.lookups.remove(&LookupKey::Cluster(object.name_any()));
         self.apply_cluster(object);
     }
 
@@ -227,29 +236,34 @@ impl KarmadaSource {
             Ok(spec) => spec,
             Err(error) => {
                 let cause = Cause::ClusterMalformed.name();
-                tracing::warn!(cluster = name, cause, %error, "the Cluster object is malformed and passed over");
+                tracing::warn!(cluster = name, cause, %error, "the Cluster object is malformed and is ignored");
                 return;
             }
         };
         let secret = spec.secret.clone();
         self.registry.apply_cluster(&name, spec);
-        // Its event may have come before any Cluster referred to it.
+        // The Secret's event may have come before this Cluster referred to it.
         if let Some(secret) = secret
             && self.namespaces.get(&secret.namespace).is_some_and(|namespace| namespace.synced)
             && !self.registry.has_read(&secret)
         {
-            self.look_up(LookupKey::Secret(secret));
+            self.lookup(LookupKey::Secret(secret));
         }
     }
 
-    /// Watches the namespaces that Clusters refer to, and no others, as soon as all Clusters are known: before that
-    /// Secrets would come that no Cluster seems to refer to.
+    /// Watches the namespaces that Clusters refer to, and no others, and ends lookups of Secrets that no Cluster refers to. Starts
+    /// when all Clusters are known: before that, a Secret of a Cluster that is not listed yet would be dropped.
     fn watch_namespaces(&mut self) {
         if !self.clusters_synced {
             return;
         }
-        let referred = self.registry.clusters().filter_map(|(_, spec)| spec.secret.as_ref());
-        let wanted: BTreeSet<String> = referred.map(|secret| secret.namespace.clone()).collect();
+        let referred: BTreeSet<&SecretName> =
+            self.registry.clusters().filter_map(|(_, spec)| spec.secret.as_ref()).collect();
+        let wanted: BTreeSet<String> = referred.iter().map(|secret| secret.namespace.clone()).collect();
+        self.lookups.retain(|key, _| match key {
+            LookupKey::Cluster(_) => true,
+            LookupKey::Secret(secret) => referred.contains(secret),
+        });
         self.namespaces.retain(|namespace, _| wanted.contains(namespace));
         for namespace in wanted {
             if self.namespaces.contains_key(&namespace) {
@@ -257,13 +271,13 @@ impl KarmadaSource {
             }
             let generation = self.generations.next();
             let (of, tag) = (namespace.clone(), namespace.clone());
-            let watching = self.watches.begin(
+            let watch = self.watches.start(
                 format!("secrets in the namespace {namespace}"),
                 watcher::Config::default(),
                 move |client| Api::namespaced(client, &of),
                 move |event| Change::Secret { namespace: tag.clone(), generation, event },
             );
-            let state = NamespaceWatch { generation, synced: false, listed: BTreeSet::new(), watching };
+            let state = NamespaceWatch { generation, synced: false, listed: BTreeSet::new(), watch };
             self.namespaces.insert(namespace, state);
         }
     }
@@ -287,15 +301,15 @@ impl KarmadaSource {
                     .cloned()
                     .collect();
                 for secret in missing {
-                    let missed = !listed.contains(&secret.name);
-                    self.look_up(LookupKey::Secret(secret)).missed |= missed;
+                    let omitted = !listed.contains(&secret.name);
+                    self.lookup(LookupKey::Secret(secret)).omitted |= omitted;
                 }
             }
             Event::Apply(secret) => self.apply_secret(secret),
             Event::Delete(secret) => {
                 let name = secret_name(&secret);
                 self.registry.apply_secret(name.clone(), None);
-                self.look_ups.remove(&LookupKey::Secret(name));
+                self.lookups.remove(&LookupKey::Secret(name));
             }
         }
     }
@@ -303,16 +317,16 @@ impl KarmadaSource {
     fn apply_secret(&mut self, secret: Secret) {
         let name = secret_name(&secret);
         self.registry.apply_secret(name.clone(), Some(secret.into()));
-        self.look_ups.remove(&LookupKey::Secret(name));
+        self.lookups.remove(&LookupKey::Secret(name));
     }
 
-    /// Asks for an object until there is an answer.
-    fn look_up(&mut self, named: LookupKey) -> &mut Lookup {
-        self.look_ups.entry(named).or_insert_with_key(|named| {
+    /// Starts a lookup of an object, or returns the one in progress.
+    fn lookup(&mut self, named: LookupKey) -> &mut Lookup {
+        self.lookups.entry(named).or_insert_with_key(|named| {
             let generation = self.generations.next();
             let (clients, changes) = (self.clients.clone(), self.changes.clone());
-            let (named, permits) = (named.clone(), self.looking_up.clone());
-            let asking = async move {
+            let (named, permits) = (named.clone(), self.lookup_permits.clone());
+            let task = async move {
                 let change = match &named {
                     LookupKey::Cluster(name) => {
                         let found = find(&clients, &permits, &named, cluster_api, name).await.map(Box::new);
@@ -328,15 +342,15 @@ impl KarmadaSource {
             };
             Lookup {
                 generation,
-                missed: false,
+                omitted: false,
                 waiting: WaitingMembers::default(),
-                _asking: AbortOnDropHandle::new(tokio::spawn(asking)),
+                _task: AbortOnDropHandle::new(tokio::spawn(task)),
             }
         })
     }
 }
 
-/// Asks for an object again and again; `None` if it does not exist.
+/// Fetches an object, and retries until there is a result; `None` if the object does not exist.
 async fn find<K: Clone + DeserializeOwned + fmt::Debug>(
     clients: &Clients,
     permits: &Semaphore,
@@ -344,24 +358,24 @@ async fn find<K: Clone + DeserializeOwned + fmt::Debug>(
     api: impl Fn(Client) -> Api<K>,
     name: &str,
 ) -> Option<K> {
-    let mut said = false;
+    let mut is_logged = false;
     loop {
         let permit = permits.acquire().await;
-        let asked = timeout(LOOK_UP.0, api(clients.current()).get_opt(name)).await;
-        let error = match asked {
+        let result = timeout(LOOKUP.0, api(clients.current()).get_opt(name)).await;
+        let error = match result {
             Ok(Ok(found)) => return found,
             Ok(Err(error)) if is_status(&error, 403) => {
                 format!("{error}; grant this user the verb get on it")
             }
             Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("no answer within {:?}", LOOK_UP.0),
+            Err(_) => format!("no response within {:?}", LOOKUP.0),
         };
-        if !said {
-            tracing::warn!(object = %named, error, "the control plane does not show an object; trying again");
-            said = true;
+        if !is_logged {
+            tracing::warn!(object = %named, error, "an object of the control plane cannot be read; retrying");
+            is_logged = true;
         }
         drop(permit);
-        sleep(LOOK_UP.1).await;
+        sleep(LOOKUP.1).await;
     }
 }
 

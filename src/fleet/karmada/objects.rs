@@ -1,4 +1,4 @@
-//! The control plane's objects, and the parts of them that lead to members.
+//! Reads `Cluster` objects and Secrets of the control plane.
 
 use std::collections::BTreeMap;
 
@@ -9,10 +9,10 @@ use serde::Deserialize;
 
 use super::registry::{ClusterSecret, ClusterSpec, SecretName};
 
-/// Reads what leads to the API server out of a `Cluster`.
+/// Reads the parts of a `Cluster` that are needed to connect to its API server.
 ///
 /// # Errors
-/// If a field has another type than Karmada gives it.
+/// If a field has an unexpected type.
 pub fn read_cluster(object: &DynamicObject) -> Result<ClusterSpec, serde_json::Error> {
     #[derive(Default, Deserialize)]
     #[serde(default, rename_all = "camelCase")]
@@ -66,14 +66,14 @@ pub fn read_cluster(object: &DynamicObject) -> Result<ClusterSpec, serde_json::E
     })
 }
 
-/// Whether a Secret or a namespace may be called so; anything else would be asked for as another path.
+/// Whether this is a valid name of a Secret or a namespace. Other names could change the request path.
 fn is_name(text: &str) -> bool {
     let allowed =
         |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.');
     !text.is_empty() && text.bytes().all(allowed) && !text.starts_with('.')
 }
 
-/// Where a Secret is.
+/// Namespace and name of a Secret.
 pub(super) fn secret_name(secret: &Secret) -> SecretName {
     SecretName { namespace: secret.namespace().unwrap_or_default(), name: secret.name_any() }
 }

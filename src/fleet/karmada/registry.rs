@@ -1,4 +1,4 @@
-//! Karmada's clusters and their Secrets, and what they lead to.
+//! The registry of Karmada's clusters and their Secrets. It keeps the roster up to date.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,10 +11,10 @@ use crate::transport::credentials::{
     BearerToken, Credentials, CredentialsError, Endpoint, Proxy, ServerVerification, UserCredentials,
 };
 
-/// A cluster as Karmada describes it: the part of `cluster.karmada.io/v1alpha1` that leads to its API server.
+/// The part of a `cluster.karmada.io/v1alpha1` object that is needed to connect to its API server.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ClusterSpec {
-    /// `metadata.uid`: a cluster that is deleted and joined again is another one.
+    /// `metadata.uid`. A cluster that is deleted and joined again has a new one.
     pub uid: String,
     /// `spec.apiEndpoint`.
     pub api_endpoint: String,
@@ -30,7 +30,7 @@ pub struct ClusterSpec {
     pub ready: bool,
 }
 
-/// Where a Secret is.
+/// Namespace and name of a Secret.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SecretName {
     /// Its namespace.
@@ -39,7 +39,7 @@ pub struct SecretName {
     pub name: String,
 }
 
-/// The part of a Secret that leads into a cluster.
+/// The credentials in a Secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ClusterSecret {
     /// `data.token`.
@@ -48,16 +48,16 @@ pub struct ClusterSecret {
     pub ca_bundle: Option<Vec<u8>>,
 }
 
-/// Why a cluster's credentials cannot be used.
+/// Why a cluster's credentials are not usable.
 #[derive(Debug, Error)]
 pub enum ClusterCredentialsError {
     /// A cluster in Pull mode, or one that is still joining.
     #[error("it has no API endpoint (Pull mode, or still joining)")]
     NoEndpoint,
     /// A cluster in Pull mode, or one that is still joining.
-    #[error("it refers to no Secret that there may be (Pull mode, or still joining)")]
+    #[error("its spec.secretRef is not set or invalid (Pull mode, or still joining)")]
     NoSecretRef,
-    /// Nothing is known of the Secret yet, which is about to change.
+    /// The Secret has not been read yet.
     #[error("its Secret {}/{} has not been read", .0.namespace, .0.name)]
     Unread(SecretName),
     /// The Secret does not exist.
@@ -66,27 +66,26 @@ pub enum ClusterCredentialsError {
     /// The Secret has no token.
     #[error("its Secret {}/{} has no token", .0.namespace, .0.name)]
     NoToken(SecretName),
-    /// What it says cannot be used.
+    /// The credentials are malformed.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
 }
 
-/// Clusters and Secrets as last seen.
+/// The last known clusters and Secrets.
 pub struct Registry {
     roster: Roster,
     clusters: BTreeMap<String, ClusterSpec>,
-    /// The clusters that refer to each Secret; never none.
+    /// The clusters that refer to each Secret; never empty.
     referring: BTreeMap<SecretName, BTreeSet<String>>,
-    /// Those that clusters refer to, as far as they have been read; `None` for one that does not exist.
+    /// The Secrets that clusters refer to and that have been read; `None` for a Secret that does not exist.
     secrets: BTreeMap<SecretName, Option<ClusterSecret>>,
 }
 
 impl ClusterSpec {
-    /// How to reach it. `secret` is the one that it refers to: `None` if it has not been read, and nothing in it if it does
-    /// not exist.
+    /// The cluster's credentials. `secret` is `None` if its Secret has not been read, and `Some(None)` if the Secret does not exist.
     ///
     /// # Errors
-    /// If it is no member.
+    /// If the credentials are not usable.
     pub fn credentials(
         &self,
         secret: Option<&Option<ClusterSecret>>,
@@ -110,14 +109,14 @@ impl ClusterSpec {
             Some(Proxy::parse(&self.proxy_url, headers)?)
         };
         let trust = match &secret.ca_bundle {
-            _ if self.insecure => ServerVerification::Anything,
+            _ if self.insecure => ServerVerification::AnyCertificate,
             Some(bundle) if !bundle.is_empty() => ServerVerification::Bundle(bundle.clone()),
             _ => ServerVerification::System,
         };
         Ok(Credentials {
             endpoint: Endpoint::parse(&self.api_endpoint)?,
-            login: UserCredentials { token: Some(BearerToken::parse(token)?), certificate: None },
-            trust,
+            user: UserCredentials { token: Some(BearerToken::parse(token)?), certificate: None },
+            verification: trust,
             server_name: None,
             proxy,
         })
@@ -125,17 +124,17 @@ impl ClusterSpec {
 }
 
 impl Registry {
-    /// A registry without clusters, which keeps `roster`.
+    /// An empty registry for `roster`.
     pub fn new(roster: Roster) -> Self {
         Self { roster, clusters: BTreeMap::new(), referring: BTreeMap::new(), secrets: BTreeMap::new() }
     }
 
-    /// The roster, in line with what is known.
+    /// The roster.
     pub fn roster(&mut self) -> &mut Roster {
         &mut self.roster
     }
 
-    /// Takes a cluster that is new or may have changed.
+    /// Adds or updates a cluster.
     pub fn apply_cluster(&mut self, name: &str, spec: ClusterSpec) {
         if self.clusters.get(name) == Some(&spec) {
             return;
@@ -152,7 +151,7 @@ impl Registry {
         self.refresh(name);
     }
 
-    /// Forgets a cluster.
+    /// Removes a cluster.
     pub fn remove_cluster(&mut self, name: &str) {
         if let Some(spec) = self.clusters.remove(name) {
             self.drop_reference(name, spec.secret);
@@ -160,7 +159,7 @@ impl Registry {
         }
     }
 
-    /// Takes a Secret that is new or may have changed; `None` if it is gone. One that no cluster refers to is dropped.
+    /// Adds or updates a Secret; `None` if it does not exist. A Secret that no cluster refers to is dropped.
     pub fn apply_secret(&mut self, name: SecretName, secret: Option<ClusterSecret>) {
         if self.secrets.get(&name) == Some(&secret) {
             return;
@@ -187,7 +186,7 @@ impl Registry {
         self.secrets.contains_key(secret)
     }
 
-    /// A cluster refers to a Secret no more. One that no cluster refers to is dropped.
+    /// Removes a cluster's reference to a Secret. A Secret without references is dropped.
     fn drop_reference(&mut self, cluster: &str, secret: Option<SecretName>) {
         let Some(secret) = secret else { return };
         if let Some(referring) = self.referring.get_mut(&secret) {
@@ -199,7 +198,7 @@ impl Registry {
         }
     }
 
-    /// Brings one cluster's member in line with what is known of it.
+    /// Updates a cluster in the roster.
     fn refresh(&mut self, name: &str) {
         let Some(spec) = self.clusters.get(name) else {
             self.roster.remove(name);
@@ -212,7 +211,7 @@ impl Registry {
 }
 
 impl ClusterCredentialsError {
-    /// Its name among all causes.
+    /// The cause.
     pub fn cause(&self) -> Cause {
         match self {
             Self::NoEndpoint | Self::NoSecretRef => Cause::PullMode,

@@ -1,4 +1,4 @@
-//! A kubeconfig's contexts, each as a cluster: what the file and those that it refers to say at one moment.
+//! Reads the contexts of a kubeconfig; each is a cluster.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,27 +8,27 @@ use thiserror::Error;
 
 use crate::kubeconfig::{Context, context, without_content};
 
-/// The longest value that a label may have.
+/// Maximum length of a label value.
 const LABEL: usize = 63;
 
-/// The clusters by their tags, and in words what is wrong with those that cannot be asked.
+/// Clusters by tag. An error is a message about a context that is not usable.
 pub(super) type FleetContexts = BTreeMap<String, Result<Context, String>>;
 
-/// Why a file has no clusters.
+/// Why a file is not usable.
 #[derive(Debug, Error)]
 pub enum FleetFileError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("--fleet-kubeconfig: the kubeconfig cannot be used: {0}")]
     Kubeconfig(String),
-    /// It is empty, as a file is for a moment while it is written.
+    /// The file has no contexts. A file that is being written is empty for a moment.
     #[error("--fleet-kubeconfig: the kubeconfig has no contexts, and each would be a member")]
     NoContexts,
 }
 
-/// Reads the file and all that its contexts refer to.
+/// Reads the file and the files that its contexts refer to.
 ///
 /// # Errors
-/// If the file itself cannot be used; what is wrong with one context is said in its place.
+/// If the file itself is not usable. An error of one context is in its entry.
 pub(super) fn read(path: &Path) -> Result<FleetContexts, FleetFileError> {
     let file =
         Kubeconfig::read_from(path).map_err(|error| FleetFileError::Kubeconfig(without_content(&error)))?;
@@ -41,7 +41,7 @@ pub(super) fn read(path: &Path) -> Result<FleetContexts, FleetFileError> {
     }
     let read = |tag: &str, names: &[&str]| match names {
         _ if tag.is_empty() => {
-            Err(format!("the context {:?} has no letter or digit to name a cluster by: rename it", names[0]))
+            Err(format!("the context {:?} has no letter or digit for a cluster name: rename it", names[0]))
         }
         [name] => match context(&file, name) {
             Ok(Context { impersonation: Some(_), .. }) => Err(format!(
@@ -56,8 +56,8 @@ pub(super) fn read(path: &Path) -> Result<FleetContexts, FleetFileError> {
     Ok(read.collect())
 }
 
-/// A context's name as the value of a label. What that may not have becomes a hyphen; a name that is too long keeps its
-/// end, which is what tells names such as those of EKS apart. Empty if nothing is left.
+/// The context's name as a label value. Invalid characters become hyphens. A long name keeps its end, which distinguishes names such
+/// as those of EKS. Empty if the name has no valid character.
 fn tag(name: &str) -> String {
     let is_inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     let is_outer = |c: char| c.is_ascii_alphanumeric();

@@ -1,7 +1,7 @@
-//! The fleet as a kubeconfig has it, for clusters without Karmada: each context is a member.
+//! Fleet source for clusters without Karmada: each context of a kubeconfig is a member.
 //!
-//! The file and those that it refers to are followed. What is wrong with one context touches no other; a file that cannot
-//! be used as a whole changes nothing.
+//! The file and the files that it refers to are reloaded when they change. An error in one context does not affect the others. If the
+//! whole file is not usable, the last contexts stay.
 
 mod contexts;
 
@@ -29,42 +29,42 @@ use crate::process::file;
 use crate::transport::credentials::{Credentials, UserCredentials};
 pub use contexts::FleetFileError;
 
-/// How long the first run of plugins may hold up readiness.
+/// How long readiness waits for the first run of exec plugins.
 const FIRST_READ_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long before its end a login is renewed, if it lasts twice as long.
+/// Credentials are renewed this long before they expire, if they are valid for at least twice as long.
 const AHEAD: Duration = Duration::from_secs(60);
-/// The shortest and the longest pause between two runs of a plugin that fails or whose logins are refused.
+/// The shortest and the longest pause between two runs of a plugin that fails, or that returns refused credentials.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-/// How many logins may wait for the roster.
+/// Maximum queued results of plugins.
 const QUEUE: usize = 64;
 
-/// Keeps the roster in line with a kubeconfig.
+/// Updates the roster from a kubeconfig.
 pub struct KubeconfigSource {
     path: PathBuf,
     roster: Roster,
     contexts: watch::Receiver<FleetContexts>,
-    _following: AbortOnDropHandle<()>,
+    _reload: AbortOnDropHandle<()>,
     known: FleetContexts,
-    logging_in: BTreeMap<String, ExecTask>,
+    exec_tasks: BTreeMap<String, ExecTask>,
     generations: Generations,
     logins: mpsc::Sender<ExecResult>,
     queue: mpsc::Receiver<ExecResult>,
 }
 
-/// A cluster whose login is up to a plugin, which is run again and again.
+/// The task that runs a cluster's exec plugin.
 struct ExecTask {
     generation: Generation,
     plugin: ExecPlugin,
-    /// What it has said last.
+    /// The last credentials of the plugin.
     login: Option<UserCredentials>,
-    /// Whether it has ended once.
+    /// Whether the plugin has ended at least once.
     ended: bool,
     again: Arc<Notify>,
     waiting: WaitingMembers,
-    _running: AbortOnDropHandle<()>,
+    _task: AbortOnDropHandle<()>,
 }
 
-/// What came of a plugin.
+/// The result of a plugin.
 struct ExecResult {
     cluster: String,
     generation: Generation,
@@ -72,18 +72,18 @@ struct ExecResult {
 }
 
 impl KubeconfigSource {
-    /// A source of the contexts of the file at `path`, which is read again every `interval`. The fleet is known when
-    /// all contexts have been seen once, and their plugins have been run or have taken too long.
+    /// Starts the source for the file at `path`, which is read again every `interval`. The source is synced when the first run of
+    /// each plugin has ended or timed out.
     ///
     /// # Errors
-    /// If the file cannot be used.
+    /// If the file is not usable.
     pub fn open(path: &Path, interval: Duration, roster: Roster) -> Result<Self, FleetFileError> {
         let first = contexts::read(path)?;
         let (sender, contexts) = watch::channel(first.clone());
         let what = format!("--fleet-kubeconfig={}", path.display());
         let followed = path.to_owned();
         let read = move || contexts::read(&followed);
-        let following = file::follow(what, first, interval, read, move |contexts| {
+        let reload = file::follow(what, first, interval, read, move |contexts| {
             sender.send_replace(contexts);
             ready(Ok::<_, Infallible>(()))
         });
@@ -92,9 +92,9 @@ impl KubeconfigSource {
             path: path.to_owned(),
             roster,
             contexts,
-            _following: following,
+            _reload: reload,
             known: FleetContexts::new(),
-            logging_in: BTreeMap::new(),
+            exec_tasks: BTreeMap::new(),
             generations: Generations::default(),
             logins,
             queue,
@@ -108,7 +108,7 @@ impl KubeconfigSource {
         self.apply_contexts(first);
         loop {
             self.roster.publish();
-            if self.logging_in.values().all(|logging_in| logging_in.ended) {
+            if self.exec_tasks.values().all(|task| task.ended) {
                 self.roster.set_synced();
             }
             let synced = self.roster.is_synced();
@@ -117,10 +117,10 @@ impl KubeconfigSource {
                     let contexts = self.contexts.borrow_and_update().clone();
                     self.apply_contexts(contexts);
                 }
-                Some(logged_in) = self.queue.recv() => self.handle_file(logged_in),
-                Some(refused) = self.roster.refused() => self.handle_token_refusal(refused),
+                Some(result) = self.queue.recv() => self.handle_exec_result(result),
+                refused = self.roster.refused() => self.handle_token_refusals(refused),
                 () = sleep_until(until), if !synced => {
-                    tracing::warn!("exec plugins have not ended; their clusters join when they have");
+                    tracing::warn!("some exec plugins have not ended; their clusters join the fleet later");
                     self.roster.set_synced();
                 }
                 else => return,
@@ -132,22 +132,22 @@ impl KubeconfigSource {
         let gone: Vec<String> =
             self.roster.names().filter(|name| !contexts.contains_key(*name)).map(str::to_owned).collect();
         for name in gone {
-            self.logging_in.remove(&name);
+            self.exec_tasks.remove(&name);
             self.roster.remove(&name);
         }
         for (name, context) in &contexts {
             if self.known.get(name) != Some(context) {
                 let credentials = match context {
                     Ok(Context { credentials, plugin: Some(plugin), .. }) => {
-                        self.handle_exec_result(name, plugin).map(|login| credentials.logged_in(login))
+                        self.plugin_credentials(name, plugin).map(|login| credentials.with_user(login))
                     }
                     Ok(Context { credentials, plugin: None, .. }) => {
-                        self.logging_in.remove(name);
+                        self.exec_tasks.remove(name);
                         Ok(credentials.clone())
                     }
-                    Err(complaint) => {
-                        self.logging_in.remove(name);
-                        Err(NoCredentials { cause: Cause::CredentialsMalformed, message: complaint.clone() })
+                    Err(message) => {
+                        self.exec_tasks.remove(name);
+                        Err(NoCredentials { cause: Cause::CredentialsMalformed, message: message.clone() })
                     }
                 };
                 self.put(name, credentials);
@@ -156,40 +156,39 @@ impl KubeconfigSource {
         self.known = contexts;
     }
 
-    /// What the plugin of a cluster has said. One that is new is run.
-    fn handle_exec_result(
+    /// The last credentials of a cluster's plugin. A new plugin is started.
+    fn plugin_credentials(
         &mut self,
         name: &str,
         plugin: &ExecPlugin,
     ) -> Result<UserCredentials, NoCredentials> {
-        if let Some(logging_in) = self.logging_in.get(name).filter(|known| known.plugin == *plugin) {
-            return logging_in.login.clone().ok_or_else(NoCredentials::unknown);
+        if let Some(task) = self.exec_tasks.get(name).filter(|task| task.plugin == *plugin) {
+            return task.login.clone().ok_or_else(NoCredentials::unknown);
         }
         let (generation, again) = (self.generations.next(), Arc::new(Notify::new()));
-        let running =
-            run_again(name.to_owned(), generation, plugin.clone(), again.clone(), self.logins.clone());
-        let logging_in = ExecTask {
+        let task = run_again(name.to_owned(), generation, plugin.clone(), again.clone(), self.logins.clone());
+        let exec_task = ExecTask {
             generation,
             plugin: plugin.clone(),
             login: None,
             ended: false,
             again,
             waiting: WaitingMembers::default(),
-            _running: AbortOnDropHandle::new(tokio::spawn(running)),
+            _task: AbortOnDropHandle::new(tokio::spawn(task)),
         };
-        self.logging_in.insert(name.to_owned(), logging_in);
+        self.exec_tasks.insert(name.to_owned(), exec_task);
         Err(NoCredentials::unknown())
     }
 
-    fn handle_file(&mut self, ExecResult { cluster, generation, outcome }: ExecResult) {
-        let logging_in = self.logging_in.get_mut(&cluster).filter(|known| known.generation == generation);
-        let (Some(logging_in), Some(Ok(context))) = (logging_in, self.known.get(&cluster)) else { return };
-        logging_in.ended = true;
-        let waiting = std::mem::take(&mut logging_in.waiting);
+    fn handle_exec_result(&mut self, ExecResult { cluster, generation, outcome }: ExecResult) {
+        let task = self.exec_tasks.get_mut(&cluster).filter(|task| task.generation == generation);
+        let (Some(task), Some(Ok(context))) = (task, self.known.get(&cluster)) else { return };
+        task.ended = true;
+        let waiting = std::mem::take(&mut task.waiting);
         let credentials = match outcome {
             Ok(login) => {
-                logging_in.login = Some(login.clone());
-                Ok(context.credentials.logged_in(login))
+                task.login = Some(login.clone());
+                Ok(context.credentials.with_user(login))
             }
             Err(message) => Err(NoCredentials { cause: Cause::PluginFailed, message }),
         };
@@ -197,26 +196,35 @@ impl KubeconfigSource {
         drop(waiting);
     }
 
-    /// Has the plugin run, or reads the file at once; the member learns by the roster whether that has brought another
-    /// login.
-    fn handle_token_refusal(&mut self, refused: TokenRefusal) {
-        let cluster = &refused.cluster;
-        tracing::info!(cluster, "the cluster refuses whom it is asked as; looking for newer credentials");
-        if let Some(logging_in) = self.logging_in.get_mut(cluster) {
-            logging_in.waiting.push(refused);
-            logging_in.again.notify_one();
-        } else if let Ok(contexts) = contexts::read(&self.path) {
+    /// Runs the plugins of the members, or reads the file at once, and only once for all of them. The roster passes new credentials to
+    /// the members.
+    fn handle_token_refusals(&mut self, refusals: Vec<TokenRefusal>) {
+        let mut without_plugin = Vec::new();
+        for refusal in refusals {
+            let cluster = &refusal.cluster;
+            tracing::info!(cluster, "the cluster refused its credentials; requesting newer ones");
+            match self.exec_tasks.get_mut(cluster) {
+                Some(task) => {
+                    task.waiting.push(refusal);
+                    task.again.notify_one();
+                }
+                None => without_plugin.push(refusal),
+            }
+        }
+        if without_plugin.iter().any(|refusal| !refusal.is_abandoned())
+            && let Ok(contexts) = contexts::read(&self.path)
+        {
             self.apply_contexts(contexts);
         }
     }
 
-    /// A context has neither a uid nor anybody who says that its cluster is not Ready.
+    /// Updates a cluster in the roster. A context has no uid and no Ready condition.
     fn put(&mut self, name: &str, credentials: Result<Credentials, NoCredentials>) {
         self.roster.put(name, "", true, credentials);
     }
 }
 
-/// Runs a plugin at once, before each of its logins ends, and when it is told to.
+/// Runs a plugin at once, before its credentials expire, and whenever `again` is notified.
 async fn run_again(
     cluster: String,
     generation: Generation,
@@ -230,9 +238,21 @@ async fn run_again(
     loop {
         let begun = Instant::now();
         let (outcome, next) = match plugin.run().await {
-            Ok(PluginCredentials { login, until }) => {
+            Ok(PluginCredentials { user: login, expires: until })
+                if until.is_none_or(|until| until > SystemTime::now()) =>
+            {
                 failing = None;
                 (Ok(login), until.map(renewal))
+            }
+            Ok(PluginCredentials { user: login, .. }) => {
+                if failing.is_none() {
+                    tracing::warn!(
+                        cluster,
+                        "the exec plugin returned expired credentials; check this machine's clock"
+                    );
+                }
+                let pauses = failing.get_or_insert_with(|| after_failures.build());
+                (Ok(login), pauses.next())
             }
             Err(error) => {
                 let pauses = failing.get_or_insert_with(|| after_failures.build());
@@ -247,12 +267,12 @@ async fn run_again(
             Some(next) => drop(timeout(next, again.notified()).await),
             None => again.notified().await,
         }
-        // A cluster that refuses every login must not have it run all the time.
+        // Bounds the runs for a cluster that refuses all credentials.
         sleep(pause.saturating_sub(begun.elapsed())).await;
     }
 }
 
-/// After what time a login is renewed.
+/// Time until credentials are renewed.
 fn renewal(until: SystemTime) -> Duration {
     let left = until.duration_since(SystemTime::now()).unwrap_or_default();
     left.saturating_sub(AHEAD).max(left / 2).max(PAUSES.0)

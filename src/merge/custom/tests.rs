@@ -94,13 +94,15 @@ fn what_is_no_pod_is_always_summed() {
 }
 
 #[test]
-fn a_query_by_name_yields_one_item_under_every_rule() {
+fn query_by_name_yields_one_item_under_every_rule() {
     let pages = [
         page("a", &[item("Pod", "db-0", "1", "2026-01-01T00:00:00Z", 1)]),
         page("b", &[item("Pod", "db-0", "2", "2026-01-01T00:00:00Z", 1)]),
     ];
-    for rule in [SameNamePods::Sum, SameNamePods::Average, SameNamePods::Separate] {
-        assert_eq!(values(&merged(&pages, rule, true)), [("db-0", "3")]);
+    let expected =
+        [(SameNamePods::Sum, "3"), (SameNamePods::Average, "1500m"), (SameNamePods::Separate, "3")];
+    for (rule, value) in expected {
+        assert_eq!(values(&merged(&pages, rule, true)), [("db-0", value)], "{rule:?}");
     }
 }
 

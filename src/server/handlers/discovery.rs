@@ -1,36 +1,36 @@
-//! Discovery from memory: whatever members do, it is answered at once.
+//! Discovery, served from memory: slow or unavailable members do not delay it.
 
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
 
-use crate::api::codec::accept::{Clause, choose};
+use crate::api::codec::accept::{Clause, best_match};
 use crate::api::discovery::AggregatedVersion;
 use crate::server::ServerState;
-use crate::server::negotiation::accept;
+use crate::server::negotiation::accept_values;
 
-/// `/apis`, plain or aggregated.
-pub(super) async fn groups(State(serving): State<Arc<ServerState>>, request: Request) -> Response {
-    let encoded = serving.documents.current().await;
-    let wanted = choose(accept(request.headers()), ApisFormat::Plain, ApisFormat::of);
-    let document = match wanted.unwrap_or(ApisFormat::Plain) {
-        ApisFormat::Plain => encoded.groups(),
-        ApisFormat::Aggregated(format) => encoded.aggregated(format),
+/// `/apis`, as a plain group list or in an aggregated format.
+pub(super) async fn groups(State(state): State<Arc<ServerState>>, request: Request) -> Response {
+    let documents = state.documents.current().await;
+    let requested = best_match(accept_values(request.headers()), ApisFormat::Plain, ApisFormat::of);
+    let document = match requested.unwrap_or(ApisFormat::Plain) {
+        ApisFormat::Plain => documents.groups(),
+        ApisFormat::Aggregated(format) => documents.aggregated(format),
     };
     document.response(request.headers())
 }
 
-/// The form of `/apis` that one clause of an Accept header asks for.
+/// Format of `/apis`.
 enum ApisFormat {
     Plain,
     Aggregated(AggregatedVersion),
 }
 
 impl ApisFormat {
-    /// `None` if the clause asks for something that is not served.
+    /// The format that a clause of an `Accept` header requests; `None` if it is not supported.
     fn of(clause: &Clause<'_>) -> Option<Self> {
-        if !clause.takes("application", "json") {
+        if !clause.accepts("application", "json") {
             return None;
         }
         match (clause.parameter("as"), clause.parameter("g"), clause.parameter("v")) {

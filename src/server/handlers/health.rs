@@ -14,7 +14,7 @@ use super::super::request_info::RequestInfo;
 use crate::server::document::uncached;
 use crate::server::health::HealthSources;
 
-/// The endpoints and their checks. Readiness is never about the health of members.
+/// The endpoints and their checks. Readiness does not depend on the health of members.
 pub(super) const ENDPOINTS: [(&str, &[HealthCheck]); 3] =
     [("healthz", LIVE), ("livez", LIVE), ("readyz", READY)];
 
@@ -24,16 +24,15 @@ const READY: &[HealthCheck] =
 
 type Info = axum::extract::Extension<Arc<RequestInfo>>;
 
-/// One thing that is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HealthCheck {
-    /// The server answers.
+    /// The server responds.
     Ping,
     /// The watches of the control plane have synced.
     InformerSync,
-    /// Each member's first discovery has ended, or its time was up.
+    /// The first discovery of each member has finished or timed out.
     Discovery,
-    /// The process is not ending.
+    /// The process is not shutting down.
     Shutdown,
 }
 
@@ -57,41 +56,42 @@ impl HealthCheck {
     }
 }
 
-pub(super) async fn healthz(State(serving): State<Arc<ServerState>>, info: Info) -> Response {
-    all("healthz", LIVE, &serving.health, &info)
+pub(super) async fn healthz(State(state): State<Arc<ServerState>>, info: Info) -> Response {
+    run_all("healthz", LIVE, &state.health, &info)
 }
 
-pub(super) async fn livez(State(serving): State<Arc<ServerState>>, info: Info) -> Response {
-    all("livez", LIVE, &serving.health, &info)
+pub(super) async fn livez(State(state): State<Arc<ServerState>>, info: Info) -> Response {
+    run_all("livez", LIVE, &state.health, &info)
 }
 
-pub(super) async fn readyz(State(serving): State<Arc<ServerState>>, info: Info) -> Response {
-    all("readyz", READY, &serving.health, &info)
+pub(super) async fn readyz(State(state): State<Arc<ServerState>>, info: Info) -> Response {
+    run_all("readyz", READY, &state.health, &info)
 }
 
 pub(super) async fn healthz_check(
-    State(serving): State<Arc<ServerState>>,
+    State(state): State<Arc<ServerState>>,
     Path(check): Path<String>,
 ) -> Result<Response, ApiError> {
-    one(LIVE, &check, &serving.health)
+    run_one(LIVE, &check, &state.health)
 }
 
 pub(super) async fn livez_check(
-    State(serving): State<Arc<ServerState>>,
+    State(state): State<Arc<ServerState>>,
     Path(check): Path<String>,
 ) -> Result<Response, ApiError> {
-    one(LIVE, &check, &serving.health)
+    run_one(LIVE, &check, &state.health)
 }
 
 pub(super) async fn readyz_check(
-    State(serving): State<Arc<ServerState>>,
+    State(state): State<Arc<ServerState>>,
     Path(check): Path<String>,
 ) -> Result<Response, ApiError> {
-    one(READY, &check, &serving.health)
+    run_one(READY, &check, &state.health)
 }
 
-/// `handleRootHealth`: `ok`, or each check by name when one fails or `verbose` is given.
-fn all(endpoint: &str, checks: &[HealthCheck], health: &HealthSources, info: &RequestInfo) -> Response {
+/// `ok`, or a line for each check if a check fails or the parameter `verbose` is set (`handleRootHealth` of
+/// `k8s.io/apiserver`). A failed check gives status 500.
+fn run_all(endpoint: &str, checks: &[HealthCheck], health: &HealthSources, info: &RequestInfo) -> Response {
     let excluded: Vec<&str> = info
         .target
         .parameters
@@ -111,14 +111,14 @@ fn all(endpoint: &str, checks: &[HealthCheck], health: &HealthSources, info: &Re
             failed = true;
             format!("[-]{name} failed: reason withheld")
         };
-        writeln!(text, "{line}").expect("memory takes all text");
+        writeln!(text, "{line}").expect("writing to a String does not fail");
     }
     let unknown = excluded.iter().filter(|name| checks.iter().all(|check| check.name() != **name));
     let unknown: Vec<String> = unknown.map(|name| format!("{name:?}")).collect();
     if !unknown.is_empty() {
         let names = unknown.join(",");
         writeln!(text, "warn: some health checks cannot be excluded: no matches for {names}")
-            .expect("memory takes all text");
+            .expect("writing to a String does not fail");
     }
     if failed {
         tracing::debug!(endpoint, checks = %text.replace('\n', " "), "health check failed");
@@ -130,7 +130,7 @@ fn all(endpoint: &str, checks: &[HealthCheck], health: &HealthSources, info: &Re
     plain(StatusCode::OK, "ok".to_owned())
 }
 
-fn one(checks: &[HealthCheck], name: &str, health: &HealthSources) -> Result<Response, ApiError> {
+fn run_one(checks: &[HealthCheck], name: &str, health: &HealthSources) -> Result<Response, ApiError> {
     let check = checks.iter().find(|check| check.name() == name).ok_or(ApiError::NotFound)?;
     if check.passes(health) {
         return Ok(plain(StatusCode::OK, "ok".to_owned()));

@@ -1,5 +1,5 @@
-//! What is served: fixed paths by their routes, and everything under a group version by one fallback that
-//! dispatches on the request info that authorization saw.
+//! Routes and handlers. Fixed paths have routes; a fallback handles the paths of groups and group versions. The fallback uses
+//! the same [`RequestInfo`] as authorization, so both always see the same path.
 
 mod discovery;
 mod health;
@@ -44,21 +44,21 @@ pub fn routes() -> Router<Arc<ServerState>> {
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
 }
 
-async fn dispatch(State(serving): State<Arc<ServerState>>, request: Request) -> Result<Response, ApiError> {
+async fn dispatch(State(state): State<Arc<ServerState>>, request: Request) -> Result<Response, ApiError> {
     let info = request.extensions().get::<Arc<RequestInfo>>().ok_or(ApiError::NotFound)?;
     let segments: Vec<&str> = info.target.segments.iter().map(String::as_str).collect();
     match segments[..] {
-        ["apis", group] => serving.documents.current().await.below(&request, group, ""),
-        ["apis", group, version] => serving.documents.current().await.below(&request, group, version),
+        ["apis", group] => state.documents.current().await.serve_group(&request, group, ""),
+        ["apis", group, version] => state.documents.current().await.serve_group(&request, group, version),
         ["openapi", "v3", "apis", group, version] => openapi::group_version(&request, info, group, version),
         _ => {
-            let (head, allowed) = ((request.method(), request.headers()), request.extensions().get());
-            query::answer(&serving, head, allowed, info).await
+            let (head, timeout) = ((request.method(), request.headers()), request.extensions().get());
+            query::handle(&state, head, timeout, info).await
         }
     }
 }
 
-/// The paths that there are.
+/// `/`: the list of all paths.
 async fn index() -> Response {
     let mut paths = ["/apis", "/metrics", "/openapi/v2", "/openapi/v3", "/openapi/v3/", "/version"]
         .map(str::to_owned)
@@ -75,9 +75,9 @@ async fn index() -> Response {
     uncached(Json(json!({"paths": paths})).into_response())
 }
 
-/// This process' own metrics.
-async fn metrics(State(serving): State<Arc<ServerState>>) -> Response {
-    let mut response = serving.metrics.encode().into_response();
+/// `/metrics`: metrics of this process.
+async fn metrics(State(state): State<Arc<ServerState>>) -> Response {
+    let mut response = state.metrics.encode().into_response();
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
     uncached(response)
 }

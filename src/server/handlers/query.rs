@@ -1,4 +1,4 @@
-//! The queries of all metrics APIs: the form of their answers, and warnings.
+//! Queries of all metrics APIs: format of the responses, and `Warning` headers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,50 +15,54 @@ use super::super::negotiation::accepted;
 use super::super::request_info::RequestInfo;
 use crate::api::codec::negotiate::{Offer, Representation};
 use crate::api::table::IncludeObject;
+use crate::config::member_share;
 use crate::query::{ClientQuery, MetricsQuery, QueryError, ResourceQuery};
 use crate::response::{QueryKey, QueryResponse, ResponseFormat};
 use crate::server::document::uncached;
 
-/// Answers a request for metrics, which may take so long.
-pub(super) async fn answer(
-    serving: &ServerState,
+/// Handles a request for metrics. `timeout` limits the queries to members; `None` means no limit.
+///
+/// # Errors
+/// If the path, the method, a parameter or the `Accept` header is invalid, or if the query fails.
+pub(super) async fn handle(
+    state: &ServerState,
     head: (&Method, &HeaderMap),
-    allowed: Option<&RequestTimeout>,
+    timeout: Option<&RequestTimeout>,
     info: &RequestInfo,
 ) -> Result<Response, ApiError> {
-    let asked = MetricsQuery::read(&info.target, serving.answers.cluster_label());
-    let exists = !matches!(asked, Err(QueryError::NotFound | QueryError::Path));
+    let query = MetricsQuery::read(&info.target, state.responder.cluster_label());
+    let exists = !matches!(query, Err(QueryError::NotFound | QueryError::Path));
     let (method, headers) = head;
     if exists && method != Method::GET {
         return Err(ApiError::MethodNotAllowed);
     }
-    let ClientQuery { question, clusters } = asked?;
-    let mistaken = question.mistaken();
+    let ClientQuery { question, clusters } = query?;
+    let misspelled = question.mistaken();
     let offer = match &question {
         MetricsQuery::Resource(ResourceQuery { name: None, .. }) => Offer::List,
         MetricsQuery::Resource(_) => Offer::Object,
-        MetricsQuery::Custom(_) | MetricsQuery::External(_) => Offer::Whole,
+        MetricsQuery::Custom(_) | MetricsQuery::External(_) => Offer::FullOnly,
     };
     let (encoding, representation) = accepted(headers, info, offer)?;
     let include_object = match representation {
         Representation::Table(_) => info.target.parameter("includeObject").parse()?,
         _ => IncludeObject::default(),
     };
-    let form = ResponseFormat { encoding, representation, include_object };
-    let allowed = allowed.map_or(Duration::MAX, |allowed| allowed.0);
-    // What is left after that is for merging and for the way back, so that late members cost only their own values.
-    let member_timeout = serving.answers.member_timeout().min(allowed / 10 * 9);
-    let key = QueryKey { query: Arc::new(question.into()), clusters, form, member_timeout };
-    let answer = serving.answers.answer(key).await;
+    let format = ResponseFormat { encoding, representation, include_object };
+    let timeout = timeout.map_or(Duration::MAX, |timeout| timeout.0);
+    let member_timeout = state.responder.member_timeout().min(member_share(timeout));
+    let key = QueryKey { query: Arc::new(question.into()), clusters, form: format, member_timeout };
+    let result = state.responder.answer(key).await;
     let QueryResponse { body, warning } =
-        answer.map_err(|status| ApiError::Status(Box::new(Arc::unwrap_or_clone(status))))?;
+        result.map_err(|status| ApiError::Status(Box::new(Arc::unwrap_or_clone(status))))?;
     let mut response = Response::new(Body::from(body));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(encoding.media_type()));
     headers.insert(VARY, HeaderValue::from_static("Accept"));
     let parameters = &info.target.parameters;
-    for (name, meant) in mistaken.iter().filter(|(name, _)| parameters.iter().any(|(key, _)| key == name)) {
-        let text = format!("unknown parameter {name:?} is ignored; did you mean {meant:?}?");
+    let has_parameter = |name: &str| parameters.iter().any(|(key, _)| key == name);
+    for (name, suggestion) in misspelled.iter().filter(|(name, _)| has_parameter(name)) {
+        let text = format!("unknown parameter {name:?} is ignored; did you mean {suggestion:?}?");
         headers.append(WARNING, warn(&text));
     }
     if !warning.is_empty() {
@@ -67,7 +71,8 @@ pub(super) async fn answer(
     Ok(uncached(response))
 }
 
-/// A warning as kubectl shows it: `299`, no agent, a quoted text (`net.NewWarningHeader` of apimachinery).
+/// A `Warning` header that kubectl prints: code 299, no agent, quoted text (`net.NewWarningHeader` of apimachinery). Control
+/// characters are removed.
 fn warn(text: &str) -> HeaderValue {
     let mut quoted = String::with_capacity(text.len() + 8);
     quoted.push_str("299 - \"");
@@ -86,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_warning_cannot_break_out_of_its_header() {
+    fn warning_text_is_escaped() {
         assert_eq!(warn("a \"b\" \\ c\r\nX-Evil: 1"), r#"299 - "a \"b\" \\ cX-Evil: 1""#);
     }
 }

@@ -1,4 +1,4 @@
-//! `/version`, in the shape of Kubernetes' `version.Info`.
+//! `/version`, in the format of `version.Info` of Kubernetes.
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};

@@ -1,4 +1,4 @@
-//! Why there is no connection.
+//! Errors of connecting to an API server.
 
 use std::error::Error;
 use std::io;
@@ -12,45 +12,45 @@ use crate::api::duration::GoDuration;
 use crate::api::text::root_cause;
 use crate::api::text::shorten;
 
-/// Why there is no connection to an API server. Addresses are as they were given, without user and password.
+/// Why there is no connection to an API server. Addresses are as configured, without user and password.
 #[derive(Clone, Debug, PartialEq, Eq, ThisError)]
 pub enum DialError {
-    /// No address belongs to the name.
+    /// The resolver finds no address for the name.
     #[error("the name of the API server {address} cannot be resolved: {reason}")]
     Name {
         /// Host and port.
         address: String,
-        /// What the resolver says.
+        /// The error of the resolver.
         reason: String,
     },
-    /// Nothing listens there.
+    /// The host refuses the TCP connection.
     #[error("the API server {0} refuses connections: nothing listens there")]
     Refused(String),
-    /// No TCP connection is made.
+    /// The TCP connection cannot be established.
     #[error("no TCP connection to the API server {address}: {reason}")]
     NoConnection {
         /// Host and port.
         address: String,
-        /// How that shows.
+        /// The error of the operating system, or the timeout.
         reason: String,
     },
-    /// The proxy cannot be reached, or lets nothing through.
-    #[error("the proxy {address} lets no connection through: {reason}")]
+    /// The proxy cannot be reached, or it does not connect to the API server.
+    #[error("the proxy {address} failed to connect: {reason}")]
     Proxy {
         /// Host and port of the proxy.
         address: String,
-        /// Why.
+        /// The status of the proxy, or another error.
         reason: String,
     },
-    /// The API server is connected to and does not answer the TLS handshake.
-    #[error("no answer from the API server within {}", GoDuration::from(*.0))]
+    /// The TCP connection is established, but the TLS handshake has no response within this time.
+    #[error("no response from the API server within {}", GoDuration::from(*.0))]
     NoAnswer(Duration),
-    /// The certificate is signed by somebody else.
-    #[error("the API server's certificate is not signed by the CA bundle that is given for it")]
+    /// No CA of the given CA bundle has signed the certificate.
+    #[error("the API server's certificate is not signed by a CA in the given CA bundle")]
     UnknownAuthority,
-    /// There is no CA bundle, and the certificate is not signed by one of the system's authorities.
+    /// No CA bundle is given, and no CA of the system has signed the certificate.
     #[error(
-        "no CA bundle is given for the API server, and the system's authorities have not signed its certificate"
+        "no CA bundle is given for the API server, and its certificate is not signed by a CA of the system"
     )]
     NoBundle,
     /// The certificate has expired.
@@ -59,26 +59,26 @@ pub enum DialError {
     /// The certificate is not valid yet.
     #[error("the API server's certificate is not valid yet")]
     CertificateNotYetValid,
-    /// The certificate is for other names.
-    #[error("the API server's certificate is not for {expected}{}", but(.presented))]
+    /// The certificate is not valid for the name or IP address.
+    #[error("the API server's certificate is not valid for {expected}{}", valid_for(.presented))]
     CertificateName {
-        /// The name or address that is asked for.
+        /// The expected name or IP address.
         expected: String,
-        /// What the certificate is for; may be empty.
+        /// The names in the certificate; may be empty.
         presented: String,
     },
-    /// TLS cannot be agreed on.
+    /// The TLS handshake failed for another reason.
     #[error("no TLS connection to the API server {address}: {reason}")]
     Tls {
         /// Host and port.
         address: String,
-        /// What rustls says.
+        /// The error of rustls.
         reason: String,
     },
 }
 
 impl DialError {
-    /// Its name among all causes.
+    /// The cause of this error.
     pub fn cause(&self) -> Cause {
         match self {
             Self::Name { .. } => Cause::NameUnknown,
@@ -94,19 +94,19 @@ impl DialError {
         }
     }
 
-    /// What a TLS handshake with the API server at `address` ended in, whose certificate was held against a bundle, or against
-    /// the system's authorities.
-    pub(super) fn of_tls(error: &io::Error, address: String, has_bundle: bool) -> Self {
+    /// Classifies the error of a TLS handshake with the API server at `address`. `has_bundle` means that the certificate was
+    /// verified with a given CA bundle, not with the CAs of the system.
+    pub(super) fn from_tls(error: &io::Error, address: String, has_bundle: bool) -> Self {
         let invalid = match error.get_ref().and_then(|error| error.downcast_ref()) {
             Some(TlsError::InvalidCertificate(invalid)) => invalid,
             Some(TlsError::InvalidMessage(_)) => {
-                return Self::Tls { address, reason: "it does not speak TLS".to_owned() };
+                return Self::Tls { address, reason: "the server does not speak TLS".to_owned() };
             }
             Some(other) => return Self::Tls { address, reason: shorten(&other.to_string()) },
             None => return Self::Tls { address, reason: root_cause(error) },
         };
         match invalid {
-            // Another authority of the same name is one whose signature does not hold.
+            // With another CA of the same name, the signature is invalid.
             CertificateError::UnknownIssuer | CertificateError::BadSignature if has_bundle => {
                 Self::UnknownAuthority
             }
@@ -117,7 +117,9 @@ impl DialError {
             }
             CertificateError::NotValidForNameContext { expected, presented } => Self::CertificateName {
                 expected: expected.to_str().into_owned(),
-                presented: shorten(&presented.iter().map(|name| plain(name)).collect::<Vec<_>>().join(", ")),
+                presented: shorten(
+                    &presented.iter().map(|name| plain_name(name)).collect::<Vec<_>>().join(", "),
+                ),
             },
             CertificateError::NotValidForName => {
                 Self::CertificateName { expected: address, presented: String::new() }
@@ -127,20 +129,20 @@ impl DialError {
     }
 }
 
-/// Why no TCP connection was made, to an API server or to a proxy.
+/// Why the TCP connection to an API server or to a proxy was not established.
 pub(super) enum TcpError {
     Name(String),
     Refused,
     Other(String),
 }
 
-/// The resolver knows no address of a name.
+/// The resolver found no address for a name.
 #[derive(Debug, ThisError)]
 #[error("{0}")]
 pub(super) struct NameError(#[from] io::Error);
 
 impl TcpError {
-    /// What the connector's error means.
+    /// Classifies an error of the connector.
     pub(super) fn of(error: &(dyn Error + 'static)) -> Self {
         let mut cause = error;
         loop {
@@ -162,7 +164,7 @@ impl TcpError {
         Self::Other(format!("timeout after {}", GoDuration::from(after)))
     }
 
-    pub(super) fn of_api_server(self, address: String) -> DialError {
+    pub(super) fn for_api_server(self, address: String) -> DialError {
         match self {
             Self::Name(reason) => DialError::Name { address, reason },
             Self::Refused => DialError::Refused(address),
@@ -170,7 +172,7 @@ impl TcpError {
         }
     }
 
-    pub(super) fn of_proxy(self, address: String) -> DialError {
+    pub(super) fn for_proxy(self, address: String) -> DialError {
         let reason = match self {
             Self::Name(reason) => format!("its name cannot be resolved: {reason}"),
             Self::Refused => "it refuses connections: nothing listens there".to_owned(),
@@ -180,12 +182,12 @@ impl TcpError {
     }
 }
 
-/// The name in rustls' `DnsName("example.org")`.
-fn plain(presented: &str) -> &str {
+/// The name in `DnsName("example.org")`, which is the format of rustls.
+fn plain_name(presented: &str) -> &str {
     let inner = presented.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
     inner.unwrap_or(presented).trim_matches('"')
 }
 
-fn but(presented: &str) -> String {
-    if presented.is_empty() { String::new() } else { format!(", but for {presented}") }
+fn valid_for(presented: &str) -> String {
+    if presented.is_empty() { String::new() } else { format!("; it is valid for {presented}") }
 }

@@ -1,4 +1,4 @@
-//! What the tests ask of kube-apiservers beside kubectl.
+//! Requests of the tests to kube-apiservers, directly and with kubectl.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,12 +13,12 @@ use testkit::Kubectl;
 use testkit::api_client::{Answer, ApiClient};
 use tokio::time::{sleep, timeout};
 
-/// How long one request may take; what takes longer has met a fault that its test does not expect.
+/// Timeout of one request. No test expects a request to take longer.
 const LIMIT: Duration = Duration::from_secs(30);
-/// How often is looked again at what is waited for.
+/// Interval of checks while waiting.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// An administrator of one cluster.
+/// A client with administrator permissions in one cluster.
 #[derive(Clone, Debug)]
 pub struct Api {
     client: ApiClient,
@@ -27,33 +27,33 @@ pub struct Api {
 }
 
 impl Api {
-    /// An administrator who keeps files in `directory`; the first kubectl is the one that applies objects.
+    /// A client that keeps its files in `directory`. The first kubectl applies objects.
     pub fn new(client: ApiClient, kubectls: Vec<Kubectl>, directory: &Path) -> Self {
         Self { client, kubectls, directory: directory.to_owned() }
     }
 
-    /// The client itself.
+    /// The HTTPS client.
     pub fn client(&self) -> &ApiClient {
         &self.client
     }
 
-    /// Each kubectl that is there.
+    /// All installed kubectls.
     pub fn kubectls(&self) -> &[Kubectl] {
         &self.kubectls
     }
 
-    /// Runs kubectl to its end and returns what it prints.
+    /// Runs kubectl until it exits and returns its stdout.
     ///
     /// # Errors
-    /// If it fails, with what it says.
+    /// If it fails; the error has its stderr.
     pub async fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        self.kubectls.first().context("there is no kubectl")?.run(arguments).await
+        self.kubectls.first().context("kubectl is not installed")?.run(arguments).await
     }
 
-    /// Applies objects with kubectl; their file keeps its name.
+    /// Applies objects with kubectl, from a file with this name.
     ///
     /// # Errors
-    /// If it cannot be written or is refused.
+    /// If the file cannot be written or an object is rejected.
     pub async fn apply(&self, name: &str, objects: &[Value]) -> anyhow::Result<()> {
         let file = self.directory.join(format!("{name}.json"));
         let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
@@ -65,7 +65,7 @@ impl Api {
     /// Applies CustomResourceDefinitions and waits until their kinds are served.
     ///
     /// # Errors
-    /// If one is refused, or is not served within a minute.
+    /// If one is rejected, or is not served within one minute.
     pub async fn define(&self, name: &str, definitions: &[Value]) -> anyhow::Result<()> {
         self.apply(name, definitions).await?;
         let names = definitions.iter().filter_map(|definition| definition["metadata"]["name"].as_str());
@@ -74,18 +74,18 @@ impl Api {
         Ok(())
     }
 
-    /// What is at a path.
+    /// The object at a path.
     ///
     /// # Errors
-    /// If it does not answer 200 with JSON within 30 s.
+    /// If the response is not a 200 with JSON within 30 s.
     pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
         self.send(Method::GET, path, None).await
     }
 
-    /// Makes an object, and returns it as it is then.
+    /// Creates an object and returns it as created.
     ///
     /// # Errors
-    /// If it is refused, or there is no answer within 30 s.
+    /// If the object is rejected, or there is no response within 30 s.
     pub async fn create(&self, path: &str, object: &Value) -> anyhow::Result<Value> {
         self.send(Method::POST, path, Some(("application/json", object))).await
     }
@@ -98,7 +98,7 @@ impl Api {
         self.send(Method::PATCH, path, Some(("application/merge-patch+json", patch))).await
     }
 
-    /// Deletes an object at once, without grace.
+    /// Deletes an object without a grace period.
     ///
     /// # Errors
     /// As [`Api::create`].
@@ -108,18 +108,18 @@ impl Api {
         Ok(())
     }
 
-    /// The answer to a GET, whatever its status.
+    /// The response to a GET, with any status.
     ///
     /// # Errors
-    /// If there is none within 30 s.
+    /// If there is no response within 30 s.
     pub async fn answer(&self, path: &str) -> anyhow::Result<Answer> {
-        timeout(LIMIT, self.client.get(path)).await.with_context(|| format!("no answer to {path}"))?
+        timeout(LIMIT, self.client.get(path)).await.with_context(|| format!("no response to {path}"))?
     }
 
-    /// Waits until what is at a path is as it should be, and returns it.
+    /// Waits until the object at a path satisfies `holds`, and returns it.
     ///
     /// # Errors
-    /// If it is not within `limit`; the error has what was there in the end.
+    /// If it does not within `limit`; the error has the last object.
     pub async fn until(
         &self,
         path: &str,
@@ -128,7 +128,7 @@ impl Api {
     ) -> anyhow::Result<Value> {
         until(path, limit, async || {
             let found = self.get(path).await?;
-            ensure!(holds(&found), "it is still {found}");
+            ensure!(holds(&found), "the object is still {found}");
             Ok(found)
         })
         .await
@@ -150,10 +150,10 @@ impl Api {
     }
 }
 
-/// Tries something until it succeeds, and returns what it gives.
+/// Repeats an action until it succeeds, and returns its result.
 ///
 /// # Errors
-/// If it has not within `limit`; the error is the last one, and says what was waited for.
+/// If it does not succeed within `limit`; the error is the last one, with `what` as context.
 pub async fn until<T>(
     what: &str,
     limit: Duration,
@@ -171,7 +171,7 @@ pub async fn until<T>(
     }
 }
 
-/// An error that says what the server said, unless it said yes.
+/// Returns an error with the body of the response unless its status is a success.
 fn expect_success(answer: &Answer) -> anyhow::Result<()> {
     if answer.status.is_success() {
         return Ok(());

@@ -1,4 +1,4 @@
-//! The adapter's Service: connections go round over its endpoints, as kube-proxy lets them.
+//! The adapter's Service: distributes connections over its endpoints in turn, like kube-proxy.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,17 +17,17 @@ pub struct Balancer {
 }
 
 impl Balancer {
-    /// A Service without endpoints, on a port of 127.0.0.1.
+    /// A Service without endpoints on a port of 127.0.0.1.
     ///
     /// # Errors
-    /// If it cannot listen there.
+    /// If it cannot listen on the port.
     pub fn start(port: TcpSocket) -> anyhow::Result<Self> {
         let listener = port.listen(1024)?;
         let port = listener.local_addr()?.port();
         let endpoints = Arc::new(Mutex::default());
         let (all, turn) = (endpoints.clone(), AtomicUsize::new(0));
         let serving = serve_each(listener, move |client| {
-            let endpoints: MutexGuard<'_, Vec<SocketAddr>> = all.lock().expect("no holder panics");
+            let endpoints: MutexGuard<'_, Vec<SocketAddr>> = all.lock().expect("not poisoned");
             let next = turn.fetch_add(1, Ordering::Relaxed) % endpoints.len().max(1);
             forward(client, endpoints.get(next).copied())
         });
@@ -40,13 +40,13 @@ impl Balancer {
         self.port
     }
 
-    /// Where new connections go from now on; those that are open stay where they are.
+    /// Sets the endpoints for new connections. Open connections are not changed.
     pub fn set_endpoints(&self, endpoints: Vec<SocketAddr>) {
-        *self.endpoints.lock().expect("no holder panics") = endpoints;
+        *self.endpoints.lock().expect("not poisoned") = endpoints;
     }
 }
 
-/// Carries one connection until either side ends it.
+/// Forwards one connection until one side closes it.
 async fn forward(mut client: TcpStream, endpoint: Option<SocketAddr>) {
     let Some(endpoint) = endpoint else { return };
     if let Ok(mut server) = TcpStream::connect(endpoint).await {

@@ -1,6 +1,6 @@
-//! `e2e`: the adapter between a real control plane and real members, and their faults.
+//! `e2e`: the adapter between a real control plane and real members, with faults.
 //!
-//! Everything is a process on loopback; `CONTRIBUTING.md` says what has to be installed.
+//! All programs are processes on loopback. `CONTRIBUTING.md` lists what must be installed.
 
 mod api;
 mod balancer;
@@ -34,13 +34,13 @@ struct Options {
     /// The adapter's binary.
     #[arg(long, value_name = "PATH", default_value = "target/debug/karmada-metrics-adapter")]
     adapter: PathBuf,
-    /// The folder for the logs of all processes; logs that are in it are deleted.
+    /// The directory for the logs of all processes; existing logs in it are deleted.
     #[arg(long, value_name = "PATH", default_value = "target/e2e")]
     logs: PathBuf,
-    /// Print the tests' names and do nothing.
+    /// Print the names of the tests and exit.
     #[arg(long)]
     list: bool,
-    /// Run only tests whose names contain one of these.
+    /// Run only tests with one of these texts in their names.
     #[arg(value_name = "NAME")]
     names: Vec<String>,
 }
@@ -52,11 +52,11 @@ async fn main() -> ExitCode {
     } else {
         let options = Options::parse();
         match interrupted() {
-            // What is interrupted is dropped, and everything that it has started with it.
+            // An interrupt drops the future and everything that it has started.
             Ok(interrupted) => tokio::select! {
                 outcome = run(&options) => outcome,
                 code = interrupted => {
-                    eprintln!("e2e: interrupted; everything has ended, the logs stay in {}", options.logs.display());
+                    eprintln!("e2e: interrupted; all processes have stopped, the logs are in {}", options.logs.display());
                     return code;
                 }
             },
@@ -78,13 +78,13 @@ fn say(step: &str) {
     println!("    {step}");
 }
 
-/// Sets the stage, runs the tests and says whether all have passed.
+/// Starts everything, runs the tests and returns whether all have passed.
 async fn run(options: &Options) -> anyhow::Result<bool> {
     let chosen = |test: &&Test| {
         options.names.is_empty() || options.names.iter().any(|name| test.name.contains(name.as_str()))
     };
     let tests: Vec<&Test> = TESTS.iter().filter(chosen).collect();
-    ensure!(!tests.is_empty(), "no test has such a name; --list prints them all");
+    ensure!(!tests.is_empty(), "no test has such a name; --list prints all names");
     if options.list {
         tests.iter().for_each(|test| println!("{}", test.name));
         return Ok(true);
@@ -92,12 +92,12 @@ async fn run(options: &Options) -> anyhow::Result<bool> {
     let adapter = &options.adapter;
     ensure!(
         adapter.is_file(),
-        "there is no {}: build it with `cargo build --bins`, or name another with --adapter",
+        "{} does not exist: build it with `cargo build --bins`, or set another path with --adapter",
         adapter.display()
     );
     let began = Instant::now();
     let logs = empty_folder(&options.logs)?;
-    println!("==> the stage; the logs of all processes: {}", logs.display());
+    println!("==> starting; the logs of all processes: {}", logs.display());
     let tools = Tools::find(&logs).await?;
     let mut stage = Stage::set(&tools, adapter, &logs).await?;
     say(&format!("everything runs after {} s", began.elapsed().as_secs()));
@@ -112,11 +112,11 @@ async fn run(options: &Options) -> anyhow::Result<bool> {
             Err(error) => {
                 println!("FAILED {} ({seconds} s): {error:#}", test.name);
                 failed.push(test.name);
-                // Whatever it serves with or has come to: the next test begins with another.
+                // The adapters may be in any state. The next test starts with a new one.
                 stage.adapters.clear();
             }
         }
-        stage.heal().await.context("the stage cannot be mended")?;
+        stage.heal().await.context("the faults of the test cannot be removed")?;
     }
     let (passed, minutes) = (tests.len() - failed.len(), began.elapsed().as_secs_f64() / 60.0);
     println!("\n{passed} passed, {} failed, {minutes:.1} minutes; logs: {}", failed.len(), logs.display());
@@ -124,9 +124,9 @@ async fn run(options: &Options) -> anyhow::Result<bool> {
     Ok(failed.is_empty())
 }
 
-/// A folder without logs in it.
+/// Creates a directory and deletes the logs in it.
 fn empty_folder(path: &Path) -> anyhow::Result<PathBuf> {
-    fs::create_dir_all(path).with_context(|| format!("cannot make {}", path.display()))?;
+    fs::create_dir_all(path).with_context(|| format!("cannot create {}", path.display()))?;
     for entry in fs::read_dir(path)? {
         let file = entry?.path();
         if file.extension().is_some_and(|extension| extension == "log") {

@@ -1,4 +1,4 @@
-//! One program that runs beside the tests: its log, its freezes and its end.
+//! A program that runs during the tests: its log, freezes and exit.
 
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
@@ -11,19 +11,19 @@ use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::sleep;
 
-/// What starts a program and becomes it, so that it ends with the thread that has started it, also where that is killed. Ours is
-/// the main one, on which the tests run.
+/// The program that starts another program and then becomes it. The kernel kills the process when the thread that started it
+/// ends, also if that thread is killed. Here that is the main thread, which runs the tests.
 pub const BINDER: &str = "setpriv";
-/// How it is told to.
+/// The option of that program.
 pub const BINDING: &str = "--pdeathsig=KILL";
-/// How long a program may take to end when it is asked to.
+/// How long a program may take to exit after SIGTERM.
 const GRACE: Duration = Duration::from_secs(10);
-/// How often it is looked whether it has.
+/// Interval of checks for its exit.
 const LOOK: Duration = Duration::from_millis(20);
-/// Lines of its log that an error shows.
+/// Lines of its log in an error.
 const TAIL: usize = 15;
 
-/// A program with its arguments, and the process while there is one. It is killed when dropped.
+/// A program with its arguments, and its process while it runs. Drop kills it.
 pub struct Process {
     name: String,
     program: PathBuf,
@@ -33,10 +33,10 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a program whose output goes to `<name>.log` in the folder of the logs.
+    /// Starts a program. Its output goes to `<name>.log` in the directory of the logs.
     ///
     /// # Errors
-    /// If the log cannot be written or the program not be run.
+    /// If the log cannot be written or the program cannot be run.
     pub fn start<A: Into<OsString>>(
         name: impl Into<String>,
         program: &Path,
@@ -51,7 +51,7 @@ impl Process {
         Ok(process)
     }
 
-    /// Starts it once more, after it has ended; its log goes on.
+    /// Starts the program again after it has exited. Its log is continued.
     ///
     /// # Errors
     /// As [`Process::start`].
@@ -62,7 +62,7 @@ impl Process {
             .arg(BINDING)
             .arg(&self.program)
             .args(&self.arguments)
-            // Ctrl-C is for us: programs end in our order.
+            // Ctrl-C reaches only this program, which stops the others in its own order.
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -73,12 +73,12 @@ impl Process {
         Ok(())
     }
 
-    /// What it is called.
+    /// The name of the program.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Stops it where it stands: its connections stay open and nothing answers on them.
+    /// Stops the process with SIGSTOP: its connections stay open without any response.
     ///
     /// # Errors
     /// If it does not run.
@@ -86,7 +86,7 @@ impl Process {
         self.signal(Signal::STOP)
     }
 
-    /// Lets it go on.
+    /// Resumes a frozen process.
     ///
     /// # Errors
     /// If it does not run.
@@ -94,7 +94,7 @@ impl Process {
         self.signal(Signal::CONT)
     }
 
-    /// Kills it, without notice.
+    /// Kills the process without warning.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
@@ -102,13 +102,13 @@ impl Process {
         }
     }
 
-    /// Asks it to end and waits until it has; what has not ended after 10 s is killed, as a kubelet does.
+    /// Sends SIGTERM and waits until the process has exited. Kills it after 10 s, as a kubelet does.
     ///
     /// # Errors
     /// If it does not run.
-    pub async fn end(&mut self) -> anyhow::Result<()> {
+    pub async fn stop(&mut self) -> anyhow::Result<()> {
         self.signal(Signal::TERM)?;
-        let child = self.child.as_mut().context("it does not run")?;
+        let child = self.child.as_mut().context("the program does not run")?;
         let began = Instant::now();
         while child.try_wait()?.is_none() && began.elapsed() < GRACE {
             sleep(LOOK).await;
@@ -117,11 +117,11 @@ impl Process {
         Ok(())
     }
 
-    /// Lets it run, whatever was done to it, or what it has done itself.
+    /// Makes the program run again after a freeze, a kill or its own exit.
     ///
     /// # Errors
     /// If it cannot be run.
-    pub fn heal(&mut self) -> anyhow::Result<()> {
+    pub fn ensure_running(&mut self) -> anyhow::Result<()> {
         let runs = match &mut self.child {
             Some(child) => child.try_wait()?.is_none(),
             None => false,
@@ -129,31 +129,31 @@ impl Process {
         if runs { self.thaw() } else { self.start_again() }
     }
 
-    /// Says whether it still runs.
+    /// Checks that the program still runs.
     ///
     /// # Errors
-    /// If it has ended by itself; the error shows the end of its log.
+    /// If it has exited unexpectedly; the error has the end of its log.
     pub fn check(&mut self) -> anyhow::Result<()> {
         let Some(child) = &mut self.child else { return Ok(()) };
         match child.try_wait()? {
             None => Ok(()),
-            Some(status) => bail!("{} has ended ({status})\n{}", self.name, self.tail()),
+            Some(status) => bail!("{} has exited ({status})\n{}", self.name, self.tail()),
         }
     }
 
-    /// How many lines of its log have all these words.
-    pub fn says(&self, words: &[&str]) -> usize {
+    /// The number of lines in its log that contain all these words.
+    pub fn count_log_lines(&self, words: &[&str]) -> usize {
         let log = fs::read(&self.log).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
         log.lines().filter(|line| words.iter().all(|word| line.contains(word))).count()
     }
 
-    /// The last lines of its log under a heading.
+    /// The last lines of its log, with a heading.
     pub fn tail(&self) -> String {
         let text = String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned();
         let lines: Vec<&str> = text.lines().collect();
         let last = lines[lines.len().saturating_sub(TAIL)..].join("\n  ");
-        format!("the end of its log, {}:\n  {last}", self.log.display())
+        format!("end of its log, {}:\n  {last}", self.log.display())
     }
 
     fn signal(&self, signal: Signal) -> anyhow::Result<()> {

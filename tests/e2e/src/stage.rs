@@ -1,4 +1,4 @@
-//! Everything that runs during the tests.
+//! All parts that run during the tests.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -22,19 +22,19 @@ use crate::tools::Tools;
 
 /// The members.
 pub const MEMBERS: [&str; 2] = ["member1", "member2"];
-/// What the first member's API server is started with: it closes the connection after so many of its responses.
+/// A flag of the first member's API server: it closes the connection after this fraction of its responses.
 const GOAWAY: &str = "--goaway-chance=0.02";
 /// The tutorial's query: a metric of all pods.
 pub const TUTORIAL: &str = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/pods/*/http_requests";
-/// How long an adapter may take to start beside all that works here.
+/// Time limit for the start of an adapter on a busy machine.
 const ADAPTER_READY: Duration = Duration::from_secs(60);
-/// How long controllers, Prometheus and adapters may take until a change shows everywhere.
+/// Time limit until controllers, Prometheus and adapters have all applied a change.
 const SETTLED: Duration = Duration::from_secs(180);
-/// How often it is looked whether it does.
+/// Interval of checks for such a change.
 const LOOK: Duration = Duration::from_millis(200);
-/// Requests a second to each application while faults are tried: far from what 3 or 5 replicas would be right for.
+/// Requests per second to each application during faults. 3 or 5 replicas would clearly be wrong for it.
 pub const STEADY_LOAD: f64 = 18.5;
-/// The replicas that all autoscalers hold under that load.
+/// The replicas that all autoscalers keep under that load.
 pub const STEADY: i32 = 4;
 
 /// A control plane, its members, the adapter between them, and applications under load.
@@ -45,7 +45,7 @@ pub struct Stage {
     pub members: Vec<Member>,
     /// The replicas of the adapter.
     pub adapters: Vec<AdapterProcess>,
-    /// What leads to them.
+    /// The Service in front of them.
     pub service: Balancer,
     /// The applications.
     pub scaling: Scaling,
@@ -56,10 +56,10 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Starts everything and waits until the first metrics come through.
+    /// Starts everything and waits for the first metrics.
     ///
     /// # Errors
-    /// If something does not start; the error says what, and shows the end of its log.
+    /// If a part does not start; the error has its name and the end of its log.
     pub async fn set(tools: &Tools, adapter: &Path, logs: &Path) -> anyhow::Result<Self> {
         let directory = tempfile::Builder::new().prefix("karmada-metrics-adapter-e2e-").tempdir()?;
         say(
@@ -72,7 +72,9 @@ impl Stage {
             member(MEMBERS[1], &[]),
         )?;
         let members = vec![first, second];
-        say("joining the members: a Cluster and a Secret for each, with a token of ten minutes");
+        say(
+            "joining the members: a Cluster and a Secret for each, with a token that is valid for ten minutes",
+        );
         for member in &members {
             plane.join(&member.spec().await?).await?;
         }
@@ -95,11 +97,11 @@ impl Stage {
         stage.plane.available().await?;
         say("waiting for the first metrics of each member");
         stage.scaling.load(1.0);
-        stage.until_answered(&APPLICATIONS).await?;
+        stage.until_complete(&APPLICATIONS).await?;
         Ok(stage)
     }
 
-    /// Starts one more replica of the adapter and lets the Service lead to it too.
+    /// Starts another replica of the adapter and adds it to the Service.
     ///
     /// # Errors
     /// If it does not become ready.
@@ -123,34 +125,34 @@ impl Stage {
         adapter.ready(ADAPTER_READY).await?;
         self.adapters.push(adapter);
         let authorities: String = self.adapters.iter().map(AdapterProcess::ca_pem).collect();
-        self.plane.lead_to(self.service.port(), &authorities).await?;
+        self.plane.set_backend(self.service.port(), &authorities).await?;
         self.lead_to_all();
         Ok(())
     }
 
-    /// Lets the Service lead to each replica that there is.
+    /// Sets the endpoints of the Service to all replicas.
     pub fn lead_to_all(&self) {
         self.service.set_endpoints(self.adapters.iter().map(AdapterProcess::address).collect());
     }
 
-    /// Asks the tutorial's query through the control plane's API server.
+    /// Sends the tutorial's query through the API server of the control plane.
     ///
     /// # Errors
-    /// If there is no answer.
+    /// If there is no response.
     pub async fn query(&self) -> anyhow::Result<Answer> {
         self.plane.cluster.api.answer(TUTORIAL).await
     }
 
-    /// All applications under the same load and at the same number of replicas, without a fault.
+    /// Waits until all applications have the same load and the same number of replicas, without a fault.
     ///
     /// # Errors
-    /// If that is not so within three minutes.
+    /// If this takes longer than three minutes.
     pub async fn steady(&mut self) -> anyhow::Result<()> {
         self.scaling.stabilize(&self.plane, WINDOW).await?;
         self.scaling.load(STEADY_LOAD);
         self.scaling.federate(&self.plane, &self.members, scaling::spec()).await?;
         say(&format!(
-            "waiting until {STEADY_LOAD} requests a second hold each application at {STEADY} replicas"
+            "waiting for {STEADY} replicas of each application at {STEADY_LOAD} requests per second"
         ));
         let began = Instant::now();
         let mut held = 0;
@@ -160,14 +162,14 @@ impl Stage {
             held = if wanted.iter().all(|wanted| wanted.replicas == STEADY) { held + 1 } else { 0 };
             ensure!(began.elapsed() < SETTLED, "not {STEADY} replicas after {SETTLED:?}: {wanted:?}");
         }
-        self.until_answered(&MEMBERS).await
+        self.until_complete(&MEMBERS).await
     }
 
-    /// Waits until the tutorial's query has pods of each of these in their names or tags, and nothing is missing.
+    /// Waits until the response to the tutorial's query contains all `parts` (names or labels of pods) and has no warning.
     ///
     /// # Errors
-    /// If that is not so within three minutes.
-    pub async fn until_answered(&mut self, parts: &[&str]) -> anyhow::Result<()> {
+    /// If this takes longer than three minutes.
+    pub async fn until_complete(&mut self, parts: &[&str]) -> anyhow::Result<()> {
         let began = Instant::now();
         loop {
             self.check()?;
@@ -179,7 +181,7 @@ impl Stage {
             }
             ensure!(
                 began.elapsed() < SETTLED,
-                "no answer with {parts:?} after {SETTLED:?}: {} {:?} {text}",
+                "no response with {parts:?} after {SETTLED:?}: {} {:?} {text}",
                 answer.status,
                 answer.warnings()
             );
@@ -187,24 +189,24 @@ impl Stage {
         }
     }
 
-    /// Waits until an answer to the tutorial's query has a warning that names a member, and returns the warning.
+    /// Waits until a response to the tutorial's query has a warning with the name of a member, and returns the warning.
     ///
     /// # Errors
-    /// If that is not so within three minutes.
+    /// If this takes longer than three minutes.
     pub async fn until_warned(&self, member: &str) -> anyhow::Result<String> {
         until("a warning that names the member", SETTLED, async || {
             let warnings = self.query().await?.warnings();
             let ours = warnings.into_iter().find(|warning| warning.contains(member));
-            ours.with_context(|| format!("no answer says that {member} is ill"))
+            ours.with_context(|| format!("no response has a warning for {member}"))
         })
         .await
     }
 
-    /// Says whether all autoscalers have held their replicas since somebody looked.
+    /// Checks that all autoscalers have kept their replicas since the last check.
     ///
     /// # Errors
     /// If one has not.
-    pub async fn held(&mut self) -> anyhow::Result<()> {
+    pub async fn check_steady(&mut self) -> anyhow::Result<()> {
         self.scaling.held(&self.plane, STEADY).await
     }
 
@@ -213,19 +215,19 @@ impl Stage {
         &self.adapter
     }
 
-    /// How many replicas of an application run in all members.
+    /// The number of running replicas of an application in all members.
     ///
     /// # Errors
-    /// If it is none of theirs.
+    /// If the members do not run the application.
     pub fn running(&self, application: &str) -> anyhow::Result<usize> {
         let running = self.members.iter().map(|member| Ok(member.endpoints(application)?.borrow().len()));
         running.sum()
     }
 
-    /// Says whether everything still runs that should.
+    /// Checks that all programs still run.
     ///
     /// # Errors
-    /// If a program has ended.
+    /// If a program has exited.
     pub fn check(&mut self) -> anyhow::Result<()> {
         self.plane.cluster.check()?;
         for member in &mut self.members {
@@ -237,7 +239,7 @@ impl Stage {
         self.scaling.check()
     }
 
-    /// Ends whatever fault a test has left behind.
+    /// Ends every fault that a test has left.
     ///
     /// # Errors
     /// If a program does not start again.
@@ -255,10 +257,10 @@ impl Stage {
         self.rotate_tokens().await
     }
 
-    /// Gives each member another token, since one of ten minutes does not last.
+    /// Gives each member a new token: a token expires after ten minutes.
     ///
     /// # Errors
-    /// If a member issues none.
+    /// If a member issues no token.
     async fn rotate_tokens(&self) -> anyhow::Result<()> {
         for member in &self.members {
             self.plane.change_token(&member.cluster.name, &member.token().await?).await?;
@@ -271,10 +273,10 @@ impl Stage {
     }
 }
 
-/// A client of a replica of the adapter itself, without the control plane between.
+/// A client that connects directly to a replica of the adapter, without the control plane.
 ///
 /// # Errors
-/// If its authority is malformed.
+/// If the CA is malformed.
 pub fn adapter_client(adapter: &AdapterProcess, identity: &Identity) -> anyhow::Result<ApiClient> {
     let url = format!("https://{}", adapter.address());
     ApiClient::new(&url, adapter.ca_pem(), Credentials::Certificate(identity))

@@ -1,4 +1,4 @@
-//! The programs that stand beside the adapter: where each comes from, and what to install where it is missing.
+//! The other programs of the tests: where to find them, and what to install if one is missing.
 
 use std::env;
 use std::fs::{self, File};
@@ -18,32 +18,32 @@ use tokio::time::interval;
 use crate::process::BINDER;
 use crate::say;
 
-/// Names a directory with ready-made binaries, as setup-envtest downloads them.
+/// Environment variable with a directory of ready-made binaries, as setup-envtest downloads them.
 const ASSETS: &str = "KUBEBUILDER_ASSETS";
-/// Names a binary of prometheus-adapter.
+/// Environment variable with the path of a prometheus-adapter binary.
 const PROMETHEUS_ADAPTER: &str = "PROMETHEUS_ADAPTER";
-/// Names a binary of karmada-controller-manager.
+/// Environment variable with the path of a karmada-controller-manager binary.
 const KARMADA_CONTROLLER_MANAGER: &str = "KARMADA_CONTROLLER_MANAGER";
-/// What of Kubernetes Go builds.
+/// The Kubernetes packages that Go builds.
 const KUBE_APISERVER: &str = "k8s.io/kubernetes/cmd/kube-apiserver";
 const KUBE_CONTROLLER_MANAGER: &str = "k8s.io/kubernetes/cmd/kube-controller-manager";
-/// The Go module with their pins.
+/// The Go module with the pinned versions.
 const KUBERNETES: &str = ".";
-/// The Go module of our adapter for members, whose libraries are newer than Kubernetes' own, and its one package.
+/// The Go module and the package of the test adapter for members. Its libraries are newer than those of the Kubernetes module.
 const MEMBER_ADAPTER: &str = "member-adapter";
 const MEMBER_ADAPTER_PACKAGE: &str = "karmada-metrics-adapter/tests/e2e/member-adapter";
-/// The first kubectl whose `apply -k` takes a directory as a resource.
+/// The first kubectl minor version with an `apply -k` that accepts a directory as a resource.
 const KUBECTL_MINOR: u32 = 21;
-/// What a release of Kubernetes takes for its version.
+/// The linker variable with the version of a Kubernetes release.
 const VERSION_VARIABLE: &str = "k8s.io/component-base/version.gitVersion";
-/// How often a build that takes minutes says that it goes on.
+/// Interval of progress messages during a build of several minutes.
 const PROGRESS: Duration = Duration::from_secs(20);
-/// How often it is looked whether one that is killed has ended.
+/// Interval of checks for the exit of a killed process.
 const LOOK: Duration = Duration::from_millis(20);
-/// Lines of its output that an error shows.
+/// Lines of output in an error.
 const TAIL: usize = 10;
 
-/// Where each program is.
+/// The paths of all programs.
 pub struct Tools {
     /// etcd.
     pub etcd: PathBuf,
@@ -53,32 +53,32 @@ pub struct Tools {
     pub kube_apiserver: PathBuf,
     /// kube-controller-manager.
     pub kube_controller_manager: PathBuf,
-    /// What serves the metrics of a member.
+    /// The server of a member's metrics APIs.
     pub member_adapter: MemberAdapter,
-    /// karmada-controller-manager, where it is named.
+    /// karmada-controller-manager, if its variable is set.
     pub karmada_controller_manager: Option<PathBuf>,
 }
 
-/// What serves the metrics of a member from its Prometheus.
+/// The program that serves a member's metrics from its Prometheus.
 pub enum MemberAdapter {
     /// The real prometheus-adapter.
     Prometheus(PathBuf),
-    /// Ours, on the library that it is built on.
+    /// The test adapter, which uses the same library.
     Own(PathBuf),
 }
 
 impl Tools {
-    /// Finds all programs, and builds those that are built.
+    /// Finds all programs and builds those from source.
     ///
     /// # Errors
-    /// If one is missing: all that have to be installed are named at once. If a build fails.
+    /// If a program is missing: the error lists all that must be installed. If a build fails.
     pub async fn find(logs: &Path) -> anyhow::Result<Self> {
         let mut missing = Vec::new();
         let mut need = |program: &str, variable: &str, package: &str| {
             let found = named(variable).or_else(|| asset(program)).or_else(|| on_path(program));
             if found.is_none() {
                 missing.push(format!(
-                    "{program} is not on PATH: install Debian's package {package}, or let {variable} name its binary"
+                    "{program} is not on PATH: install Debian's package {package}, or set {variable} to its path"
                 ));
             }
             found.unwrap_or_default()
@@ -89,7 +89,7 @@ impl Tools {
         if kubectl.as_ref().is_none_or(|kubectl| kubectl.minor() < KUBECTL_MINOR) {
             let found = kubectl.map_or_else(|| "no kubectl".to_owned(), |kubectl| kubectl.to_string());
             missing.push(format!(
-                "there is {found} on PATH: install 1.{KUBECTL_MINOR} or later, which deploy/'s kustomizations need"
+                "found {found} on PATH: install 1.{KUBECTL_MINOR} or later for the kustomizations in deploy/"
             ));
         }
         if on_path(BINDER).is_none() {
@@ -102,8 +102,9 @@ impl Tools {
         kubernetes.extend(controllers.is_none().then_some(KUBE_CONTROLLER_MANAGER));
         if (!kubernetes.is_empty() || adapter.is_none()) && on_path("go").is_none() {
             missing.push(format!(
-                "go is not on PATH, and kube-apiserver, kube-controller-manager and an adapter for the members are built \
-                 with it: install Go 1.26 or later, or let {ASSETS} name a directory with the first two and \
+                "go is not on PATH; it builds kube-apiserver, kube-controller-manager and an adapter for the \
+                 members: \
+                 install Go 1.26 or later, or set {ASSETS} to a directory with the first two and \
                  {PROMETHEUS_ADAPTER} a prometheus-adapter"
             ));
         }
@@ -127,18 +128,18 @@ impl Tools {
     }
 }
 
-/// Builds packages of one of our Go modules where they have not been built with these pins before, and returns the directory with
-/// the binaries.
+/// Builds packages of one of the test Go modules, unless they were already built with these pinned versions. Returns the
+/// directory of the binaries.
 async fn build(module: &str, packages: &[&str], logs: &Path) -> anyhow::Result<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(module);
     let name = directory.canonicalize()?;
-    let name = name.file_name().context("a module is in a directory")?.to_string_lossy().into_owned();
+    let name = name.file_name().context("the package has no name")?.to_string_lossy().into_owned();
     let all = cache()?.join("go").join(&name);
     let built = all.join(key(&directory, packages)?);
     if built.is_dir() {
         return Ok(built);
     }
-    say(&format!("building {} with Go; it takes some minutes, once", packages.join(" and ")));
+    say(&format!("building {} with Go (only once, takes some minutes)", packages.join(" and ")));
     fs::create_dir_all(&all)?;
     let partial = tempfile::tempdir_in(&all)?;
     let log = logs.join(format!("go-build-{name}.log"));
@@ -162,10 +163,10 @@ async fn build(module: &str, packages: &[&str], logs: &Path) -> anyhow::Result<P
     Ok(built)
 }
 
-/// A build under way, in a process group of its own with all that it starts.
+/// A running build with its own process group.
 struct Build {
     go: Child,
-    /// Go leaves it behind when it is interrupted.
+    /// Go does not delete this directory when it is interrupted.
     _directory: TempDir,
 }
 
@@ -180,7 +181,7 @@ impl Drop for Build {
     }
 }
 
-/// Runs a command of Go whose output goes to `log`, and says now and then how many lines that are.
+/// Runs a Go command with output to `log`, and regularly prints the number of lines.
 async fn run(command: &mut Command, log: &Path) -> anyhow::Result<()> {
     let began = Instant::now();
     let output = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
@@ -205,7 +206,7 @@ async fn run(command: &mut Command, log: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the binaries depend on, as the name of a directory: the pins, our own sources and Go.
+/// The directory name for the binaries, from all that they depend on: pinned versions, sources and the Go version.
 fn key(module: &Path, packages: &[&str]) -> anyhow::Result<String> {
     let entries = fs::read_dir(module)?.collect::<Result<Vec<_>, _>>()?;
     let mut files: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).collect();
@@ -230,7 +231,7 @@ fn cache() -> anyhow::Result<PathBuf> {
     Ok(cache.context("neither XDG_CACHE_HOME nor HOME is set")?.join("karmada-metrics-adapter"))
 }
 
-/// What an environment variable names; one that is empty names nothing.
+/// The path in an environment variable. An empty variable counts as not set.
 fn named(variable: &str) -> Option<PathBuf> {
     env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from)
 }

@@ -1,4 +1,4 @@
-//! Members with one misconfiguration each, and what `check` says of them.
+//! Members with one misconfiguration each, and the expected findings of `check`.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -16,40 +16,40 @@ use tokio::net::TcpListener;
 
 const CLUSTER_NAMESPACE: &str = "karmada-cluster";
 const CUSTOM: &str = "custom.metrics.k8s.io";
-/// The link that asks for values.
+/// The link for the sample query.
 pub const QUERY: &str = "sample query";
 
-/// A cluster with this name and misconfiguration: which link is called broken, by which cause, in which words.
+/// Cluster name, broken link, cause and a part of the message. The cluster has the misconfiguration of its name.
 pub const BROKEN: &[(&str, &str, &str, &str)] = &[
-    ("other-authority", "connection", "UnknownAuthority", "not signed by the CA bundle"),
-    ("bundle-of-another", "connection", "UnknownAuthority", "not signed by the CA bundle"),
+    ("other-authority", "connection", "UnknownAuthority", "not signed by a CA in the given CA bundle"),
+    ("bundle-of-another", "connection", "UnknownAuthority", "not signed by a CA in the given CA bundle"),
     ("expired-certificate", "connection", "CertificateExpired", "has expired"),
     ("early-certificate", "connection", "CertificateNotYetValid", "not valid yet"),
     (
         "name-of-another",
         "connection",
         "CertificateNameMismatch",
-        "not for 127.0.0.1, but for elsewhere.example",
+        "not valid for 127.0.0.1; it is valid for elsewhere.example",
     ),
     ("expired-token", "token", "Unauthorized", "does not accept the token"),
     ("no-secret", "credentials", "SecretMissing", "karmada-cluster/no-secret does not exist"),
     ("no-token", "credentials", "TokenMissing", "has no token"),
     ("no-bundle", "connection", "UnknownAuthority", "no CA bundle is given"),
-    ("malformed-token", "credentials", "CredentialsMalformed", "the token has characters"),
-    ("password-in-endpoint", "credentials", "CredentialsMalformed", "is no URL of an API server"),
+    ("malformed-token", "credentials", "CredentialsMalformed", "the token contains characters"),
+    ("password-in-endpoint", "credentials", "CredentialsMalformed", "is not the URL of an API server"),
     ("not-ready", "Cluster", "NotReady", "ClusterNotReachable: cluster is not reachable"),
     ("pull-mode", "credentials", "PullMode", "Pull mode"),
-    ("nobody-of-that-name", "connection", "NameUnknown", "member.invalid:6443"),
+    ("unknown-host", "connection", "NameUnknown", "member.invalid:6443"),
     ("refused", "connection", "ConnectionRefused", "nothing listens there"),
     ("black-hole", "connection", "NoConnection", "timeout after"),
-    ("frozen", "connection", "NoAnswer", "no answer from the API server within"),
-    ("hung", "connection", "NoAnswer", "no answer from the API server within"),
+    ("frozen", "connection", "NoAnswer", "no response from the API server within"),
+    ("hung", "connection", "NoAnswer", "no response from the API server within"),
     ("no-tls", "connection", "TLSFailed", "does not speak TLS"),
     ("no-prefix", "connection", "NotAPIServer", "HTTP 404"),
     ("proxy-refuses", "connection", "ProxyFailed", "refuses connections"),
     ("proxy-black-hole", "connection", "ProxyFailed", "timeout after"),
-    ("proxy-refuses-us", "connection", "ProxyFailed", "lets no connection through: HTTP"),
-    ("proxy-leads-nowhere", "connection", "ProxyFailed", "lets no connection through: HTTP"),
+    ("proxy-refuses-us", "connection", "ProxyFailed", "failed to connect: HTTP"),
+    ("proxy-leads-nowhere", "connection", "ProxyFailed", "failed to connect: HTTP"),
     ("proxy-certificate", "connection", "ProxyFailed", "certificate"),
     ("forbidden", QUERY, "Forbidden", "cannot get resource"),
     ("discovery-forbidden", CUSTOM, "Forbidden", "cannot get path"),
@@ -57,25 +57,25 @@ pub const BROKEN: &[(&str, &str, &str, &str)] = &[
     ("api-service-absent", CUSTOM, "APIMissing", "no APIService is registered"),
     ("api-service-unavailable", CUSTOM, "APIUnavailable", "MissingEndpoints: endpoints have no addresses"),
     ("one-version-unavailable", CUSTOM, "APIUnavailable", "v1beta1.custom.metrics.k8s.io is not available"),
-    ("hung-metrics", CUSTOM, "Timeout", "no answer from the metrics API within"),
+    ("hung-metrics", CUSTOM, "Timeout", "no response from the metrics API within"),
     ("failing-metrics", QUERY, "APIFailing", "HTTP 500: no prometheus"),
-    ("unknown-metric", QUERY, "MetricUnknown", "lists metrics (1), and no http_requests"),
-    ("metric-of-services", QUERY, "MetricUnknown", "for services, and not for pods"),
-    ("no-series", QUERY, "NoSeries", "have no values of it"),
+    ("unknown-metric", QUERY, "MetricUnknown", "lists other metrics (1), but not http_requests"),
+    ("metric-of-services", QUERY, "MetricUnknown", "for services, but not for pods"),
+    ("no-series", QUERY, "NoSeries", "have no values"),
     ("wrong-namespace", QUERY, "WrongNamespace", "no pods in the namespace default"),
     ("wrong-selector", QUERY, "SelectorMatchesNothing", "none of them matches"),
-    ("wrong-selector-no-values", QUERY, "SelectorMatchesNothing", "no pod of default matches"),
+    ("wrong-selector-no-values", QUERY, "SelectorMatchesNothing", "no pod in the namespace default matches"),
 ];
 
-/// What stands between the control plane and members, and must outlive a check.
-pub struct Surroundings {
+/// Servers between the control plane and the members. They must run until the check has ended.
+pub struct Environment {
     black_hole: BlackHole,
     proxy: Proxy,
     secure_proxy: Proxy,
     plain: SocketAddr,
 }
 
-impl Surroundings {
+impl Environment {
     pub async fn start() -> Self {
         Self {
             black_hole: BlackHole::start().await.expect("a black hole"),
@@ -86,13 +86,13 @@ impl Surroundings {
     }
 }
 
-/// A server that speaks HTTP without TLS, for as long as the test takes.
+/// An HTTP server without TLS. It runs until the test ends.
 async fn plain_server() -> std::io::Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let address = listener.local_addr()?;
     tokio::spawn(async move {
         while let Ok((mut client, _)) = listener.accept().await {
-            // What the client says is read, or the answer would be lost with a reset.
+            // Read the request first: unread data causes a reset, which can drop the response.
             let _ = client.read(&mut [0; 4096]).await;
             let _ = client.write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n").await;
         }
@@ -100,7 +100,7 @@ async fn plain_server() -> std::io::Result<SocketAddr> {
     Ok(address)
 }
 
-/// A member with this name, prepared for its misconfiguration.
+/// Starts a member with this name, prepared for its misconfiguration.
 pub async fn start(name: &str) -> Member {
     let options = match name {
         "no-prometheus-adapter" => MemberOptions {
@@ -145,11 +145,11 @@ pub async fn start(name: &str) -> Member {
     member
 }
 
-/// Gives a member of a fleet that runs the misconfiguration of its name.
-pub fn spoil(fleet: &Fleet, member: &Member, around: &Surroundings) {
+/// Applies the misconfiguration of the member's name in a running fleet.
+pub fn misconfigure(fleet: &Fleet, member: &Member, environment: &Environment) {
     let name = member.name();
-    let well = MemberSpec::from(member);
-    let join = |spec: MemberSpec| fleet.plane.join(&spec).expect("it joins");
+    let valid = MemberSpec::from(member);
+    let join = |spec: MemberSpec| fleet.plane.join(&spec).expect("the cluster joins");
     let through = |url: String| join(MemberSpec { proxy_url: Some(url), ..MemberSpec::from(member) });
     let refuse = |prefix, text: &str| {
         member.fault_on(prefix, Fault::Refusal(StatusCode::FORBIDDEN, "Forbidden", text.to_owned()));
@@ -161,7 +161,7 @@ pub fn spoil(fleet: &Fleet, member: &Member, around: &Surroundings) {
     let [newer, older] = ["v1beta2.custom.metrics.k8s.io", "v1beta1.custom.metrics.k8s.io"];
     match name {
         "other-authority" => member.fault(Fault::BadCertificate(Flaw::OtherAuthority)),
-        "bundle-of-another" => join(MemberSpec { ca_bundle: Some(fleet.plane.ca_pem()), ..well }),
+        "bundle-of-another" => join(MemberSpec { ca_bundle: Some(fleet.plane.ca_pem()), ..valid }),
         "expired-certificate" => member.fault(Fault::BadCertificate(Flaw::Expired)),
         "name-of-another" => member.fault(Fault::BadCertificate(Flaw::WrongName)),
         "early-certificate" => member.fault(Fault::BadCertificate(Flaw::NotYetValid)),
@@ -176,39 +176,39 @@ pub fn spoil(fleet: &Fleet, member: &Member, around: &Surroundings) {
                     "metadata": {"name": name, "namespace": CLUSTER_NAMESPACE},
                     "data": {},
                 }))
-                .expect("it is applied"),
+                .expect("the Secret is applied"),
         ),
-        "no-bundle" => join(MemberSpec { ca_bundle: None, ..well }),
-        "malformed-token" => join(MemberSpec { token: Some(format!("{}\nx", member.token())), ..well }),
+        "no-bundle" => join(MemberSpec { ca_bundle: None, ..valid }),
+        "malformed-token" => join(MemberSpec { token: Some(format!("{}\nx", member.token())), ..valid }),
         "password-in-endpoint" => {
             let endpoint = "https://user:proxy-password@127.0.0.1:6443".to_owned();
-            join(MemberSpec { endpoint, ..well });
+            join(MemberSpec { endpoint, ..valid });
         }
         "not-ready" => fleet.plane.set_ready(name, false),
-        "pull-mode" => join(MemberSpec { token: None, ..well }),
-        "nobody-of-that-name" => {
-            join(MemberSpec { endpoint: "https://member.invalid:6443".to_owned(), ..well });
+        "pull-mode" => join(MemberSpec { token: None, ..valid }),
+        "unknown-host" => {
+            join(MemberSpec { endpoint: "https://member.invalid:6443".to_owned(), ..valid });
         }
         "refused" => member.fault(Fault::Refused),
         "black-hole" => {
-            join(MemberSpec { endpoint: format!("https://{}", around.black_hole.address()), ..well });
+            join(MemberSpec { endpoint: format!("https://{}", environment.black_hole.address()), ..valid });
         }
         "frozen" => member.fault(Fault::Frozen),
         "hung" => member.fault(Fault::Hang),
-        "no-tls" => join(MemberSpec { endpoint: format!("https://{}", around.plain), ..well }),
+        "no-tls" => join(MemberSpec { endpoint: format!("https://{}", environment.plain), ..valid }),
         "no-prefix" => {
-            let endpoint = well.endpoint.trim_end_matches("/k8s/clusters/c-1").to_owned();
-            join(MemberSpec { endpoint, ..well });
+            let endpoint = valid.endpoint.trim_end_matches("/k8s/clusters/c-1").to_owned();
+            join(MemberSpec { endpoint, ..valid });
         }
-        // Where nobody listens.
+        // No process listens on this port.
         "proxy-refuses" => through("http://proxy-user:proxy-password@127.0.0.1:1".to_owned()),
-        "proxy-black-hole" => through(format!("socks5://{}", around.black_hole.address())),
-        "proxy-refuses-us" => through(around.proxy.url().replace("proxy-password", "other-password")),
+        "proxy-black-hole" => through(format!("socks5://{}", environment.black_hole.address())),
+        "proxy-refuses-us" => through(environment.proxy.url().replace("proxy-password", "other-password")),
         "proxy-leads-nowhere" => {
             member.fault(Fault::Refused);
-            through(around.proxy.url());
+            through(environment.proxy.url());
         }
-        "proxy-certificate" => through(around.secure_proxy.url()),
+        "proxy-certificate" => through(environment.secure_proxy.url()),
         "forbidden" => refuse(
             "/apis/custom.metrics.k8s.io/v1beta2/namespaces",
             "cannot get resource \"pods/http_requests\"",

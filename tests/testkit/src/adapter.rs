@@ -1,4 +1,4 @@
-//! An adapter's process, started as in production: its flags, its files and its log.
+//! The process of an adapter, started as in production: flags, files and log.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -19,11 +19,11 @@ use crate::listener::hold_port;
 use crate::pki::{Authority, Identity};
 
 const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-/// Lines of the log that an error shows.
+/// Lines of the log in an error.
 const TAIL: usize = 20;
-/// Where its certificate and key are, under its directory.
+/// The serving certificate and key, relative to the directory of the process.
 const SERVING_FILES: [&str; 2] = ["etc/karmada/pki/tls.crt", "etc/karmada/pki/tls.key"];
-/// What is usual in Karmada's own manifests.
+/// The flags in Karmada's own manifests.
 const PRODUCTION: [&str; 10] = [
     "--kubeconfig=/etc/karmada/kubeconfig",
     "--authentication-kubeconfig=/etc/karmada/kubeconfig",
@@ -41,26 +41,26 @@ const PRODUCTION: [&str; 10] = [
 pub struct Invocation {
     /// The binary.
     pub binary: PathBuf,
-    /// Arguments as a Deployment has them. The kubeconfigs, authorities and certificates that they name are made in a
-    /// directory of the process, and `$(POD_IP)` is 127.0.0.1.
+    /// Arguments as in a Deployment. The kit creates the kubeconfigs, CAs and certificates that they name in the directory of
+    /// the process. `$(POD_IP)` is 127.0.0.1.
     pub arguments: Vec<String>,
-    /// Whether that directory is all that the process sees, as in an image with nothing in it but the binary.
+    /// Whether the process sees only its own directory, as in an image that contains only the binary.
     pub jailed: bool,
-    /// More files, by their paths in that directory.
+    /// Further files, by their path in that directory.
     pub files: Vec<(String, String)>,
-    /// A kubeconfig of the control plane for the adapter's own user.
+    /// A kubeconfig of the control plane for the user of the adapter.
     pub kubeconfig: PathBuf,
-    /// The authority of the control plane's client certificates.
+    /// The CA of the control plane's client certificates.
     pub client_ca_pem: String,
     /// Flags after the usual ones.
     pub flags: Vec<String>,
-    /// Where its output goes; without it to a file that goes with the process.
+    /// File for the output. `None`: a temporary file that is deleted with the process.
     pub log: Option<PathBuf>,
-    /// Environment variables beside ours.
+    /// Further environment variables.
     pub environment: Vec<(String, String)>,
 }
 
-/// A running adapter; it is killed when dropped, and its files go with it.
+/// A running adapter. Drop kills it and deletes its files.
 pub struct AdapterProcess {
     child: Child,
     address: SocketAddr,
@@ -91,7 +91,7 @@ impl AdapterProcess {
         }
         let provide = |argument: &String| invocation.provide(argument, root, &serving);
         let mut arguments = invocation.arguments.iter().map(provide).collect::<anyhow::Result<Vec<_>>>()?;
-        // Of a flag that is repeated the last value counts.
+        // If a flag is repeated, its last value wins.
         arguments.extend([
             "--bind-address=127.0.0.1".to_owned(),
             format!("--secure-port={}", address.port()),
@@ -117,16 +117,16 @@ impl AdapterProcess {
             })?;
         let ca_pem = authority.pem();
         let probe = ApiClient::new(&format!("https://{address}"), &ca_pem, Credentials::None)?;
-        // Linux lets the adapter listen on a port that is held here, and gives it to nobody else; others do not, and
-        // there the adapter must be quick.
+        // On Linux the adapter can listen on a port that is held here, and no other process gets the port. Other systems do not
+        // allow this: there the port is free until the adapter listens.
         let ports = if cfg!(target_os = "linux") { ports.into() } else { Vec::new() };
         Ok(Self { child, address, metrics, authority, ca_pem, log, probe, directory, _ports: ports })
     }
 
-    /// Waits until `/readyz` answers 200.
+    /// Waits until `/readyz` responds with 200.
     ///
     /// # Errors
-    /// If the process ends, or is not ready within `limit`; the error shows the end of its log.
+    /// If the process exits, or is not ready within `limit`; the error has the end of its log.
     pub async fn ready(&mut self, limit: Duration) -> anyhow::Result<()> {
         let began = Instant::now();
         loop {
@@ -135,7 +135,7 @@ impl AdapterProcess {
                 Ok(Ok(answer)) if answer.status.is_success() => return Ok(()),
                 Ok(Ok(answer)) => format!("{}: {}", answer.status, String::from_utf8_lossy(&answer.body)),
                 Ok(Err(error)) => format!("{error:#}"),
-                Err(_) => "no answer".to_owned(),
+                Err(_) => "no response".to_owned(),
             };
             if began.elapsed() > limit {
                 let seconds = limit.as_secs();
@@ -145,49 +145,49 @@ impl AdapterProcess {
         }
     }
 
-    /// Says whether it still runs.
+    /// Checks that the process still runs.
     ///
     /// # Errors
-    /// If it has ended; the error shows the end of its log.
+    /// If the process has exited; the error has the end of its log.
     pub fn check(&mut self) -> anyhow::Result<()> {
         match self.child.try_wait()? {
             None => Ok(()),
-            Some(status) => bail!("the adapter has ended ({})\n{}", describe(status), self.log_tail()),
+            Some(status) => bail!("the adapter has exited ({})\n{}", describe(status), self.log_tail()),
         }
     }
 
-    /// Waits until it ends.
+    /// Waits until the process exits.
     ///
     /// # Errors
-    /// If its end cannot be waited for.
+    /// If the exit status cannot be read.
     pub async fn ended(&mut self) -> anyhow::Result<ExitStatus> {
         Ok(self.child.wait().await?)
     }
 
-    /// Where it serves.
+    /// The address of the API.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where it serves its own metrics.
+    /// The address of the adapter's own metrics.
     pub fn metrics_address(&self) -> SocketAddr {
         self.metrics
     }
 
-    /// The authority of its serving certificate.
+    /// The CA of the serving certificate.
     pub fn ca_pem(&self) -> &str {
         &self.ca_pem
     }
 
-    /// The authority itself, which signs more of them.
+    /// The CA with its key, to sign further certificates.
     pub fn authority(&self) -> &Authority {
         &self.authority
     }
 
-    /// Puts a certificate and a key, in PEM or not, into the files that it serves from.
+    /// Writes a certificate and a key into the files that the adapter serves from. They need not be valid PEM.
     ///
     /// # Errors
-    /// If they cannot be written.
+    /// If the files cannot be written.
     pub fn replace_serving_files(&self, certificate: &str, key: &str) -> anyhow::Result<()> {
         for (path, text) in SERVING_FILES.into_iter().zip([certificate, key]) {
             write(self.directory.path(), path, text)?;
@@ -195,33 +195,34 @@ impl AdapterProcess {
         Ok(())
     }
 
-    /// How much memory it has, in bytes.
+    /// Resident memory of the process in bytes.
     ///
     /// # Errors
-    /// If it has ended, or the system does not say.
+    /// If the process has exited, or the system does not report its memory.
     pub fn resident_bytes(&self) -> anyhow::Result<usize> {
         self.memory("VmRSS:")
     }
 
-    /// The most memory that it has had so far, in bytes.
+    /// Peak resident memory of the process in bytes.
     ///
     /// # Errors
-    /// If it has ended, or the system does not say.
+    /// If the process has exited, or the system does not report its memory.
     pub fn peak_bytes(&self) -> anyhow::Result<usize> {
         self.memory("VmHWM:")
     }
 
     fn memory(&self, name: &str) -> anyhow::Result<usize> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.id().context("it has ended")?))?;
+        let status =
+            fs::read_to_string(format!("/proc/{}/status", self.id().context("the adapter has exited")?))?;
         let kibibytes = status.lines().find_map(|line| line.strip_prefix(name)?.strip_suffix("kB"));
-        Ok(kibibytes.context("the system does not say")?.trim().parse::<usize>()? * 1024)
+        Ok(kibibytes.context("the system does not report memory")?.trim().parse::<usize>()? * 1024)
     }
 
-    /// Waits until its output has a line with these words, and returns the line.
+    /// Waits until a line of the output contains `words`, and returns the line.
     ///
     /// # Errors
-    /// If that takes longer than `limit`.
-    pub async fn says(&self, words: &str, limit: Duration) -> anyhow::Result<String> {
+    /// If there is no such line within `limit`.
+    pub async fn wait_for_log_line(&self, words: &str, limit: Duration) -> anyhow::Result<String> {
         let began = Instant::now();
         loop {
             let text = fs::read(&self.log).unwrap_or_default();
@@ -230,28 +231,28 @@ impl AdapterProcess {
                 return Ok(line.to_owned());
             }
             if began.elapsed() > limit {
-                bail!("no line has {words:?}\n{}", self.log_tail());
+                bail!("no line contains {words:?}\n{}", self.log_tail());
             }
             sleep(Duration::from_millis(50)).await;
         }
     }
 
-    /// Its process id, while it runs.
+    /// The process id, while the process runs.
     pub fn id(&self) -> Option<u32> {
         self.child.id()
     }
 
-    /// The file with its output.
+    /// The file with the output.
     pub fn log(&self) -> &Path {
         &self.log
     }
 
-    /// The last lines of its output under a heading.
+    /// The last lines of the output, with a heading.
     pub fn log_tail(&self) -> String {
         let text = fs::read(&self.log).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<&str> = text.lines().collect();
-        let mut tail = format!("the end of its log, {}:", self.log.display());
+        let mut tail = format!("end of its log, {}:", self.log.display());
         for line in &lines[lines.len().saturating_sub(TAIL)..] {
             let _ = write!(tail, "\n  {line}");
         }
@@ -260,12 +261,12 @@ impl AdapterProcess {
 }
 
 impl Invocation {
-    /// The arguments that are usual.
+    /// The usual arguments.
     pub fn production() -> Vec<String> {
         PRODUCTION.map(str::to_owned).into()
     }
 
-    /// Makes the file that an argument names, and returns the argument with its path.
+    /// Creates the file that an argument names, and returns the argument with the file's path.
     fn provide(&self, argument: &str, root: &Path, serving: &Identity) -> anyhow::Result<String> {
         let argument = argument.replace("$(POD_IP)", "127.0.0.1");
         let Some((flag, path)) = argument.split_once('=') else { return Ok(argument) };
@@ -275,7 +276,7 @@ impl Invocation {
                 kubeconfig = fs::read_to_string(&self.kubeconfig)?;
                 &kubeconfig
             }
-            // Not a copy: it may change.
+            // A link instead of a copy: the file may change.
             "--kubeconfig" | "--authentication-kubeconfig" | "--authorization-kubeconfig" => {
                 return Ok(format!("{flag}={}", self.kubeconfig.display()));
             }
@@ -288,7 +289,7 @@ impl Invocation {
         Ok(if self.jailed { argument } else { format!("{flag}={}", file.display()) })
     }
 
-    /// What runs the binary.
+    /// The command that runs the binary, in a jail if the invocation is `jailed`.
     fn command(&self, root: &Path) -> anyhow::Result<Command> {
         if !self.jailed {
             return Ok(Command::new(&self.binary));
@@ -304,10 +305,10 @@ impl Invocation {
     }
 }
 
-/// Writes a file under a directory, wherever its path begins.
+/// Writes a file below `root`, also for an absolute path.
 fn write(root: &Path, path: &str, content: &str) -> anyhow::Result<PathBuf> {
     let file = root.join(path.trim_start_matches('/'));
-    fs::create_dir_all(file.parent().context("a file is in a directory")?)?;
+    fs::create_dir_all(file.parent().context("the file has no parent directory")?)?;
     fs::write(&file, content)?;
     Ok(file)
 }
@@ -335,16 +336,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_adapter_that_ends_is_an_error_with_its_log() {
-        // `echo` prints the flags and ends, as an adapter does that does not like them.
+    async fn exit_of_the_adapter_is_an_error_with_its_log() {
+        // `echo` prints the flags and exits, like an adapter that rejects its flags.
         let mut adapter = AdapterProcess::start(&invocation("echo")).unwrap();
         let error = adapter.ready(Duration::from_secs(30)).await.unwrap_err().to_string();
-        assert!(error.starts_with("the adapter has ended (exit code 0)\nthe end of its log, "), "{error}");
+        assert!(error.starts_with("the adapter has exited (exit code 0)\nend of its log, "), "{error}");
         assert!(error.contains("  --kubeconfig=/nowhere/kubeconfig "), "{error}");
     }
 
     #[tokio::test]
-    async fn a_binary_that_is_not_there_is_an_error_that_names_it() {
+    async fn missing_binary_is_an_error_with_its_path() {
         let error = AdapterProcess::start(&invocation("/nowhere/adapter")).err().unwrap().to_string();
         assert_eq!(error, "cannot run /nowhere/adapter: build it, or name another with --adapter");
     }

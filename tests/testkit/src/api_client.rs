@@ -1,4 +1,4 @@
-//! An HTTPS client as client-go is one: it trusts one authority and shows a certificate or a token.
+//! An HTTPS client like client-go: it trusts one CA and presents a client certificate or a token.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ use rustls::ClientConfig;
 
 use crate::pki::{self, Identity};
 
-/// A client of one server; connections are kept and shared between clones.
+/// A client of one server. Clones share its connection pool.
 #[derive(Clone)]
 pub struct ApiClient {
     base: String,
@@ -22,33 +22,34 @@ pub struct ApiClient {
     http: hyper_util::client::legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
 }
 
-/// Whom the client says it is.
+/// The credentials of a client.
 #[derive(Clone, Copy)]
 pub enum Credentials<'a> {
-    /// Nobody.
+    /// No credentials (anonymous).
     None,
-    /// The holder of a client certificate.
+    /// A client certificate.
     Certificate(&'a Identity),
-    /// The bearer of a token.
+    /// A bearer token.
     Token(&'a str),
 }
 
-/// A whole response.
+/// A complete response.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// Its status.
+    /// The status code.
     pub status: StatusCode,
-    /// Its headers.
+    /// The headers.
     pub headers: HeaderMap,
-    /// Its body.
+    /// The body.
     pub body: Bytes,
 }
 
 impl ApiClient {
-    /// A client of the server at `base` (`https://127.0.0.1:6443`), whose certificate `ca_pem` must have signed.
+    /// A client of the server at `base` (`https://127.0.0.1:6443`). The CA `ca_pem` must have signed the certificate of the
+    /// server.
     ///
     /// # Errors
-    /// If the authority or the credentials are malformed.
+    /// If the CA or the credentials are malformed.
     pub fn new(base: &str, ca_pem: &str, credentials: Credentials<'_>) -> anyhow::Result<Self> {
         let tls = ClientConfig::builder().with_root_certificates(pki::roots(ca_pem)?);
         let (tls, token) = match credentials {
@@ -70,10 +71,10 @@ impl ApiClient {
         Ok(Self { base: base.trim_end_matches('/').to_owned(), token, http })
     }
 
-    /// Asks for a path with its query.
+    /// Sends a GET for a path with its query. There is no timeout.
     ///
     /// # Errors
-    /// If the server cannot be reached or its answer breaks off; any status is an answer. There is no time limit.
+    /// If the server cannot be reached or the response breaks off. A response with an error status is not an error.
     pub async fn get(&self, path: &str) -> anyhow::Result<Answer> {
         let request = Request::builder().uri(path).header(http::header::ACCEPT, "application/json, */*");
         self.send(request.body(Bytes::new())?).await
@@ -97,7 +98,7 @@ impl ApiClient {
         self.send(request.body(Bytes::from(serde_json::to_vec(body)?))?).await
     }
 
-    /// Sends any request whose URI is a path.
+    /// Sends any request with a path as URI.
     ///
     /// # Errors
     /// As [`ApiClient::get`].
@@ -106,7 +107,7 @@ impl ApiClient {
         Ok(Answer { status: head.status, headers: head.headers, body: body.collect().await?.to_bytes() })
     }
 
-    /// Sends any request whose URI is a path and returns when the answer begins, its body still to be read.
+    /// Sends any request with a path as URI. Returns when the headers of the response have arrived; the caller reads the body.
     ///
     /// # Errors
     /// If the server cannot be reached.
@@ -123,7 +124,7 @@ impl Answer {
     /// The body as JSON.
     ///
     /// # Errors
-    /// If it is none.
+    /// If the body is not JSON.
     pub fn json(&self) -> anyhow::Result<serde_json::Value> {
         Ok(serde_json::from_slice(&self.body)?)
     }

@@ -1,4 +1,4 @@
-//! An address that answers nothing, as behind a firewall that drops packets.
+//! An address that never responds, like a host behind a firewall that drops packets.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use crate::listener::hold_port;
 
-/// A port of loopback whose queue of connections is full: the kernel drops what else wants to connect.
+/// A port on loopback with a full connection queue: the kernel drops every further attempt to connect.
 pub struct BlackHole {
     address: SocketAddr,
     _listener: TcpListener,
@@ -17,7 +17,7 @@ pub struct BlackHole {
 }
 
 impl BlackHole {
-    /// Opens one.
+    /// Opens a black hole.
     ///
     /// # Errors
     /// If no port can be bound.
@@ -31,7 +31,7 @@ impl BlackHole {
         Ok(Self { address, _listener: listener, _waiting: waiting })
     }
 
-    /// Where nobody answers.
+    /// The address that never responds.
     pub fn address(&self) -> SocketAddr {
         self.address
     }

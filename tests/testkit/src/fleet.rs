@@ -1,4 +1,4 @@
-//! A whole fleet: a control plane, its members, and an adapter's process behind its aggregation layer.
+//! A complete fleet: a control plane, its members, and the process of an adapter behind the aggregation layer.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,14 +12,14 @@ use crate::member::Member;
 
 /// The APIService that the scaling controllers and kubectl's examples use.
 pub const PREFERRED: &str = CUSTOM_METRICS[1];
-/// A debug build beside other work may take its time.
+/// Time limit for the start of an adapter. A debug build on a busy machine starts slowly.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// A control plane and the members that have joined it.
 pub struct Fleet {
     /// The control plane.
     pub plane: ControlPlane,
-    /// The members, as they were given.
+    /// The members, in the order of [`Fleet::start`].
     pub members: Vec<Member>,
 }
 
@@ -27,7 +27,7 @@ impl Fleet {
     /// Starts a control plane and joins the members to it.
     ///
     /// # Errors
-    /// If no port can be bound or no file written.
+    /// If a port cannot be bound or a file cannot be written.
     pub async fn start(members: Vec<Member>) -> anyhow::Result<Self> {
         let plane = ControlPlane::start().await?;
         for member in &members {
@@ -36,11 +36,11 @@ impl Fleet {
         Ok(Self { plane, members })
     }
 
-    /// Starts an adapter with its production flags, registers its custom metrics with the aggregation layer and waits until its
-    /// APIService is available. `flags` follow the usual ones; `log` is where its output goes.
+    /// Starts an adapter with its production flags, registers its custom metrics APIs with the aggregation layer and waits
+    /// until the APIService is available. `flags` come after the production flags. `log` is the file for its output.
     ///
     /// # Errors
-    /// If it cannot be run, ends, or does not become ready and available in time; with the end of its log.
+    /// If the adapter cannot be run, exits, or is not ready and available in time; the error has the end of its log.
     pub async fn start_adapter(
         &self,
         binary: &Path,
@@ -57,8 +57,8 @@ impl Fleet {
         Ok(adapter)
     }
 
-    /// Registers an adapter as APIServices (`RESOURCE_METRICS`, `EXTERNAL_METRICS`) with the aggregation layer, beside
-    /// those that it has; [`ControlPlane::available`] waits for each.
+    /// Registers an adapter with the aggregation layer for further APIServices (`RESOURCE_METRICS`, `EXTERNAL_METRICS`).
+    /// Existing registrations stay. Wait for each with [`ControlPlane::available`].
     ///
     /// # Errors
     /// If a name is malformed.
@@ -66,10 +66,10 @@ impl Fleet {
         self.plane.register_backend(adapter.address(), Some(adapter.ca_pem()), names)
     }
 
-    /// Starts an adapter with its production flags and no more.
+    /// Starts an adapter with its production flags, without registration.
     ///
     /// # Errors
-    /// If it cannot be run.
+    /// If the adapter cannot be run.
     pub fn run_adapter(
         &self,
         binary: &Path,
@@ -79,7 +79,7 @@ impl Fleet {
         AdapterProcess::start(&Invocation { log, ..self.invocation(binary, flags)? })
     }
 
-    /// How an adapter is started with its production flags.
+    /// The invocation of an adapter with its production flags.
     ///
     /// # Errors
     /// If its kubeconfig cannot be written.
@@ -93,7 +93,7 @@ impl Fleet {
             client_ca_pem: self.plane.client_ca_pem(),
             flags: flags.to_vec(),
             log: None,
-            // With glibc, which the image does not have, freed memory would stay with the process more and more.
+            // glibc keeps freed memory in the process, and more of it over time. The image does not use glibc.
             environment: vec![("MALLOC_MMAP_THRESHOLD_".to_owned(), "65536".to_owned())],
         })
     }

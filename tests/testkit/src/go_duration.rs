@@ -1,6 +1,6 @@
-//! Durations as Go's `time.ParseDuration` reads them: what metrics-server writes as a window.
+//! Durations as Go's `time.ParseDuration` reads them. metrics-server writes its windows like this.
 
-/// What a unit is in nanoseconds.
+/// Nanoseconds per unit.
 const UNITS: [(&str, i128); 7] = [
     ("ns", 1),
     ("us", 1_000),
@@ -11,7 +11,7 @@ const UNITS: [(&str, i128); 7] = [
     ("h", 3_600_000_000_000),
 ];
 
-/// The nanoseconds of a text like `1m0s` or `15.321s`; none if it is no duration.
+/// The nanoseconds of a text like `1m0s` or `15.321s`. `None` if the text is not a duration.
 pub(crate) fn nanoseconds(text: &str) -> Option<i64> {
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
     if unsigned == "0" {
@@ -28,7 +28,7 @@ pub(crate) fn nanoseconds(text: &str) -> Option<i64> {
     i64::try_from(if text.starts_with('-') { -sum } else { sum }).ok()
 }
 
-/// A decimal number of units, cut off below a nanosecond.
+/// The nanoseconds of a decimal number of units, truncated below one nanosecond.
 fn in_units(number: &str, unit: i128) -> Option<i128> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     let digits = format!("{whole}{fraction}");
@@ -42,7 +42,7 @@ mod tests {
     use crate::member::contract_directory;
 
     #[test]
-    fn durations_are_read_as_go_reads_them() {
+    fn durations_are_parsed_as_in_go() {
         let rows = std::fs::read(contract_directory().join("vectors/durations.json")).unwrap();
         let rows: Vec<serde_json::Value> = serde_json::from_slice(&rows).unwrap();
         for row in &rows {

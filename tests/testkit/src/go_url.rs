@@ -1,15 +1,15 @@
-//! Paths and queries as Go's `net/url` reads and writes them: how API servers understand a request, and what a backend
-//! of the aggregation layer gets to see.
+//! Paths and queries as Go's `net/url` reads and writes them. API servers parse requests like this, and the aggregation layer
+//! sends requests like this to its backends.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// A query's parameters in the order they came.
+/// The parameters of a query, in the order of the request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Query(Vec<(Vec<u8>, Vec<u8>)>);
 
 impl Query {
-    /// Follows `url.ParseQuery` as `URL.Query` uses it: malformed parameters are dropped, without a word.
+    /// Follows `url.ParseQuery` as `URL.Query` uses it: malformed parameters are silently dropped.
     pub(crate) fn parse(raw: &str) -> Self {
         let pairs = raw.split('&').filter(|pair| !pair.is_empty() && !pair.contains(';'));
         let decoded = pairs.filter_map(|pair| {
@@ -28,14 +28,14 @@ impl Query {
         encoded.collect::<Vec<_>>().join("&")
     }
 
-    /// The first value of a parameter; an absent and an empty one are the same, as in Kubernetes' options.
+    /// The first value of a parameter. `None` if the parameter is absent or empty, as in Kubernetes' options.
     pub(crate) fn value(&self, name: &str) -> Option<Cow<'_, str>> {
         let (_, value) = self.0.iter().find(|(key, _)| key == name.as_bytes())?;
         (!value.is_empty()).then(|| String::from_utf8_lossy(value))
     }
 
-    /// Whether a boolean parameter is on; follows `runtime.Convert_Slice_string_To_bool`: anything but
-    /// `false` and `0` is, an absent parameter is not.
+    /// Whether a boolean parameter is on. Follows `runtime.Convert_Slice_string_To_bool`: `false`, `0` and an absent parameter
+    /// are off, every other value is on.
     pub(crate) fn flag(&self, name: &str) -> bool {
         self.0
             .iter()
@@ -43,29 +43,29 @@ impl Query {
             .is_some_and(|(_, value)| !(value.eq_ignore_ascii_case(b"false") || value == b"0"))
     }
 
-    /// Takes a parameter out.
+    /// Removes a parameter.
     pub(crate) fn remove(&mut self, name: &str) {
         self.0.retain(|(key, _)| key != name.as_bytes());
     }
 
-    /// Whether a parameter is there at all.
+    /// Whether a parameter is present, also without a value.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.0.iter().any(|(key, _)| key == name.as_bytes())
     }
 }
 
-/// Decodes a path's percent-escapes; none if one is malformed, which Go's server answers with 400.
+/// Decodes the percent-escapes of a path. `None` if one is malformed; Go's server responds with 400 to such a path.
 pub(crate) fn decode_path(raw: &str) -> Option<Vec<u8>> {
     unescape(raw, Plus::IsPlus)
 }
 
-/// Follows `URL.EscapedPath` without a `RawPath`: what a decoded path looks like when it is sent on. Escaped
-/// are `*`, `!`, quotes and parentheses, kept are `$&+,/:;=@`, and a decoded `%2F` has become a separator.
+/// Follows `URL.EscapedPath` without a `RawPath`: the form of a decoded path when it is forwarded. `*`, `!`, quotes and
+/// parentheses are escaped. `$&+,/:;=@` are kept. A decoded `%2F` becomes a separator.
 pub(crate) fn encode_path(path: &[u8]) -> String {
     escape(path, |byte| byte.is_ascii_alphanumeric() || b"-_.~$&+,/:;=@".contains(&byte))
 }
 
-/// What a `+` stands for.
+/// Meaning of a `+`.
 #[derive(Clone, Copy, PartialEq)]
 enum Plus {
     IsSpace,
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_escaped_as_go_escapes_it() {
+    fn path_is_escaped_as_in_go() {
         for (raw, sent) in [
             ("/pods/*/http_requests", "/pods/%2A/http_requests"),
             ("/pods/%2a/m", "/pods/%2A/m"),
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_query_is_sorted_and_malformed_parameters_are_dropped() {
+    fn query_is_sorted_and_malformed_parameters_are_dropped() {
         let query = Query::parse("b=1&a=x+y%3D&&bad=%zz&semi;colon=1&b=0&flag&app=a,b*");
         assert_eq!(query.encode(), "a=x+y%3D&app=a%2Cb%2A&b=1&b=0&flag=");
         assert_eq!(query.value("b").as_deref(), Some("1"));

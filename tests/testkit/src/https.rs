@@ -1,4 +1,4 @@
-//! An HTTPS server on loopback whose line can be cut while it runs.
+//! An HTTPS server on loopback. A test can cut or freeze its connections while it runs.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -29,39 +29,39 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::listener::{ACCEPT_AGAIN, hold_port};
 use crate::pki::Identity;
 
-/// What ALPN offers: HTTP/2 and HTTP/1.1.
+/// The protocols that ALPN offers: HTTP/2 and HTTP/1.1.
 pub const HTTP_VERSIONS: [&str; 2] = ["h2", "http/1.1"];
 
-/// A response's body: whole, streamed, or one that breaks off.
+/// The body of a response: complete, streamed, or one that ends with an error.
 pub type Body = BoxBody<Bytes, io::Error>;
-/// What answers the requests of a server; an error resets the connection (HTTP/1.1) or the stream (HTTP/2).
+/// Handler of the requests of a server. An error resets the connection (HTTP/1.1) or the stream (HTTP/2).
 pub type Handler =
     Arc<dyn Fn(Request<Incoming>, Arc<Peer>) -> BoxFuture<'static, io::Result<Response<Body>>> + Send + Sync>;
 
-/// Who is at the other end of a connection.
+/// The client of a connection.
 #[derive(Debug)]
 pub struct Peer {
     /// The client's address.
     pub address: SocketAddr,
-    /// The certificate that the client showed, verified against the server's client authority.
+    /// The client certificate, verified against the server's client CA. `None` if the client presented none.
     pub certificate: Option<CertificateDer<'static>>,
 }
 
-/// What the network does to a server.
+/// State of the network in front of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Line {
-    /// Nothing.
+pub enum Network {
+    /// The network works.
     Open,
-    /// Connections are accepted by the kernel, and neither they nor the open ones carry another byte.
+    /// The kernel accepts connections, but neither new nor open connections carry any byte.
     Frozen,
-    /// Open connections are cut and new ones refused.
+    /// Open connections are cut and new ones are refused.
     Refused,
 }
 
 /// A running server; it stops when dropped.
 pub struct Server {
     address: SocketAddr,
-    line: watch::Sender<Line>,
+    line: watch::Sender<Network>,
     cuts: watch::Sender<()>,
     tls: Arc<Mutex<Arc<ServerConfig>>>,
     accepted: Arc<AtomicUsize>,
@@ -70,14 +70,14 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves on a free port of 127.0.0.1; `tls` decides the certificate, the client authority and ALPN.
+    /// Serves on a free port of 127.0.0.1. `tls` has the certificate, the client CA and ALPN.
     ///
     /// # Errors
     /// If no port can be bound.
     pub async fn start(tls: ServerConfig, handler: Handler) -> anyhow::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
-        let (line, cuts) = (watch::Sender::new(Line::Open), watch::Sender::new(()));
+        let (line, cuts) = (watch::Sender::new(Network::Open), watch::Sender::new(()));
         let tls = Arc::new(Mutex::new(Arc::new(tls)));
         let (accepted, open) = (Arc::new(AtomicUsize::new(0)), Arc::new(()));
         let acceptor = Acceptor {
@@ -92,44 +92,44 @@ impl Server {
         Ok(Self { address, line, cuts, tls, accepted, open, _task: task })
     }
 
-    /// Where it listens.
+    /// The address that the server listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// How many connections it has accepted so far.
+    /// The number of accepted connections since the start.
     pub fn connections(&self) -> usize {
         self.accepted.load(Ordering::Relaxed)
     }
 
-    /// How many of them are open.
+    /// The number of open connections.
     pub fn open_connections(&self) -> usize {
         Arc::strong_count(&self.open) - 1
     }
 
-    /// Cuts, freezes or restores the line.
-    pub fn set_line(&self, line: Line) {
+    /// Cuts, freezes or restores the network.
+    pub fn set_network(&self, line: Network) {
         self.line.send_replace(line);
     }
 
-    /// Cuts the connections that are open now; new ones are welcome.
+    /// Cuts the connections that are open now. New connections are accepted.
     pub fn cut(&self) {
         self.cuts.send_replace(());
     }
 
-    /// Serves new connections with another certificate or client authority.
+    /// Serves new connections with another certificate or client CA.
     pub fn set_tls(&self, tls: ServerConfig) {
-        *self.tls.lock().expect("no holder panics") = Arc::new(tls);
+        *self.tls.lock().expect("not poisoned") = Arc::new(tls);
     }
 }
 
 struct Acceptor {
     tls: Arc<Mutex<Arc<ServerConfig>>>,
     accepted: Arc<AtomicUsize>,
-    /// Each connection holds one.
+    /// Each connection holds a strong reference.
     open: Weak<()>,
     handler: Handler,
-    line: watch::Receiver<Line>,
+    line: watch::Receiver<Network>,
     cuts: watch::Receiver<()>,
 }
 
@@ -141,7 +141,7 @@ impl Acceptor {
         let mut connections = JoinSet::new();
         loop {
             let state = *self.line.borrow_and_update();
-            if state == Line::Refused {
+            if state == Network::Refused {
                 if listener.take().is_some() {
                     kept_port = hold_port(address).ok();
                 }
@@ -158,9 +158,9 @@ impl Acceptor {
                 }
             };
             tokio::select! {
-                biased; // who connects after a change finds the line changed
+                biased; // a client that connects after a change sees the new state
                 changed = self.line.changed() => if changed.is_err() { return },
-                // The connections see it themselves; those that are accepted from now on are not meant.
+                // The open connections receive this signal themselves. Later connections are not affected by this cut.
                 changed = self.cuts.changed() => if changed.is_err() { return },
                 Some(_) = connections.join_next() => {}
                 accepted = accept => match accepted {
@@ -174,10 +174,10 @@ impl Acceptor {
         }
     }
 
-    /// One connection's life; while the line is frozen nobody polls it, so not even a ping is answered, and where it is
-    /// refused or cut it ends by itself, so that no request that comes after is still answered.
+    /// Serves one connection. While the line is frozen, the connection is not polled, so it does not even respond to a ping.
+    /// When the line is refused or cut, the connection ends, and no later request gets a response.
     fn connection(&self, stream: TcpStream, address: SocketAddr) -> impl Future<Output = ()> + use<> {
-        let tls = self.tls.lock().expect("no holder panics").clone();
+        let tls = self.tls.lock().expect("not poisoned").clone();
         let (mut line, mut cuts) = (self.line.clone(), self.cuts.clone());
         let open = self.open.upgrade();
         let serving = serve(stream, address, tls, self.handler.clone());
@@ -186,14 +186,14 @@ impl Acceptor {
             let mut serving = std::pin::pin!(serving);
             loop {
                 let state = *line.borrow_and_update();
-                if state == Line::Refused {
+                if state == Network::Refused {
                     return;
                 }
                 tokio::select! {
-                    biased; // or a request that comes after might still be answered
+                    biased; // a request after the cut must get no response
                     _ = cuts.changed() => return,
                     changed = line.changed() => if changed.is_err() { return },
-                    () = &mut serving, if state == Line::Open => return,
+                    () = &mut serving, if state == Network::Open => return,
                 }
             }
         }
@@ -211,11 +211,11 @@ async fn serve(stream: TcpStream, address: SocketAddr, tls: Arc<ServerConfig>, h
         .await;
 }
 
-/// The TLS side of a server: its certificate, the authority of its clients' certificates, which they may but need
-/// not show, and what ALPN offers.
+/// The TLS configuration of a server: its certificate, the optional CA of client certificates, and the protocols that ALPN
+/// offers. Clients may connect without a certificate.
 ///
 /// # Errors
-/// If the key does not belong to the certificate, or the authority is empty.
+/// If the key does not belong to the certificate, or the CA is empty.
 pub fn tls(
     identity: &Identity,
     clients: Option<Arc<RootCertStore>>,
@@ -231,7 +231,7 @@ pub fn tls(
     Ok(tls)
 }
 
-/// A response with a body of this type.
+/// A response with a body of this content type.
 pub fn response(status: StatusCode, content_type: &'static str, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
@@ -239,12 +239,12 @@ pub fn response(status: StatusCode, content_type: &'static str, body: Body) -> R
     response
 }
 
-/// A whole body.
+/// A complete body.
 pub fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed()
 }
 
-/// A body that comes in chunks; an error breaks it off.
+/// A body in chunks. An error in the stream breaks the response off.
 pub fn streamed(chunks: impl Stream<Item = io::Result<Bytes>> + Send + Sync + 'static) -> Body {
     BodyExt::boxed(StreamBody::new(chunks.map_ok(Frame::data)))
 }

@@ -1,4 +1,4 @@
-//! Kubeconfig files with everything in them.
+//! Self-contained kubeconfig files: certificates and keys are embedded.
 
 use std::path::Path;
 
@@ -7,14 +7,14 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 
 use crate::pki::Identity;
 
-/// The name of a user's file.
+/// File name of the kubeconfig of a user.
 pub(crate) fn file_name(user: &str, groups: &[&str]) -> String {
     let safe = |letter: char| if letter.is_ascii_alphanumeric() { letter } else { '-' };
     let names = [&[user], groups].concat().join("-");
     format!("{}.kubeconfig", names.chars().map(safe).collect::<String>())
 }
 
-/// Writes a kubeconfig for `user`, whose API server `authority` has signed the certificate of.
+/// Writes a kubeconfig for `user`. The CA `authority` (PEM) has signed the certificate of the API server.
 ///
 /// # Errors
 /// If the file cannot be written.

@@ -1,4 +1,4 @@
-//! The real kubectl, new and old, where it is installed.
+//! The real kubectl, current and old versions, if it is installed.
 
 use std::env;
 use std::fmt;
@@ -11,12 +11,12 @@ use serde_json::Value;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-/// The environment variable that names the binary of an old one.
+/// Environment variable with the path of an old kubectl.
 const OLD: &str = "KUBECTL_OLD";
-/// How long a command may take.
+/// Time limit of one command.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A kubectl and a kubeconfig. It prints as `kubectl v1.20.2`.
+/// A kubectl binary with a kubeconfig. `Display` prints `kubectl v1.20.2`.
 #[derive(Clone, Debug)]
 pub struct Kubectl {
     binary: PathBuf,
@@ -24,32 +24,32 @@ pub struct Kubectl {
     kubeconfig: PathBuf,
 }
 
-/// Every kubectl that there is, with this kubeconfig: the one on PATH, and an older one that the environment variable
-/// `KUBECTL_OLD` names. None where none is installed, so that nobody needs it for the rest of the tests.
+/// The installed kubectls, with this kubeconfig: the one on PATH, and the older one that the environment variable `KUBECTL_OLD`
+/// names. Empty if none is installed: the other tests run without kubectl.
 ///
 /// # Panics
-/// If there is none on PATH and the environment variable `CI` is set: there nothing may be left out in silence. If one
-/// cannot say its version.
+/// If kubectl is not on PATH and the environment variable `CI` is set: CI must not skip tests silently. If a kubectl does not
+/// print its version.
 pub fn kubectls(kubeconfig: &Path) -> Vec<Kubectl> {
     let on_path = is_installed().then(|| PathBuf::from("kubectl"));
     assert!(
         on_path.is_some() || env::var_os("CI").is_none(),
-        "kubectl is not on PATH: install it, or unset CI to leave its tests out"
+        "kubectl is not on PATH: install it, or unset CI to skip its tests"
     );
     if on_path.is_none() {
-        eprintln!("kubectl is not on PATH: what it makes of the answers is not tested");
+        eprintln!("kubectl is not on PATH: its tests are skipped");
     }
     let old = env::var_os(OLD).map(PathBuf::from);
     on_path.into_iter().chain(old).map(|binary| Kubectl::new(binary, kubeconfig)).collect()
 }
 
-/// What `kubectl kustomize` makes of a directory: YAML. `None` where kubectl is not installed.
+/// The YAML that `kubectl kustomize` prints for a directory. `None` if kubectl is not installed.
 ///
 /// # Errors
-/// If it fails, with what it says.
+/// If kubectl fails; the error has its stderr.
 ///
 /// # Panics
-/// If it is not installed and the environment variable `CI` is set.
+/// If kubectl is not installed and the environment variable `CI` is set.
 pub async fn kustomize(directory: &Path) -> anyhow::Result<Option<String>> {
     if !is_installed() {
         assert!(env::var_os("CI").is_none(), "kubectl is not on PATH: install it, or unset CI");
@@ -65,7 +65,7 @@ pub(crate) fn is_installed() -> bool {
     on_path("kubectl").is_some()
 }
 
-/// Where a program is that is on PATH.
+/// The path of a program that is on PATH.
 pub fn on_path(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
     env::split_paths(&path).map(|directory| directory.join(program)).find(|file| file.is_file())
@@ -75,33 +75,33 @@ impl Kubectl {
     fn new(binary: PathBuf, kubeconfig: &Path) -> Self {
         let version = client_version(&binary);
         let version = version.unwrap_or_else(|error| {
-            panic!("{} does not say its version, correct PATH or {OLD}: {error:#}", binary.display())
+            panic!("{} does not print its version, correct PATH or {OLD}: {error:#}", binary.display())
         });
         Self { binary, version, kubeconfig: kubeconfig.to_owned() }
     }
 
-    /// Its minor version, `20` of v1.20.2.
+    /// The minor version, `20` of v1.20.2.
     pub fn minor(&self) -> u32 {
         let minor = self.version.split('.').nth(1).and_then(|minor| minor.parse().ok());
-        minor.expect("kubectl's versions are semantic ones")
+        minor.expect("kubectl has a semantic version")
     }
 
-    /// Runs it to its end and returns what it prints. What it remembers stands beside the kubeconfig.
+    /// Runs kubectl until it exits and returns its stdout. The caches of kubectl are next to the kubeconfig.
     ///
     /// # Errors
-    /// If it cannot be run, fails, or takes longer than a minute; with what it says.
+    /// If kubectl cannot be run, fails, or takes longer than one minute; the error has its stderr.
     pub async fn run(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        Ok(self.run_and_listen(arguments).await?.0)
+        Ok(self.run_with_stderr(arguments).await?.0)
     }
 
-    /// The same, and what it says beside that: the warnings of servers.
+    /// Like [`Kubectl::run`], but also returns stderr, which has the warnings of servers.
     ///
     /// # Errors
     /// As [`Kubectl::run`].
-    pub async fn run_and_listen(&self, arguments: &[&str]) -> anyhow::Result<(String, String)> {
-        let home = self.kubeconfig.parent().context("the kubeconfig is in no directory")?;
+    pub async fn run_with_stderr(&self, arguments: &[&str]) -> anyhow::Result<(String, String)> {
+        let home = self.kubeconfig.parent().context("the kubeconfig has no parent directory")?;
         let mut command = Command::new(&self.binary);
-        // Each has a home of its own: one would read what another of them has kept of discovery.
+        // Each version has its own home, so that it does not read the discovery cache of another version.
         command
             .env("HOME", home.join(&self.version))
             .arg("--kubeconfig")
@@ -111,7 +111,7 @@ impl Kubectl {
     }
 }
 
-/// What `version --client` says: v1.20.2.
+/// The version that `version --client` prints: v1.20.2.
 fn client_version(binary: &Path) -> anyhow::Result<String> {
     let mut command = process::Command::new(binary);
     let output = command.args(["version", "--client", "--output=json"]).stdin(Stdio::null()).output()?;
@@ -126,15 +126,15 @@ impl fmt::Display for Kubectl {
     }
 }
 
-/// Runs a command to its end and returns its stdout and its stderr.
+/// Runs a command until it exits and returns its stdout and stderr.
 ///
 /// # Errors
 /// As [`Kubectl::run`].
 pub(crate) async fn output_of(command: &mut Command) -> anyhow::Result<(String, String)> {
     let output = command.stdin(Stdio::null()).kill_on_drop(true).output();
-    let output = timeout(LIMIT, output).await.context("it took too long")??;
+    let output = timeout(LIMIT, output).await.context("the command took longer than the time limit")??;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let complaints = text(&output.stderr);
-    ensure!(output.status.success(), "{}", complaints.trim());
-    Ok((text(&output.stdout), complaints))
+    let errors = text(&output.stderr);
+    ensure!(output.status.success(), "{}", errors.trim());
+    Ok((text(&output.stdout), errors))
 }

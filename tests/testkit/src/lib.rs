@@ -1,16 +1,18 @@
-//! A simulated Karmada control plane and member clusters, independent of the adapter: it speaks HTTPS, JSON and
-//! protobuf of its own, so that the code under test cannot vouch for itself, and hosts any adapter's binary.
+//! A simulated Karmada control plane with member clusters, and a runner for the binary of any adapter.
 //!
-//! The modules stand in groups, lowest first: a group uses itself and what is above it.
+//! The kit shares no code with the adapter: it has its own HTTPS, JSON and protobuf code. A bug in the adapter can therefore
+//! not hide itself in the tests.
+//!
+//! The modules are in groups, lowest layer first. A group uses only itself and the groups above it in this file.
 
-// What Go and Kubernetes write.
+// Formats of Go and Kubernetes.
 mod go_duration;
 mod go_url;
 pub mod protobuf;
 mod selector;
 pub mod timestamp;
 
-// Servers, clients and what is between them.
+// Servers, clients and the network between them.
 pub mod api_client;
 pub mod black_hole;
 pub mod https;
@@ -20,14 +22,14 @@ pub mod pki;
 pub mod proxy;
 pub mod sockets;
 
-// A fleet: members with an application, their control plane, an adapter's process.
+// A fleet: members with an application, the control plane, and the process of an adapter.
 pub mod adapter;
 pub mod app;
 pub mod control_plane;
 pub mod fleet;
 pub mod member;
 
-// What works on it.
+// Users of a fleet.
 pub mod federated_hpa;
 mod kubectl;
 mod signals;

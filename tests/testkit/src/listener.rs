@@ -1,4 +1,4 @@
-//! Ports of loopback and the connections that come to them.
+//! Ports on loopback and their connections.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,10 +8,10 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-/// How long to wait for the end of a connection where there are too many to accept another.
+/// Pause before the next `accept` after an error, for example when too many connections are open.
 pub(crate) const ACCEPT_AGAIN: Duration = Duration::from_millis(10);
 
-/// Serves each connection in a task of its own; all of them end with the future.
+/// Serves each connection in its own task. All tasks end when the future is dropped.
 pub async fn serve_each<F>(listener: TcpListener, serve: impl Fn(TcpStream) -> F)
 where
     F: Future<Output = ()> + Send + 'static,
@@ -28,10 +28,10 @@ where
     }
 }
 
-/// Takes a port (0: any) without listening: connections are refused, and nobody else is given the port meanwhile.
+/// Binds a port (0: any free port) without listening. Connections are refused, and no other process can take the port.
 ///
 /// # Errors
-/// If it is taken.
+/// If the port is in use.
 pub fn hold_port(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;

@@ -1,4 +1,4 @@
-//! Certificate authorities and the identities they sign, each test fleet with its own.
+//! CAs and the certificates that they sign. Each test fleet has its own.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -12,7 +12,7 @@ use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-/// A certificate authority.
+/// A CA.
 pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
@@ -27,7 +27,7 @@ pub struct Identity {
 }
 
 impl Authority {
-    /// A new self-signed authority.
+    /// A new self-signed CA.
     pub fn new(common_name: &str) -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, common_name);
@@ -38,7 +38,7 @@ impl Authority {
         Self { issuer }
     }
 
-    /// The authority's certificate as PEM.
+    /// The CA certificate as PEM.
     pub fn pem(&self) -> String {
         self.issuer.pem()
     }
@@ -48,7 +48,7 @@ impl Authority {
         self.server_with(names, |_| {})
     }
 
-    /// A serving certificate whose time is over.
+    /// A serving certificate that has expired.
     pub fn expired_server(&self, names: &[&str]) -> Identity {
         self.server_with(names, |params| {
             params.not_before = rcgen::date_time_ymd(2019, 1, 1);
@@ -56,12 +56,12 @@ impl Authority {
         })
     }
 
-    /// A serving certificate whose time has not come.
+    /// A serving certificate that is not yet valid.
     pub fn future_server(&self, names: &[&str]) -> Identity {
         self.server_with(names, |params| params.not_before = rcgen::date_time_ymd(4000, 1, 1))
     }
 
-    /// A serving certificate whose time is over in so many seconds.
+    /// A serving certificate that expires in `seconds`.
     pub fn short_lived_server(&self, names: &[&str], seconds: u64) -> Identity {
         let end = SystemTime::now() + Duration::from_secs(seconds);
         self.server_with(names, |params| params.not_after = end.into())
@@ -72,7 +72,7 @@ impl Authority {
         self.client_with(common_name, organizations, |_| {})
     }
 
-    /// The same after `adjust` has changed its dates, usages or subject.
+    /// A client certificate after `adjust` has changed its dates, usages or subject.
     pub fn client_with(
         &self,
         common_name: &str,
@@ -104,7 +104,7 @@ impl Authority {
 }
 
 impl Identity {
-    /// A serving certificate that nobody but its own key has signed.
+    /// A self-signed serving certificate.
     pub fn self_signed(names: &[&str]) -> Self {
         let mut params = params_for(names);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -113,25 +113,25 @@ impl Identity {
         Self { certificate: certificate.pem(), key: key.serialize_pem() }
     }
 
-    /// The certificate as rustls takes it.
+    /// The certificate in the type of rustls.
     pub fn chain(&self) -> Vec<CertificateDer<'static>> {
         vec![CertificateDer::from_pem_slice(self.certificate.as_bytes()).expect("rcgen writes valid PEM")]
     }
 
-    /// The key as rustls takes it.
+    /// The key in the type of rustls.
     pub fn private_key(&self) -> PrivateKeyDer<'static> {
         PrivateKeyDer::from_pem_slice(self.key.as_bytes()).expect("rcgen writes valid PEM")
     }
 }
 
-/// Trust in the authorities of a PEM bundle alone.
+/// A root store that trusts only the CAs of a PEM bundle.
 ///
 /// # Errors
 /// If the bundle is malformed.
 pub fn roots(pem: &str) -> anyhow::Result<Arc<RootCertStore>> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-        roots.add(certificate.context("the authority's PEM")?).context("the authority's certificate")?;
+        roots.add(certificate.context("the PEM of the CA")?).context("the certificate of the CA")?;
     }
     Ok(Arc::new(roots))
 }

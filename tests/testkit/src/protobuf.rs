@@ -1,17 +1,17 @@
-//! Writes protocol buffers the way Kubernetes' generated code does, for servers that answer in that format.
+//! Writes protocol buffers as Kubernetes' generated code does, for servers that respond in that format.
 
 const VARINT: u64 = 0;
 const LENGTH_DELIMITED: u64 = 2;
 
-/// A message under construction; fields are written in the order of the calls. Kubernetes writes a plain field even
-/// when it is empty and leaves out only an absent pointer, so nothing is skipped here.
+/// A message under construction. Fields are written in the order of the calls. Kubernetes writes a plain field even when it is
+/// empty and omits only an absent pointer, so no field is skipped here.
 #[derive(Clone, Debug, Default)]
 pub struct Message {
     bytes: Vec<u8>,
 }
 
 impl Message {
-    /// Without fields.
+    /// An empty message.
     pub fn new() -> Self {
         Self::default()
     }
@@ -42,19 +42,19 @@ impl Message {
         self.delimited(field, &message.bytes)
     }
 
-    /// Adds a message for each element.
+    /// Adds one embedded message for each element.
     #[must_use]
     pub fn repeated(self, field: u64, messages: impl IntoIterator<Item = Self>) -> Self {
         messages.into_iter().fold(self, |whole, message| whole.message(field, &message))
     }
 
-    /// The message alone.
+    /// The bytes of the message, without an envelope.
     #[must_use]
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }
 
-    /// The message as Kubernetes sends it: four magic bytes and `runtime.Unknown` around it.
+    /// The message as Kubernetes sends it: four magic bytes and a `runtime.Unknown` around the message.
     #[must_use]
     pub fn into_envelope(self, api_version: &str, kind: &str) -> Vec<u8> {
         let type_meta = Self::new().string(1, api_version).string(2, kind);

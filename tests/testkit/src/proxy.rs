@@ -1,4 +1,4 @@
-//! A proxy on the way to a member: HTTP CONNECT, also over TLS, or SOCKS5, with user and password if it wants them.
+//! A proxy in front of a member: HTTP CONNECT, HTTP CONNECT over TLS, or SOCKS5. It requires a user and a password.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -16,15 +16,15 @@ use crate::https;
 use crate::listener::serve_each;
 use crate::pki::Authority;
 
-/// User and password that a proxy wants.
+/// The user and password that the proxy requires.
 const USER: (&str, &str) = ("proxy-user", "proxy-password");
 
-/// The longest line of a CONNECT request's head.
+/// Bytes of the longest line in the head of a CONNECT request.
 const LONGEST_LINE: u64 = 16 << 10;
-/// The method of SOCKS by which a client says who it is.
+/// The SOCKS authentication method "username/password".
 const USER_AND_PASSWORD: u8 = 2;
 
-/// What a proxy speaks.
+/// The protocol of a proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// HTTP CONNECT.
@@ -44,17 +44,17 @@ pub struct Proxy {
     _task: AbortOnDropHandle<()>,
 }
 
-/// One tunnel that was asked for.
+/// A tunnel that a client requested.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tunnel {
-    /// Where to, `host:port`.
+    /// The target, `host:port`.
     pub to: String,
     /// The header lines of the CONNECT request.
     pub headers: Vec<String>,
 }
 
 impl Proxy {
-    /// Starts a proxy that wants a user and a password.
+    /// Starts a proxy that requires a user and a password.
     ///
     /// # Errors
     /// If no port can be bound.
@@ -82,7 +82,7 @@ impl Proxy {
         Ok(Self { kind, address, authority, tunnels, _task: AbortOnDropHandle::new(task) })
     }
 
-    /// Its URL with user and password, as `proxyURL` takes it.
+    /// The URL with user and password, as in the kubeconfig field `proxyURL`.
     pub fn url(&self) -> String {
         let scheme = match self.kind {
             Kind::Http => "http",
@@ -92,18 +92,18 @@ impl Proxy {
         format!("{scheme}://{}:{}@{}", USER.0, USER.1, self.address)
     }
 
-    /// The authority of its certificate.
+    /// The CA of the proxy's certificate.
     pub fn ca_pem(&self) -> String {
         self.authority.pem()
     }
 
-    /// The tunnels that were made so far. A host `….test` is this machine.
+    /// The tunnels so far. A host name that ends in `.test` leads to this machine.
     pub fn tunnels(&self) -> Vec<Tunnel> {
-        self.tunnels.lock().expect("no holder panics").clone()
+        self.tunnels.lock().expect("not poisoned").clone()
     }
 }
 
-/// RFC 9110, section 9.3.6, with basic credentials (RFC 7617).
+/// HTTP CONNECT as in RFC 9110, section 9.3.6, with basic credentials (RFC 7617).
 async fn connect(stream: impl AsyncRead + AsyncWrite + Unpin, record: &Mutex<Vec<Tunnel>>) -> io::Result<()> {
     let mut client = BufReader::new(stream);
     let mut lines = Vec::new();
@@ -137,7 +137,8 @@ async fn connect(stream: impl AsyncRead + AsyncWrite + Unpin, record: &Mutex<Vec
                         Connection: close\r\n\r\n";
         return client.write_all(refusal).await;
     }
-    // Names that no resolver knows lead to loopback, which no proxy of the environment is used for.
+    // Host names in `.test` have no DNS entry and lead to loopback. Proxies of the environment are not used for loopback
+    // itself.
     let address = match to.rsplit_once(".test:") {
         Some((_, port)) => format!("127.0.0.1:{port}"),
         None => to.to_owned(),
@@ -146,12 +147,12 @@ async fn connect(stream: impl AsyncRead + AsyncWrite + Unpin, record: &Mutex<Vec
         return client.write_all(b"HTTP/1.1 502 Bad Gateway\r\nConnection: close\r\n\r\n").await;
     };
     let to = to.to_owned();
-    record.lock().expect("no holder panics").push(Tunnel { to, headers });
+    record.lock().expect("not poisoned").push(Tunnel { to, headers });
     client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await?;
     copy_bidirectional(&mut client, &mut server).await.map(drop)
 }
 
-/// RFC 1928 and RFC 1929, as much as a client of one address needs.
+/// SOCKS as in RFC 1928 and RFC 1929, reduced to what a client of one address needs.
 async fn socks(mut client: TcpStream, record: &Mutex<Vec<Tunnel>>) -> io::Result<()> {
     let [_version, methods] = read(&mut client).await?;
     let mut offered = vec![0; usize::from(methods)];
@@ -176,12 +177,12 @@ async fn socks(mut client: TcpStream, record: &Mutex<Vec<Tunnel>>) -> io::Result
     let Ok(mut server) = TcpStream::connect(&to).await else {
         return client.write_all(&socks_reply(5)).await;
     };
-    record.lock().expect("no holder panics").push(Tunnel { to, headers: Vec::new() });
+    record.lock().expect("not poisoned").push(Tunnel { to, headers: Vec::new() });
     client.write_all(&socks_reply(0)).await?;
     copy_bidirectional(&mut client, &mut server).await.map(drop)
 }
 
-/// A reply of SOCKS that tells no address.
+/// A SOCKS reply without an address.
 fn socks_reply(code: u8) -> [u8; 10] {
     [5, code, 0, 1, 0, 0, 0, 0, 0, 0]
 }

@@ -1,15 +1,15 @@
-//! Label selectors as `k8s.io/apimachinery/pkg/labels` parses them, without the checks of keys and values. Field
-//! selectors are read with the same grammar, of which theirs is a part.
+//! Label selectors as `k8s.io/apimachinery/pkg/labels` parses them, but without the validation of keys and values. Field
+//! selectors use a subset of the same grammar and are parsed here too.
 
 use std::collections::{BTreeSet, VecDeque};
 
-/// A parsed selector; all of its requirements must hold.
+/// A parsed selector. All its requirements must match.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Selector {
     requirements: Vec<Requirement>,
 }
 
-/// What is asked of one label.
+/// The requirement for one label.
 #[derive(Clone, Debug)]
 pub(crate) struct Requirement {
     pub(crate) key: String,
@@ -17,7 +17,7 @@ pub(crate) struct Requirement {
     pub(crate) values: BTreeSet<String>,
 }
 
-/// How a label is compared with the values.
+/// How the label is compared with the values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operator {
     Equals,
@@ -30,7 +30,7 @@ pub(crate) enum Operator {
     LessThan,
 }
 
-/// What the texts of errors and the grammar see: a symbol, a word, or nothing at the end.
+/// The tokens of a selector, for the grammar and for error texts: a symbol, a word, or an empty string at the end.
 struct Tokens(VecDeque<String>);
 
 impl Selector {
@@ -61,12 +61,12 @@ impl Selector {
         Ok(Self { requirements })
     }
 
-    /// Whether labels, looked up by key, meet all requirements.
+    /// Whether an object's labels match all requirements. `label` looks up a value by key.
     pub(crate) fn matches<'a>(&self, label: impl Fn(&str) -> Option<&'a str>) -> bool {
         self.requirements.iter().all(|requirement| requirement.matches(label(&requirement.key)))
     }
 
-    /// What must hold, by key.
+    /// The requirements, sorted by key.
     pub(crate) fn requirements(&self) -> &[Requirement] {
         &self.requirements
     }
@@ -119,7 +119,7 @@ fn requirement(tokens: &mut Tokens) -> Result<Requirement, String> {
     Ok(Requirement { key, operator, values })
 }
 
-/// A list in parentheses, in which a value between two commas may be missing.
+/// A list in parentheses. A value between two commas may be missing.
 fn values(tokens: &mut Tokens) -> Result<BTreeSet<String>, String> {
     match tokens.next().as_str() {
         "(" => {}
@@ -166,7 +166,7 @@ fn starts_requirement(token: &str) -> bool {
 impl Tokens {
     fn new(text: &str) -> Self {
         let mut tokens: VecDeque<String> = VecDeque::new();
-        let mut joined = false; // to the token before
+        let mut joined = false; // whether the last token is directly before this character
         for character in text.chars() {
             let space = matches!(character, ' ' | '\t' | '\r' | '\n');
             let last = tokens.back_mut().filter(|_| joined);
@@ -197,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn selectors_parse_and_match_as_in_the_vectors() {
+    fn selectors_match_the_vectors() {
         let vectors = concat!(env!("CARGO_MANIFEST_DIR"), "/../contract/vectors/selectors.json");
         let vectors: serde_json::Value = serde_json::from_slice(&std::fs::read(vectors).unwrap()).unwrap();
         let sets: Vec<BTreeMap<String, String>> =
@@ -206,7 +206,7 @@ mod tests {
         for case in vectors["cases"].as_array().unwrap() {
             let text = case["in"].as_str().unwrap();
             match (case["error"].as_str(), Selector::parse(text)) {
-                // Keys and values are not checked here.
+                // This parser does not validate keys and values.
                 (Some(error), _) if error.contains("Invalid value") => continue,
                 (Some(error), parsed) => assert_eq!(parsed.unwrap_err(), error, "{text}"),
                 (None, parsed) => {

@@ -1,15 +1,15 @@
-//! Requests to end.
+//! Signals that stop a program.
 
 use std::io;
 use std::process::ExitCode;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Waits for Ctrl-C, a request to end or the end of the terminal, from now on, and gives the exit code that a shell expects
-/// of it.
+/// Waits for SIGINT (Ctrl-C), SIGTERM or SIGHUP (terminal closed) and returns the exit code that a shell expects. Signals count
+/// from this call on.
 ///
 /// # Errors
-/// If signals cannot be awaited.
+/// If no signal handler can be installed.
 pub fn interrupted() -> io::Result<impl Future<Output = ExitCode>> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let mut hangup = signal(SignalKind::hangup())?;

@@ -1,4 +1,4 @@
-//! The connections that a process of this machine has open.
+//! The open connections of a process on this machine.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,21 +10,21 @@ const ESTABLISHED: &str = "01";
 /// The ports of a TCP connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Connection {
-    /// At the process' end.
+    /// The port of the process.
     pub local: u16,
-    /// At the other end.
+    /// The port of the peer.
     pub remote: u16,
 }
 
-/// The established TCP connections of a process. What it has not accepted yet does not count.
+/// The established TCP connections of a process. Connections that the process has not accepted yet do not count.
 ///
 /// # Errors
-/// If there is no such process, or it is somebody else's.
+/// If there is no such process, or it belongs to another user.
 pub fn connections(process: u32) -> std::io::Result<Vec<Connection>> {
     let process = format!("/proc/{process}");
     let mut sockets = BTreeSet::new();
     for file in fs::read_dir(Path::new(&process).join("fd"))? {
-        // It may be closed meanwhile.
+        // The process may have closed the file meanwhile.
         let Ok(link) = fs::read_link(file?.path()) else { continue };
         let inode = link.to_str().and_then(|link| link.strip_prefix("socket:[")?.strip_suffix(']'));
         sockets.extend(inode.map(str::to_owned));

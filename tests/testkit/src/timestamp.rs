@@ -4,13 +4,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 const DAY: i64 = 86_400;
 
-/// Seconds since 1970, now.
+/// The current time in seconds since 1970.
 pub fn now() -> i64 {
     let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");
     i64::try_from(elapsed.as_secs()).expect("the clock is before the year 292277026596")
 }
 
-/// Seconds since 1970 as `2023-06-14T09:09:54Z`.
+/// Formats seconds since 1970 as `2023-06-14T09:09:54Z`.
 pub fn format(seconds: i64) -> String {
     let (year, month, day) = date(seconds.div_euclid(DAY));
     let time = seconds.rem_euclid(DAY);
@@ -18,7 +18,7 @@ pub fn format(seconds: i64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
-/// Seconds since 1970 of a text that [`format()`] could have written.
+/// Parses the format of [`format()`] into seconds since 1970.
 pub fn parse(text: &str) -> Option<i64> {
     let field = |from: usize, to: usize| text.get(from..to)?.parse::<i64>().ok();
     let days = days(field(0, 4)?, field(5, 7)?, field(8, 10)?);
@@ -26,7 +26,7 @@ pub fn parse(text: &str) -> Option<i64> {
     (format(seconds) == text).then_some(seconds)
 }
 
-/// Whether Go's `time.RFC3339` reads a text: with any fraction of the second and any zone.
+/// Whether Go's `time.RFC3339` parses a text. Any fraction of a second and any zone are allowed.
 pub fn is_rfc3339(text: &str) -> bool {
     let Some((second, rest)) = text.split_at_checked(19) else { return false };
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -39,7 +39,7 @@ pub fn is_rfc3339(text: &str) -> bool {
     parse(&format!("{second}Z")).is_some() && is_fraction && (zone == "Z" || is_offset)
 }
 
-/// Days since 1970 of a date; years are counted from March, so that the leap day comes last.
+/// Days from 1970 to a date. Years start in March here, so that the leap day is the last day.
 fn days(year: i64, month: i64, day: i64) -> i64 {
     let year = if month > 2 { year } else { year - 1 };
     let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fractions_and_zones_are_times_too() {
+    fn fractions_and_zones_are_accepted() {
         for text in ["2023-06-14T09:09:54Z", "2023-06-14T09:09:54.123456Z", "2023-06-14T09:09:54.5+02:00"] {
             assert!(is_rfc3339(text), "{text}");
         }
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_written_and_read_as_the_api_does() {
+    fn times_are_formatted_and_parsed_as_in_the_api() {
         for (seconds, text) in [
             (0, "1970-01-01T00:00:00Z"),
             (-1, "1969-12-31T23:59:59Z"),
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn every_day_of_four_centuries_comes_back() {
+    fn every_day_of_four_centuries_round_trips() {
         for day in 0..146_097 {
             let seconds = day * DAY + day % DAY;
             assert_eq!(parse(&format(seconds)), Some(seconds));

@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 const LIST: &str = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/pods/*/http_requests";
 const PODS: &str = "/api/v1/namespaces/default/pods?labelSelector=app%3Dsample-app";
 
-/// Generous: passes in well under a second unless something hangs that must not.
+/// A generous limit. The tests end in well under one second unless something hangs.
 const LIMIT: Duration = Duration::from_secs(20);
 
 struct Cluster {
@@ -43,7 +43,7 @@ impl Cluster {
         answer["items"].as_array().cloned().unwrap_or_default()
     }
 
-    /// Asks until the metrics are as wanted: they change with every scrape.
+    /// Queries until the metrics match `wanted`. They change with every scrape.
     async fn metrics_until(&self, wanted: impl Fn(&[Value]) -> bool) -> Vec<Value> {
         let asking = async {
             loop {
@@ -54,7 +54,7 @@ impl Cluster {
                 sleep(Duration::from_millis(20)).await;
             }
         };
-        timeout(LIMIT, asking).await.expect("the metrics become as wanted")
+        timeout(LIMIT, asking).await.expect("the metrics match in time")
     }
 }
 
@@ -67,7 +67,7 @@ fn milli(item: &Value) -> i64 {
 }
 
 #[tokio::test]
-async fn a_replica_counts_what_it_serves_and_not_its_scrapes() {
+async fn replica_counts_requests_but_not_scrapes() {
     let replica = Replica::start().await.unwrap();
     let base = format!("http://{}", replica.address());
     let http = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new())
@@ -85,7 +85,7 @@ async fn a_replica_counts_what_it_serves_and_not_its_scrapes() {
 }
 
 #[tokio::test]
-async fn pods_come_up_unready_and_get_a_metric_after_two_scrapes() {
+async fn pods_start_unready_and_get_a_metric_after_two_scrapes() {
     let member = Member::start("member1").await.unwrap();
     let options = DeploymentOptions {
         startup: Duration::from_secs(3600),
@@ -112,7 +112,7 @@ async fn pods_come_up_unready_and_get_a_metric_after_two_scrapes() {
 }
 
 #[tokio::test]
-async fn replicas_and_their_pods_and_values_go_together() {
+async fn stopped_replicas_lose_their_pods_and_values() {
     let cluster = Cluster::start("member1").await;
     cluster.scale(3).await;
     assert_eq!(cluster.deployment.wanted(), 3);
@@ -127,14 +127,14 @@ async fn replicas_and_their_pods_and_values_go_together() {
 }
 
 #[tokio::test]
-async fn the_load_is_shared_by_all_replicas_and_its_rate_is_the_metric() {
+async fn load_is_spread_over_all_replicas_and_its_rate_is_the_metric() {
     let (one, two) = (Cluster::start("member1").await, Cluster::start("member2").await);
     one.scale(2).await;
     two.scale(1).await;
     let load = LoadGenerator::start(vec![one.deployment.endpoints(), two.deployment.endpoints()]);
     load.set_rate(90.0);
     for cluster in [&one, &two] {
-        // 30 requests a second for each, three a scrape: exact on the average, not at every one.
+        // 30 requests per second for each replica, three per scrape. The rate is exact on average, not at every scrape.
         let near = |items: &[Value]| {
             !items.is_empty() && items.iter().all(|item| (15_000..=45_000).contains(&milli(item)))
         };
@@ -150,16 +150,16 @@ async fn the_load_is_shared_by_all_replicas_and_its_rate_is_the_metric() {
             sleep(Duration::from_millis(5)).await;
         }
     };
-    timeout(LIMIT, counted).await.expect("the last answers arrive");
+    timeout(LIMIT, counted).await.expect("the last responses arrive");
     assert_eq!((load.done(), load.failed()), (served.0 + served.1, 0));
     assert!(served.0.abs_diff(2 * served.1) <= 3, "{served:?}");
 }
 
 #[tokio::test]
-async fn the_load_keeps_its_rate_and_what_finds_no_replica_fails() {
+async fn load_keeps_its_rate_and_fails_without_replicas() {
     let cluster = Cluster::start("member1").await;
     let load = LoadGenerator::start(vec![cluster.deployment.endpoints()]);
-    sleep(Duration::from_millis(150)).await; // resting
+    sleep(Duration::from_millis(150)).await; // idle
     let began = Instant::now();
     load.set_rate(1000.0);
     let failing = async {

@@ -1,4 +1,4 @@
-//! The `fleet` binary from the outside.
+//! Tests of the `fleet` binary.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// Longer than anything takes that ends at all.
+/// Longer than every test that does not hang.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A process that does not outlive its test.
+/// A process that is killed at the end of its test.
 struct Fleet(Child);
 
 impl Drop for Fleet {
@@ -30,34 +30,34 @@ fn walkthrough(adapter: &str) -> Output {
 }
 
 #[test]
-fn up_serves_as_many_members_as_were_asked_for_and_says_where() {
+fn up_serves_the_requested_members_and_prints_their_addresses() {
     let mut command = fleet();
     command.args(["up", "--members", "2", "--pods", "3", "--json"]).stdout(Stdio::piped());
     let mut fleet = Fleet(command.spawn().unwrap());
     let mut line = String::new();
     BufReader::new(fleet.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let told: Value = serde_json::from_str(&line).unwrap();
-    assert_eq!(told["members"].as_array().unwrap().len(), 2);
-    assert_eq!(told["members"][1]["name"], "member2");
-    assert_eq!(told["adapter"], Value::Null);
-    let kubeconfig = std::fs::read_to_string(told["kubeconfig"].as_str().unwrap()).unwrap();
-    assert!(kubeconfig.contains(told["controlPlane"].as_str().unwrap()), "{kubeconfig}");
+    let printed: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(printed["members"].as_array().unwrap().len(), 2);
+    assert_eq!(printed["members"][1]["name"], "member2");
+    assert_eq!(printed["adapter"], Value::Null);
+    let kubeconfig = std::fs::read_to_string(printed["kubeconfig"].as_str().unwrap()).unwrap();
+    assert!(kubeconfig.contains(printed["controlPlane"].as_str().unwrap()), "{kubeconfig}");
 }
 
 #[test]
-fn an_adapter_that_ends_fails_the_walkthrough_with_a_clear_word() {
+fn adapter_that_exits_fails_the_walkthrough_with_its_log() {
     let output = walkthrough("false");
     assert_eq!(output.status.code(), Some(1));
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.starts_with("fleet: the adapter has ended (exit code 1)\nthe end of its log, "), "{said}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.starts_with("fleet: the adapter has exited (exit code 1)\nend of its log, "), "{stderr}");
 }
 
 #[test]
-fn the_adapter_ends_with_the_walkthrough() {
+fn adapter_stops_with_the_walkthrough() {
     let directory = tempfile::tempdir().unwrap();
     let adapter = directory.path().join("adapter");
-    // Another process writes it: a file that is open for writing here, or in a fork of a neighbouring test, cannot
-    // be run. The pipe has a writer for as long as the adapter lives.
+    // Another process writes the file. A file that is open for writing in this process, or in a fork of a parallel test, cannot
+    // be run. The pipe has a writer while the adapter lives.
     let write = r#"mkfifo "$0.alive" &&
         printf '#!/bin/sh\nexec 3>"$0.alive"\nexec sleep 600\n' > "$0" && chmod +x "$0""#;
     assert!(Command::new("sh").args(["-c", write]).arg(&adapter).status().unwrap().success());
@@ -81,12 +81,12 @@ fn the_adapter_ends_with_the_walkthrough() {
 }
 
 #[test]
-fn an_adapter_that_is_not_there_fails_the_walkthrough_with_its_name() {
+fn missing_adapter_fails_the_walkthrough_with_its_path() {
     let output = walkthrough("/nowhere/adapter");
     assert_eq!(output.status.code(), Some(1));
-    let said = String::from_utf8(output.stderr).unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(
-        said.starts_with("fleet: cannot run /nowhere/adapter: build it, or name another with --adapter"),
-        "{said}"
+        stderr.starts_with("fleet: cannot run /nowhere/adapter: build it, or name another with --adapter"),
+        "{stderr}"
     );
 }

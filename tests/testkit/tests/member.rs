@@ -1,4 +1,4 @@
-//! The simulated member cluster against what real ones were recorded to do.
+//! The simulated member cluster, compared with recordings of real ones.
 
 use std::time::Duration;
 
@@ -20,15 +20,15 @@ const JSON: &str = "application/json";
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 const LIST: &str = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/pods/*/http_requests";
 
-/// Generous: passes in milliseconds unless something hangs that must not.
+/// A generous limit. The tests end in milliseconds unless something hangs.
 const LIMIT: Duration = Duration::from_secs(20);
 
-async fn ask(client: &ApiClient, path: &str, accept: &str) -> Result<Answer> {
+async fn get(client: &ApiClient, path: &str, accept: &str) -> Result<Answer> {
     let request = Request::builder().uri(path).header("accept", accept).body(Bytes::new())?;
     timeout(LIMIT, client.send(request)).await?
 }
 
-/// The cluster that `real/members.json` was recorded from.
+/// The cluster of the recording `real/members.json`.
 async fn recorded_member() -> Member {
     let options = MemberOptions {
         resource_metrics: false,
@@ -52,30 +52,30 @@ fn recorded_pod(suffix: &str, value: &str, time: &str) -> Series {
     Series { timestamp: timestamp::parse(time).unwrap(), ..series }
 }
 
-/// A member with three pods that speaks one protocol.
+/// A member with three pods that offers `protocols`.
 async fn member_speaking(protocols: Protocols) -> Member {
     let options = MemberOptions { protocols, ..MemberOptions::default() };
     Member::start_with("member1", options).await.unwrap().with_pods("http_requests", 3)
 }
 
 #[tokio::test]
-async fn every_recorded_answer_comes_byte_for_byte_out_of_values() {
+async fn every_recorded_response_is_reproduced_from_values() {
     let member = recorded_member().await;
     let known = member.access().client();
     let stranger = Access { token: "wrong".to_owned(), ..member.access() }.client();
     let mut compared = 0;
     for row in recorded_answers().unwrap() {
-        // A member whose prometheus-adapter is ill is what faults are for.
+        // Rows with a failing prometheus-adapter are tested with faults.
         if row.name.starts_with("adapter-") || row.answer.is_none() {
             continue;
         }
         let client = if row.name.starts_with("wrong-token") { &stranger } else { &known };
         let path = row.path.replace("POD", "sample-app-599dc6d544-dgq7m");
         if row.name == "metric-selector" {
-            // This one was recorded a second after the lists.
+            // This row was recorded one second after the lists.
             member.set_metric(recorded_pod("dgq7m", "600m", "2026-11-21T21:19:23Z"));
         }
-        let answer = ask(client, &path, &row.accept).await.unwrap();
+        let answer = get(client, &path, &row.accept).await.unwrap();
         let expected = row.answer.as_ref().unwrap();
         assert_eq!(answer.status, expected.status, "{row}");
         assert_eq!(answer.headers["content-type"], expected.content_type, "{row}");
@@ -87,7 +87,7 @@ async fn every_recorded_answer_comes_byte_for_byte_out_of_values() {
 }
 
 #[tokio::test]
-async fn a_rotated_token_is_the_only_one_that_is_accepted() {
+async fn only_the_rotated_token_is_accepted() {
     let member = member_speaking(Protocols::Both).await;
     let before = member.access().client();
     assert_eq!(before.get("/livez").await.unwrap().status, StatusCode::OK);
@@ -98,7 +98,7 @@ async fn a_rotated_token_is_the_only_one_that_is_accepted() {
 }
 
 #[tokio::test]
-async fn an_api_server_behind_a_prefix_answers_only_below_it() {
+async fn api_server_with_a_prefix_responds_only_below_it() {
     let options = MemberOptions { path_prefix: "/k8s/clusters/c-1".to_owned(), ..MemberOptions::default() };
     let member = Member::start_with("member1", options).await.unwrap().with_pods("http_requests", 1);
     let mut access = member.access();
@@ -117,17 +117,17 @@ async fn members_differ_in_versions_and_formats() {
         ..MemberOptions::default()
     };
     let old = Member::start_with("old", options).await.unwrap().with_pods("http_requests", 1);
-    let asking = old.access().client();
-    let newest = ask(&asking, LIST, PROTOBUF).await.unwrap();
+    let client = old.access().client();
+    let newest = get(&client, LIST, PROTOBUF).await.unwrap();
     assert_eq!((newest.status, &newest.body[..]), (StatusCode::NOT_FOUND, &b"404 page not found\n"[..]));
-    let list = ask(&asking, &LIST.replace("beta2", "beta1"), "application/vnd.kubernetes.protobuf, */*")
+    let list = get(&client, &LIST.replace("beta2", "beta1"), "application/vnd.kubernetes.protobuf, */*")
         .await
         .unwrap();
     assert_eq!(list.headers["content-type"], JSON);
     assert_eq!(list.json().unwrap()["items"][0]["metricName"], "http_requests");
-    let refused = ask(&asking, &LIST.replace("beta2", "beta1"), PROTOBUF).await.unwrap();
+    let refused = get(&client, &LIST.replace("beta2", "beta1"), PROTOBUF).await.unwrap();
     assert_eq!(refused.status, StatusCode::NOT_ACCEPTABLE);
-    let group = asking.get("/apis/custom.metrics.k8s.io").await.unwrap().json().unwrap();
+    let group = client.get("/apis/custom.metrics.k8s.io").await.unwrap().json().unwrap();
     assert_eq!(group["preferredVersion"]["version"], "v1beta1");
 
     let options = MemberOptions {
@@ -137,13 +137,13 @@ async fn members_differ_in_versions_and_formats() {
         ..MemberOptions::default()
     };
     let without = Member::start_with("without", options).await.unwrap();
-    let asking = without.access().client();
-    assert_eq!(asking.get(LIST).await.unwrap().status, StatusCode::NOT_FOUND);
-    assert_eq!(asking.get("/apis").await.unwrap().json().unwrap()["groups"], json!([]));
+    let client = without.access().client();
+    assert_eq!(client.get(LIST).await.unwrap().status, StatusCode::NOT_FOUND);
+    assert_eq!(client.get("/apis").await.unwrap().json().unwrap()["groups"], json!([]));
 }
 
 #[tokio::test]
-async fn all_shapes_of_queries_find_their_objects() {
+async fn all_forms_of_queries_find_their_objects() {
     let member = Member::start("member1").await.unwrap();
     member.set_metric(Series::new(Resource::NODES, None, "node-1", "load", "3"));
     member.set_metric(Series::new(Resource::JOBS, Some("default"), "crunch", "queue_depth", "35621m"));
@@ -155,7 +155,7 @@ async fn all_shapes_of_queries_find_their_objects() {
     let post = Series::new(Resource::SERVICES, Some("default"), "shop", "hits", "7").label("verb", "POST");
     member.set_metric(Series { window: Some(60), ..get });
     member.set_metric(post);
-    let asking = member.access().client();
+    let client = member.access().client();
     let prefix = "/apis/custom.metrics.k8s.io/v1beta2";
     for (path, expected) in [
         ("/nodes/*/load", json!(["Node node-1 3"])),
@@ -169,7 +169,7 @@ async fn all_shapes_of_queries_find_their_objects() {
         ("/namespaces/default/services/shop/hits?metricLabelSelector=verb%3DGET", json!(["Service shop 5"])),
         ("/namespaces/default/services/*/hits?metricLabelSelector=verb+in+(POST)", json!(["Service shop 7"])),
     ] {
-        let list = asking.get(&format!("{prefix}{path}")).await.unwrap().json().unwrap();
+        let list = client.get(&format!("{prefix}{path}")).await.unwrap().json().unwrap();
         let item = |item: &Value| {
             let text = |value: &Value| value.as_str().unwrap().to_owned();
             let object = &item["describedObject"];
@@ -179,14 +179,14 @@ async fn all_shapes_of_queries_find_their_objects() {
             list["items"].as_array().unwrap_or_else(|| panic!("{path}: {list}")).iter().map(item).collect();
         assert_eq!(json!(items), expected, "{path}");
     }
-    let job = asking.get(&format!("{prefix}/namespaces/default/jobs.batch/*/queue_depth")).await.unwrap();
+    let job = client.get(&format!("{prefix}/namespaces/default/jobs.batch/*/queue_depth")).await.unwrap();
     assert_eq!(job.json().unwrap()["items"][0]["describedObject"]["apiVersion"], "batch/v1");
-    let refused = asking.send_json(http::Method::POST, LIST, &json!({})).await.unwrap();
+    let refused = client.send_json(http::Method::POST, LIST, &json!({})).await.unwrap();
     assert_eq!(refused.status, StatusCode::METHOD_NOT_ALLOWED);
 }
 
 #[tokio::test]
-async fn a_scripted_answer_goes_first_and_needs_the_token() {
+async fn scripted_response_goes_first_and_needs_the_token() {
     let member = member_speaking(Protocols::Both).await;
     let scripted = ScriptedAnswer::json(StatusCode::NOT_FOUND, &json!({"kind": "Status", "code": 404}));
     member.answer(&LIST.replace('*', "%2A"), scripted.clone());
@@ -204,11 +204,11 @@ async fn a_scripted_answer_goes_first_and_needs_the_token() {
 }
 
 #[tokio::test]
-async fn requests_are_recorded_as_on_the_wire_without_showing_the_token() {
+async fn recorded_requests_do_not_print_the_token() {
     let member = member_speaking(Protocols::Both).await;
-    let asking = member.access().client();
-    asking.get(&LIST.replace('*', "%2A")).await.unwrap();
-    asking.get("/version?timeout=32s").await.unwrap();
+    let client = member.access().client();
+    client.get(&LIST.replace('*', "%2A")).await.unwrap();
+    client.get("/version?timeout=32s").await.unwrap();
     let requests = member.requests();
     assert_eq!(requests[0].path_and_query, LIST.replace('*', "%2A"));
     assert_eq!(requests[0].headers["accept"], "application/json, */*");
@@ -223,16 +223,16 @@ async fn requests_are_recorded_as_on_the_wire_without_showing_the_token() {
 }
 
 #[tokio::test]
-async fn http2_carries_many_requests_on_one_connection_and_http1_one_at_a_time() {
+async fn http2_multiplexes_requests_and_http1_does_not() {
     for (protocols, connections) in [(Protocols::Http2, 1), (Protocols::Both, 1), (Protocols::Http1, 5)] {
         let member = member_speaking(protocols).await;
-        let asking = member.access().client();
-        asking.get("/livez").await.unwrap();
+        let client = member.access().client();
+        client.get("/livez").await.unwrap();
         member.fault(testkit::member::Fault::Hang);
         let hanging: Vec<_> = (0..5)
             .map(|_| {
-                let asking = asking.clone();
-                tokio::spawn(async move { asking.get(LIST).await })
+                let client = client.clone();
+                tokio::spawn(async move { client.get(LIST).await })
             })
             .collect();
         timeout(LIMIT, member.until(|counters| counters.in_flight == 5)).await.unwrap();
@@ -245,11 +245,11 @@ async fn http2_carries_many_requests_on_one_connection_and_http1_one_at_a_time()
 }
 
 #[tokio::test]
-async fn pods_and_nodes_are_listed_as_the_scaling_loop_reads_them() {
+async fn pods_and_nodes_are_listed_for_the_scaling_loop() {
     let member = member_speaking(Protocols::Both).await;
     member.store().set_pod(Pod { ready: false, phase: "Pending", ..Pod::running("other", "lone", &[]) });
-    let asking = member.access().client();
-    let list = async |path: &str| asking.get(path).await.unwrap().json().unwrap();
+    let client = member.access().client();
+    let list = async |path: &str| client.get(path).await.unwrap().json().unwrap();
     let pods = list("/api/v1/namespaces/default/pods?labelSelector=app%3Dsample-app").await;
     assert_eq!(pods["kind"], "PodList");
     assert_eq!(pods["items"].as_array().unwrap().len(), 3);
@@ -265,15 +265,15 @@ async fn pods_and_nodes_are_listed_as_the_scaling_loop_reads_them() {
     assert_eq!(list("/api/v1/nodes").await["items"][0]["metadata"]["name"], "member1-node-1");
     assert_eq!(list("/api/v1").await["resources"][1]["name"], "pods");
     assert_eq!(list("/api").await["versions"], json!(["v1"]));
-    let refused = asking.get("/api/v1/pods?labelSelector=%3D").await.unwrap();
+    let refused = client.get("/api/v1/pods?labelSelector=%3D").await.unwrap();
     assert_eq!(refused.status, StatusCode::BAD_REQUEST);
 }
 
 #[tokio::test]
-async fn every_cluster_has_the_namespaces_that_kubernetes_creates() {
+async fn every_cluster_has_the_default_namespaces() {
     let member = member_speaking(Protocols::Both).await;
-    let asking = member.access().client();
-    let status = async |name: &str| asking.get(&format!("/api/v1/namespaces/{name}")).await.unwrap().status;
+    let client = member.access().client();
+    let status = async |name: &str| client.get(&format!("/api/v1/namespaces/{name}")).await.unwrap().status;
     for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
         assert_eq!(status(name).await, StatusCode::OK, "{name}");
     }
@@ -283,15 +283,15 @@ async fn every_cluster_has_the_namespaces_that_kubernetes_creates() {
 }
 
 #[tokio::test]
-async fn a_watch_of_pods_tells_what_changes_until_its_time_is_over() {
+async fn pod_watch_sends_changes_until_its_timeout() {
     let member = member_speaking(Protocols::Both).await;
-    let asking = member.access().client();
+    let client = member.access().client();
     let version =
-        asking.get("/api/v1/pods").await.unwrap().json().unwrap()["metadata"]["resourceVersion"].clone();
+        client.get("/api/v1/pods").await.unwrap().json().unwrap()["metadata"]["resourceVersion"].clone();
     let path =
         format!("/api/v1/pods?watch=true&timeoutSeconds=1&resourceVersion={}", version.as_str().unwrap());
     let request = Request::builder().uri(path).body(Bytes::new()).unwrap();
-    let watching = timeout(LIMIT, asking.open(request)).await.unwrap().unwrap();
+    let watching = timeout(LIMIT, client.open(request)).await.unwrap().unwrap();
     member.store().set_pod(Pod::running("default", "new", &[]));
     member.store().remove_pod("default", "sample-app-member1-0001");
     let ended = timeout(LIMIT, watching.into_body().collect()).await.unwrap().unwrap().to_bytes();
@@ -304,8 +304,8 @@ async fn a_watch_of_pods_tells_what_changes_until_its_time_is_over() {
     let mut events: Vec<String> = events.lines().map(event).collect();
     events.sort();
     assert_eq!(events, ["ADDED new", "DELETED sample-app-member1-0001"]);
-    let too_old = asking.get("/api/v1/pods?watch=1&resourceVersion=1").await.unwrap().json().unwrap();
+    let too_old = client.get("/api/v1/pods?watch=1&resourceVersion=1").await.unwrap().json().unwrap();
     assert_eq!((&too_old["type"], &too_old["object"]["code"]), (&json!("ERROR"), &json!(410)));
-    let refused = asking.get("/api/v1/nodes?watch=1&sendInitialEvents=true").await.unwrap();
+    let refused = client.get("/api/v1/nodes?watch=1&sendInitialEvents=true").await.unwrap();
     assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
 }

@@ -1,4 +1,4 @@
-//! Every way in which a simulated member can be ill.
+//! Every fault of a simulated member.
 
 use std::time::{Duration, Instant};
 
@@ -14,12 +14,12 @@ use tokio::time::timeout;
 const LIST: &str = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/pods/*/http_requests";
 const DISCOVERY: &str = "/apis/custom.metrics.k8s.io/v1beta2";
 
-/// Generous: passes in milliseconds unless something hangs that must not.
+/// A generous limit. The tests end in milliseconds unless something hangs.
 const LIMIT: Duration = Duration::from_secs(20);
-/// Long enough to tell a request that is never answered, short enough to wait for.
-const PATIENCE: Duration = Duration::from_millis(300);
+/// A request without a response within this time counts as hanging.
+const HANG_LIMIT: Duration = Duration::from_millis(300);
 
-/// A member with three pods for each protocol, and a client that is already connected.
+/// For each protocol a member with three pods, and a client that is already connected.
 async fn members() -> [(Member, ApiClient); 2] {
     [connected(Protocols::Http1).await, connected(Protocols::Http2).await]
 }
@@ -28,103 +28,103 @@ async fn connected(protocols: Protocols) -> (Member, ApiClient) {
     let options = MemberOptions { protocols, ..MemberOptions::default() };
     let member = Member::start_with("member1", options).await.unwrap().with_pods("http_requests", 3);
     let client = member.access().client();
-    assert_eq!(ask(&client, "/livez").await.unwrap().status, StatusCode::OK);
+    assert_eq!(get(&client, "/livez").await.unwrap().status, StatusCode::OK);
     member.reset_counters();
     (member, client)
 }
 
-async fn ask(client: &ApiClient, path: &str) -> Result<Answer> {
+async fn get(client: &ApiClient, path: &str) -> Result<Answer> {
     timeout(LIMIT, client.get(path)).await?
 }
 
-/// An answer's body, as it comes.
+/// The body of a response, not read yet.
 async fn open(client: &ApiClient, path: &str) -> Incoming {
     let request = Request::builder().uri(path).body(Bytes::new()).unwrap();
     timeout(LIMIT, client.open(request)).await.unwrap().unwrap().into_body()
 }
 
-async fn ask_until(client: &ApiClient, wanted: impl Fn(&Result<Answer>) -> bool) {
-    let asking = async { while !wanted(&client.get(LIST).await) {} };
-    timeout(LIMIT, asking).await.expect("the answers become as wanted");
+async fn get_until(client: &ApiClient, wanted: impl Fn(&Result<Answer>) -> bool) {
+    let polling = async { while !wanted(&client.get(LIST).await) {} };
+    timeout(LIMIT, polling).await.expect("the responses match in time");
 }
 
-/// A whole and good answer of three items.
-async fn is_well(client: &ApiClient) {
-    let list = ask(client, LIST).await.unwrap().json().unwrap();
+/// Checks for a complete valid response with three items.
+async fn assert_valid_list(client: &ApiClient) {
+    let list = get(client, LIST).await.unwrap().json().unwrap();
     assert_eq!(list["items"].as_array().unwrap().len(), 3);
 }
 
 #[tokio::test]
-async fn a_delay_is_waited_for_and_the_answer_is_good() {
+async fn delayed_response_is_valid() {
     for (member, client) in members().await {
-        member.fault(Fault::Delay(PATIENCE));
-        let asked = Instant::now();
-        is_well(&client).await;
-        assert!(asked.elapsed() >= PATIENCE);
+        member.fault(Fault::Delay(HANG_LIMIT));
+        let start = Instant::now();
+        assert_valid_list(&client).await;
+        assert!(start.elapsed() >= HANG_LIMIT);
     }
 }
 
 #[tokio::test]
-async fn a_hang_of_some_paths_leaves_the_others_and_the_connection_alone() {
+async fn hang_of_some_paths_affects_no_other_paths() {
     for (member, client) in members().await {
         member.fault_on("/apis/custom.metrics.k8s.io/v1beta2/namespaces/", Fault::Hang);
-        assert!(timeout(PATIENCE, client.get(LIST)).await.is_err());
-        assert_eq!(ask(&client, DISCOVERY).await.unwrap().status, StatusCode::OK);
+        assert!(timeout(HANG_LIMIT, client.get(LIST)).await.is_err());
+        assert_eq!(get(&client, DISCOVERY).await.unwrap().status, StatusCode::OK);
         timeout(LIMIT, member.until(|counters| counters.cancelled == 1 && counters.in_flight == 0))
             .await
             .unwrap();
-        member.heal();
-        is_well(&client).await;
+        member.clear_faults();
+        assert_valid_list(&client).await;
     }
 }
 
 #[tokio::test]
-async fn the_longest_prefix_decides() {
+async fn longest_prefix_wins() {
     let (member, client) = connected(Protocols::Both).await;
     member.fault(Fault::Hang);
     member.fault_on(DISCOVERY, Fault::Status(StatusCode::BAD_GATEWAY, "discovery".to_owned()));
     member.fault_on(&LIST[..LIST.len() - 5], Fault::Status(StatusCode::BAD_GATEWAY, "list".to_owned()));
-    assert_eq!(ask(&client, &LIST.replace('*', "%2A")).await.unwrap().body, "list");
-    assert_eq!(ask(&client, DISCOVERY).await.unwrap().body, "discovery");
-    assert!(timeout(PATIENCE, client.get("/livez")).await.is_err());
+    assert_eq!(get(&client, &LIST.replace('*', "%2A")).await.unwrap().body, "list");
+    assert_eq!(get(&client, DISCOVERY).await.unwrap().body, "discovery");
+    assert!(timeout(HANG_LIMIT, client.get("/livez")).await.is_err());
 }
 
 #[tokio::test]
-async fn a_fault_of_the_whole_member_takes_the_place_of_the_one_before() {
+async fn fault_of_the_whole_member_replaces_the_previous_one() {
     for (member, client) in members().await {
         for before in [Fault::Frozen, Fault::Refused, Fault::BadCertificate(Flaw::Expired), Fault::Hang] {
             member.fault(before);
-            member.fault(Fault::Status(StatusCode::BAD_GATEWAY, "ill".to_owned()));
-            ask_until(&client, |answer| answer.as_ref().is_ok_and(|answer| answer.body == "ill")).await;
+            member.fault(Fault::Status(StatusCode::BAD_GATEWAY, "failing".to_owned()));
+            get_until(&client, |answer| answer.as_ref().is_ok_and(|answer| answer.body == "failing")).await;
         }
         member.fault(Fault::Refused);
-        member.heal();
-        ask_until(&client, Result::is_ok).await;
-        is_well(&client).await;
+        member.clear_faults();
+        get_until(&client, Result::is_ok).await;
+        assert_valid_list(&client).await;
     }
 }
 
 #[tokio::test]
-async fn a_status_comes_with_its_text() {
+async fn status_has_its_text() {
     for (member, client) in members().await {
         let text = "error trying to reach service: net/http: TLS handshake timeout\n";
         member.fault(Fault::Status(StatusCode::SERVICE_UNAVAILABLE, text.to_owned()));
-        let answer = ask(&client, LIST).await.unwrap();
+        let answer = get(&client, LIST).await.unwrap();
         assert_eq!((answer.status, &answer.body[..]), (StatusCode::SERVICE_UNAVAILABLE, text.as_bytes()));
         assert_eq!(answer.headers["content-type"], "text/plain; charset=utf-8");
     }
 }
 
 #[tokio::test]
-async fn a_refusal_comes_in_the_format_that_was_asked_for() {
-    let said = "pods.custom.metrics.k8s.io \"*\" is forbidden";
+async fn error_status_has_the_requested_format() {
+    let message = "pods.custom.metrics.k8s.io \"*\" is forbidden";
     for (member, client) in members().await {
-        member.fault(Fault::Refusal(StatusCode::FORBIDDEN, "Forbidden", said.to_owned()));
-        let answer = ask(&client, LIST).await.unwrap();
+        member.fault(Fault::Refusal(StatusCode::FORBIDDEN, "Forbidden", message.to_owned()));
+        let answer = get(&client, LIST).await.unwrap();
         assert_eq!(answer.status, StatusCode::FORBIDDEN);
         let status = answer.json().unwrap();
         assert_eq!((&status["kind"], &status["reason"]), (&"Status".into(), &"Forbidden".into()));
-        assert_eq!(status["message"], said);
+        assert_eq!(status["message"], message);
         let protobuf = "application/vnd.kubernetes.protobuf";
         let request = Request::get(LIST).header("accept", protobuf).body(Bytes::new()).unwrap();
         let answer = timeout(LIMIT, client.send(request)).await.unwrap().unwrap();
@@ -137,22 +137,22 @@ async fn a_refusal_comes_in_the_format_that_was_asked_for() {
 }
 
 #[tokio::test]
-async fn broken_answers_are_errors_of_the_transport() {
+async fn broken_responses_are_transport_errors() {
     for (member, client) in members().await {
         for fault in [Fault::Abort, Fault::Reset, Fault::Truncated] {
             member.fault(fault.clone());
             let broken = timeout(LIMIT, client.get(LIST)).await.unwrap();
             assert!(broken.is_err(), "{fault:?}: {broken:?}");
-            member.heal();
-            is_well(&client).await;
+            member.clear_faults();
+            assert_valid_list(&client).await;
         }
         timeout(LIMIT, member.until(|counters| counters.in_flight == 0)).await.unwrap();
-        assert_eq!(member.counters().cancelled, 0, "the member broke them off, not the client");
+        assert_eq!(member.counters().cancelled, 0, "the member cancelled them, not the client");
     }
 }
 
 #[tokio::test]
-async fn a_reset_comes_after_half_of_the_body() {
+async fn reset_comes_after_half_of_the_body() {
     let (member, client) = connected(Protocols::Http1).await;
     member.fault(Fault::Reset);
     let mut body = open(&client, LIST).await;
@@ -161,7 +161,7 @@ async fn a_reset_comes_after_half_of_the_body() {
 }
 
 #[tokio::test]
-async fn an_endless_body_goes_on_until_the_client_leaves() {
+async fn endless_body_ends_when_the_client_disconnects() {
     let (member, client) = connected(Protocols::Http1).await;
     member.fault(Fault::Endless);
     let mut body = open(&client, LIST).await;
@@ -175,96 +175,96 @@ async fn an_endless_body_goes_on_until_the_client_leaves() {
 }
 
 #[tokio::test]
-async fn nonsense_is_answered_with_200() {
+async fn invalid_bodies_have_status_200() {
     for (member, client) in members().await {
         member.fault(Fault::Garbage);
-        let garbage = ask(&client, LIST).await.unwrap();
+        let garbage = get(&client, LIST).await.unwrap();
         assert_eq!((garbage.status, garbage.json().is_err()), (StatusCode::OK, true));
         assert!(!garbage.body.starts_with(b"k8s\0"));
         member.fault(Fault::WrongKind);
-        assert_eq!(ask(&client, LIST).await.unwrap().json().unwrap()["kind"], "PodList");
+        assert_eq!(get(&client, LIST).await.unwrap().json().unwrap()["kind"], "PodList");
         member.fault(Fault::BadQuantity);
-        let list = ask(&client, LIST).await.unwrap().json().unwrap();
+        let list = get(&client, LIST).await.unwrap().json().unwrap();
         assert_eq!(list["items"][2]["value"], "12 apples");
-        assert_eq!(ask(&client, DISCOVERY).await.unwrap().json().unwrap()["kind"], "APIResourceList");
+        assert_eq!(get(&client, DISCOVERY).await.unwrap().json().unwrap()["kind"], "APIResourceList");
         member.fault(Fault::DeepJson);
-        let deep = ask(&client, LIST).await.unwrap();
-        assert!(deep.body.len() > 200_000 && deep.json().is_err(), "too deep for a recursive reader");
+        let deep = get(&client, LIST).await.unwrap();
+        assert!(deep.body.len() > 200_000 && deep.json().is_err(), "too deep for a recursive parser");
     }
 }
 
 #[tokio::test]
-async fn a_slow_drip_takes_an_interval_for_each_byte() {
+async fn slow_drip_takes_an_interval_per_byte() {
     for (member, client) in members().await {
         member.fault(Fault::SlowDrip(Duration::from_millis(2)));
-        let asked = Instant::now();
-        let answer = ask(&client, &LIST.replace("http_requests", "nosuch")).await.unwrap();
+        let start = Instant::now();
+        let answer = get(&client, &LIST.replace("http_requests", "nosuch")).await.unwrap();
         assert_eq!(answer.json().unwrap()["code"], 404);
-        assert!(asked.elapsed() >= Duration::from_millis(2) * 165);
+        assert!(start.elapsed() >= Duration::from_millis(2) * 165);
     }
 }
 
 #[tokio::test]
-async fn a_redirect_names_its_target() {
+async fn redirect_has_its_target() {
     for (member, client) in members().await {
         member.fault(Fault::Redirect("https://elsewhere.example/".to_owned()));
-        let answer = ask(&client, LIST).await.unwrap();
+        let answer = get(&client, LIST).await.unwrap();
         assert_eq!(answer.status, StatusCode::TEMPORARY_REDIRECT);
         assert_eq!(answer.headers["location"], "https://elsewhere.example/");
     }
 }
 
 #[tokio::test]
-async fn a_huge_header_comes_over_http1_and_is_too_much_for_http2() {
+async fn huge_header_works_over_http1_and_fails_over_http2() {
     let [(http1, client1), (http2, client2)] = members().await;
     http1.fault(Fault::Headers { count: 1, bytes: 256 << 10 });
-    let answer = ask(&client1, LIST).await.unwrap();
+    let answer = get(&client1, LIST).await.unwrap();
     assert_eq!(answer.headers["x-more-0"].len(), 256 << 10);
     http2.fault(Fault::Headers { count: 1, bytes: 256 << 10 });
     assert!(timeout(LIMIT, client2.get(LIST)).await.unwrap().is_err());
 }
 
 #[tokio::test]
-async fn a_refused_connection_fails_at_once_and_the_port_is_kept() {
+async fn refused_connection_fails_at_once_and_the_port_is_kept() {
     for (member, connected) in members().await {
         member.fault(Fault::Refused);
         let fresh = member.access().client();
         assert!(timeout(LIMIT, fresh.get(LIST)).await.unwrap().is_err());
         assert!(timeout(LIMIT, connected.get(LIST)).await.unwrap().is_err());
-        member.heal();
-        ask_until(&fresh, Result::is_ok).await;
-        is_well(&connected).await;
+        member.clear_faults();
+        get_until(&fresh, Result::is_ok).await;
+        assert_valid_list(&connected).await;
     }
 }
 
 #[tokio::test]
-async fn a_frozen_member_answers_when_it_thaws() {
+async fn frozen_member_responds_after_the_freeze() {
     for (member, connected) in members().await {
         member.fault(Fault::Frozen);
         let fresh = member.access().client();
-        assert!(timeout(PATIENCE, fresh.get("/livez")).await.is_err());
-        let waiting = tokio::spawn(async move { ask(&connected, LIST).await });
-        assert!(timeout(PATIENCE, member.arrived()).await.is_err(), "not even read");
-        member.heal();
+        assert!(timeout(HANG_LIMIT, fresh.get("/livez")).await.is_err());
+        let waiting = tokio::spawn(async move { get(&connected, LIST).await });
+        assert!(timeout(HANG_LIMIT, member.arrived()).await.is_err(), "the request must not be read");
+        member.clear_faults();
         let answer = timeout(LIMIT, waiting).await.unwrap().unwrap().unwrap();
         assert_eq!(answer.status, StatusCode::OK);
-        is_well(&fresh).await;
+        assert_valid_list(&fresh).await;
     }
 }
 
 #[tokio::test]
-async fn a_bad_certificate_fails_the_handshake_of_every_connection() {
+async fn bad_certificate_fails_every_handshake() {
     for (member, client) in members().await {
         for flaw in [Flaw::OtherAuthority, Flaw::WrongName, Flaw::Expired] {
             member.fault(Fault::BadCertificate(flaw));
-            // The connections are cut a moment after.
-            ask_until(&client, |answer| {
+            // The open connections are cut shortly after.
+            get_until(&client, |answer| {
                 answer.as_ref().is_err_and(|error| format!("{error:?}").contains("certificate"))
             })
             .await;
-            member.heal();
-            ask_until(&client, Result::is_ok).await;
-            is_well(&client).await;
+            member.clear_faults();
+            get_until(&client, Result::is_ok).await;
+            assert_valid_list(&client).await;
         }
     }
 }

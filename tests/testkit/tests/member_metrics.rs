@@ -22,19 +22,19 @@ const EXTERNAL: &str = "/apis/external.metrics.k8s.io/v1beta1";
 const CUSTOM_LIST: &str = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/pods/*/http_requests";
 const TIME: &str = "2023-06-14T09:09:54Z";
 
-/// Generous: passes in milliseconds unless something hangs that must not.
+/// A generous limit. The tests end in milliseconds unless something hangs.
 const LIMIT: Duration = Duration::from_secs(20);
 
-async fn ask(client: &ApiClient, path: &str, accept: &str) -> Result<Answer> {
+async fn get_as(client: &ApiClient, path: &str, accept: &str) -> Result<Answer> {
     let request = Request::builder().uri(path).header("accept", accept).body(Bytes::new())?;
     timeout(LIMIT, client.send(request)).await?
 }
 
 async fn get(member: &Member, path: &str) -> Answer {
-    ask(&member.access().client(), path, JSON).await.unwrap()
+    get_as(&member.access().client(), path, JSON).await.unwrap()
 }
 
-/// What a list has in it, `namespace/name` or the values.
+/// The items of a list as `namespace/name`, or the values.
 async fn listed(member: &Member, path: &str) -> Vec<String> {
     let list = get(member, path).await.json().unwrap();
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -57,7 +57,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn every_protobuf_vector_is_encoded_byte_for_byte() {
+fn every_protobuf_vector_is_reproduced() {
     for (object, bytes) in vectors() {
         if object["kind"] == "Status" {
             let status: Status = serde_json::from_value(object.clone()).unwrap();
@@ -74,7 +74,7 @@ fn every_protobuf_vector_is_encoded_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn what_a_case_was_recorded_to_answer_can_be_played_in_protobuf() {
+async fn recorded_cases_can_be_served_as_protobuf() {
     let member = Member::start("member1").await.unwrap();
     for (case, path) in [
         ("custom-pods-tutorial-query", CUSTOM_LIST.to_owned()),
@@ -92,7 +92,7 @@ async fn what_a_case_was_recorded_to_answer_can_be_played_in_protobuf() {
 }
 
 #[tokio::test]
-async fn pods_and_nodes_are_answered_as_metrics_server_does() {
+async fn pods_and_nodes_match_metrics_server() {
     let member = Member::start("member1").await.unwrap();
     let measured = |pod: PodMetrics| {
         let mut pod = PodMetrics { timestamp: TIME.to_owned(), ..pod };
@@ -133,7 +133,7 @@ async fn pods_and_nodes_are_answered_as_metrics_server_does() {
     for (kind, path) in [("NodeMetricsList", "/nodes"), ("NodeMetrics", "/nodes/n1")] {
         let path = format!("{RESOURCE}{path}");
         let (_, bytes) = vectors().into_iter().find(|(object, _)| object["kind"] == kind).unwrap();
-        let protobuf = ask(&client, &path, &format!("{PROTOBUF}, {JSON}")).await.unwrap();
+        let protobuf = get_as(&client, &path, &format!("{PROTOBUF}, {JSON}")).await.unwrap();
         assert_eq!(protobuf.headers["content-type"], PROTOBUF);
         assert_eq!(hex(&protobuf.body), bytes);
         assert_eq!(get(&member, &path).await.json().unwrap()["kind"], kind);
@@ -167,7 +167,7 @@ async fn kubectl_top_reads_a_member() {
 }
 
 #[tokio::test]
-async fn label_selectors_choose_pods_and_nodes_and_field_selectors_are_ignored() {
+async fn label_selectors_filter_and_field_selectors_are_ignored() {
     let member = Member::start("member1").await.unwrap().with_pods("http_requests", 2).with_nodes(2);
     member.store().set_pod_usage(PodMetrics::new("other", "lone", "1m", "1Mi").label("tier", "db"));
     let (first, second) = ("default/sample-app-member1-0001", "default/sample-app-member1-0002");
@@ -178,7 +178,7 @@ async fn label_selectors_choose_pods_and_nodes_and_field_selectors_are_ignored()
         ("/pods?labelSelector=tier%3Ddb", vec!["other/lone"]),
         ("/namespaces/default/pods?labelSelector=app+in+(sample-app)", vec![first, second]),
         ("/namespaces/default/pods?labelSelector=tier%3Ddb", vec![]),
-        ("/namespaces/default/pods?fieldSelector=metadata.name%3Dnobody", vec![first, second]),
+        ("/namespaces/default/pods?fieldSelector=metadata.name%3Dnone", vec![first, second]),
         ("/nodes", vec!["/member1-node-1", "/member1-node-2"]),
         ("/nodes?labelSelector=kubernetes.io/hostname%3Dmember1-node-2", vec!["/member1-node-2"]),
     ] {
@@ -191,14 +191,14 @@ async fn label_selectors_choose_pods_and_nodes_and_field_selectors_are_ignored()
     let refused = get(&member, &format!("{RESOURCE}/pods?labelSelector=%3D%3D")).await;
     assert_eq!(refused.status, StatusCode::BAD_REQUEST);
     let nodes = get(&member, "/api/v1/nodes").await.json().unwrap();
-    assert_eq!(nodes["items"][1]["metadata"]["name"], "member1-node-2", "they are the cluster's nodes");
+    assert_eq!(nodes["items"][1]["metadata"]["name"], "member1-node-2", "these are the cluster's nodes");
 }
 
 #[tokio::test]
-async fn what_is_missing_is_a_status_and_what_is_no_resource_is_a_text() {
+async fn missing_object_is_a_status_and_unknown_path_is_text() {
     let member = Member::start("member1").await.unwrap();
     for (path, kind, name) in
-        [("/namespaces/default/pods/ghost", "pods", "ghost"), ("/nodes/nobody", "nodes", "nobody")]
+        [("/namespaces/default/pods/ghost", "pods", "ghost"), ("/nodes/ghost", "nodes", "ghost")]
     {
         let missing = get(&member, &format!("{RESOURCE}{path}")).await;
         assert_eq!(missing.status, StatusCode::NOT_FOUND);
@@ -227,7 +227,7 @@ async fn what_is_missing_is_a_status_and_what_is_no_resource_is_a_text() {
 }
 
 #[tokio::test]
-async fn external_metrics_are_chosen_by_namespace_name_and_labels() {
+async fn external_metrics_are_selected_by_namespace_name_and_labels() {
     let member = Member::start("member1").await.unwrap();
     let value = |value: &str| ExternalMetricValue::new("queue", value);
     member.set_external_metric("default", value("12").label("queue", "orders"));
@@ -250,7 +250,7 @@ async fn external_metrics_are_chosen_by_namespace_name_and_labels() {
 }
 
 #[tokio::test]
-async fn discovery_lists_what_there_is() {
+async fn discovery_lists_the_existing_metrics() {
     let resources = async |member: &Member, path: &str| {
         let list = get(member, path).await.json().unwrap();
         assert_eq!(list["groupVersion"], path.trim_start_matches("/apis/"));
@@ -285,7 +285,7 @@ async fn discovery_lists_what_there_is() {
 }
 
 #[tokio::test]
-async fn an_api_that_does_not_exist_is_a_404_in_plain_text() {
+async fn missing_api_is_a_plain_text_404() {
     let options = MemberOptions {
         resource_metrics: false,
         external_metrics: ExternalMetrics::Absent,
@@ -313,7 +313,7 @@ async fn an_api_that_does_not_exist_is_a_404_in_plain_text() {
 }
 
 #[tokio::test]
-async fn one_api_can_be_ill_while_the_others_are_well() {
+async fn one_api_can_fail_alone() {
     let member = Member::start("member1").await.unwrap().with_pods("http_requests", 1);
     member.fault_on("/apis/custom.metrics.k8s.io", Fault::Hang);
     let client = member.access().client();
@@ -327,7 +327,7 @@ async fn one_api_can_be_ill_while_the_others_are_well() {
 }
 
 #[tokio::test]
-async fn faults_look_like_the_api_that_they_are_of() {
+async fn faults_have_the_format_of_their_api() {
     let member = Member::start("member1").await.unwrap().with_pods("http_requests", 1).with_nodes(1);
     member.set_external_metric("default", ExternalMetricValue::new("queue", "1"));
     member.fault(Fault::BadQuantity);

@@ -1,4 +1,4 @@
-//! The simulated proxies, with another's client of their protocols.
+//! The simulated proxies, used by third-party clients of their protocols.
 
 use bytes::Bytes;
 use http::{HeaderValue, Uri};
@@ -10,7 +10,7 @@ use hyper_util::rt::TokioExecutor;
 use testkit::app::Replica;
 use testkit::proxy::{Kind, Proxy};
 
-/// A proxy's address without and with its credentials.
+/// The address of a proxy without and with its credentials.
 fn parts(proxy: &Proxy) -> (Uri, String, String) {
     let url: Uri = proxy.url().parse().unwrap();
     let (credentials, address) = url.authority().unwrap().as_str().split_once('@').unwrap();
@@ -26,14 +26,14 @@ where
 }
 
 #[tokio::test]
-async fn http_connect_leads_to_where_it_was_asked_with_the_headers_that_it_got() {
+async fn http_connect_reaches_the_target_and_records_headers() {
     let (proxy, replica) = (Proxy::start(Kind::Http).await.unwrap(), Replica::start().await.unwrap());
     let target: Uri = format!("http://{}/", replica.address()).parse().unwrap();
     let (address, ..) = parts(&proxy);
     let tunnel = Tunnel::new(address, HttpConnector::new());
 
     let stranger = client(tunnel.clone());
-    assert!(stranger.get(target.clone()).await.is_err(), "nobody passes without credentials");
+    assert!(stranger.get(target.clone()).await.is_err(), "the proxy requires credentials");
     let wrong = client(tunnel.clone().with_auth(HeaderValue::from_static("Basic cHJveHktdXNlcjp3cm9uZw==")));
     assert!(wrong.get(target.clone()).await.is_err());
     assert_eq!((proxy.tunnels(), replica.served()), (Vec::new(), 0));
@@ -47,14 +47,14 @@ async fn http_connect_leads_to_where_it_was_asked_with_the_headers_that_it_got()
 }
 
 #[tokio::test]
-async fn socks_leads_to_where_it_was_asked_for_who_has_the_password() {
+async fn socks_reaches_the_target_with_the_password() {
     let (proxy, replica) = (Proxy::start(Kind::Socks5).await.unwrap(), Replica::start().await.unwrap());
     let target: Uri = format!("http://{}/", replica.address()).parse().unwrap();
     let (address, user, password) = parts(&proxy);
     let socks = SocksV5::new(address, HttpConnector::new());
 
     let stranger = client(socks.clone());
-    assert!(stranger.get(target.clone()).await.is_err(), "nobody passes without credentials");
+    assert!(stranger.get(target.clone()).await.is_err(), "the proxy requires credentials");
     let wrong = client(socks.clone().with_auth(user.clone(), "wrong".to_owned()));
     assert!(wrong.get(target.clone()).await.is_err());
     assert_eq!((proxy.tunnels(), replica.served()), (Vec::new(), 0));

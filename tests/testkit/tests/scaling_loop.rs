@@ -1,5 +1,5 @@
-//! The scaling loop over real sockets: members, control plane and aggregation layer, with a backend that knows no
-//! faults in place of an adapter.
+//! The scaling loop over real sockets: members, control plane and aggregation layer. A simple backend without faults replaces
+//! the adapter.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -17,16 +17,16 @@ use testkit::https::{self, Handler, Server, full};
 use testkit::member::{Fault, Member, Pod};
 use testkit::pki::Authority;
 
-/// What each pod of the backend's answers has, by the pod's name.
+/// The values in the backend's responses, by pod name.
 type Values = Arc<Mutex<Vec<(String, String)>>>;
-/// What reached the clusters' Deployments, in order.
+/// The replicas that the clusters' Deployments received, in order.
 type Reached = Arc<Mutex<Vec<(String, u32)>>>;
-/// How many queries the backend refuses next, with a `Retry-After` of so many seconds or without one.
+/// How many queries the backend rejects next, and the seconds of their `Retry-After` (`None`: no such header).
 type Refusals = Arc<Mutex<(u32, Option<u32>)>>;
-/// The metrics that the backend was asked for: each once when it is asked and once, after a `/`, when it has answered.
-type Asked = Arc<Mutex<Vec<String>>>;
+/// The queried metrics: the name when the query arrives, and the name after a `/` when the response is sent.
+type Queried = Arc<Mutex<Vec<String>>>;
 
-/// A healthy cluster takes milliseconds, save on a busy machine.
+/// A healthy cluster needs milliseconds, except on a busy machine.
 const READ_LIMIT: Duration = Duration::from_secs(5);
 
 struct Scene {
@@ -34,13 +34,13 @@ struct Scene {
     scaling: Loop,
     values: Values,
     reached: Reached,
-    asked: Asked,
+    queried: Queried,
     refusals: Refusals,
     _backend: Server,
 }
 
 impl Scene {
-    /// Two members with a pod for each of `pods`, which the clusters' Deployments also want.
+    /// Two members with the numbers of pods in `pods`, which are also the desired replicas of their Deployments.
     async fn with(pods: [u32; 2], spec: Spec) -> Self {
         let mut members = Vec::new();
         for (name, count) in ["member1", "member2"].into_iter().zip(pods) {
@@ -53,8 +53,8 @@ impl Scene {
         }
         let fleet = Fleet::start(members).await.unwrap();
         let values = Values::default();
-        let (asked, refusals) = (Asked::default(), Refusals::default());
-        let (backend, authority) = backend(values.clone(), asked.clone(), refusals.clone()).await;
+        let (queried, refusals) = (Queried::default(), Refusals::default());
+        let (backend, authority) = backend(values.clone(), queried.clone(), refusals.clone()).await;
         fleet.plane.register_backend(backend.address(), Some(&authority), &CUSTOM_METRICS).unwrap();
         fleet.plane.available(CUSTOM_METRICS[1]).await.unwrap();
 
@@ -73,7 +73,7 @@ impl Scene {
         let control_plane = fleet.plane.admin_client();
         let scaling = Loop::new(FederatedHpa::new(spec), target, control_plane, clusters.collect(), replicas)
             .with_read_limit(READ_LIMIT);
-        Self { fleet, scaling, values, reached, asked, refusals, _backend: backend }
+        Self { fleet, scaling, values, reached, queried, refusals, _backend: backend }
     }
 
     fn set_values(&self, values: &[(&str, &str)]) {
@@ -82,20 +82,20 @@ impl Scene {
     }
 
     async fn round(&mut self) -> Round {
-        tokio::time::timeout(Duration::from_secs(60), self.scaling.round()).await.expect("a round ends")
+        tokio::time::timeout(Duration::from_secs(60), self.scaling.round()).await.expect("the round ends")
     }
 
     fn reached(&self) -> Vec<(String, u32)> {
         std::mem::take(&mut *self.reached.lock().unwrap())
     }
 
-    fn asked(&self) -> Vec<String> {
-        std::mem::take(&mut *self.asked.lock().unwrap())
+    fn queried(&self) -> Vec<String> {
+        std::mem::take(&mut *self.queried.lock().unwrap())
     }
 }
 
-/// A server that answers every query with `values`, and the authority that signed its certificate.
-async fn backend(values: Values, asked: Asked, refusals: Refusals) -> (Server, String) {
+/// A server that responds to every query with `values`, and the CA of its certificate.
+async fn backend(values: Values, queried: Queried, refusals: Refusals) -> (Server, String) {
     let authority = Authority::new("backend-ca");
     let identity = authority.server(&[&format!("{BACKEND_SERVICE}.{BACKEND_NAMESPACE}.svc")]);
     let tls = https::tls(&identity, None, &[]).unwrap();
@@ -111,7 +111,7 @@ async fn backend(values: Values, asked: Asked, refusals: Refusals) -> (Server, S
         let body = full(list.to_string());
         let mut response = https::response(StatusCode::OK, "application/json", body);
         response.headers_mut().insert("warning", HeaderValue::from_static("299 - \"a warning\""));
-        let (asked, refusals) = (asked.clone(), refusals.clone());
+        let (queried, refusals) = (queried.clone(), refusals.clone());
         async move {
             if let Some((_, metric)) = request.uri().path().rsplit_once("/pods/%2A/") {
                 if let (count @ 1.., retry_after) = &mut *refusals.lock().unwrap() {
@@ -119,9 +119,9 @@ async fn backend(values: Values, asked: Asked, refusals: Refusals) -> (Server, S
                     *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
                     retry_after.map(|seconds| response.headers_mut().insert("retry-after", seconds.into()));
                 }
-                asked.lock().unwrap().push(metric.to_owned());
+                queried.lock().unwrap().push(metric.to_owned());
                 tokio::time::sleep(Duration::from_millis(20)).await;
-                asked.lock().unwrap().push(format!("/{metric}"));
+                queried.lock().unwrap().push(format!("/{metric}"));
             }
             Ok(response)
         }
@@ -136,28 +136,28 @@ fn spec() -> Spec {
 }
 
 #[tokio::test]
-async fn replicas_are_decided_from_all_clusters_and_divided_between_them() {
+async fn replicas_are_divided_between_all_clusters() {
     let mut scene = Scene::with([1, 1], spec()).await;
     scene.set_values(&[("member1-0", "2"), ("member2-0", "500m")]);
     let round = scene.round().await;
-    // (2 + 0.5) / 2 where 1 is wanted, × 2.
+    // (2 + 0.5) / 2 with a target of 1, × 2.
     assert_eq!(round.decision.unwrap().desired, 3);
     assert_eq!(round.queries[0].warnings, ["299 - \"a warning\""]);
     assert_eq!(scene.reached(), [("member1".to_owned(), 2)], "member2 has its share already");
 }
 
 #[tokio::test]
-async fn a_frozen_cluster_is_left_out_and_gets_its_share_when_it_answers_again() {
+async fn frozen_cluster_gets_its_share_when_it_responds_again() {
     let mut scene = Scene::with([2, 2], spec()).await;
     scene.fleet.members[1].fault(Fault::Frozen);
     scene.set_values(&[("member1-0", "2"), ("member1-1", "2")]);
     let round = scene.round().await;
-    assert_eq!(round.clusters[1].pods, Err("no answer within 5s".to_owned()));
-    // 2 × 2 pods, by the half that was read.
+    assert_eq!(round.clusters[1].pods, Err("no response within 5s".to_owned()));
+    // 2 × 2 pods, divided by the readable half.
     assert_eq!(round.decision.unwrap().desired, 8);
     assert_eq!(scene.reached(), [("member1".to_owned(), 4)]);
 
-    scene.fleet.members[1].heal();
+    scene.fleet.members[1].clear_faults();
     scene.set_values(&[("member1-0", "1"), ("member1-1", "1"), ("member2-0", "1"), ("member2-1", "1")]);
     let round = scene.round().await;
     assert_eq!(round.clusters[1].pods.as_ref().map(Vec::len), Ok(2));
@@ -165,7 +165,7 @@ async fn a_frozen_cluster_is_left_out_and_gets_its_share_when_it_answers_again()
 }
 
 #[tokio::test]
-async fn a_cluster_that_is_not_ready_is_left_out() {
+async fn cluster_that_is_not_ready_is_left_out() {
     let mut scene = Scene::with([1, 1], spec()).await;
     scene.fleet.plane.set_ready("member1", false);
     scene.set_values(&[("member2-0", "1")]);
@@ -175,7 +175,7 @@ async fn a_cluster_that_is_not_ready_is_left_out() {
 }
 
 #[tokio::test]
-async fn without_any_cluster_or_any_value_nothing_changes() {
+async fn no_change_without_clusters_or_values() {
     let mut scene = Scene::with([1, 1], spec()).await;
     let round = scene.round().await;
     assert_eq!(round.queries[0].reading, Err(MetricsError::Empty));
@@ -187,34 +187,34 @@ async fn without_any_cluster_or_any_value_nothing_changes() {
     let round = scene.round().await;
     assert_eq!((round.decision, round.replicas), (Err(DecisionError::NoReplicas), 2));
     assert_eq!(scene.reached(), []);
-    assert_eq!(scene.asked(), ["http_requests", "/http_requests"], "in the first round only");
+    assert_eq!(scene.queried(), ["http_requests", "/http_requests"], "in the first round only");
 }
 
 #[tokio::test]
-async fn replicas_outside_the_limits_need_no_metric() {
+async fn replicas_outside_the_limits_need_no_metrics() {
     let mut scene = Scene::with([1, 1], Spec { min_replicas: 3, ..spec() }).await;
     assert_eq!(scene.round().await.replicas, 3);
-    assert_eq!(scene.asked(), [""; 0]);
+    assert_eq!(scene.queried(), [""; 0]);
 }
 
 #[tokio::test]
-async fn metrics_are_asked_for_one_after_the_other() {
+async fn metrics_are_queried_one_after_the_other() {
     let mut spec = spec();
     spec.metrics.push(Metric::pods("errors", 1000));
     let mut scene = Scene::with([1, 1], spec).await;
     scene.set_values(&[("member1-0", "1"), ("member2-0", "1")]);
     assert_eq!(scene.round().await.queries.len(), 2);
-    assert_eq!(scene.asked(), ["http_requests", "/http_requests", "errors", "/errors"]);
+    assert_eq!(scene.queried(), ["http_requests", "/http_requests", "errors", "/errors"]);
 }
 
 #[tokio::test]
-async fn a_failed_round_is_repeated_soon_and_then_ever_later_and_a_good_one_after_the_period() {
+async fn failed_rounds_are_repeated_with_backoff() {
     let scene = Scene::with([1, 1], spec()).await;
     let values = scene.values.clone();
     let mut running = scene.scaling.start(Duration::from_secs(3600));
     let mut next = async || {
         let round = tokio::time::timeout(Duration::from_secs(20), running.rounds.recv()).await;
-        round.expect("a round comes soon").expect("the loop goes on")
+        round.expect("the next round starts soon").expect("the loop continues")
     };
     let mut began = next().await.began;
     for failures in 0..6 {
@@ -227,11 +227,11 @@ async fn a_failed_round_is_repeated_soon_and_then_ever_later_and_a_good_one_afte
     *values.lock().unwrap() = ["member1-0", "member2-0"].map(|pod| (pod.to_owned(), "1".to_owned())).to_vec();
     while next().await.decision.is_err() {}
     let early = tokio::time::timeout(Duration::from_secs(1), running.rounds.recv()).await;
-    assert!(early.is_err(), "the next round is an hour away");
+    assert!(early.is_err(), "the next round must start only after an hour");
 }
 
 #[tokio::test]
-async fn the_period_begins_when_a_round_ends() {
+async fn period_starts_at_the_end_of_a_round() {
     let scene = Scene::with([1, 1], spec()).await;
     scene.set_values(&[("member1-0", "1"), ("member2-0", "1")]);
     let delay = Duration::from_millis(400);
@@ -244,22 +244,22 @@ async fn the_period_begins_when_a_round_ends() {
 }
 
 #[tokio::test]
-async fn a_refusal_that_says_when_to_come_again_is_asked_again_within_the_query_ten_times() {
+async fn retry_after_is_followed_ten_times_per_query() {
     let mut scene = Scene::with([1, 1], spec()).await;
     scene.set_values(&[("member1-0", "1"), ("member2-0", "1")]);
-    for (refusals, retry_after, queries, answered) in
+    for (refusals, retry_after, queries, succeeds) in
         [(1, None, 1, false), (1, Some(1), 2, true), (10, Some(0), 11, true), (11, Some(0), 11, false)]
     {
         *scene.refusals.lock().unwrap() = (refusals, retry_after);
         let round = scene.round().await;
-        assert_eq!(round.decision.is_ok(), answered, "{refusals} refusals: {round:?}");
-        assert_eq!(scene.asked().len(), 2 * queries, "{refusals} refusals");
+        assert_eq!(round.decision.is_ok(), succeeds, "{refusals} refusals: {round:?}");
+        assert_eq!(scene.queried().len(), 2 * queries, "{refusals} refusals");
         assert!(round.queries[0].took >= Duration::from_secs(retry_after.unwrap_or_default().into()));
     }
 }
 
 #[tokio::test]
-async fn a_backend_that_is_gone_is_the_querys_failure() {
+async fn missing_backend_fails_the_query() {
     let mut scene = Scene::with([1, 1], spec()).await;
     let nowhere: SocketAddr = "127.0.0.1:1".parse().unwrap();
     scene.fleet.plane.register_backend(nowhere, None, &CUSTOM_METRICS).unwrap();

@@ -1,4 +1,4 @@
-//! A `MetricValueList` in JSON, read without copying a string.
+//! Reads a `MetricValueList` in JSON without copying strings.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -10,8 +10,8 @@ use crate::api::page::body::Span;
 use crate::api::page::{Expected, PageError, list};
 use crate::api::text::json_text;
 
-/// A `MetricValue` of either version: v1beta1 has `metricName`, `window` and `selector` where v1beta2 has `metric`
-/// and `windowSeconds`.
+/// A `MetricValue` of both versions: v1beta1 has the fields `metricName`, `window` and `selector`; v1beta2 has `metric` and
+/// `windowSeconds`.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct JsonMetricValue<'a> {
@@ -58,7 +58,7 @@ struct MetricIdentifier<'a> {
     selector: Option<&'a RawValue>,
 }
 
-/// Where the parts of each item lie in `body`.
+/// Reads all items of the list in `body`.
 pub(in crate::api::page) fn items(
     body: &[u8],
     reserve: &mut Reserve<'_>,

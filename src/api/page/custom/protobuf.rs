@@ -1,4 +1,4 @@
-//! A `MetricValueList` in Kubernetes protobuf (`k8s.io/metrics/pkg/apis/custom_metrics/*/generated.proto`).
+//! Reads a `MetricValueList` in Kubernetes protobuf (`k8s.io/metrics/pkg/apis/custom_metrics/*/generated.proto`).
 
 use super::CustomItem;
 use crate::api::codec::protobuf::{Fields, MalformedProtobuf};
@@ -7,7 +7,7 @@ use crate::api::meta::LabelSelector;
 use crate::api::page::body::Span;
 use crate::api::page::{Expected, PageError, list};
 
-/// Where the parts of each item lie in `body`.
+/// Reads all items of the list in `body`.
 pub(in crate::api::page) fn items(
     body: &[u8],
     reserve: &mut Reserve<'_>,

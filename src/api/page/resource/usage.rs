@@ -1,4 +1,4 @@
-//! What containers and nodes take, read once when a page is checked.
+//! Usage of containers and nodes. It is read when a page is read.
 
 use std::ops::Range;
 
@@ -9,28 +9,28 @@ use super::JsonObjectMetrics;
 use crate::api::codec::protobuf::{Fields, MalformedProtobuf};
 use crate::api::group::MetricsResource;
 use crate::api::memory::{self, Reserve};
-use crate::api::meta::{MOST, ObjectEntries, too_many};
-use crate::api::page::body::{BodyFormat, Span, memory_of};
+use crate::api::meta::{MAX_ENTRIES, ObjectEntries, too_many};
+use crate::api::page::body::{BodyFormat, Span, vec_memory};
 use crate::api::page::{PageError, list};
 use crate::api::quantity::Quantity;
 use crate::api::text::{JsonText, json_text};
 
-/// What all objects of a page take, one after the other.
+/// Usage of all objects of a page, one after the other.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Usage {
     containers: Vec<ContainerUsage>,
     amounts: Vec<ResourceAmount>,
 }
 
-/// What one container takes.
+/// Usage of one container.
 #[derive(Clone, Debug)]
 pub(super) struct ContainerUsage {
     pub(super) name: Span,
-    /// Which of all amounts are its own.
+    /// The container's amounts, as indexes into [`Usage`].
     pub(super) amounts: Range<u32>,
 }
 
-/// How much of one resource.
+/// The amount of one resource.
 #[derive(Clone, Debug)]
 pub(super) struct ResourceAmount {
     pub(super) resource: Span,
@@ -46,22 +46,22 @@ struct ContainerMetrics<'a> {
 }
 
 impl Usage {
-    /// The containers of this range of all.
+    /// The containers in a range of indexes.
     pub(super) fn containers(&self, range: &Range<u32>) -> &[ContainerUsage] {
-        part(&self.containers, range)
+        slice(&self.containers, range)
     }
 
-    /// The amounts of this range of all.
+    /// The amounts in a range of indexes.
     pub(super) fn amounts(&self, range: &Range<u32>) -> &[ResourceAmount] {
-        part(&self.amounts, range)
+        slice(&self.amounts, range)
     }
 
-    /// How many bytes of memory all take.
+    /// Memory of all usage in bytes.
     pub(super) fn memory(&self) -> usize {
-        memory_of(&self.containers, |_| 0) + memory_of(&self.amounts, |amount| amount.quantity.heap_bytes())
+        vec_memory(&self.containers, |_| 0) + vec_memory(&self.amounts, |amount| amount.quantity.heap_bytes())
     }
 
-    /// Adds what an object takes: its `containers`, or its `usage` if it is a node.
+    /// Reads the usage of an object in JSON: `containers` of a pod, `usage` of a node. Returns the indexes of its containers.
     pub(super) fn add_json(
         &mut self,
         resource: MetricsResource,
@@ -79,7 +79,7 @@ impl Usage {
             MetricsResource::Pods => {
                 let containers = object.containers.map_or("null", RawValue::get);
                 list::json_array(containers, |container| {
-                    if self.containers.len() - first == MOST {
+                    if self.containers.len() - first == MAX_ENTRIES {
                         return Err(PageError::Json(too_many()));
                     }
                     self.add_json_container(body, index, container, reserve)
@@ -105,7 +105,7 @@ impl Usage {
         self.end_container(BodyFormat::Json, body, name, first, reserve)
     }
 
-    /// Adds what an object takes: its containers, or its amounts if it is a node.
+    /// Reads the usage of an object in protobuf. Returns the indexes of its containers.
     pub(super) fn add_protobuf(
         &mut self,
         resource: MetricsResource,
@@ -120,8 +120,8 @@ impl Usage {
             MetricsResource::Pods => {
                 for field in Fields::of(message) {
                     let (4, container) = field? else { continue };
-                    if self.containers.len() - first == MOST {
-                        return Err(MalformedProtobuf::Crowded.into());
+                    if self.containers.len() - first == MAX_ENTRIES {
+                        return Err(MalformedProtobuf::TooManyEntries.into());
                     }
                     let mut name = "";
                     for field in Fields::of(container.bytes()) {
@@ -136,7 +136,7 @@ impl Usage {
         range(first, self.containers.len())
     }
 
-    /// Adds the entries of a map, given by its field and the message that has it.
+    /// Adds a container. `map` is the number of the field with its amounts, `message` is the message that contains the field.
     fn add_protobuf_container(
         &mut self,
         body: &[u8],
@@ -151,8 +151,8 @@ impl Usage {
             if number != map {
                 continue;
             }
-            if self.amounts.len() - first == MOST {
-                return Err(MalformedProtobuf::Crowded.into());
+            if self.amounts.len() - first == MAX_ENTRIES {
+                return Err(MalformedProtobuf::TooManyEntries.into());
             }
             let (mut resource, mut quantity) = ("", Quantity::default());
             for field in Fields::of(entry.bytes()) {
@@ -168,7 +168,7 @@ impl Usage {
         self.end_container(BodyFormat::Protobuf, body, JsonText::Plain(name), first, reserve)
     }
 
-    /// Makes the amounts from `first` on those of a container.
+    /// Sorts the amounts from index `first` by resource, and adds the container that has them.
     fn end_container(
         &mut self,
         format: BodyFormat,
@@ -189,6 +189,6 @@ fn range(start: usize, end: usize) -> Result<Range<u32>, PageError> {
     Ok(index(start)?..index(end)?)
 }
 
-fn part<'a, T>(all: &'a [T], range: &Range<u32>) -> &'a [T] {
+fn slice<'a, T>(all: &'a [T], range: &Range<u32>) -> &'a [T] {
     &all[range.start as usize..range.end as usize]
 }

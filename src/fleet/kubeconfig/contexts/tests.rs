@@ -36,7 +36,7 @@ fn a_context_that_cannot_be_used_is_named_and_stops_no_other() {
                 users: [{name: u, user: {token: t}}, {name: root, user: {token: s3cr3t, as: root}}]\n";
     let contexts = read_text(text).expect("a file that can be used");
     let wrong = |tag: &str| contexts[tag].clone().expect_err("it cannot be used");
-    assert_eq!(wrong("a"), "the context \"a\": it names no cluster that the file has");
+    assert_eq!(wrong("a"), "the context \"a\": its cluster is not in the file");
     assert_eq!(
         wrong("b"),
         "the context \"b\": impersonation (as, as-uid, as-groups, as-user-extra) is not supported"
@@ -63,5 +63,5 @@ fn a_file_without_contexts_is_no_fleet() {
     }
     let error =
         read_text("users:\n- name: s3cr3t\n  user: {token: \"s3cr3t\n").expect_err("no YAML").to_string();
-    assert!(error.contains("no valid YAML") && !error.contains("s3cr3t"), "{error}");
+    assert!(error.contains("is not valid YAML") && !error.contains("s3cr3t"), "{error}");
 }

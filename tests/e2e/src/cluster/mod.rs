@@ -1,5 +1,4 @@
-//! One Kubernetes cluster of real processes: etcd, kube-apiserver and kube-controller-manager, with authorities of its
-//! own.
+//! A Kubernetes cluster of real processes: etcd, kube-apiserver and kube-controller-manager, with its own CAs.
 
 mod service_account;
 
@@ -20,22 +19,22 @@ use crate::api::{Api, until};
 use crate::process::Process;
 use crate::tools::Tools;
 
-/// How long an API server may take to be ready, on a machine that is busy with others that start.
+/// Time limit for an API server to become ready on a busy machine.
 const READY: Duration = Duration::from_secs(180);
-/// How often it is looked whether it is.
+/// Interval of checks for readiness.
 const LOOK: Duration = Duration::from_millis(200);
-/// How long an API server may take to read a file that has changed: it looks once a minute where it is not told.
+/// Time limit for an API server to load a changed file. Without a notification it reads the file once per minute.
 const RELOADED: Duration = Duration::from_secs(120);
-/// The one name that a front proxy's certificate may have.
+/// The only allowed common name in a front proxy's certificate.
 pub const FRONT_PROXY: &str = "front-proxy-client";
-/// Whose tokens a cluster's service accounts have.
+/// The issuer of service account tokens.
 const ISSUER: &str = "https://kubernetes.default.svc";
 
 /// A running cluster.
 pub struct Cluster {
-    /// Its name; its programs are called `<name>-etcd` and so on.
+    /// Its name. Its programs are called `<name>-etcd` and so on.
     pub name: String,
-    /// Its administrator.
+    /// A client with administrator permissions.
     pub api: Api,
     /// Its storage.
     pub etcd: Process,
@@ -53,11 +52,11 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts a cluster whose kube-controller-manager runs these controllers, and waits until its API server is ready.
-    /// Its files are kept in a directory of its own under `directory`.
+    /// Starts a cluster with these `controllers` in its kube-controller-manager, and waits until its API server is ready.
+    /// Its files are in a directory below `directory`.
     ///
     /// # Errors
-    /// If a program cannot be run, ends, or the API server is not ready within three minutes.
+    /// If a program cannot be run or exits, or the API server is not ready within three minutes.
     pub async fn start(
         name: &str,
         controllers: &[&str],
@@ -117,50 +116,50 @@ impl Cluster {
         })
     }
 
-    /// Waits until its API server is ready, as after a restart.
+    /// Waits until the API server is ready, for example after a restart.
     ///
     /// # Errors
-    /// If it ends, or is not ready within three minutes.
+    /// If the API server exits, or is not ready within three minutes.
     pub async fn ready(&mut self) -> anyhow::Result<()> {
         ready(&self.api, &mut self.api_server).await
     }
 
-    /// Says whether all of it still runs.
+    /// Checks that all programs still run.
     ///
     /// # Errors
-    /// If a program has ended.
+    /// If a program has exited.
     pub fn check(&mut self) -> anyhow::Result<()> {
         self.etcd.check()?;
         self.api_server.check()?;
         self.controllers.check()
     }
 
-    /// Lets all of it run, whatever was done to it.
+    /// Makes all programs run again after any fault.
     ///
     /// # Errors
     /// If a program does not start.
     pub fn heal(&mut self) -> anyhow::Result<()> {
-        self.etcd.heal()?;
-        self.api_server.heal()?;
-        self.controllers.heal()
+        self.etcd.ensure_running()?;
+        self.api_server.ensure_running()?;
+        self.controllers.ensure_running()
     }
 
-    /// Where its API server is.
+    /// The URL of its API server.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// The authority of its certificates.
+    /// The CA of its certificates.
     pub fn ca_pem(&self) -> String {
         self.authority.pem()
     }
 
-    /// A certificate for a server in this cluster.
+    /// A serving certificate of this cluster's CA.
     pub fn serving_identity(&self, names: &[&str]) -> Identity {
         self.authority.server(names)
     }
 
-    /// A kubeconfig that may do everything.
+    /// A kubeconfig with all permissions.
     pub fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
     }
@@ -170,7 +169,7 @@ impl Cluster {
         &self.admin
     }
 
-    /// The certificate that its API server has as front proxy.
+    /// The front proxy certificate of its API server.
     ///
     /// # Errors
     /// If its files cannot be read.
@@ -179,13 +178,13 @@ impl Cluster {
         Ok(Identity { certificate: read("front-proxy.crt")?, key: read("front-proxy.key")? })
     }
 
-    /// Where files that belong to the cluster are.
+    /// The directory with the cluster's files.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// Adds the authority of another front proxy to those that the API server believes, without a restart, as one does
-    /// before the proxy's certificate changes.
+    /// Adds the CA of another front proxy to the CAs that the API server trusts, without a restart. This is the first step of a
+    /// rotation, before the proxy's certificate changes.
     ///
     /// # Errors
     /// If the file cannot be written.
@@ -195,26 +194,27 @@ impl Cluster {
         Ok(fs::write(file, both)?)
     }
 
-    /// Gives the API server another certificate as front proxy, lets it believe its authority alone, and waits until it has both.
+    /// Gives the API server another front proxy certificate, trusts only its CA, and waits until both are loaded.
     ///
     /// # Errors
-    /// If the files cannot be written, or it takes longer than two minutes.
+    /// If the files cannot be written, or loading takes longer than two minutes.
     pub async fn change_front_proxy(&self, next: &Authority) -> anyhow::Result<()> {
-        let loaded = || self.api_server.says(&["Loaded a new cert/key pair", "aggregator-proxy-cert"]);
+        let loaded =
+            || self.api_server.count_log_lines(&["Loaded a new cert/key pair", "aggregator-proxy-cert"]);
         let before = loaded();
         write_front_proxy(&self.directory, next)?;
         until("kube-apiserver loads its certificate as front proxy", RELOADED, async || {
-            ensure!(loaded() > before, "it has not");
+            ensure!(loaded() > before, "kube-apiserver has not loaded the certificate");
             Ok(())
         })
         .await
     }
 }
 
-/// Takes a free port of 127.0.0.1, which nobody else is given while the result lives.
+/// Binds a free port of 127.0.0.1. No other process gets the port while the result exists.
 ///
 /// # Errors
-/// If there is none.
+/// If there is no free port.
 pub fn free_port() -> anyhow::Result<TcpSocket> {
     Ok(hold_port(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?)
 }
@@ -270,7 +270,7 @@ fn api_server_flags(directory: &Path, etcd: u16, port: u16) -> Vec<String> {
         "--service-cluster-ip-range=10.96.0.0/24".to_owned(),
         "--authorization-mode=RBAC".to_owned(),
         "--v=2".to_owned(),
-        // Pods here have no use for the tokens that it would give to each.
+        // The pods do not need the tokens that this plugin would mount.
         "--disable-admission-plugins=ServiceAccount".to_owned(),
     ]
 }
@@ -298,7 +298,7 @@ pub fn write_identity(directory: &Path, name: &str, identity: &Identity) -> anyh
     Ok(())
 }
 
-/// Writes the authority of the front proxy's certificates and a new certificate of it.
+/// Writes the CA of the front proxy and a new certificate of it.
 fn write_front_proxy(directory: &Path, authority: &Authority) -> anyhow::Result<()> {
     fs::write(directory.join("front-proxy-ca.crt"), authority.pem())?;
     write_identity(directory, "front-proxy", &authority.client(FRONT_PROXY, &[]))

@@ -11,10 +11,10 @@ use testkit::timestamp;
 use super::Cluster;
 
 impl Cluster {
-    /// A service account's token by TokenRequest, good for ten minutes: the shortest that there is.
+    /// A service account's token by TokenRequest. It is valid for ten minutes, the shortest possible time.
     ///
     /// # Errors
-    /// If the API server does not issue one.
+    /// If the API server does not issue a token.
     pub async fn token(&self, namespace: &str, service_account: &str) -> anyhow::Result<String> {
         let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{service_account}/token");
         let request = json!({
@@ -26,16 +26,16 @@ impl Cluster {
         Ok(issued["status"]["token"].as_str().context("the TokenRequest has no token")?.to_owned())
     }
 
-    /// The same token but that its time is over in so many seconds, signed with the cluster's own key: nobody would wait for
-    /// the ten minutes.
+    /// The same token with an expiry in `seconds`, signed with the cluster's own key, so that a test need not wait for ten
+    /// minutes.
     ///
     /// # Errors
-    /// If it is none of the cluster's tokens.
+    /// If the token is not from this cluster.
     pub fn shorten(&self, token: &str, seconds: i64) -> anyhow::Result<String> {
-        let (signed, _) = token.rsplit_once('.').context("a token has three parts")?;
-        let (header, claims) = signed.split_once('.').context("a token has three parts")?;
+        let (signed, _) = token.rsplit_once('.').context("the token has not three parts")?;
+        let (header, claims) = signed.split_once('.').context("the token has not three parts")?;
         let mut claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims)?)?;
-        ensure!(claims["exp"].is_i64(), "the token never expires");
+        ensure!(claims["exp"].is_i64(), "the token has no expiry");
         claims["exp"] = json!(timestamp::now() + seconds);
         let signed = format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims.to_string()));
         let key = self.service_accounts.serialize_der();

@@ -1,4 +1,4 @@
-//! Whether the aggregation layer finds the adapter's APIs available, all the time.
+//! Continuous check that the aggregation layer reports the adapter's APIs as available.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -12,13 +12,13 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{API_SERVICES, API_SERVICES_PATH, ControlPlane, SOON};
 use crate::api::{Api, until};
 
-/// How often it is looked. Each look changes an annotation, and each change makes kube-aggregator probe the backend: its own 30 s
-/// would miss a fault.
+/// Interval of checks. Each check changes an annotation, and each change makes kube-aggregator probe the backend.
+/// kube-aggregator's own 30 s would miss a fault.
 const PERIOD: Duration = Duration::from_secs(1);
-/// Our annotation.
+/// The annotation that each check changes.
 const ANNOTATION: &str = "karmada-metrics-adapter/looked";
 
-/// Looks at the adapter's APIServices from now on.
+/// Checks the adapter's APIServices from now on.
 pub struct AvailabilityWatch {
     seen: Arc<Mutex<Seen>>,
     _task: AbortOnDropHandle<()>,
@@ -26,38 +26,38 @@ pub struct AvailabilityWatch {
 
 #[derive(Default)]
 struct Seen {
-    looks: usize,
-    /// What conditions said that were not true, or not all the time.
+    checks: usize,
+    /// Messages of conditions that were False, also for a short time.
     unavailable: BTreeSet<String>,
 }
 
 impl AvailabilityWatch {
-    /// Begins.
+    /// Starts the checks.
     pub fn start(plane: &ControlPlane) -> Self {
         let seen = Arc::new(Mutex::new(Seen::default()));
         let task = tokio::spawn(watch(plane.cluster.api.clone(), seen.clone()));
         Self { seen, _task: AbortOnDropHandle::new(task) }
     }
 
-    /// Says whether all of them were available all the time, until three looks from now.
+    /// Checks that all APIServices were available until the third check from now.
     ///
     /// # Errors
-    /// If one was not, with what its condition said, or nobody could look.
-    pub async fn held(&self) -> anyhow::Result<()> {
-        let looks = || self.seen.lock().expect("no holder panics").looks;
-        let before = looks();
-        until("three looks at the APIServices", SOON, async || {
-            ensure!(looks() >= before + 3, "only {} looks", looks() - before);
+    /// If one was unavailable (with the message of its condition), or a check failed.
+    pub async fn check_available(&self) -> anyhow::Result<()> {
+        let checks = || self.seen.lock().expect("not poisoned").checks;
+        let before = checks();
+        until("three checks of the APIServices", SOON, async || {
+            ensure!(checks() >= before + 3, "only {} checks", checks() - before);
             Ok(())
         })
         .await?;
-        let unavailable = self.seen.lock().expect("no holder panics").unavailable.clone();
-        ensure!(unavailable.is_empty(), "not available for a time: {unavailable:?}");
+        let unavailable = self.seen.lock().expect("not poisoned").unavailable.clone();
+        ensure!(unavailable.is_empty(), "temporarily unavailable: {unavailable:?}");
         Ok(())
     }
 }
 
-/// Why an APIService is not available.
+/// The reason why an APIService is unavailable. `None` if it is available.
 pub fn unavailable(service: &Value) -> Option<String> {
     match condition(service) {
         Some(condition) if condition["status"] == "True" => None,
@@ -66,7 +66,7 @@ pub fn unavailable(service: &Value) -> Option<String> {
     }
 }
 
-/// What says whether an APIService is available.
+/// The condition `Available` of an APIService.
 fn condition(service: &Value) -> Option<&Value> {
     let conditions = service["status"]["conditions"].as_array();
     conditions.into_iter().flatten().find(|condition| condition["type"] == "Available")
@@ -75,22 +75,23 @@ fn condition(service: &Value) -> Option<&Value> {
 async fn watch(api: Api, seen: Arc<Mutex<Seen>>) {
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // Since when each has been available: what is over between two looks shows here.
+    // The transition time of each condition: it shows a change between two checks.
     let mut since = BTreeMap::new();
     for number in 0_u64.. {
         ticks.tick().await;
-        let found = look(&api, number).await;
-        let mut seen = seen.lock().expect("no holder panics");
+        let found = check(&api, number).await;
+        let mut seen = seen.lock().expect("not poisoned");
         match found {
             Ok(services) => {
-                seen.looks += 1;
+                seen.checks += 1;
                 for (name, service) in services {
                     seen.unavailable.extend(unavailable(&service));
                     let changed =
                         condition(&service).map(|condition| condition["lastTransitionTime"].clone());
                     let first = since.entry(name).or_insert_with(|| changed.clone());
                     if *first != changed {
-                        seen.unavailable.insert(format!("{name}: not always since {first:?}, {changed:?}"));
+                        seen.unavailable
+                            .insert(format!("{name}: unavailable between {first:?} and {changed:?}"));
                     }
                 }
             }
@@ -101,8 +102,8 @@ async fn watch(api: Api, seen: Arc<Mutex<Seen>>) {
     }
 }
 
-/// The adapter's APIServices, each of which is changed first.
-async fn look(api: &Api, number: u64) -> anyhow::Result<Vec<(&'static str, Value)>> {
+/// Changes the annotation of the adapter's APIServices and returns the APIServices.
+async fn check(api: &Api, number: u64) -> anyhow::Result<Vec<(&'static str, Value)>> {
     let annotation = json!({"metadata": {"annotations": {ANNOTATION: number.to_string()}}});
     let mut services = Vec::new();
     for name in API_SERVICES {

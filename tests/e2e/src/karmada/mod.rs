@@ -1,5 +1,5 @@
-//! Karmada's control plane as far as the adapter knows it: clusters and their Secrets, what the adapter may do, and its
-//! APIs' registrations, on a real API server.
+//! The parts of Karmada's control plane that the adapter uses, on a real API server: clusters with their Secrets, the adapter's
+//! permissions, and the registrations of its APIs.
 
 pub mod availability;
 
@@ -22,30 +22,30 @@ use crate::api::until;
 use crate::cluster::Cluster;
 use crate::tools::Tools;
 
-/// What the adapter is registered as.
+/// The APIServices of the adapter.
 pub const API_SERVICES: [&str; 4] =
     [CUSTOM_METRICS[0], CUSTOM_METRICS[1], RESOURCE_METRICS, EXTERNAL_METRICS];
-/// Where the registrations are.
+/// The path of the registrations.
 pub const API_SERVICES_PATH: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
-/// The controllers that run: the autoscaler, and the one that fills in the token of the adapter's service account.
+/// The running controllers: the autoscaler, and the controller that fills in the token of the adapter's service account.
 const CONTROLLERS: [&str; 2] = ["horizontal-pod-autoscaler-controller", "serviceaccount-token-controller"];
-/// Karmada's Cluster as a CustomResourceDefinition; in Karmada another aggregated API server serves it.
+/// Karmada's Cluster as a CustomResourceDefinition. In Karmada an aggregated API server serves it.
 const CLUSTER_DEFINITION: &str = include_str!("cluster.json");
-/// How long something may take that controllers do in the background.
+/// Time limit for background work of controllers.
 const SOON: Duration = Duration::from_secs(60);
 
 /// A running control plane.
 pub struct ControlPlane {
-    /// The cluster that it is.
+    /// The cluster of the control plane.
     pub cluster: Cluster,
 }
 
 impl ControlPlane {
-    /// Starts it, and applies what the project's `deploy/control-plane` and `apiservice/external` have: nothing else lets
-    /// the adapter in.
+    /// Starts the control plane and applies the project's `deploy/control-plane` and `apiservice/external`. The adapter gets no
+    /// other permissions.
     ///
     /// # Errors
-    /// If a program cannot be run, or something is refused.
+    /// If a program cannot be run, or an object is rejected.
     pub async fn start(tools: &Tools, directory: &Path, logs: &Path) -> anyhow::Result<Self> {
         let cluster = Cluster::start("karmada", &CONTROLLERS, &[], tools, directory, logs).await?;
         let namespace =
@@ -61,33 +61,33 @@ impl ControlPlane {
         Ok(Self { cluster })
     }
 
-    /// Joins a member, or gives it other credentials.
+    /// Joins a member, or changes its credentials.
     ///
     /// # Errors
-    /// If an object is refused.
+    /// If an object is rejected.
     pub async fn join(&self, member: &MemberSpec) -> anyhow::Result<()> {
         let objects = member.objects();
         self.cluster.api.apply(&member.name, &objects).await?;
         let status = objects.last().map(|object| json!({"status": object["status"]}));
         let path = format!("/apis/cluster.karmada.io/v1alpha1/clusters/{}/status", member.name);
-        self.cluster.api.patch(&path, &status.context("a member has a Cluster")?).await?;
+        self.cluster.api.patch(&path, &status.context("the member has no Cluster")?).await?;
         Ok(())
     }
 
-    /// Replaces a member's token in its Secret.
+    /// Replaces the token in the Secret of a member.
     ///
     /// # Errors
-    /// If that is refused.
+    /// If the change is rejected.
     pub async fn change_token(&self, member: &str, token: &str) -> anyhow::Result<()> {
         let path = format!("/api/v1/namespaces/{CLUSTER_NAMESPACE}/secrets/{member}");
         self.cluster.api.patch(&path, &json!({"data": {"token": STANDARD.encode(token)}})).await?;
         Ok(())
     }
 
-    /// The adapter's kubeconfig, which the project's `kubeconfig.sh` prints.
+    /// The adapter's kubeconfig, as the project's `kubeconfig.sh` prints it.
     ///
     /// # Errors
-    /// If its token is not there within a minute.
+    /// If there is no token within one minute.
     pub async fn adapter_kubeconfig(&self) -> anyhow::Result<PathBuf> {
         let script = project().join("deploy/control-plane/kubeconfig.sh");
         let text = until("a token for the adapter", SOON, async || {
@@ -102,11 +102,11 @@ impl ControlPlane {
         Ok(file)
     }
 
-    /// Leads the adapter's Service to a port of this machine and believes certificates of these authorities alone.
+    /// Points the adapter's Service to a port of this machine. Only certificates of these CAs are trusted.
     ///
     /// # Errors
-    /// If a change is refused.
-    pub async fn lead_to(&self, port: u16, authorities: &str) -> anyhow::Result<()> {
+    /// If a change is rejected.
+    pub async fn set_backend(&self, port: u16, authorities: &str) -> anyhow::Result<()> {
         let service = format!("/api/v1/namespaces/{BACKEND_NAMESPACE}/services/{BACKEND_SERVICE}");
         self.cluster.api.patch(&service, &json!({"spec": {"externalName": "localhost"}})).await?;
         let spec = json!({"spec": {
@@ -123,7 +123,7 @@ impl ControlPlane {
     /// Waits until all registrations are available.
     ///
     /// # Errors
-    /// If one is not within a minute.
+    /// If one is not available within one minute.
     pub async fn available(&self) -> anyhow::Result<()> {
         for name in API_SERVICES {
             let path = format!("{API_SERVICES_PATH}/{name}");
@@ -136,7 +136,7 @@ impl ControlPlane {
     }
 }
 
-/// The project's top.
+/// The root directory of the project.
 fn project() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }

@@ -1,4 +1,4 @@
-//! What a node does: binds a cluster's pods to itself, runs their replicas, reports their state and what they use.
+//! The work of a node: binds the pods of a cluster to itself, runs their replicas, and reports their state and usage.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -24,15 +24,15 @@ use super::replica::{Replica, Usage};
 use crate::api::Api;
 use crate::cluster::Cluster;
 
-/// The file of a cluster's directory that says where its pods are scraped, for Prometheus' file-based discovery: Debian's Prometheus has
-/// none for Kubernetes.
+/// The file in a cluster's directory with the addresses of its pods, for Prometheus' file-based discovery. Debian's Prometheus
+/// has no discovery for Kubernetes.
 pub const TARGETS: &str = "targets.json";
-/// How often it looks at the pods.
+/// Interval of updates from the API server.
 const PERIOD: Duration = Duration::from_millis(300);
-/// How long a look may take: while the API server is frozen the replicas go on.
+/// Timeout of an update. The replicas keep running while the API server is frozen.
 const LIMIT: Duration = Duration::from_secs(3);
 
-/// A node's kubelet; it and the pods' replicas end when it is dropped.
+/// The kubelet of a node. Drop stops it and the replicas of its pods.
 pub struct Kubelet {
     node: Arc<Node>,
     server: Server,
@@ -43,9 +43,9 @@ struct Node {
     name: String,
     api: Api,
     targets: PathBuf,
-    /// The addresses of each application's ready replicas, by the pods' label `app`.
+    /// The addresses of each application's ready replicas, by the pod label `app`.
     applications: BTreeMap<String, watch::Sender<Vec<SocketAddr>>>,
-    /// By namespace and name.
+    /// The running pods by namespace and name.
     pods: Mutex<BTreeMap<(String, String), Running>>,
 }
 
@@ -58,7 +58,7 @@ impl Kubelet {
     /// Registers a node and runs the pods of these applications.
     ///
     /// # Errors
-    /// If the API server does not take the node, or no port can be bound.
+    /// If the API server rejects the node, or no port can be bound.
     pub async fn start(cluster: &Cluster, applications: &[&str]) -> anyhow::Result<Self> {
         let (api, name) = (&cluster.api, format!("{}-node", cluster.name));
         let node = json!({
@@ -90,18 +90,18 @@ impl Kubelet {
     /// The addresses of an application's ready replicas.
     ///
     /// # Errors
-    /// If it does not run that application.
+    /// If the node does not run the application.
     pub fn endpoints(&self, application: &str) -> anyhow::Result<Endpoints> {
         let sender = self.node.applications.get(application);
-        Ok(sender.with_context(|| format!("there is no application {application}"))?.subscribe())
+        Ok(sender.with_context(|| format!("the node runs no application {application}"))?.subscribe())
     }
 
-    /// Its node's name.
+    /// The name of its node.
     pub fn node(&self) -> &str {
         &self.node.name
     }
 
-    /// Where it serves what its pods use.
+    /// The address that serves the usage of its pods.
     pub fn metrics_address(&self) -> SocketAddr {
         self.server.address()
     }
@@ -113,15 +113,15 @@ impl Node {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            // What fails is tried again at the next look: the API server may be frozen or starting.
-            let _ = timeout(LIMIT, self.look()).await;
+            // A failed update is retried: the API server may be frozen or starting.
+            let _ = timeout(LIMIT, self.update()).await;
         }
     }
 
-    /// Brings what runs to what is wanted.
-    async fn look(&self) -> anyhow::Result<()> {
+    /// Starts and stops replicas to match the pods of the API server.
+    async fn update(&self) -> anyhow::Result<()> {
         let list = self.api.get("/api/v1/pods").await?;
-        let pods = list["items"].as_array().context("a list has items")?;
+        let pods = list["items"].as_array().context("the list has no items")?;
         let wanted: Vec<_> = pods.iter().filter_map(key).collect();
         self.pods().retain(|key, _| wanted.contains(key));
         for pod in pods {
@@ -139,7 +139,7 @@ impl Node {
         Ok(())
     }
 
-    /// Starts a pod's replica and says that it is ready.
+    /// Starts the replica of a pod and reports the pod as ready.
     async fn adopt(&self, key: &(String, String), path: &str, pod: &Value) -> anyhow::Result<()> {
         if pod["spec"]["nodeName"].is_null() {
             let binding = json!({
@@ -167,7 +167,7 @@ impl Node {
         Ok(())
     }
 
-    /// Says which replicas there are: to the load, and to Prometheus.
+    /// Publishes the addresses of the replicas to the load generator and to Prometheus.
     fn publish(&self) -> io::Result<()> {
         let pods = self.pods();
         for (application, sender) in &self.applications {
@@ -187,7 +187,7 @@ impl Node {
         Ok(())
     }
 
-    /// What the kubelet serves as `/metrics/resource`.
+    /// The text of the kubelet's `/metrics/resource`.
     fn exposition(&self) -> String {
         let mut text = String::new();
         let mut node = Usage::default();
@@ -205,7 +205,7 @@ impl Node {
     }
 
     fn pods(&self) -> MutexGuard<'_, BTreeMap<(String, String), Running>> {
-        self.pods.lock().expect("no holder panics")
+        self.pods.lock().expect("not poisoned")
     }
 }
 

@@ -1,4 +1,4 @@
-//! A member cluster: real API server, Prometheus and adapter, a sample application in real processes.
+//! A member cluster: real API server, Prometheus and adapter, and a sample application in real processes.
 
 mod kubelet;
 pub mod replica;
@@ -18,15 +18,15 @@ use crate::cluster::{Cluster, free_port, write_identity};
 use crate::process::Process;
 use crate::tools::{MemberAdapter, Tools};
 
-/// The service account that the control plane has in a member, and its namespace.
+/// The control plane's service account in a member: namespace and name.
 pub const SERVICE_ACCOUNT: (&str, &str) = ("karmada-cluster", "karmada-control-plane");
 /// The namespace of the member's adapter.
 const MONITORING: &str = "monitoring";
-/// The names of the member's adapter's Service.
+/// The name of the Service of the member's adapter.
 const ADAPTER_SERVICE: &str = "prometheus-adapter";
-/// The controllers that make pods of a Deployment.
+/// The controllers that create the pods of a Deployment.
 const CONTROLLERS: [&str; 2] = ["deployment-controller", "replicaset-controller"];
-/// What the member's adapter is registered as.
+/// The APIServices of the member's adapter.
 const APIS: [(&str, &str); 3] = [
     ("custom.metrics.k8s.io", "v1beta1"),
     ("custom.metrics.k8s.io", "v1beta2"),
@@ -39,17 +39,17 @@ pub struct Member {
     pub cluster: Cluster,
     /// Its Prometheus.
     pub prometheus: Process,
-    /// What serves its metrics.
+    /// The server of its metrics APIs.
     pub adapter: Process,
     kubelet: Kubelet,
     _ports: [TcpSocket; 2],
 }
 
 impl Member {
-    /// Starts a member whose API server has these flags beside its own, and whose node runs these applications.
+    /// Starts a member. `flags` are added to its API server's flags, and its node runs `applications`.
     ///
     /// # Errors
-    /// If a program cannot be run or the API server refuses something.
+    /// If a program cannot be run or the API server rejects an object.
     pub async fn start(
         name: &str,
         flags_of_api_server: &[&str],
@@ -71,7 +71,7 @@ impl Member {
         Ok(Self { cluster, prometheus, adapter, kubelet, _ports: ports })
     }
 
-    /// What `karmadactl join` writes into the control plane, with a token of ten minutes.
+    /// The objects that `karmadactl join` creates in the control plane, with a token that is valid for ten minutes.
     ///
     /// # Errors
     /// If the member issues no token.
@@ -86,10 +86,10 @@ impl Member {
         })
     }
 
-    /// A token of ten minutes for the control plane.
+    /// A token for the control plane, valid for ten minutes.
     ///
     /// # Errors
-    /// If the member issues none.
+    /// If the member issues no token.
     pub async fn token(&self) -> anyhow::Result<String> {
         let (namespace, name) = SERVICE_ACCOUNT;
         self.cluster.token(namespace, name).await
@@ -98,34 +98,34 @@ impl Member {
     /// The addresses of an application's ready replicas.
     ///
     /// # Errors
-    /// If it is none of the member's applications.
+    /// If the member does not run the application.
     pub fn endpoints(&self, application: &str) -> anyhow::Result<Endpoints> {
         self.kubelet.endpoints(application)
     }
 
-    /// Says whether all of it still runs.
+    /// Checks that all programs of the member still run.
     ///
     /// # Errors
-    /// If a program has ended.
+    /// If a program has exited.
     pub fn check(&mut self) -> anyhow::Result<()> {
         self.cluster.check()?;
         self.prometheus.check()?;
         self.adapter.check()
     }
 
-    /// Ends whatever fault there is: all its programs run.
+    /// Ends every fault: all programs run again.
     ///
     /// # Errors
-    /// If one does not start.
+    /// If a program does not start.
     pub fn heal(&mut self) -> anyhow::Result<()> {
         self.cluster.heal()?;
-        self.prometheus.heal()?;
-        self.adapter.heal()
+        self.prometheus.ensure_running()?;
+        self.adapter.ensure_running()
     }
 }
 
-/// What the member's API server has from the beginning: Karmada's service account, which may do everything as `karmadactl join`
-/// grants it, and the registration of the adapter.
+/// The initial objects of the member's API server: Karmada's service account with all permissions, as `karmadactl join` grants
+/// them, and the registration of the adapter.
 fn objects(cluster: &Cluster, adapter: u16) -> Vec<Value> {
     let (namespace, name) = SERVICE_ACCOUNT;
     let mut objects = vec![
@@ -219,7 +219,7 @@ fn prometheus_flags(cluster: &Cluster, kubelet: &Kubelet, port: u16) -> anyhow::
             },
         ],
     });
-    // JSON is YAML.
+    // JSON is valid YAML.
     let file = directory.join("prometheus.yml");
     fs::write(&file, serde_json::to_vec_pretty(&config)?)?;
     Ok(vec![

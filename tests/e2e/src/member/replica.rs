@@ -1,4 +1,4 @@
-//! A replica of the sample application as a process of its own, so that it has CPU and memory of its own.
+//! A replica of the sample application as a separate process, so that it has its own CPU and memory usage.
 
 use std::env;
 use std::fs;
@@ -14,10 +14,10 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::task::spawn_blocking;
 
-/// The argument by which this program becomes a replica.
+/// The argument with which this program runs as a replica.
 pub const ARGUMENT: &str = "replica";
 
-/// A running replica; it ends when dropped, or when we do.
+/// A running replica. It stops when it is dropped or when this program ends.
 pub struct Replica {
     process: u32,
     address: SocketAddr,
@@ -25,17 +25,17 @@ pub struct Replica {
     _child: Child,
 }
 
-/// What a replica has used.
+/// Resource usage of a replica.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Usage {
-    /// CPU since it began.
+    /// CPU time since the start.
     pub cpu: Duration,
-    /// Memory now, in bytes.
+    /// Current memory in bytes.
     pub memory: u64,
 }
 
 impl Replica {
-    /// Starts one on a free port of 127.0.0.1.
+    /// Starts a replica on a free port of 127.0.0.1.
     ///
     /// # Errors
     /// If it does not start.
@@ -48,25 +48,25 @@ impl Replica {
             .kill_on_drop(true)
             .spawn()
             .context("cannot start a replica")?;
-        let stdin = child.stdin.take().context("its stdin is a pipe")?;
-        let mut stdout = BufReader::new(child.stdout.take().context("its stdout is a pipe")?);
+        let stdin = child.stdin.take().context("stdin is not a pipe")?;
+        let mut stdout = BufReader::new(child.stdout.take().context("stdout is not a pipe")?);
         let mut line = String::new();
         stdout.read_line(&mut line).await?;
-        let address = line.trim().parse().context("a replica did not say where it serves")?;
-        let process = child.id().context("a replica has ended")?;
+        let address = line.trim().parse().context("a replica did not print its address")?;
+        let process = child.id().context("a replica has exited")?;
         Ok(Self { process, address, _stdin: stdin, _child: child })
     }
 
-    /// Where it serves.
+    /// The address that the replica listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What it has used, as the kernel says; nothing once it has ended.
+    /// Resource usage as reported by the kernel. Zero after the replica has exited.
     pub fn usage(&self) -> Usage {
         let read =
             |file: &str| fs::read_to_string(format!("/proc/{}/{file}", self.process)).unwrap_or_default();
-        // After the name of the program, which ends with a bracket, the 12th and 13th are time in user and in system mode.
+        // After the program name, which ends with a bracket, fields 12 and 13 are the CPU time in user and in system mode.
         let stat = read("stat");
         let numbers = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
         let ticks: u64 = numbers.filter_map(|number| number.parse::<u64>().ok()).sum();
@@ -78,7 +78,7 @@ impl Replica {
     }
 }
 
-/// Serves until stdin is closed: by whoever started it, or by their end.
+/// Serves until stdin is closed by the parent process or its end.
 ///
 /// # Errors
 /// If no port can be bound.

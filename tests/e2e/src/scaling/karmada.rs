@@ -1,5 +1,5 @@
-//! Karmada's own FederatedHPA controller, where its karmada-controller-manager is to be had. It works on a control plane
-//! that has nothing else of Karmada: the other kinds that it wants to know are registered and have no objects.
+//! Karmada's own FederatedHPA controller, if a karmada-controller-manager is available. The control plane has no other part of
+//! Karmada: the other kinds that the controller needs are registered, without objects.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use crate::karmada::ControlPlane;
 use crate::process::Process;
 
-/// What connects a template with its binding; Karmada's webhook gives it to what a policy selects.
+/// The label that connects a template with its binding. In Karmada a webhook sets it on the objects that a policy selects.
 const BINDING_LABEL: &str = "propagationpolicy.karmada.io/permanent-id";
-/// Group, version and plural of what it wants to know, with the kind and whether it is in a namespace.
+/// Group, version and plural of the required kinds, with the kind and whether it is namespaced.
 const KINDS: [(&str, &str, &str, &str, bool); 6] = [
     ("autoscaling.karmada.io", "v1alpha1", "federatedhpas", "FederatedHPA", true),
     ("work.karmada.io", "v1alpha2", "resourcebindings", "ResourceBinding", true),
@@ -33,10 +33,10 @@ const KINDS: [(&str, &str, &str, &str, bool); 6] = [
     ),
 ];
 
-/// Starts the controller; it scales what has a FederatedHPA.
+/// Starts the controller. It scales every workload with a FederatedHPA.
 ///
 /// # Errors
-/// If it cannot be run, or the control plane refuses something.
+/// If it cannot be run, or the control plane rejects an object.
 pub async fn start(plane: &ControlPlane, binary: &Path, logs: &Path) -> anyhow::Result<Process> {
     plane.cluster.api.define("karmada-kinds", &KINDS.map(definition)).await?;
     let kubeconfig = plane.cluster.kubeconfig().display();
@@ -47,7 +47,7 @@ pub async fn start(plane: &ControlPlane, binary: &Path, logs: &Path) -> anyhow::
         "--metrics-bind-address=0".to_owned(),
         "--health-probe-bind-address=0".to_owned(),
         "--horizontal-pod-autoscaler-sync-period=2s".to_owned(),
-        // A round that fails is repeated with backoff, by default until 1000 s: nobody would see it recover.
+        // A failed round is repeated with backoff, by default up to 1000 s. That is too long for these tests.
         "--rate-limiter-max-delay=2s".to_owned(),
         "--skipped-propagating-apis=apps".to_owned(),
         "--feature-gates=PropagateDeps=false".to_owned(),
@@ -55,7 +55,7 @@ pub async fn start(plane: &ControlPlane, binary: &Path, logs: &Path) -> anyhow::
     Process::start("karmada-controller-manager", binary, flags, logs)
 }
 
-/// A template's FederatedHPA on requests a second and pod, and the binding that says which clusters it is in.
+/// A template's FederatedHPA on requests per second and pod, and the binding with its clusters.
 pub fn objects(name: &str, clusters: &[&str], average: u32, stabilization: Duration) -> [Value; 2] {
     let clusters: Vec<Value> = clusters.iter().map(|name| json!({"name": name, "replicas": 1})).collect();
     let target = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": name});
@@ -82,7 +82,7 @@ pub fn objects(name: &str, clusters: &[&str], average: u32, stabilization: Durat
                     "metric": {"name": "http_requests"},
                     "target": {"type": "AverageValue", "averageValue": average.to_string()},
                 }}],
-                // No webhook completes it here.
+                // There is no webhook that sets these defaults.
                 "behavior": {
                     "scaleUp": rules(0, json!([policy("Pods", 4), policy("Percent", 100)])),
                     "scaleDown": rules(stabilization.as_secs(), json!([policy("Percent", 100)])),
@@ -97,7 +97,7 @@ pub fn binding_label(name: &str) -> Value {
     json!({BINDING_LABEL: name})
 }
 
-/// A kind whose objects may have any fields.
+/// A kind with objects that may have any fields.
 fn definition((group, version, plural, kind, namespaced): (&str, &str, &str, &str, bool)) -> Value {
     let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
     let names = json!({

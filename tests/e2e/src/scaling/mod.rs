@@ -1,5 +1,5 @@
-//! The applications and what scales them: the HorizontalPodAutoscaler on a metric of a Service, the test kit's FederatedHPA
-//! on a metric of pods, and Karmada's own where it is to be had.
+//! The applications and their autoscalers: the HorizontalPodAutoscaler on a metric of a Service, the test kit's FederatedHPA on
+//! a metric of pods, and Karmada's own FederatedHPA if it is available.
 
 mod karmada;
 mod propagation;
@@ -23,46 +23,46 @@ use crate::member::Member;
 use crate::process::Process;
 use crate::tools::Tools;
 
-/// The tutorial's application, which the test kit's FederatedHPA scales.
+/// The tutorial's application. The test kit's FederatedHPA scales it.
 pub const SAMPLE_APP: &str = "sample-app";
-/// The one that the HorizontalPodAutoscaler scales.
+/// The application that the HorizontalPodAutoscaler scales.
 pub const WEB: &str = "web";
-/// The one that Karmada's own FederatedHPA scales.
+/// The application that Karmada's own FederatedHPA scales.
 pub const SHOP: &str = "shop";
-/// All of them.
+/// All applications.
 pub const APPLICATIONS: [&str; 3] = [SAMPLE_APP, WEB, SHOP];
-/// How often the test kit's loop runs; Karmada's 15 s would leave a fault one round.
+/// Interval of the test kit's loop. With Karmada's 15 s a fault would last only one round.
 const PERIOD: Duration = Duration::from_secs(1);
-/// What a replica should have, in requests a second; the tutorial's own number is smaller.
+/// Target of requests per second and replica. The tutorial's own target is smaller.
 const AVERAGE: u32 = 5;
-/// How long each autoscaler waits before it scales down.
+/// Stabilization window of each autoscaler's scale-downs.
 pub const WINDOW: Duration = Duration::from_secs(10);
-/// Where the HorizontalPodAutoscaler is.
+/// The path of the HorizontalPodAutoscaler.
 const HORIZONTAL: &str = "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers/web";
 
-/// The applications of a fleet under load and under their autoscalers.
+/// The applications of a fleet with their load and autoscalers.
 pub struct Scaling {
     /// The test kit's FederatedHPA.
     federated: RunningLoop,
-    /// What scales a template in the control plane.
+    /// The autoscalers of templates in the control plane.
     autoscalers: Vec<Autoscaler>,
     loads: Vec<LoadGenerator>,
     /// Karmada's controllers.
     controllers: Option<Process>,
 }
 
-/// What an autoscaler wants.
+/// The desired replicas of an autoscaler.
 #[derive(Debug)]
 pub struct Wanted {
     /// The autoscaler.
     pub autoscaler: &'static str,
     /// The application that it scales.
     pub application: &'static str,
-    /// How many replicas it is to have.
+    /// The desired number of replicas.
     pub replicas: i32,
 }
 
-/// What scales a template in the control plane.
+/// An autoscaler of a template in the control plane.
 struct Autoscaler {
     name: &'static str,
     application: &'static str,
@@ -72,10 +72,10 @@ struct Autoscaler {
 }
 
 impl Scaling {
-    /// Deploys the applications with one replica, at rest.
+    /// Deploys the applications with one replica each, without load.
     ///
     /// # Errors
-    /// If an API server refuses something, or Karmada's controllers do not start.
+    /// If an API server rejects an object, or Karmada's controllers do not start.
     pub async fn start(
         plane: &ControlPlane,
         members: &[Member],
@@ -115,12 +115,12 @@ impl Scaling {
         Ok(Self { federated, autoscalers, loads, controllers })
     }
 
-    /// Loads each application with so many requests a second.
+    /// Loads each application with this number of requests per second.
     pub fn load(&self, rate: f64) {
         self.loads.iter().for_each(|load| load.set_rate(rate));
     }
 
-    /// Changes what the test kit's FederatedHPA asks for.
+    /// Changes the spec of the test kit's FederatedHPA.
     ///
     /// # Errors
     /// If its loop has ended.
@@ -135,33 +135,34 @@ impl Scaling {
         Ok(())
     }
 
-    /// Lets the HorizontalPodAutoscaler wait for so long before it scales down.
+    /// Sets the window of the HorizontalPodAutoscaler's scale-downs.
     ///
     /// # Errors
-    /// If the API server refuses that.
+    /// If the API server rejects the change.
     pub async fn stabilize(&self, plane: &ControlPlane, window: Duration) -> anyhow::Result<()> {
         let behavior = json!({"scaleDown": {"stabilizationWindowSeconds": window.as_secs()}});
         plane.cluster.api.patch(HORIZONTAL, &json!({"spec": {"behavior": behavior}})).await?;
         Ok(())
     }
 
-    /// What each autoscaler wants now, after one more round of the test kit's.
+    /// The desired replicas of each autoscaler after one more round of the test kit's loop.
     ///
     /// # Errors
-    /// If its loop has ended, or an API server does not say.
+    /// If the loop has ended, or an API server does not respond.
     pub async fn wanted(&mut self, plane: &ControlPlane) -> anyhow::Result<Vec<Wanted>> {
         let replicas = self.round().await?.replicas;
         let mut wanted =
             vec![Wanted { autoscaler: "the kit's FederatedHPA", application: SAMPLE_APP, replicas }];
         for Autoscaler { name, application, deployment, .. } in &self.autoscalers {
             let template = plane.cluster.api.get(deployment).await?;
-            let replicas = template["spec"]["replicas"].as_i64().context("a Deployment has replicas")?;
+            let replicas = template["spec"]["replicas"].as_i64().context("the Deployment has no replicas")?;
             wanted.push(Wanted { autoscaler: name, application, replicas: i32::try_from(replicas)? });
         }
         Ok(wanted)
     }
 
-    /// Says whether all autoscalers want so many replicas, and the test kit's has in each round since somebody looked.
+    /// Checks that all autoscalers want `replicas`, and that the test kit's FederatedHPA did in each round since the last
+    /// check.
     ///
     /// # Errors
     /// If one does not.
@@ -182,23 +183,23 @@ impl Scaling {
         Ok(())
     }
 
-    /// Says whether Karmada's controllers still run.
+    /// Checks that Karmada's controllers still run.
     ///
     /// # Errors
-    /// If they have ended.
+    /// If they have exited.
     pub fn check(&mut self) -> anyhow::Result<()> {
         self.controllers.as_mut().map_or(Ok(()), Process::check)
     }
 
-    /// Lets Karmada's controllers run, if they have ended.
+    /// Starts Karmada's controllers again if they have exited.
     ///
     /// # Errors
     /// If they do not start.
     pub fn heal(&mut self) -> anyhow::Result<()> {
-        self.controllers.as_mut().map_or(Ok(()), Process::heal)
+        self.controllers.as_mut().map_or(Ok(()), Process::ensure_running)
     }
 
-    /// The last round that has ended, of which nobody has read, or else the next.
+    /// The next round that was not read yet. Waits for a round if there is none.
     async fn round(&mut self) -> anyhow::Result<Round> {
         let mut last = None;
         while let Ok(round) = self.federated.rounds.try_recv() {
@@ -211,7 +212,7 @@ impl Scaling {
     }
 }
 
-/// A FederatedHPA that wants a replica to have what the other autoscalers want.
+/// A FederatedHPA with the same target per replica as the other autoscalers.
 pub fn spec() -> Spec {
     let metric = Metric::pods("http_requests", i64::from(AVERAGE) * 1000);
     Spec { behavior: Some(Behavior::with_stabilization(WINDOW)), ..Spec::new(metric, 1..=10) }

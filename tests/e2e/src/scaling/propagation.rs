@@ -1,4 +1,4 @@
-//! What Karmada does between a template in the control plane and the members: divides its replicas, and adds up its state.
+//! Karmada's work between a template in the control plane and the members: divides its replicas and adds up its status.
 
 use std::time::Duration;
 
@@ -11,18 +11,18 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::api::Api;
 
-/// How often it looks.
+/// Interval of updates.
 const PERIOD: Duration = Duration::from_millis(300);
-/// How long a member may take; one that takes longer keeps the state that it had.
+/// Timeout of a member. A member that takes longer keeps its previous status.
 const LIMIT: Duration = Duration::from_secs(1);
 
-/// Propagates one Deployment until it is dropped.
+/// Propagates one Deployment. Drop stops it.
 pub struct Propagation {
     _task: AbortOnDropHandle<()>,
 }
 
 impl Propagation {
-    /// Divides the Deployment's replicas equally between these members, which have it already.
+    /// Divides the Deployment's replicas equally between these members, where the Deployment already exists.
     pub fn start(plane: &Api, members: &[&Api], deployment: &str) -> Self {
         let path = deployment_path(deployment);
         let (plane, members) = (plane.clone(), members.iter().map(|member| (*member).clone()).collect());
@@ -30,15 +30,15 @@ impl Propagation {
     }
 }
 
-/// Where a Deployment of the namespace `default` is.
+/// The path of a Deployment in the namespace `default`.
 pub fn deployment_path(name: &str) -> String {
     format!("/apis/apps/v1/namespaces/default/deployments/{name}")
 }
 
-/// Sets a Deployment's replicas.
+/// Sets the replicas of a Deployment.
 ///
 /// # Errors
-/// If the API server refuses that.
+/// If the API server rejects the change.
 pub(super) async fn scale(api: &Api, path: &str, replicas: u32) -> anyhow::Result<Value> {
     api.patch(path, &json!({"spec": {"replicas": replicas}})).await
 }
@@ -49,14 +49,14 @@ async fn run(plane: Api, members: Vec<Api>, path: String) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        // What fails is tried again: API servers restart and freeze here.
+        // A failure is retried: API servers restart and freeze in these tests.
         let _ = propagate(&plane, &members, &path, &mut states).await;
     }
 }
 
 async fn propagate(plane: &Api, members: &[Api], path: &str, states: &mut [u64]) -> anyhow::Result<()> {
     let template = plane.get(path).await?;
-    let replicas = template["spec"]["replicas"].as_u64().context("a Deployment has replicas")?;
+    let replicas = template["spec"]["replicas"].as_u64().context("the Deployment has no replicas")?;
     let shares = divide(u32::try_from(replicas)?, &vec![1; members.len()]);
     let bring = async |member: &Api, share: u32| {
         let state = timeout(LIMIT, scale(member, path, share)).await.ok()?.ok()?;

@@ -1,4 +1,4 @@
-//! What the adapter's own commands say of real clusters.
+//! The adapter's own commands against real clusters.
 
 use std::process::{Output, Stdio};
 use std::time::Duration;
@@ -10,12 +10,10 @@ use crate::api::until;
 use crate::say;
 use crate::stage::{MEMBERS, Stage};
 
-/// Until a member's API server has noticed that its adapter is gone.
+/// Time limit until a member's API server has detected the end of its adapter.
 const NOTICED: Duration = Duration::from_secs(90);
 
-pub async fn check_and_query_see_both_members_and_what_breaks_in_one(
-    stage: &mut Stage,
-) -> anyhow::Result<()> {
+pub async fn check_and_query_report_both_members_and_a_failure(stage: &mut Stage) -> anyhow::Result<()> {
     stage.steady().await?;
     for command in ["check", "query"] {
         say(&format!("karmada-metrics-adapter {command} --metric http_requests"));
@@ -27,11 +25,11 @@ pub async fn check_and_query_see_both_members_and_what_breaks_in_one(
     let killed = &mut stage.members[1].adapter;
     say(&format!("SIGKILL to {}", killed.name()));
     killed.kill();
-    until("check names the member", NOTICED, async || {
+    until("check reports the member", NOTICED, async || {
         let output = run(stage, "check").await?;
         let printed = String::from_utf8_lossy(&output.stdout);
         let broken: Vec<_> = printed.lines().filter(|line| line.contains("BROKEN")).collect();
-        ensure!(output.status.code() == Some(1), "it ends with {}:\n{printed}", output.status);
+        ensure!(output.status.code() == Some(1), "check exits with {}:\n{printed}", output.status);
         ensure!(!broken.is_empty() && broken.iter().all(|line| line.starts_with(MEMBERS[1])), "{printed}");
         say(broken[0]);
         Ok(())
@@ -39,7 +37,7 @@ pub async fn check_and_query_see_both_members_and_what_breaks_in_one(
     .await
 }
 
-/// Runs one of them on the tutorial's metric, as an administrator of the control plane.
+/// Runs one of the commands on the tutorial's metric, as administrator of the control plane.
 async fn run(stage: &Stage, command: &str) -> anyhow::Result<Output> {
     let mut process = Command::new(stage.adapter_binary());
     process.args([command, "--metric", "http_requests", "--kubeconfig"]);

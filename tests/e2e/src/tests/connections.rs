@@ -1,4 +1,4 @@
-//! Members whose connections end again and again, or go through a proxy.
+//! Members that close connections often, and members behind a proxy.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -15,21 +15,21 @@ use crate::say;
 use crate::scaling::WEB;
 use crate::stage::{MEMBERS, Stage};
 
-/// How long clients ask.
+/// How long clients send queries.
 const WHILE: Duration = Duration::from_secs(10);
-/// How often it is looked which connections there are.
+/// Interval of reads of the open connections.
 const LOOK: Duration = Duration::from_millis(20);
-/// How long a change of a Cluster may take until queries go by it.
+/// Time limit until queries use a changed Cluster.
 const SOON: Duration = Duration::from_secs(60);
 
-pub async fn an_api_server_that_closes_its_connections_loses_no_query(
-    stage: &mut Stage,
-) -> anyhow::Result<()> {
+pub async fn no_query_is_lost_if_an_api_server_closes_connections(stage: &mut Stage) -> anyhow::Result<()> {
     stage.steady().await?;
-    let adapter = stage.adapters[0].id().context("it does not run")?;
+    let adapter = stage.adapters[0].id().context("the adapter does not run")?;
     let url = stage.members[0].cluster.url();
-    let port: u16 = url.rsplit_once(':').context("no port")?.1.parse()?;
-    say("8 clients ask without a pause while the API server of member1 closes connections (--goaway-chance)");
+    let port: u16 = url.rsplit_once(':').context("the URL has no port")?.1.parse()?;
+    say(
+        "8 clients query without a pause while the API server of member1 closes connections (--goaway-chance)",
+    );
     let load = Load::start(&stage.plane.cluster.api, service);
     let mut seen = BTreeSet::new();
     let began = Instant::now();
@@ -40,13 +40,11 @@ pub async fn an_api_server_that_closes_its_connections_loses_no_query(
     }
     none_failed(&load)?;
     say(&format!("{} connections to member1 were seen", seen.len()));
-    ensure!(seen.len() > 3, "its API server has closed no connection: {seen:?}");
+    ensure!(seen.len() > 3, "the API server has closed no connection: {seen:?}");
     Ok(())
 }
 
-pub async fn a_member_behind_a_proxy_that_wants_a_password_is_asked_through_it(
-    stage: &mut Stage,
-) -> anyhow::Result<()> {
+pub async fn member_behind_a_proxy_with_password_is_queried(stage: &mut Stage) -> anyhow::Result<()> {
     stage.steady().await?;
     let proxy = Proxy::start(Kind::Http).await?;
     let direct = stage.members[1].spec().await?;
@@ -55,7 +53,7 @@ pub async fn a_member_behind_a_proxy_that_wants_a_password_is_asked_through_it(
     stage.plane.join(&through(proxy.url())).await?;
     until("a tunnel", SOON, async || {
         stage.query().await?;
-        ensure!(!proxy.tunnels().is_empty(), "none was asked for");
+        ensure!(!proxy.tunnels().is_empty(), "no tunnel was requested");
         Ok(())
     })
     .await?;
@@ -63,18 +61,18 @@ pub async fn a_member_behind_a_proxy_that_wants_a_password_is_asked_through_it(
     sleep(WHILE).await;
     none_failed(&load)?;
     drop(load);
-    say("another password");
+    say("setting a wrong password");
     stage.plane.join(&through(proxy.url().replace("proxy-password", "another"))).await?;
     let warning = stage.until_warned(MEMBERS[1]).await?;
     let words = "HTTP 407 Proxy Authentication Required [ProxyFailed]";
     ensure!(warning.contains(words) && !warning.contains("another"), "{warning}");
-    say("no proxy any more");
+    say("removing the proxy");
     stage.plane.join(&direct).await?;
-    stage.until_answered(&MEMBERS).await
+    stage.until_complete(&MEMBERS).await
 }
 
-/// The metric of the Service that both members have, asked so that no two queries share an answer. It is read without a list
-/// of pods, which the members' adapters ask for five times a second at most.
+/// The path of a metric of the Service in both members. Each number gives a different query, so that no two queries share a
+/// response. The metric needs no list of pods: the members' adapters list pods at most five times per second.
 fn service(number: usize) -> String {
     format!(
         "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/services/{WEB}/http_requests?metricLabelSelector=a%20notin%20%28x{number}%29"
@@ -82,9 +80,9 @@ fn service(number: usize) -> String {
 }
 
 fn none_failed(load: &Load) -> anyhow::Result<()> {
-    let (answered, failed) = load.counts();
-    say(&format!("{answered} queries were answered, {failed} failed"));
+    let (succeeded, failed) = load.counts();
+    say(&format!("{succeeded} queries succeeded, {failed} failed"));
     ensure!(failed == 0, "{failed} queries failed: {}", load.last_failure());
-    ensure!(answered > 0, "no query was answered");
+    ensure!(succeeded > 0, "no query succeeded");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Two replicas of the adapter, one of which ends while clients ask.
+//! Two replicas of the adapter. One ends while clients send queries.
 
 use std::time::Duration;
 
@@ -12,54 +12,56 @@ use crate::karmada::availability::AvailabilityWatch;
 use crate::say;
 use crate::stage::{self, MEMBERS, Stage, TUTORIAL};
 
-/// How long they ask before and after the end of a replica.
+/// How long the clients send queries before and after the end of a replica.
 const WHILE: Duration = Duration::from_secs(5);
-/// How long after the signal the endpoint leaves: the two are not in step in a cluster either.
+/// Delay between the signal and the removal of the endpoint. In a cluster the two are not synchronous either.
 const ENDPOINT_LEAVES: Duration = Duration::from_secs(1);
-/// How long a replica that is asked to end may take.
+/// How long a replica may take to exit after SIGTERM.
 const DRAINED: Duration = Duration::from_secs(90);
 
-pub async fn one_of_two_replicas_ends_and_no_query_fails(stage: &mut Stage) -> anyhow::Result<()> {
+pub async fn one_of_two_replicas_stops_and_no_query_fails(stage: &mut Stage) -> anyhow::Result<()> {
     let availability = AvailabilityWatch::start(&stage.plane);
     let (load, mut ending) = two_replicas_under_load(stage).await?;
-    say("SIGTERM, and a second later its endpoint leaves the Service");
+    say("SIGTERM; one second later its endpoint is removed from the Service");
     kill_process(pid(&ending)?, Signal::TERM)?;
     sleep(ENDPOINT_LEAVES).await;
     stage.lead_to_all();
-    let status = timeout(DRAINED, ending.ended()).await.context("it does not end")??;
-    ensure!(status.success(), "it ended with {status}\n{}", ending.log_tail());
+    let status = timeout(DRAINED, ending.ended()).await.context("the replica does not exit")??;
+    ensure!(status.success(), "the replica exited with {status}\n{}", ending.log_tail());
     sleep(WHILE).await;
-    let (answered, failed) = load.counts();
-    say(&format!("{answered} queries were answered, {failed} failed"));
+    let (succeeded, failed) = load.counts();
+    say(&format!("{succeeded} queries succeeded, {failed} failed"));
     ensure!(failed == 0, "{failed} queries failed: {}", load.last_failure());
-    stage.held().await?;
-    availability.held().await
+    stage.check_steady().await?;
+    availability.check_available().await
 }
 
 pub async fn one_of_two_replicas_is_killed_and_the_other_takes_over(stage: &mut Stage) -> anyhow::Result<()> {
     let (load, killed) = two_replicas_under_load(stage).await?;
-    say("its endpoint leaves the Service, and SIGKILL");
-    // In this order, or clients that ask without a pause would fail any number of times in between.
+    say("removing the endpoint from the Service, then SIGKILL");
+    // In this order. Otherwise clients without a pause could fail any number of times in between.
     stage.lead_to_all();
     drop(killed);
-    // Not before: kube-apiserver takes a probe that is cut off for an API that is not available, and we would have it probe all the time.
+    // The watch starts only now: kube-apiserver takes an interrupted probe for an unavailable API, and the watch causes probes
+    // all the time.
     let availability = AvailabilityWatch::start(&stage.plane);
     sleep(WHILE).await;
     let (_, lost) = load.counts();
     sleep(WHILE).await;
-    let (answered, failed) = load.counts();
-    say(&format!("{answered} queries were answered, {failed} failed: {}", load.last_failure()));
-    ensure!(lost <= CLIENTS, "more than was under way failed: {lost}, {}", load.last_failure());
-    ensure!(failed == lost, "queries failed long after: {}", load.last_failure());
-    stage.until_answered(&MEMBERS).await?;
-    stage.held().await?;
-    availability.held().await
+    let (succeeded, failed) = load.counts();
+    say(&format!("{succeeded} queries succeeded, {failed} failed: {}", load.last_failure()));
+    ensure!(lost <= CLIENTS, "more queries failed than were in flight: {lost}, {}", load.last_failure());
+    ensure!(failed == lost, "queries still failed later: {}", load.last_failure());
+    stage.until_complete(&MEMBERS).await?;
+    stage.check_steady().await?;
+    availability.check_available().await
 }
 
-/// Two replicas of which the one that the queries come to is returned, to be ended: kube-apiserver has one connection for all of them.
+/// Starts two replicas under load. Returns the one that gets the queries, for its end: kube-apiserver uses one connection for
+/// all queries.
 async fn two_replicas_under_load(stage: &mut Stage) -> anyhow::Result<(Load, AdapterProcess)> {
     stage.steady().await?;
-    say("a second replica of the adapter, and 8 clients that ask without a pause");
+    say("starting a second replica of the adapter, and 8 clients that query without a pause");
     stage.add_adapter().await?;
     stage.plane.available().await?;
     let before = queries(stage).await?;
@@ -68,13 +70,13 @@ async fn two_replicas_under_load(stage: &mut Stage) -> anyhow::Result<(Load, Ada
     ensure!(load.counts().1 == 0, "queries failed before: {}", load.last_failure());
     let after = queries(stage).await?;
     let more: Vec<u64> = after.iter().zip(before).map(|(after, before)| after - before).collect();
-    say(&format!("queries that each replica has answered: {more:?}"));
-    let busiest = (0..more.len()).max_by_key(|replica| more[*replica]).context("there is no replica")?;
-    ensure!(more[busiest] > 0, "no replica has answered");
+    say(&format!("queries per replica: {more:?}"));
+    let busiest = (0..more.len()).max_by_key(|replica| more[*replica]).context("no replica runs")?;
+    ensure!(more[busiest] > 0, "no replica received a query");
     Ok((load, stage.adapters.remove(busiest)))
 }
 
-/// How many queries for custom metrics each replica has answered since it began.
+/// The number of queries for custom metrics that each replica has responded to since its start.
 async fn queries(stage: &Stage) -> anyhow::Result<Vec<u64>> {
     let admin = stage.plane.cluster.admin();
     let mut queries = Vec::new();
@@ -92,5 +94,5 @@ async fn queries(stage: &Stage) -> anyhow::Result<Vec<u64>> {
 
 fn pid(adapter: &AdapterProcess) -> anyhow::Result<Pid> {
     let id = adapter.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-    id.context("it does not run")
+    id.context("the adapter does not run")
 }

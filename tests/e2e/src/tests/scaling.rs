@@ -1,4 +1,4 @@
-//! The walkthrough: out under load and back in.
+//! The walkthrough: scale out under load and back in.
 
 use std::time::{Duration, Instant};
 
@@ -9,11 +9,11 @@ use crate::say;
 use crate::scaling::{WINDOW, Wanted};
 use crate::stage::Stage;
 
-/// The fewest and the most replicas.
+/// The minimum and maximum of replicas.
 const LIMITS: (i32, i32) = (1, 10);
-/// Requests a second that are worth more than the most replicas, for each autoscaler.
+/// Requests per second for each autoscaler: more than the maximum of replicas can serve.
 const LOAD: f64 = 60.0;
-/// The windows of all autoscalers are over long before.
+/// Time limit, longer than the windows of all autoscalers.
 const LIMIT: Duration = Duration::from_secs(240);
 
 pub async fn each_autoscaler_scales_from_one_to_ten_and_back(stage: &mut Stage) -> anyhow::Result<()> {
@@ -23,14 +23,14 @@ pub async fn each_autoscaler_scales_from_one_to_ten_and_back(stage: &mut Stage) 
     say("no load: waiting for 1 replica of each application");
     replicas(stage, LIMITS.0).await?;
     stage.scaling.load(LOAD);
-    say(&format!("{LOAD} requests a second to each application: waiting for 10 replicas"));
+    say(&format!("{LOAD} requests per second to each application: waiting for 10 replicas"));
     replicas(stage, LIMITS.1).await?;
     stage.scaling.load(0.0);
     say("no load: waiting for 1 replica again");
     replicas(stage, LIMITS.0).await
 }
 
-/// Waits until each autoscaler wants so many replicas and its application has them.
+/// Waits until each autoscaler wants this number of replicas and its application has them.
 async fn replicas(stage: &mut Stage, wanted: i32) -> anyhow::Result<()> {
     let began = Instant::now();
     let mut reached: Vec<&str> = Vec::new();

@@ -1,4 +1,4 @@
-//! The application's Deployment in one member, and the member's metrics of its pods.
+//! The application's Deployment in one member, and the member's metrics for its pods.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,31 +16,31 @@ use crate::member::wire::PodMetrics;
 use crate::member::{Member, Pod, Resource, Series, Store};
 use crate::timestamp;
 
-/// How long a replica that is no longer a target still answers those who already asked it.
+/// How long a removed replica still responds to clients that already sent it a request.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// The addresses of the replicas that are ready.
+/// The addresses of the ready replicas.
 pub type Endpoints = watch::Receiver<Vec<SocketAddr>>;
 
-/// Runs replicas in a member and keeps its pods and their `http_requests` up to date; all stop when it is dropped.
+/// Runs replicas in a member and keeps its pods and their `http_requests` up to date. Drop stops all replicas.
 #[derive(Debug)]
 pub struct Deployment {
     app: Arc<App>,
     _scraping: AbortOnDropHandle<()>,
 }
 
-/// How the application behaves.
+/// Options of the application.
 #[derive(Clone, Debug)]
 pub struct DeploymentOptions {
     /// The Deployment's name and the value of its pods' label `app`.
     pub name: String,
     /// Its namespace.
     pub namespace: String,
-    /// How long a pod takes to become ready.
+    /// Time until a new pod is ready.
     pub startup: Duration,
-    /// How often the member's Prometheus scrapes.
+    /// Interval at which the member's Prometheus scrapes.
     pub scrape_interval: Duration,
-    /// The metric that the rate of `http_requests_total` is served as.
+    /// Name of the metric that serves the rate of `http_requests_total`.
     pub metric: String,
 }
 
@@ -48,7 +48,7 @@ pub struct DeploymentOptions {
 struct App {
     options: DeploymentOptions,
     store: Arc<Store>,
-    /// The part of the pods' names that stands for the template.
+    /// The part of each pod name that identifies the pod template.
     template_hash: String,
     state: Mutex<State>,
     endpoints: watch::Sender<Vec<SocketAddr>>,
@@ -57,7 +57,7 @@ struct App {
 #[derive(Debug, Default)]
 struct State {
     wanted: usize,
-    /// The oldest first.
+    /// Oldest first.
     replicas: Vec<Running>,
     terminating: JoinSet<()>,
 }
@@ -70,12 +70,13 @@ struct Running {
 }
 
 impl Deployment {
-    /// A `sample-app` without replicas in the namespace `default`: ready after 1 s, scraped every second.
+    /// Starts a Deployment `sample-app` in the namespace `default` without replicas. A pod is ready after 1 s and is scraped
+    /// every second.
     pub fn start(member: &Member) -> Self {
         Self::start_with(member, DeploymentOptions::default())
     }
 
-    /// A Deployment without replicas.
+    /// Starts a Deployment without replicas.
     pub fn start_with(member: &Member, options: DeploymentOptions) -> Self {
         let app = Arc::new(App {
             options,
@@ -88,7 +89,7 @@ impl Deployment {
         Self { app, _scraping: scraping }
     }
 
-    /// Starts or stops replicas until there are so many; pods that are not ready go first, then the youngest.
+    /// Starts or stops replicas until their number is `replicas`. Pods that are not ready are removed first, then the youngest.
     ///
     /// # Errors
     /// If a replica cannot be started.
@@ -101,31 +102,31 @@ impl Deployment {
         Ok(())
     }
 
-    /// How many replicas it was told to have.
+    /// The desired number of replicas.
     pub fn wanted(&self) -> usize {
         self.app.state().wanted
     }
 
-    /// The replicas that are ready, as the load finds them.
+    /// The ready replicas, for the load generator.
     pub fn endpoints(&self) -> Endpoints {
         self.app.endpoints.subscribe()
     }
 
-    /// Waits until exactly so many replicas are ready.
+    /// Waits until exactly `replicas` replicas are ready.
     pub async fn ready(&self, replicas: usize) {
         let mut endpoints = self.endpoints();
         let enough = endpoints.wait_for(|addresses| addresses.len() == replicas).await;
         enough.expect("the sender lives as long as the Deployment");
     }
 
-    /// The requests that all running replicas have served.
+    /// The number of requests that the running replicas have served.
     pub fn served(&self) -> u64 {
         self.app.state().replicas.iter().map(|running| running.replica.served()).sum()
     }
 }
 
 impl App {
-    /// Stops replicas that are too many; whether some are missing.
+    /// Stops surplus replicas. Returns whether replicas are missing.
     fn trim(&self) -> bool {
         let mut state = self.state();
         while state.terminating.try_join_next().is_some() {}
@@ -193,7 +194,7 @@ impl App {
         }
     }
 
-    /// Serves the pods' rates and their sum, the namespace's; a pod that went meanwhile stays gone.
+    /// Serves the rates of the pods and, for the namespace, their sum. A pod that was removed during the scrape gets no rate.
     fn publish_rates(&self, scraper: &Scraper) {
         let DeploymentOptions { name, namespace, metric, .. } = &self.options;
         let rates = scraper.rates();
@@ -210,7 +211,7 @@ impl App {
             };
             let of_pod = series(Resource::PODS, Some(namespace), &pod.name, *rate);
             self.store.set_metric(of_pod.object_label("app", name));
-            // Idle, a replica takes 5m of a core, and 2m more for each request a second.
+            // An idle replica uses 5m of CPU, and 2m more for each request per second.
             let cpu = quantity(5 + rate.milli / 500);
             self.store.set_pod_usage(PodMetrics::new(namespace, &pod.name, &cpu, "16Mi").label("app", name));
             let before = sum.unwrap_or(Rate { milli: 0, timestamp: 0 });
@@ -226,7 +227,7 @@ impl App {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no holder panics")
+        self.state.lock().expect("not poisoned")
     }
 }
 
@@ -249,7 +250,7 @@ impl Default for DeploymentOptions {
     }
 }
 
-/// Letters and digits as Kubernetes picks them: no vowels, nothing that looks like another.
+/// Letters and digits that Kubernetes uses in generated names: no vowels and no characters that are easily confused.
 fn random_name(length: usize) -> String {
     const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
     let random = uuid::Uuid::new_v4();

@@ -1,4 +1,4 @@
-//! Requests at a steady rate, round and round over the ready replicas of all members.
+//! Requests at a steady rate, round robin over the ready replicas of all members.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,14 +13,14 @@ use tokio_util::task::AbortOnDropHandle;
 use super::deployment::Endpoints;
 use super::replica::fetch;
 
-/// Requests at a time; one more is a failed one.
+/// Maximum of concurrent requests. A further request counts as failed.
 const CONCURRENCY: usize = 256;
-/// How long a request may take.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// How far the sender may fall behind its rate and still catch up.
+/// Timeout of a request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// How far the sender may fall behind its rate and still catch up. It drops a larger backlog.
 const BACKLOG: Duration = Duration::from_millis(200);
 
-/// Loads the application; it stops when dropped.
+/// A load generator for the application. Drop stops it.
 #[derive(Debug)]
 pub struct LoadGenerator {
     rate: watch::Sender<f64>,
@@ -35,7 +35,7 @@ struct Tally {
 }
 
 impl LoadGenerator {
-    /// A generator at rest, for the replicas of these Deployments.
+    /// Starts an idle generator for the replicas of these Deployments.
     pub fn start(targets: Vec<Endpoints>) -> Self {
         let rate = watch::Sender::new(0.0);
         let tally = Arc::new(Tally::default());
@@ -43,17 +43,17 @@ impl LoadGenerator {
         Self { rate, tally, _task: task }
     }
 
-    /// Requests a second from now on, in total; 0 is rest.
+    /// Sets the total rate in requests per second. 0 stops the load.
     pub fn set_rate(&self, requests_a_second: f64) {
         self.rate.send_replace(requests_a_second);
     }
 
-    /// Requests that were answered.
+    /// Number of requests with a response.
     pub fn done(&self) -> u64 {
         self.tally.done.load(Ordering::Relaxed)
     }
 
-    /// Requests that were not, for whatever reason: no replica was ready, too many were under way, or an error.
+    /// Number of failed requests: no replica was ready, too many requests were in flight, or an error.
     pub fn failed(&self) -> u64 {
         self.tally.failed.load(Ordering::Relaxed)
     }
@@ -75,7 +75,8 @@ async fn run(targets: Vec<Endpoints>, mut rate: watch::Receiver<f64>, tally: Arc
     }
 }
 
-/// Waits until `next`, or less after the rate rose; the pause until the request after this. None when it is over.
+/// Waits until `next`, or less if the rate rose. Returns the interval to the next request, `None` when the generator is
+/// dropped.
 async fn wait_for_turn(
     rate: &mut watch::Receiver<f64>,
     requests: &mut JoinSet<()>,
@@ -96,7 +97,7 @@ async fn wait_for_turn(
             changed = rate.changed() => {
                 changed.ok()?;
                 if pause.is_none() {
-                    *next = Instant::now(); // a rest leaves nothing to catch up with
+                    *next = Instant::now(); // idle time causes no backlog
                 }
             }
             () = turn => return pause,
@@ -106,7 +107,7 @@ async fn wait_for_turn(
 }
 
 async fn request(address: SocketAddr, tally: Arc<Tally>) {
-    let counter = match timeout(PATIENCE, fetch(address, "/")).await {
+    let counter = match timeout(REQUEST_TIMEOUT, fetch(address, "/")).await {
         Ok(Ok(_)) => &tally.done,
         _ => &tally.failed,
     };

@@ -1,5 +1,5 @@
-//! The sample application of the FederatedHPA walkthrough: real HTTP servers that count what they serve, a Deployment
-//! that starts and stops them in a member, the member's Prometheus, and the load.
+//! The sample application of the FederatedHPA walkthrough: HTTP servers that count their requests, a Deployment that starts and
+//! stops them in a member, the member's Prometheus, and the load.
 
 mod deployment;
 mod load;

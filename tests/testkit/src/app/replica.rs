@@ -1,4 +1,4 @@
-//! One replica: a real HTTP server on loopback, and the small client that scrapes and loads it.
+//! One replica: an HTTP server on loopback. Also the small client that scrapes and loads it.
 
 use std::convert::Infallible;
 use std::io;
@@ -18,13 +18,13 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::listener::serve_each;
 
-/// The longest answer that the client reads.
-const LONGEST_ANSWER: usize = 64 << 10;
+/// Bytes of the longest response that the client reads.
+const LONGEST_RESPONSE: usize = 64 << 10;
 
-/// A replica of the sample application; it stops when dropped.
+/// A replica of the sample application. Drop stops it.
 ///
-/// `/` is counted and says how many requests came before, `/metrics` exposes the count as `http_requests_total`, as
-/// luxas/autoscale-demo of the tutorial does, save that being scraped does not count.
+/// `/` counts requests and returns the number of earlier ones. `/metrics` exposes the count as `http_requests_total`, as
+/// luxas/autoscale-demo of the tutorial does. Unlike there, a scrape does not count.
 #[derive(Debug)]
 pub struct Replica {
     address: SocketAddr,
@@ -46,21 +46,21 @@ impl Replica {
         Ok(Self { address, served, _task: AbortOnDropHandle::new(task) })
     }
 
-    /// Where it listens.
+    /// The address that the replica listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The requests to `/` so far.
+    /// The number of requests to `/` so far.
     pub fn served(&self) -> u64 {
         self.served.load(Ordering::Relaxed)
     }
 }
 
-/// Asks a replica for a path over a connection of its own.
+/// Sends a GET to a replica over a new connection.
 ///
 /// # Errors
-/// If it cannot be reached, answers anything but 200, or at too great length.
+/// If the replica cannot be reached, the status is not 200, or the response is too long.
 pub(super) async fn fetch(address: SocketAddr, path: &str) -> io::Result<Bytes> {
     let stream = TokioIo::new(TcpStream::connect(address).await?);
     let (mut sender, connection) =
@@ -69,19 +69,19 @@ pub(super) async fn fetch(address: SocketAddr, path: &str) -> io::Result<Bytes> 
     let request = Request::builder().uri(path).header(HOST, address.to_string()).body(Empty::<Bytes>::new());
     let response = sender.send_request(request.map_err(io::Error::other)?).await.map_err(io::Error::other)?;
     if response.status() != StatusCode::OK {
-        return Err(io::Error::other(format!("{address} answered {}", response.status())));
+        return Err(io::Error::other(format!("{address} responded with {}", response.status())));
     }
     let body =
-        Limited::new(response.into_body(), LONGEST_ANSWER).collect().await.map_err(io::Error::other)?;
+        Limited::new(response.into_body(), LONGEST_RESPONSE).collect().await.map_err(io::Error::other)?;
     Ok(body.to_bytes())
 }
 
 async fn serve(stream: TcpStream, served: Arc<AtomicU64>) {
-    let service = service_fn(|request| std::future::ready(answer(&request, &served)));
+    let service = service_fn(|request| std::future::ready(respond(&request, &served)));
     let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 
-fn answer(request: &Request<Incoming>, served: &AtomicU64) -> Result<Response<Full<Bytes>>, Infallible> {
+fn respond(request: &Request<Incoming>, served: &AtomicU64) -> Result<Response<Full<Bytes>>, Infallible> {
     let text = match request.uri().path() {
         "/" => {
             let before = served.fetch_add(1, Ordering::Relaxed);

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 use super::replica::fetch;
 use crate::timestamp;
 
-/// The samples of one pod that lie in the window.
+/// The samples of one pod in the window.
 type Samples = VecDeque<Sample>;
 
 /// The samples of all pods.
@@ -19,7 +19,7 @@ pub(super) struct Scraper {
     samples: BTreeMap<String, Samples>,
 }
 
-/// A counter's value when it was scraped.
+/// The value of a counter at the time of a scrape.
 #[derive(Clone, Copy, Debug)]
 struct Sample {
     at: Instant,
@@ -31,20 +31,20 @@ struct Sample {
 /// A rate over the last two samples.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Rate {
-    /// Thousandths of a request a second, cut off as prometheus-adapter does.
+    /// Requests per second in thousandths, truncated as prometheus-adapter does.
     pub milli: i64,
-    /// The last sample's time, in seconds since 1970.
+    /// Time of the last sample in seconds since 1970.
     pub timestamp: i64,
 }
 
 impl Scraper {
-    /// Scrapes once an `interval`, which also bounds a scrape.
+    /// Scrapes once per `interval`, which is also the timeout of a scrape.
     pub(super) fn new(interval: Duration) -> Self {
         Self { interval, samples: BTreeMap::new() }
     }
 
-    /// Scrapes all pods at once. Whoever is no longer a target is forgotten; a pod that does not answer keeps its
-    /// samples until they leave the window, as in a range query.
+    /// Scrapes all pods at the same time. A pod that is no longer a target loses its samples. A pod that does not respond keeps
+    /// its samples until they leave the window, as in a range query.
     pub(super) async fn scrape(&mut self, targets: &[(String, SocketAddr)]) {
         let scrapes = targets.iter().map(|(_, address)| timeout(self.interval, fetch(*address, "/metrics")));
         let bodies = join_all(scrapes).await;
@@ -62,14 +62,14 @@ impl Scraper {
         }
     }
 
-    /// The rates now; none for a pod with fewer than two samples.
+    /// The current rates. A pod with fewer than two samples has none.
     pub(super) fn rates(&self) -> BTreeMap<String, Rate> {
         let rates = self.samples.iter().filter_map(|(pod, samples)| Some((pod.clone(), irate(samples)?)));
         rates.collect()
     }
 }
 
-/// Prometheus' `irate`: the last two samples count, a counter that fell began anew.
+/// Prometheus' `irate`: uses the last two samples. A counter that fell has restarted from 0.
 fn irate(samples: &Samples) -> Option<Rate> {
     let last = samples.back()?;
     let previous = samples.get(samples.len().checked_sub(2)?)?;
@@ -109,19 +109,19 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_is_that_of_the_last_two_samples() {
+    fn rate_uses_the_last_two_samples() {
         let milli = |values: &[(u64, f64)]| irate(&samples(values)).map(|rate| rate.milli);
         assert_eq!(milli(&[]), None);
         assert_eq!(milli(&[(0, 7.0)]), None);
         assert_eq!(milli(&[(0, 0.0), (1000, 100.0), (6000, 103.0)]), Some(600));
         assert_eq!(milli(&[(0, 5.0), (1000, 5.0)]), Some(0));
         assert_eq!(milli(&[(0, 900.0), (2000, 4.0)]), Some(2000), "a restarted replica");
-        assert_eq!(milli(&[(0, 0.0), (1500, 1.0)]), Some(666), "cut off, not rounded");
+        assert_eq!(milli(&[(0, 0.0), (1500, 1.0)]), Some(666), "truncated, not rounded");
         assert_eq!(irate(&samples(&[(0, 1.0), (3000, 4.0)])).unwrap().timestamp, 3);
     }
 
     #[test]
-    fn rates_are_written_as_go_writes_quantities() {
+    fn rates_are_formatted_as_go_quantities() {
         for (milli, text) in
             [(0, "0"), (600, "600m"), (2000, "2"), (1500, "1500m"), (1_000_000, "1k"), (-5, "-5m")]
         {

@@ -1,4 +1,4 @@
-//! Discovery, as kubectl and client-go read it: plain documents, and both `/api` and `/apis` aggregated.
+//! Discovery for kubectl and client-go: plain documents, and the aggregated lists of `/api` and `/apis`.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use super::objects::resources::{Resource, STORED};
 use super::reply::{json_response, text_response, unknown_path};
 use crate::https::{Body, full, response};
 
-/// Virtual resources, which are created and never stored: group, kind, plural, singular.
+/// Virtual resources, which can be created but are not stored: group, kind, plural, singular.
 const REVIEWS: [(&str, &str, &str, &str); 3] = [
     ("authentication.k8s.io", "TokenReview", "tokenreviews", "tokenreview"),
     (
@@ -24,19 +24,19 @@ const REVIEWS: [(&str, &str, &str, &str); 3] = [
     ("authorization.k8s.io", "SubjectAccessReview", "subjectaccessreviews", "subjectaccessreview"),
 ];
 
-/// The version that this API server says it is.
+/// The version that this API server reports.
 pub(super) const VERSION: &str = "v1.31.0-fleet";
 
-/// What can be done with stored objects.
+/// The verbs of stored objects.
 const VERBS: [&str; 7] = ["create", "delete", "get", "list", "patch", "update", "watch"];
 
-/// Content types of the aggregated document and the versions of its objects, best first.
+/// Content types of the aggregated document and the versions of its objects, preferred first.
 const AGGREGATED: [(&str, &str, &str); 2] = [
     ("v=v2;", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList", "v2"),
     ("v=v2beta1;", "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList", "v2beta1"),
 ];
 
-/// Answers a path that is no resource's.
+/// Responds to a path that is not a resource.
 pub(super) fn answer(plane: &Plane, path: &str, headers: &HeaderMap) -> Response<Body> {
     let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
     match *segments {
@@ -70,12 +70,12 @@ pub(super) fn answer(plane: &Plane, path: &str, headers: &HeaderMap) -> Response
     }
 }
 
-/// What kube-apiserver answers while an APIService's backend is not available.
+/// kube-apiserver's response while the backend of an APIService is not available.
 pub(super) fn unavailable() -> Response<Body> {
     text_response(StatusCode::SERVICE_UNAVAILABLE, "service unavailable")
 }
 
-/// The groups under `/apis` and their versions, best first.
+/// The groups under `/apis` and their versions, preferred first.
 fn groups(plane: &Plane) -> BTreeMap<String, Vec<String>> {
     let mut groups = BTreeMap::<String, Vec<String>>::new();
     let own = STORED.iter().map(|resource| (resource.group, resource.version));
@@ -88,8 +88,7 @@ fn groups(plane: &Plane) -> BTreeMap<String, Vec<String>> {
         groups.entry(service.group.clone()).or_default().push(service.version.clone());
     }
     for versions in groups.values_mut() {
-        // All versions served here are of one kind (v1, v1beta1, v1beta2), so that text order is version
-        // order.
+        // All served versions have the same form (v1, v1beta1, v1beta2), so that text order is version order.
         versions.sort_by_key(|version| Reverse(version.clone()));
     }
     groups
@@ -144,7 +143,7 @@ fn resources(group: &str, version: &str) -> Response<Body> {
     )
 }
 
-/// The aggregated list, if the client asks for one.
+/// The aggregated list, if the client accepts it.
 fn aggregated(headers: &HeaderMap, items: impl FnOnce() -> Vec<Value>) -> Option<Response<Body>> {
     let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let (_, content_type, version) = AGGREGATED
@@ -159,7 +158,7 @@ fn aggregated(headers: &HeaderMap, items: impl FnOnce() -> Vec<Value>) -> Option
     Some(response(StatusCode::OK, content_type, full(format!("{document}\n"))))
 }
 
-/// One group of the aggregated list: the control plane's own, or what the backend said about its versions.
+/// One group of the aggregated list: a group of the control plane, or the backend's own entries for its versions.
 fn group(plane: &Plane, name: &str) -> Value {
     let mut versions = Vec::new();
     for service in plane.aggregation.services().iter().filter(|service| service.group == name) {

@@ -1,4 +1,4 @@
-//! Member clusters as the control plane knows them: what `karmadactl join` leaves behind.
+//! Member clusters as the control plane stores them: the objects that `karmadactl join` creates.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::member::{Access, Member};
 use crate::timestamp;
 
-/// Where Karmada keeps the members' credentials.
+/// The namespace with the members' credentials.
 pub const CLUSTER_NAMESPACE: &str = "karmada-cluster";
 
 /// A member cluster to join.
@@ -16,11 +16,11 @@ pub const CLUSTER_NAMESPACE: &str = "karmada-cluster";
 pub struct MemberSpec {
     /// The cluster's name.
     pub name: String,
-    /// Its API server, `https://127.0.0.1:6443`; a path stays as prefix.
+    /// The URL of its API server, `https://127.0.0.1:6443`. A path is kept as prefix.
     pub endpoint: String,
-    /// The authority of its certificate, PEM; none leaves `caBundle` out of the Secret.
+    /// The CA of its serving certificate (PEM). `None` omits `caBundle` from the Secret.
     pub ca_bundle: Option<String>,
-    /// Its bearer token; none joins it in Pull mode, without a Secret.
+    /// Its bearer token. `None` joins it in Pull mode, without a Secret.
     pub token: Option<String>,
     /// `insecureSkipTLSVerification`.
     pub insecure: bool,
@@ -28,7 +28,7 @@ pub struct MemberSpec {
     pub proxy_url: Option<String>,
     /// `proxyHeader`.
     pub proxy_header: Vec<(String, String)>,
-    /// Whether its Ready condition is true.
+    /// The status of its condition `Ready`.
     pub ready: bool,
 }
 
@@ -60,7 +60,7 @@ impl fmt::Debug for MemberSpec {
 }
 
 impl MemberSpec {
-    /// The Secrets and the Cluster, in the order in which they are made.
+    /// The Secrets and the Cluster, in the order of their creation.
     pub fn objects(&self) -> Vec<Value> {
         let impersonator = format!("{}-impersonator", self.name);
         let reference = |name: &str| json!({"namespace": CLUSTER_NAMESPACE, "name": name});

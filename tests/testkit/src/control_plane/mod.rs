@@ -1,8 +1,8 @@
-//! A simulated Karmada control plane: an API server over HTTPS with the objects that the adapter watches,
-//! reviews, discovery and the aggregation layer.
+//! A simulated Karmada control plane: an API server over HTTPS with the objects that the adapter watches, reviews, discovery
+//! and the aggregation layer.
 //!
-//! It answers as kube-apiserver 1.36 does without the WatchList feature, and says that it is 1.31, a version that is near
-//! enough to every kubectl that is tried with it.
+//! It behaves like kube-apiserver 1.36 without the WatchList feature. It reports version 1.31, which is compatible with every
+//! kubectl of the tests.
 
 mod access;
 mod aggregation;
@@ -39,7 +39,7 @@ use self::objects::store::{Mode, Store};
 use self::objects::watching::Switches;
 use self::request::Recorder;
 use crate::api_client::{ApiClient, Credentials};
-use crate::https::{self, HTTP_VERSIONS, Handler, Line, Server};
+use crate::https::{self, HTTP_VERSIONS, Handler, Network, Server};
 use crate::kubeconfig;
 use crate::pki::{self, Authority, Identity};
 
@@ -57,10 +57,10 @@ pub const EXTERNAL_METRICS: &str = "v1beta1.external.metrics.k8s.io";
 /// The APIService of `metrics.k8s.io`.
 pub const RESOURCE_METRICS: &str = "v1beta1.metrics.k8s.io";
 
-/// The one common name that the front proxy's certificates have.
+/// The only common name of the front proxy's certificates.
 const FRONT_PROXY: &str = "front-proxy-client";
 
-/// A running control plane; it stops when dropped.
+/// A running control plane. Drop stops it.
 pub struct ControlPlane {
     plane: Arc<Plane>,
     server: Server,
@@ -69,11 +69,11 @@ pub struct ControlPlane {
     client_authority: Authority,
     front_proxy_authority: Authority,
     front_proxy: Identity,
-    /// What keeps each APIService's condition and its backend's discovery.
+    /// Per APIService: the tasks that update its condition and fetch the discovery of its backend.
     tasks: Mutex<BTreeMap<String, Vec<AbortOnDropHandle<()>>>>,
 }
 
-/// What requests share.
+/// State that all requests share.
 struct Plane {
     store: Store,
     access: Access,
@@ -91,12 +91,12 @@ impl Plane {
     }
 }
 
-/// Life and identities.
+/// Start and identities.
 impl ControlPlane {
     /// Starts a control plane without members on a free port of 127.0.0.1.
     ///
     /// # Errors
-    /// If there is no port or no temporary directory.
+    /// If no port can be bound or no temporary directory can be created.
     pub async fn start() -> anyhow::Result<Self> {
         let serving_authority = Authority::new("karmada-serving-ca");
         let client_authority = Authority::new("karmada-client-ca");
@@ -125,7 +125,7 @@ impl ControlPlane {
         let started = Self {
             server: Server::start(tls, handler).await?,
             plane,
-            directory: tempfile::tempdir().context("no directory for kubeconfigs")?,
+            directory: tempfile::tempdir().context("cannot create a directory for kubeconfigs")?,
             front_proxy: front_proxy_authority.client(FRONT_PROXY, &[]),
             serving_authority,
             client_authority,
@@ -136,7 +136,7 @@ impl ControlPlane {
         Ok(started)
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.server.address()
     }
@@ -146,37 +146,37 @@ impl ControlPlane {
         format!("https://{}", self.address())
     }
 
-    /// How many connections it has accepted so far.
+    /// The number of accepted connections so far.
     pub fn connections(&self) -> usize {
         self.server.connections()
     }
 
-    /// A directory of its own, removed when it stops.
+    /// A temporary directory. It is deleted when the control plane is dropped.
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
 
-    /// The authority of its serving certificate, PEM.
+    /// The CA of its serving certificate (PEM).
     pub fn ca_pem(&self) -> String {
         self.serving_authority.pem()
     }
 
-    /// The authority of client certificates, PEM: the adapter's `--client-ca-file`.
+    /// The CA of client certificates (PEM): the adapter's `--client-ca-file`.
     pub fn client_ca_pem(&self) -> String {
         self.client_authority.pem()
     }
 
-    /// The authority of the front proxy's certificate, PEM.
+    /// The CA of the front proxy's certificate (PEM).
     pub fn front_proxy_ca_pem(&self) -> String {
         self.front_proxy_authority.pem()
     }
 
-    /// The certificate with which the aggregation layer calls backends.
+    /// The client certificate that the aggregation layer presents to backends.
     pub fn front_proxy_identity(&self) -> Identity {
         self.front_proxy.clone()
     }
 
-    /// A certificate of the front proxy's authority under another name.
+    /// A certificate of the front proxy's CA with another common name.
     pub fn front_proxy_identity_named(&self, common_name: &str) -> Identity {
         self.front_proxy_authority.client(common_name, &[])
     }
@@ -191,12 +191,12 @@ impl ControlPlane {
         ApiClient::new(&self.url(), &self.ca_pem(), credentials).expect("the kit's certificates are valid")
     }
 
-    /// An HTTPS client that may do everything.
+    /// An HTTPS client with all permissions.
     pub fn admin_client(&self) -> ApiClient {
         self.client(Credentials::Certificate(&self.client_identity("admin", &["system:masters"])))
     }
 
-    /// A kubeconfig with a client certificate in it; the file is written once and stays as it is.
+    /// The path of a kubeconfig with an embedded client certificate. The file is written once and not changed later.
     ///
     /// # Errors
     /// If the file cannot be written.
@@ -209,7 +209,7 @@ impl ControlPlane {
         Ok(path)
     }
 
-    /// A kubeconfig that may do everything.
+    /// The path of a kubeconfig with all permissions.
     ///
     /// # Errors
     /// As [`ControlPlane::kubeconfig`].
@@ -217,7 +217,7 @@ impl ControlPlane {
         self.kubeconfig("admin", &["system:masters"])
     }
 
-    /// The adapter's kubeconfig: it reads clusters, Secrets and ConfigMaps, and creates reviews.
+    /// The path of the adapter's kubeconfig. Its user may read clusters, Secrets and ConfigMaps, and create reviews.
     ///
     /// # Errors
     /// As [`ControlPlane::kubeconfig`].
@@ -251,31 +251,31 @@ impl ControlPlane {
 
 /// Objects.
 impl ControlPlane {
-    /// Creates or replaces an object, whatever is in it besides `apiVersion`, `kind` and a name.
+    /// Creates or replaces an object. Only `apiVersion`, `kind` and the name are checked.
     ///
     /// # Errors
     /// If the type is not stored here or the name is missing.
     pub fn apply(&self, object: Value) -> anyhow::Result<Arc<Value>> {
         let (api_version, kind) = (object["apiVersion"].as_str(), object["kind"].as_str());
         let resource = api_version.zip(kind).and_then(|(version, kind)| Resource::of_object(version, kind));
-        let resource = resource.ok_or_else(|| anyhow!("{api_version:?} {kind:?} is not stored here"))?;
+        let resource =
+            resource.ok_or_else(|| anyhow!("{api_version:?} {kind:?} is not a stored resource"))?;
         Ok(self.plane.store.write(resource, object, Mode::Apply)?)
     }
 
-    /// Deletes an object at once, finalizers or not; false if there is none. `namespace` is empty for
-    /// `Cluster`.
+    /// Deletes an object at once, also with finalizers. Returns false if it does not exist. `namespace` is empty for `Cluster`.
     pub fn delete(&self, kind: &str, namespace: &str, name: &str) -> bool {
         let resource = STORED.into_iter().find(|resource| resource.kind == kind);
         resource.is_some_and(|resource| self.plane.store.delete(resource, namespace, name).is_some())
     }
 
-    /// An object as it is now.
+    /// The current state of an object.
     pub fn object(&self, kind: &str, namespace: &str, name: &str) -> Option<Arc<Value>> {
         let resource = STORED.into_iter().find(|resource| resource.kind == kind)?;
         self.plane.store.object(resource, namespace, name)
     }
 
-    /// Joins a member cluster, or changes one that has joined.
+    /// Joins a member cluster, or updates one that has already joined.
     ///
     /// # Errors
     /// If it has no name.
@@ -286,12 +286,12 @@ impl ControlPlane {
         Ok(())
     }
 
-    /// Sets a member's Ready condition; nothing happens if it has not joined.
+    /// Sets the condition `Ready` of a member. Does nothing if the member has not joined.
     pub fn set_ready(&self, name: &str, ready: bool) {
         if let Some(cluster) = self.plane.store.object(&CLUSTERS, "", name) {
             let mut cluster = Value::clone(&cluster);
             cluster["status"] = json!({"conditions": [joining::ready_condition(ready)]});
-            self.plane.store.write(&CLUSTERS, cluster, Mode::Apply).expect("it is the object that was there");
+            self.plane.store.write(&CLUSTERS, cluster, Mode::Apply).expect("the object already exists");
         }
     }
 
@@ -305,61 +305,61 @@ impl ControlPlane {
 
 /// Faults.
 impl ControlPlane {
-    /// Throws the history away: running watches expire, and older revisions are gone.
+    /// Discards the history: running watches expire, and older revisions are no longer readable.
     pub fn compact(&self) {
         self.plane.store.compact();
     }
 
-    /// Breaks all running watches off.
+    /// Breaks off all running watches.
     pub fn drop_watches(&self) {
         self.plane.watches.drop_all();
     }
 
-    /// Lets watches stay open and silent, also past their time; when it ends they catch up.
+    /// While `silent`, watches stay open without events, also past their timeout. Afterwards they catch up.
     pub fn silence_watches(&self, silent: bool) {
         self.plane.watches.silence(silent);
     }
 
-    /// Lets the watches that are open now never say or end anything again.
+    /// Stalls the watches that are open now: they never send an event again and never end.
     pub fn stall_watches(&self) {
         self.plane.watches.stall();
     }
 
-    /// Answers a watch that starts at a revision whose history is gone with the 410 itself, as before the watch cache;
-    /// kube-apiserver begins it with an ERROR event.
+    /// Responds with 410 to a watch from a revision that is no longer in the history, as before the watch cache. kube-apiserver
+    /// starts such a watch and sends an ERROR event.
     pub fn refuse_gone_watches(&self) {
         self.plane.watches.refuse_gone();
     }
 
-    /// Sends a bookmark to every watch that allows them.
+    /// Sends a bookmark to every watch that allows bookmarks.
     pub fn send_bookmarks(&self) {
         self.plane.watches.bookmark();
     }
 
-    /// Lets every list be empty, as from an API server that has lost its storage.
+    /// While `empty`, all lists are empty, as from an API server that has lost its storage.
     pub fn empty_lists(&self, empty: bool) {
         self.plane.empty_lists.store(empty, Ordering::Relaxed);
     }
 
-    /// Cuts, freezes or restores the line.
-    pub fn set_line(&self, line: Line) {
-        self.server.set_line(line);
+    /// Cuts, freezes or restores the network.
+    pub fn set_line(&self, line: Network) {
+        self.server.set_network(line);
     }
 
-    /// Cuts all connections, refuses new ones until nobody can connect, and then serves again.
+    /// Cuts all connections, refuses new ones until no client can connect, and then serves again.
     pub async fn restart(&self) {
-        self.set_line(Line::Refused);
+        self.set_line(Network::Refused);
         while TcpStream::connect(self.address()).await.is_ok() {
             sleep(Duration::from_millis(5)).await;
         }
-        self.set_line(Line::Open);
+        self.set_line(Network::Open);
         while TcpStream::connect(self.address()).await.is_err() {
             sleep(Duration::from_millis(5)).await;
         }
     }
 }
 
-/// Who may do what, and what was asked.
+/// Permissions, reviews and recorded requests.
 impl ControlPlane {
     /// Makes a bearer token valid.
     pub fn add_token(&self, token: &str, user: &str, groups: &[&str]) {
@@ -371,28 +371,27 @@ impl ControlPlane {
         self.plane.access.remove_token(token);
     }
 
-    /// Allows a user or group `verbs` on `resources` (`pods`, `pods/http_requests`) of an API group; `*`
-    /// stands for all of them.
+    /// Allows a user or group `verbs` on `resources` (`pods`, `pods/http_requests`) of an API group. `*` means all.
     pub fn allow(&self, subject: &str, verbs: &[&str], group: &str, resources: &[&str]) {
         self.plane.access.grant(subject, verbs, group, resources);
     }
 
-    /// Allows a user or group what the rules of a Role (in its namespace) or a ClusterRole say, as a binding does.
+    /// Binds a user or group to a Role (in its namespace) or a ClusterRole.
     pub fn bind(&self, subject: &str, role: &Value) {
         self.plane.access.bind(subject, role);
     }
 
-    /// What a user or group was allowed and has not needed, as `watch secrets`.
+    /// The permissions that a user or group has and has not used, as `watch secrets`.
     pub fn unused(&self, subject: &str) -> Vec<String> {
         self.plane.access.unused(subject)
     }
 
-    /// Takes back all that was allowed to a user or group.
+    /// Removes all permissions of a user or group.
     pub fn revoke(&self, subject: &str) {
         self.plane.access.revoke(subject);
     }
 
-    /// Lets TokenReviews and SubjectAccessReviews fail with a status; none ends it.
+    /// TokenReviews and SubjectAccessReviews fail with this status. `None` ends the failure.
     pub fn fail_reviews(&self, status: Option<StatusCode>) {
         self.plane.reviews.fail(status);
     }
@@ -402,29 +401,28 @@ impl ControlPlane {
         self.plane.reviews.delay(delay);
     }
 
-    /// The reviews that were asked for, oldest first (the last 4,096).
+    /// The received reviews, oldest first (the last 4,096).
     pub fn reviews(&self) -> Vec<Review> {
         self.plane.reviews.received()
     }
 
-    /// Forgets the reviews so far.
+    /// Removes the recorded reviews.
     pub fn clear_reviews(&self) {
         self.plane.reviews.clear();
     }
 
-    /// The requests that arrived, oldest first (the last 16,384).
+    /// The received requests, oldest first (the last 16,384).
     pub fn requests(&self) -> Vec<Recorded> {
         self.plane.recorder.all()
     }
 
-    /// How many of them have this verb (`get`, `list`, `watch`, …) and path.
+    /// The number of recorded requests with this verb (`get`, `list`, `watch`, …) and path.
     pub fn count(&self, verb: &str, path: &str) -> usize {
         self.requests().iter().filter(|request| request.verb == verb && request.path == path).count()
     }
 
-    /// Waits until a request has arrived that matches, and returns it; at once if it is among
-    /// [`Self::requests`].
-    pub async fn seen(&self, matches: impl Fn(&Recorded) -> bool) -> Recorded {
+    /// Waits for a request that matches, and returns it. Returns at once if one is already in [`Self::requests`].
+    pub async fn wait_for_request(&self, matches: impl Fn(&Recorded) -> bool) -> Recorded {
         self.plane.recorder.seen(matches).await
     }
 }

@@ -1,5 +1,5 @@
-//! OpenAPI of the aggregated APIs, as kubectl reads it. Deviations: the control plane's own types are not described, and a
-//! backend without v3 has none, where kube-apiserver would make it of v2.
+//! OpenAPI of the aggregated APIs, for kubectl. Differences from kube-apiserver: the control plane's own types are not
+//! described, and a backend without v3 has no v3 document. kube-apiserver would convert its v2 document.
 
 mod protobuf;
 
@@ -15,7 +15,7 @@ use crate::https::{Body, full, response};
 const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 const TITLE: &str = "Kubernetes";
 
-/// Answers `/openapi/v2` and `/openapi/v3`; the documents that the latter names are the backends' own.
+/// Responds to `/openapi/v2` and `/openapi/v3`. The documents that the latter lists come from the backends.
 pub(super) fn answer(plane: &Plane, path: &str, headers: &HeaderMap) -> Option<Response<Body>> {
     match path {
         "/openapi/v2" => {
@@ -39,8 +39,8 @@ pub(super) fn answer(plane: &Plane, path: &str, headers: &HeaderMap) -> Option<R
     }
 }
 
-/// Follows `specAggregator`: of each APIService's backend the paths of its version, and the definitions that they refer
-/// to. Definitions of one name are taken for the same.
+/// Follows `specAggregator`: for each APIService, merges the paths of its version and the definitions that they refer to from
+/// its backend. Definitions with the same name count as equal.
 fn merged(plane: &Plane) -> Value {
     let (mut paths, mut definitions) = (Map::new(), Map::new());
     for service in plane.aggregation.services() {
@@ -57,7 +57,7 @@ fn merged(plane: &Plane) -> Value {
     })
 }
 
-/// Adds the definitions that a value refers to, at once or by way of each other.
+/// Adds the definitions that a value refers to, directly or indirectly.
 fn add_referenced(value: &Value, known: &Value, found: &mut Map<String, Value>) {
     match value {
         Value::Object(fields) => {

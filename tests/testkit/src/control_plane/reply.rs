@@ -1,4 +1,4 @@
-//! Responses: JSON documents, and failures as Kubernetes' `Status`.
+//! Responses: JSON documents, and failures as a Kubernetes `Status`.
 
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use super::objects::store::RevisionError;
 use crate::https::{Body, full, response};
 use crate::member::wire::{Status, StatusCause, StatusDetails};
 
-/// A request that failed; becomes a `Status`.
+/// A failed request. It becomes a `Status`.
 #[derive(Debug)]
 pub(super) struct Failure {
     code: StatusCode,
@@ -53,15 +53,15 @@ impl Failure {
         })
     }
 
-    /// A list at a revision that is gone or has not come yet.
-    pub(super) fn revision(asked: u64, error: &RevisionError) -> Self {
+    /// A list at a revision that has expired or does not exist yet.
+    pub(super) fn revision(requested: u64, error: &RevisionError) -> Self {
         match error {
             RevisionError::Expired { oldest } => {
-                let message = format!("too old resource version: {asked} ({oldest})");
+                let message = format!("too old resource version: {requested} ({oldest})");
                 Self::new(StatusCode::GONE, "Expired", message)
             }
             RevisionError::Future { newest } => {
-                let message = format!("Too large resource version: {asked}, current: {newest}");
+                let message = format!("Too large resource version: {requested}, current: {newest}");
                 let cause = StatusCause {
                     reason: "ResourceVersionTooLarge".to_owned(),
                     message: "Too large resource version".to_owned(),
@@ -85,7 +85,7 @@ impl Failure {
     }
 }
 
-/// A Status' `details` for one object.
+/// The `details` of a `Status` for one object.
 pub(super) fn details(plural: &str, group: &str, name: &str) -> StatusDetails {
     StatusDetails {
         kind: plural.to_owned(),
@@ -99,12 +99,12 @@ pub(super) fn json_response(code: StatusCode, document: &Value) -> Response<Body
     response(code, "application/json", full(format!("{document}\n")))
 }
 
-/// What Go's `http.Error` writes.
+/// The format of Go's `http.Error`.
 pub(super) fn text_response(code: StatusCode, text: &str) -> Response<Body> {
     response(code, "text/plain; charset=utf-8", full(format!("{text}\n")))
 }
 
-/// What kube-apiserver answers for a path that it does not know.
+/// kube-apiserver's response to an unknown path.
 pub(super) fn unknown_path() -> Response<Body> {
     text_response(StatusCode::NOT_FOUND, "404 page not found")
 }

@@ -1,4 +1,4 @@
-//! What a request asks for, read from its method, path and query.
+//! The attributes of a request, from its method, path and query.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard};
@@ -9,21 +9,21 @@ use tokio::sync::watch;
 use super::objects::selection::Selection;
 use crate::go_url::Query;
 
-/// How many requests are remembered.
+/// Maximum of recorded requests.
 const REMEMBERED: usize = 16_384;
 
-/// What authorization decides on; follows `request.RequestInfoFactory.NewRequestInfo`.
+/// The attributes that authorization uses. Follows `request.RequestInfoFactory.NewRequestInfo`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Attributes {
-    /// Kubernetes' verb, or the lower-case method for a path that is no resource's.
+    /// Kubernetes' verb, or the lower-case method for a path that is not a resource.
     pub(super) verb: String,
     /// The decoded path.
     pub(super) path: String,
-    /// None for a path that is no resource's.
+    /// `None` for a path that is not a resource.
     pub(super) resource: Option<ResourceAttributes>,
 }
 
-/// The resource that a path names; empty fields are absent.
+/// The resource in a path. Absent parts are empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct ResourceAttributes {
     pub(super) group: String,
@@ -34,22 +34,22 @@ pub(super) struct ResourceAttributes {
     pub(super) name: String,
 }
 
-/// One request, as it came.
+/// One recorded request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recorded {
-    /// Kubernetes' verb (`get`, `list`, `watch`, `create`, …), for other paths the lower-case method.
+    /// Kubernetes' verb (`get`, `list`, `watch`, `create`, …), or the lower-case method for other paths.
     pub verb: String,
-    /// The path, percent-encoded as it came, without its query.
+    /// The path as received: percent-encoded, without the query.
     pub path: String,
-    /// The query as it came, empty if there was none.
+    /// The query as received. Empty if there was none.
     pub query: String,
-    /// Who asked; empty if that was not accepted.
+    /// The authenticated user. Empty if authentication failed.
     pub user: String,
     /// The `User-Agent`.
     pub agent: String,
 }
 
-/// The last requests, and a way to wait for one.
+/// The last requests, with a way to wait for one.
 pub(super) struct Recorder {
     requests: Mutex<VecDeque<Recorded>>,
     total: watch::Sender<u64>,
@@ -124,7 +124,7 @@ impl Recorder {
         self.requests().iter().cloned().collect()
     }
 
-    /// Returns the first request that matches, at once if it was there before.
+    /// Returns the first request that matches. Returns at once if it was already received.
     pub(super) async fn seen(&self, matches: impl Fn(&Recorded) -> bool) -> Recorded {
         let mut total = self.total.subscribe();
         loop {
@@ -137,7 +137,7 @@ impl Recorder {
     }
 
     fn requests(&self) -> MutexGuard<'_, VecDeque<Recorded>> {
-        self.requests.lock().expect("no holder panics")
+        self.requests.lock().expect("not poisoned")
     }
 }
 
@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_are_read_as_kubernetes_reads_them() {
+    fn paths_are_parsed_as_in_kubernetes() {
         for (method, path, query, verb, resource) in [
             (Method::GET, "/apis/g/v1/things", "", "list", Some(["g", "v1", "things", "", "", ""])),
             (

@@ -1,4 +1,4 @@
-//! A request's way through the control plane: who, what, may they, and who answers.
+//! How the control plane handles a request: authentication, attributes, authorization, then the response.
 
 use std::io;
 use std::sync::Arc;
@@ -21,11 +21,11 @@ use super::request::{Attributes, Recorded};
 use crate::go_url::{Query, decode_path};
 use crate::https::{Body, Peer};
 
-/// As much as kube-apiserver takes.
+/// kube-apiserver's limit for request bodies in bytes.
 const BODY_BYTES: usize = 3 << 20;
 
-/// A request, read as far as authorization needs it.
-struct Asked {
+/// A request, parsed as far as authorization needs it.
+struct ParsedRequest {
     head: request::Parts,
     /// The decoded path.
     path: Vec<u8>,
@@ -41,14 +41,14 @@ pub(super) async fn serve(
 ) -> io::Result<Response<Body>> {
     let (head, body) = request.into_parts();
     let fresh =
-        || HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).expect("a UUID is a header's value");
+        || HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).expect("a UUID is a valid header value");
     let audit_id = head.headers.get("audit-id").cloned().unwrap_or_else(fresh);
     let Some(path) = decode_path(head.uri.path()) else {
         return Ok(text_response(StatusCode::BAD_REQUEST, "400 Bad Request"));
     };
     let query = Query::parse(head.uri.query().unwrap_or_default());
     let attributes = Attributes::read(&head.method, &String::from_utf8_lossy(&path), &query);
-    let asked = Asked { head, path, query, attributes, audit_id: audit_id.clone() };
+    let asked = ParsedRequest { head, path, query, attributes, audit_id: audit_id.clone() };
     let mut response = answer(&plane, asked, body, &peer).await.unwrap_or_else(|failure| failure.response());
     let headers = response.headers_mut();
     headers.insert("audit-id", audit_id);
@@ -58,7 +58,7 @@ pub(super) async fn serve(
 
 async fn answer(
     plane: &Arc<Plane>,
-    asked: Asked,
+    asked: ParsedRequest,
     body: Incoming,
     peer: &Peer,
 ) -> Result<Response<Body>, Failure> {
@@ -80,8 +80,8 @@ async fn answer(
     asked.answer(plane, &user, body).await
 }
 
-impl Asked {
-    /// What the control plane answers by itself.
+impl ParsedRequest {
+    /// The control plane's own response.
     async fn answer(
         &self,
         plane: &Arc<Plane>,
@@ -113,7 +113,7 @@ impl Asked {
                 let (query, headers) = (&self.query, &self.head.headers);
                 rest::answer(
                     plane,
-                    &Call { verb, resource: known, asked: resource, query, headers, body: &body },
+                    &Call { verb, resource: known, requested: resource, query, headers, body: &body },
                 )
             }
             None => Ok(unknown_path()),

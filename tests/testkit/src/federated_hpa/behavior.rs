@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::Spec;
 
-/// How fast to scale in either direction (`spec.behavior`).
+/// Scaling rules for both directions (`spec.behavior`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Behavior {
     /// Scaling up.
@@ -13,40 +13,40 @@ pub struct Behavior {
     pub scale_down: ScalingRules,
 }
 
-/// How fast to scale in one direction.
+/// Scaling rules for one direction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScalingRules {
-    /// For how long the most cautious recommendation counts.
+    /// Stabilization window: the most cautious recommendation in it is used.
     pub stabilization: Duration,
-    /// Which policy counts.
+    /// Selects the policy that applies.
     pub select: SelectPolicy,
-    /// What may change in a while.
+    /// The maximum change within a period.
     pub policies: Vec<Policy>,
 }
 
-/// Which of several policies counts.
+/// Selects one of several policies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SelectPolicy {
-    /// The one that allows the largest change.
+    /// The policy that allows the largest change.
     Max,
-    /// The one that allows the smallest change.
+    /// The policy that allows the smallest change.
     Min,
-    /// None: no scaling in this direction.
+    /// No scaling in this direction.
     Disabled,
 }
 
-/// What may change within a period.
+/// The maximum change within a period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// How much, in `unit`.
+    /// The maximum change, in `unit`.
     pub value: i32,
-    /// What `value` counts.
+    /// The unit of `value`.
     pub unit: PolicyUnit,
-    /// Within how long.
+    /// The length of the period.
     pub period: Duration,
 }
 
-/// What a policy's value counts.
+/// The unit of a policy's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PolicyUnit {
     /// Pods.
@@ -55,13 +55,13 @@ pub enum PolicyUnit {
     Percent,
 }
 
-/// What earlier rounds recommended and changed.
+/// Recommendations and changes of earlier rounds.
 #[derive(Debug, Default)]
 pub(super) struct History {
     recommendations: Vec<(Instant, i32)>,
-    /// By how much replicas grew, and when.
+    /// Scale-ups: time and added replicas.
     ups: Vec<(Instant, i32)>,
-    /// By how much replicas shrank, and when.
+    /// Scale-downs: time and removed replicas.
     downs: Vec<(Instant, i32)>,
 }
 
@@ -86,7 +86,7 @@ impl History {
         }
     }
 
-    /// Follows `storeScaleEvent`; events that no policy looks at any more are forgotten.
+    /// Follows `storeScaleEvent`. Removes events that are older than the period of every policy.
     pub(super) fn record_change(&mut self, behavior: &Behavior, from: i32, to: i32, now: Instant) {
         let (events, rules) = if to > from {
             (&mut self.ups, &behavior.scale_up)
@@ -98,7 +98,7 @@ impl History {
         events.push((now, (to - from).abs()));
     }
 
-    /// Brings what the metrics ask for within all limits.
+    /// Applies all limits to the replicas that the metrics propose.
     pub(super) fn normalize(&mut self, spec: &Spec, current: i32, desired: i32, now: Instant) -> i32 {
         match &spec.behavior {
             Some(behavior) => {
@@ -112,14 +112,14 @@ impl History {
         }
     }
 
-    /// The highest recommendation of the window; follows `stabilizeRecommendation`.
+    /// The highest recommendation in the window. Follows `stabilizeRecommendation`.
     fn stabilize_down(&mut self, window: Duration, desired: i32, now: Instant) -> i32 {
         self.recommendations.retain(|(at, _)| now.duration_since(*at) <= window);
         self.recommendations.push((now, desired));
         self.recommendations.iter().map(|(_, replicas)| *replicas).max().unwrap_or(desired)
     }
 
-    /// The current replicas, moved no further than every recommendation of the windows agrees; follows
+    /// The current replicas, changed only as far as all recommendations in the windows agree. Follows
     /// `stabilizeRecommendationWithBehaviors`.
     fn stabilize(&mut self, behavior: &Behavior, current: i32, desired: i32, now: Instant) -> i32 {
         let up_window = behavior.scale_up.stabilization;
@@ -158,7 +158,7 @@ impl History {
             let start = self.at_start_of(policy.period, current, now);
             match policy.unit {
                 PolicyUnit::Pods => start.saturating_add(policy.value),
-                // Rounded up, or one replica could never grow.
+                // Rounded up. Otherwise one replica could never grow.
                 PolicyUnit::Percent => {
                     (f64::from(start) * (1.0 + f64::from(policy.value) / 100.0)).ceil() as i32
                 }
@@ -187,7 +187,7 @@ impl History {
         }
     }
 
-    /// The replicas when the period began; uses `getReplicasChangePerPeriod`.
+    /// The replicas at the start of the period. Uses `getReplicasChangePerPeriod`.
     fn at_start_of(&self, period: Duration, current: i32, now: Instant) -> i32 {
         let changed = |events: &[(Instant, i32)]| -> i32 {
             events.iter().filter(|(at, _)| now.duration_since(*at) < period).map(|(_, change)| change).sum()

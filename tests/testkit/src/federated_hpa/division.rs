@@ -1,11 +1,11 @@
-//! Replicas divided between clusters.
+//! Division of replicas between clusters.
 
-/// Divides `replicas` by weight, in the order of `weights`: one after the other, each to the cluster with the highest
-/// weight for each of twice its replicas and one (the Webster method); where that is equal, to the one with fewer
-/// replicas, then to the first. Nothing is divided by weights that are all zero.
+/// Divides `replicas` between clusters by weight; the shares are in the order of `weights`. The Webster method: each replica
+/// goes to the cluster with the highest quotient of its weight and (2 × its replicas + 1). On a tie the cluster with fewer
+/// replicas gets it, then the first cluster. If all weights are zero, all shares are zero.
 ///
-/// Karmada's static weight division since 1.16 (`AllocateWebsterSeats`), where the last tie goes by name, up or down as
-/// the workload's uid has it.
+/// Karmada's static weight division since 1.16 (`AllocateWebsterSeats`). There the last tie is decided by name, ascending or
+/// descending depending on the uid of the workload.
 pub fn divide(replicas: u32, weights: &[u32]) -> Vec<u32> {
     let mut shares = vec![0; weights.len()];
     if weights.iter().all(|weight| *weight == 0) {
@@ -27,7 +27,7 @@ mod tests {
     use super::divide;
 
     #[test]
-    fn equal_weights_share_equally_and_the_first_takes_the_odd_one() {
+    fn equal_weights_give_equal_shares() {
         assert_eq!(divide(10, &[1, 1]), [5, 5]);
         assert_eq!(divide(5, &[1, 1]), [3, 2]);
         assert_eq!(divide(1, &[1, 1]), [1, 0]);
@@ -35,35 +35,35 @@ mod tests {
     }
 
     #[test]
-    fn weights_are_kept_to_where_they_divide_evenly() {
+    fn shares_match_weights_that_divide_evenly() {
         assert_eq!(divide(9, &[1, 2]), [3, 6]);
         assert_eq!(divide(12, &[1, 2, 3]), [2, 4, 6]);
     }
 
     #[test]
-    fn each_replica_goes_where_the_weight_is_the_most_for_what_is_there() {
-        // In turn 4, 2, 4/3, 1, 4/5, 2/3, 4/7, 4/9, 2/5 and 4/11.
+    fn replica_goes_to_the_highest_quotient() {
+        // The quotients in order: 4, 2, 4/3, 1, 4/5, 2/3, 4/7, 4/9, 2/5 and 4/11.
         assert_eq!(divide(10, &[1, 2, 4]), [1, 3, 6]);
-        // The documentation of Karmada's static weights.
+        // The example in Karmada's documentation of static weights.
         assert_eq!(divide(9, &[1, 3]), [2, 7]);
     }
 
     #[test]
-    fn where_it_is_the_same_the_cluster_with_fewer_gets_it() {
-        // 3, then 1 for either.
+    fn cluster_with_fewer_replicas_wins_a_tie() {
+        // The quotients: first 3, then 1 for both clusters.
         assert_eq!(divide(2, &[1, 3]), [1, 1]);
         assert_eq!(divide(3, &[3, 1]), [2, 1]);
     }
 
     #[test]
-    fn a_cluster_without_weight_gets_nothing() {
+    fn cluster_without_weight_gets_no_replicas() {
         assert_eq!(divide(4, &[1, 0]), [4, 0]);
         assert_eq!(divide(4, &[0, 0]), [0, 0]);
         assert_eq!(divide(4, &[]), Vec::<u32>::new());
     }
 
     #[test]
-    fn every_replica_is_placed() {
+    fn all_replicas_are_divided() {
         for replicas in 0..50 {
             for weights in [&[1, 1][..], &[1, 2, 3], &[7, 1, 5, 0], &[13]] {
                 assert_eq!(

@@ -1,4 +1,4 @@
-//! The loop around the algorithm: reads members and control plane over HTTPS, decides and divides.
+//! The loop around the algorithm: reads members and the control plane over HTTPS, decides, and divides the replicas.
 
 use std::io;
 use std::sync::Arc;
@@ -19,36 +19,36 @@ use super::{
 };
 use crate::api_client::{Answer, ApiClient};
 
-/// How long a cluster may take to tell its scale before it counts as one that cannot be read. (Karmada waits as
-/// long as its client does, 32 s; a walkthrough has no time for that, and the decision is the same.)
+/// Timeout for the read of a cluster's scale. After it the cluster counts as unreadable. Karmada's client waits for 32 s. That
+/// is too long for a walkthrough, and the decision is the same.
 const READ_LIMIT: Duration = Duration::from_secs(1);
 
-/// How long the controller waits after a first failure, and at most (`--rate-limiter-base-delay`, `-max-delay`).
+/// The controller's delay after the first failure, and its maximum (`--rate-limiter-base-delay`, `-max-delay`).
 const FIRST_DELAY: Duration = Duration::from_millis(5);
 const LONGEST_DELAY: Duration = Duration::from_secs(1000);
 
-/// How often client-go asks again where an answer says when to.
+/// client-go's maximum of retries for a response with `Retry-After`.
 const RETRIES: u32 = 10;
 
-/// Brings a number of replicas to one member's Deployment; what fails is tried again in the next round.
+/// Sets the replicas of one member's Deployment. A failure is retried in the next round.
 pub type ScaleTo = Arc<dyn Fn(u32) -> BoxFuture<'static, io::Result<()>> + Send + Sync>;
 
-/// What is scaled.
+/// The scaled workload.
 #[derive(Clone, Debug)]
 pub struct Target {
     /// Its namespace.
     pub namespace: String,
-    /// Its pods' labels, as a selector.
+    /// The labels of its pods, as a selector.
     pub selector: String,
 }
 
-/// One cluster that the target is propagated to.
+/// A cluster that the target is propagated to.
 pub struct Cluster {
     /// Its name.
     pub name: String,
-    /// Its weight in the PropagationPolicy's static weights.
+    /// Its static weight in the PropagationPolicy.
     pub weight: u32,
-    /// What its Deployment wants: the last number that reached the cluster.
+    /// The desired replicas of its Deployment: the last number that reached the cluster.
     pub wanted: u32,
     /// A client of its API server.
     pub member: ApiClient,
@@ -62,58 +62,58 @@ pub struct Loop {
     target: Target,
     control_plane: ApiClient,
     clusters: Vec<Cluster>,
-    /// What the template in the control plane wants.
+    /// The desired replicas of the template in the control plane.
     replicas: i32,
     read_limit: Duration,
 }
 
 /// A loop that runs until it is dropped.
 pub struct RunningLoop {
-    /// Each round as it ends; the channel ends with the loop.
+    /// Receives each round when it ends. The channel closes when the loop ends.
     pub rounds: mpsc::UnboundedReceiver<Round>,
     _task: AbortOnDropHandle<()>,
 }
 
-/// What one round saw and did.
+/// Readings and results of one round.
 #[derive(Clone, Debug)]
 pub struct Round {
-    /// When it began.
+    /// Start of the round.
     pub began: Instant,
-    /// What was read of each cluster.
+    /// The readings of the clusters.
     pub clusters: Vec<ClusterReading>,
-    /// The metrics' queries, in the order of the spec; none where the decision took none.
+    /// The queries for metrics, in the order of the spec. Empty if the decision used no metrics.
     pub queries: Vec<MetricsQuery>,
-    /// What was decided.
+    /// The decision.
     pub decision: Result<Decision, DecisionError>,
-    /// What the template wants after the decision.
+    /// The desired replicas of the template after the decision.
     pub replicas: i32,
 }
 
-/// What a round read of one cluster.
+/// The reading of one cluster in a round.
 #[derive(Clone, Debug)]
 pub struct ClusterReading {
-    /// The cluster.
+    /// The name of the cluster.
     pub name: String,
-    /// What its Deployment wanted when it was read.
+    /// The desired replicas of its Deployment at the time of the read.
     pub wanted: u32,
-    /// Its pods, or why it was left out.
+    /// Its pods, or the reason why the cluster was left out.
     pub pods: Result<Vec<Pod>, String>,
 }
 
 /// One query through the control plane.
 #[derive(Clone, Debug)]
 pub struct MetricsQuery {
-    /// When it was sent.
+    /// Time of the request.
     pub sent: Instant,
-    /// How long it took.
+    /// Duration of the query.
     pub took: Duration,
-    /// The answer's `Warning` headers.
+    /// The `Warning` headers of the response.
     pub warnings: Vec<String>,
-    /// What was read.
+    /// The values, or the error.
     pub reading: Result<Reading, MetricsError>,
 }
 
-/// As much of a `PodList` as the algorithm needs.
+/// The fields of a `PodList` that the algorithm needs.
 #[derive(Deserialize)]
 struct PodList {
     items: Vec<PodObject>,
@@ -139,7 +139,7 @@ struct PodStatus {
     conditions: Vec<Condition>,
 }
 
-/// As much of a `Cluster` as `getTargetCluster` needs.
+/// The fields of a `Cluster` that `getTargetCluster` needs.
 #[derive(Deserialize)]
 struct ClusterObject {
     #[serde(default)]
@@ -160,7 +160,7 @@ struct Condition {
 }
 
 impl Loop {
-    /// A loop whose target wants `replicas`; a cluster that has another share gets its own in the first round.
+    /// A loop for a target with `replicas` desired replicas. A cluster with a different share gets its own in the first round.
     pub fn new(
         hpa: FederatedHpa,
         target: Target,
@@ -171,23 +171,24 @@ impl Loop {
         Self { hpa, target, control_plane, clusters, replicas, read_limit: READ_LIMIT }
     }
 
-    /// Gives a cluster another time than 1 s until it counts as one that cannot be read.
+    /// Sets the timeout of a cluster's read. The default is 1 s.
     #[must_use]
     pub fn with_read_limit(self, read_limit: Duration) -> Self {
         Self { read_limit, ..self }
     }
 
-    /// Runs rounds until the result is dropped: the next one comes `period` (Karmada: 15 s) after the end of one that
-    /// went well. One that did not, also when it scaled on some of its metrics, is repeated after a delay that begins
-    /// at 5 ms and doubles with each further failure, up to 1,000 s, as the workqueue's
-    /// `ItemExponentialFailureRateLimiter` has it.
+    /// Runs rounds until the result is dropped.
+    ///
+    /// The next round starts `period` (Karmada: 15 s) after the end of a successful round. A round fails also if it scaled on
+    /// only some of its metrics. A failed round is repeated after a delay that starts at 5 ms and doubles with each further
+    /// failure, up to 1,000 s, as in the workqueue's `ItemExponentialFailureRateLimiter`.
     pub fn start(mut self, period: Duration) -> RunningLoop {
         let (sender, rounds) = mpsc::unbounded_channel();
         let task = tokio::spawn(async move {
             let mut failures = 0;
             loop {
                 let round = self.round().await;
-                failures = if round.went_well() { 0 } else { failures + 1 };
+                failures = if round.is_success() { 0 } else { failures + 1 };
                 let wait = delay_after(failures).unwrap_or(period);
                 if sender.send(round).is_err() {
                     return;
@@ -198,7 +199,7 @@ impl Loop {
         RunningLoop { rounds, _task: AbortOnDropHandle::new(task) }
     }
 
-    /// Reads, decides, and brings the decision to the clusters.
+    /// Reads the scale and the metrics, decides, and scales the clusters.
     pub async fn round(&mut self) -> Round {
         let began = Instant::now();
         let clusters = join_all(self.clusters.iter().map(|cluster| self.read_cluster(cluster))).await;
@@ -222,8 +223,8 @@ impl Loop {
         Round { began, clusters, queries, decision, replicas: self.replicas }
     }
 
-    /// Divides the template's replicas and sets the Deployments that have others; a cluster that could not be
-    /// read gets its share once it can, as Karmada repeats a Work that it could not apply.
+    /// Divides the template's replicas and scales the Deployments with a different number. A cluster that could not be read
+    /// gets its share when it is readable again, as Karmada retries a Work that it could not apply.
     async fn propagate(&mut self, readings: &[ClusterReading]) {
         let weights: Vec<u32> = self.clusters.iter().map(|cluster| cluster.weight).collect();
         let shares = divide(self.replicas.max(0).unsigned_abs(), &weights);
@@ -246,7 +247,7 @@ impl Loop {
         };
         let pods = match timeout(self.read_limit, read).await {
             Ok(read) => read.map_err(|error| format!("{error:#}")),
-            Err(_) => Err(format!("no answer within {:?}", self.read_limit)),
+            Err(_) => Err(format!("no response within {:?}", self.read_limit)),
         };
         ClusterReading { name: cluster.name.clone(), wanted: cluster.wanted, pods }
     }
@@ -263,19 +264,19 @@ impl Loop {
         Ok(list.items.into_iter().map(PodObject::into_pod).collect())
     }
 
-    /// Asks without a limit of its own: the control plane ends a request after a minute.
+    /// Sends a query without its own timeout. The control plane ends a request after one minute.
     async fn query(&self, metric: &Metric) -> MetricsQuery {
         let path = metrics::path(metric, &self.target.namespace, &self.target.selector);
         let sent = Instant::now();
-        let (reading, warnings) = match self.ask(&path).await {
+        let (reading, warnings) = match self.get_with_retries(&path).await {
             Ok(answer) => (metrics::read(metric, answer.status.as_u16(), &answer.body), answer.warnings()),
             Err(error) => (Err(MetricsError::Unreachable(format!("{error:#}"))), Vec::new()),
         };
         MetricsQuery { sent, took: sent.elapsed(), warnings, reading }
     }
 
-    /// Follows client-go's `withRetry`: a 429 or 5xx with a `Retry-After` is asked again when that is over.
-    async fn ask(&self, path: &str) -> anyhow::Result<Answer> {
+    /// Follows client-go's `withRetry`: retries a 429 or 5xx after the time in its `Retry-After`.
+    async fn get_with_retries(&self, path: &str) -> anyhow::Result<Answer> {
         let mut retries = 0;
         loop {
             let answer = self.control_plane.get(path).await?;
@@ -287,8 +288,8 @@ impl Loop {
 }
 
 impl Round {
-    fn went_well(&self) -> bool {
-        self.decision.as_ref().is_ok_and(|decision| decision.ill.is_none())
+    fn is_success(&self) -> bool {
+        self.decision.as_ref().is_ok_and(|decision| decision.metrics_error.is_none())
     }
 }
 
@@ -312,7 +313,7 @@ fn retry_after(answer: &Answer) -> Option<Duration> {
     seconds.parse().ok().map(Duration::from_secs)
 }
 
-/// How long to wait after so many failures in a row.
+/// The delay after this many consecutive failures.
 fn delay_after(failures: u32) -> Option<Duration> {
     let doublings = failures.checked_sub(1)?;
     Some(FIRST_DELAY.saturating_mul(2_u32.saturating_pow(doublings)).min(LONGEST_DELAY))
@@ -324,7 +325,7 @@ fn is_true(conditions: &[Condition], kind: &str) -> bool {
 
 fn read_object<T: serde::de::DeserializeOwned>(answer: &Answer) -> anyhow::Result<T> {
     anyhow::ensure!(answer.status.is_success(), "{}", answer.status);
-    serde_json::from_slice(&answer.body).context("the answer is not the object that was asked for")
+    serde_json::from_slice(&answer.body).context("the response is not the requested object")
 }
 
 fn count(number: impl TryInto<i32>) -> i32 {

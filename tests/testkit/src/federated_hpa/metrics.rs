@@ -1,4 +1,4 @@
-//! The custom metrics client: what is asked of the control plane and what is read from its answers.
+//! The custom metrics client: the paths of its queries and the parsing of responses.
 
 #[cfg(test)]
 mod tests;
@@ -13,39 +13,39 @@ use super::{Metric, Reading};
 use crate::go_url::escape_query;
 use crate::timestamp;
 
-/// What Go's `url` package leaves alone in names and selectors; it escapes the wildcard to `%2A`.
+/// Characters that Go's `url` package does not escape in names and selectors. Go escapes the wildcard to `%2A`.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// The versions of the list that the client knows, whichever it asked for.
+/// The versions of the list that the client accepts, independent of the requested version.
 const LIST_VERSIONS: [&str; 2] = ["custom.metrics.k8s.io/v1beta1", "custom.metrics.k8s.io/v1beta2"];
 
-/// Why a metric could not be read.
+/// Reason why a metric could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MetricsError {
-    /// The control plane gave no answer at all.
+    /// The control plane did not respond.
     #[error("unable to fetch metrics from custom metrics API: {0}")]
     Unreachable(String),
-    /// It answered something other than 200.
+    /// The status was not 200.
     #[error("unable to fetch metrics from custom metrics API: {status}: {message}")]
     Refused {
         /// The HTTP status.
         status: u16,
-        /// The Status object's message, or the body.
+        /// The message of the `Status` object, or the body.
         message: String,
     },
-    /// The answer is no list of metric values.
+    /// The response is not a list of metric values.
     #[error("unable to fetch metrics from custom metrics API: {0}")]
     Malformed(String),
     /// The list has no items.
     #[error("no metrics returned from custom metrics API")]
     Empty,
-    /// A query for one object answered with several values, which the client refuses.
+    /// A query for one object returned several values. The client rejects this.
     #[error("unable to fetch metrics from custom metrics API: {0} results when we asked for exactly one")]
     NotOne(usize),
 }
 
-/// As much of a `MetricValueList` as the algorithm needs and as the controller could fail to decode: what is missing or
-/// null has Go's zero value there.
+/// The fields of a `MetricValueList` that the algorithm needs or that the controller could fail to decode. A missing or null
+/// field has Go's zero value there.
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct MetricValueList {
@@ -75,8 +75,8 @@ struct Status {
     message: String,
 }
 
-/// The path and query with which `metric` is asked for, as `k8s.io/metrics` builds it (`GetForObjects` with the
-/// pods' selector, `GetForObject` by name).
+/// The path and query for `metric`, as `k8s.io/metrics` builds them (`GetForObjects` with the pods' selector, `GetForObject` by
+/// name).
 pub(super) fn path(metric: &Metric, namespace: &str, selector: &str) -> String {
     let escape = |text| utf8_percent_encode(text, ESCAPED);
     let namespace = format!("/apis/custom.metrics.k8s.io/v1beta2/namespaces/{}", escape(namespace));
@@ -98,13 +98,13 @@ pub(super) fn path(metric: &Metric, namespace: &str, selector: &str) -> String {
     if given.is_empty() { path } else { format!("{path}?{}", given.join("&")) }
 }
 
-/// The path and query of a list of the target's pods.
+/// The path and query for a list of the target's pods.
 pub(super) fn pods_path(namespace: &str, selector: &str) -> String {
     let escape = |text| utf8_percent_encode(text, ESCAPED);
     format!("/api/v1/namespaces/{}/pods?labelSelector={}", escape(namespace), escape(selector))
 }
 
-/// Reads the answer to [`path`]; follows `GetRawMetric` and `GetObjectMetric`.
+/// Parses the response to [`path`]. Follows `GetRawMetric` and `GetObjectMetric`.
 pub(super) fn read(metric: &Metric, status: u16, body: &[u8]) -> Result<Reading, MetricsError> {
     if status != 200 {
         let message = serde_json::from_slice(body).map_or_else(
@@ -122,7 +122,7 @@ pub(super) fn read(metric: &Metric, status: u16, body: &[u8]) -> Result<Reading,
     }
 }
 
-/// The values by their objects' names; both versions of the list look alike here.
+/// The values with the names of their objects. Both versions of the list are parsed in the same way.
 fn decode(body: &[u8]) -> Result<Vec<(String, i64)>, String> {
     let list: MetricValueList = serde_json::from_slice(body).map_err(|error| error.to_string())?;
     if list.kind != "MetricValueList" || !LIST_VERSIONS.contains(&list.api_version.as_str()) {
@@ -130,7 +130,7 @@ fn decode(body: &[u8]) -> Result<Vec<(String, i64)>, String> {
     }
     let value = |item: MetricValue| {
         if let Some(time) = item.timestamp.filter(|time| !timestamp::is_rfc3339(time)) {
-            return Err(format!("{time:?} is no time"));
+            return Err(format!("{time:?} is not a time"));
         }
         let value = match &item.value {
             Value::Null => Some(0),
@@ -138,14 +138,14 @@ fn decode(body: &[u8]) -> Result<Vec<(String, i64)>, String> {
             Value::Number(number) => milli_value(&number.to_string()),
             _ => None,
         };
-        let value = value.ok_or_else(|| format!("{} is no quantity", item.value))?;
+        let value = value.ok_or_else(|| format!("{} is not a quantity", item.value))?;
         Ok((item.described_object.name, value))
     };
     list.items.unwrap_or_default().into_iter().map(value).collect()
 }
 
-/// A quantity in thousandths, rounded away from zero, as Go's `Quantity.MilliValue` gives it; none for what is
-/// no quantity or has more than 36 digits. Beyond the range of 64 bits it stops at its ends.
+/// A quantity in thousandths, rounded away from zero, as Go's `Quantity.MilliValue` returns it. `None` if the text is not a
+/// quantity or has more than 36 digits. Values beyond 64 bits are set to the nearest bound.
 pub fn milli_value(text: &str) -> Option<i64> {
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
     let end = unsigned.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(unsigned.len());
@@ -156,7 +156,7 @@ pub fn milli_value(text: &str) -> Option<i64> {
         return None;
     }
     let (ten, two) = exponents(suffix)?;
-    // Far beyond both ends of the range of 64 bits nothing changes any more.
+    // Exponents far beyond the range of 64 bits all give the same result.
     let ten = (ten + 3).checked_sub(i32::try_from(fraction.len()).ok()?)?.clamp(-40, 40);
     let digits = digits.trim_start_matches('0');
     let milli = if digits.is_empty() {
@@ -178,7 +178,7 @@ pub fn milli_value(text: &str) -> Option<i64> {
     Some(if text.starts_with('-') { -milli } else { milli })
 }
 
-/// A suffix as powers of ten and of two.
+/// A suffix as exponents of ten and of two.
 fn exponents(suffix: &str) -> Option<(i32, u32)> {
     Some(match suffix {
         "n" => (-9, 0),

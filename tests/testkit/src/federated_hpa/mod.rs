@@ -1,8 +1,8 @@
-//! Karmada's FederatedHPA: the algorithm, pure, and a loop that runs it against a live fleet.
+//! Karmada's FederatedHPA: the algorithm without I/O, and a loop that runs it against a live fleet.
 //!
-//! The algorithm follows Karmada's `pkg/controllers/federatedhpa` (itself the HorizontalPodAutoscaler's): the
-//! scale is read in each cluster, clusters that cannot be read are left out, and what is computed from the rest
-//! is calibrated by the share of the replicas that was read. The Go functions are named where they are followed.
+//! The algorithm follows Karmada's `pkg/controllers/federatedhpa`, which follows the HorizontalPodAutoscaler. The scale is read
+//! in each cluster, and clusters that cannot be read are left out. The result for the other clusters is calibrated by the share
+//! of the replicas that was read. Comments name the Go functions that the code follows.
 
 mod behavior;
 mod division;
@@ -22,111 +22,110 @@ pub use replicas::{Phase, Pod, Proposal, ReplicaError};
 
 use behavior::History;
 
-/// What a FederatedHPA asks for; values are in thousandths, as Go's `Quantity.MilliValue` gives them.
+/// The spec of a FederatedHPA. Values are in thousandths, as from Go's `Quantity.MilliValue`.
 #[derive(Clone, Debug)]
 pub struct Spec {
-    /// Fewest replicas.
+    /// Minimum of replicas.
     pub min_replicas: i32,
-    /// Most replicas.
+    /// Maximum of replicas.
     pub max_replicas: i32,
-    /// The metrics; the highest proposal of all counts.
+    /// The metrics. The highest proposal wins.
     pub metrics: Vec<Metric>,
-    /// How fast to scale; without it scaling up at most doubles (or goes to 4) in a step.
+    /// Scaling rules. Without them a scale-up at most doubles the replicas (or goes to 4) in one step.
     pub behavior: Option<Behavior>,
-    /// How long scaling down waits where `behavior` does not say (Karmada: 5 minutes).
+    /// Stabilization window of scale-downs if `behavior` sets none (Karmada: 5 minutes).
     pub downscale_stabilization: Duration,
-    /// How far usage may be from the target, as a share of it, before anything happens (Karmada: 0.1).
+    /// Tolerance: deviation of the usage from the target, as a fraction of it, without scaling (Karmada: 0.1).
     pub tolerance: f64,
 }
 
 /// One metric to scale on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Metric {
-    /// A metric of every pod, compared on average (`type: Pods`).
+    /// A metric of every pod, compared by its average (`type: Pods`).
     Pods {
-        /// The metric.
+        /// The name of the metric.
         name: String,
-        /// Which of its series (`metric.selector`) as the text of a label selector; empty: all.
+        /// Selects series (`metric.selector`), as the text of a label selector. Empty selects all.
         selector: String,
-        /// What a pod should have on average, in thousandths.
+        /// The target average per pod, in thousandths.
         average_value: i64,
     },
     /// A metric of one object (`type: Object`).
     Object {
-        /// The object's resource with its group, such as `services` or `ingresses.networking.k8s.io`; `namespaces`
-        /// means the target's own namespace, whatever `object` says.
+        /// The object's resource with its group, for example `services` or `ingresses.networking.k8s.io`. `namespaces` means
+        /// the target's own namespace; `object` is ignored then.
         resource: String,
         /// The object's name.
         object: String,
-        /// The metric.
+        /// The name of the metric.
         name: String,
         /// As for pods.
         selector: String,
-        /// What it is compared with.
+        /// The target.
         target: ObjectTarget,
     },
 }
 
-/// What the metric of an object is compared with, in thousandths.
+/// The target for a metric of an object, in thousandths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ObjectTarget {
-    /// The value itself.
+    /// Target for the value itself.
     Value(i64),
-    /// The value divided by the number of replicas.
+    /// Target for the value divided by the number of replicas.
     AverageValue(i64),
 }
 
-/// The scales of the clusters that could be read, added up.
+/// The sum of the scales of the clusters that could be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scale {
-    /// Wanted replicas (`spec.replicas`).
+    /// Desired replicas (`spec.replicas`).
     pub spec: i32,
     /// Existing replicas (`status.replicas`).
     pub status: i32,
 }
 
-/// What was read for one metric, in thousandths.
+/// The values of one metric, in thousandths.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reading {
-    /// Values by pod name; of pods that share a name the last counts, as in `GetRawMetric`.
+    /// Values by pod name. If pods share a name, the last value wins, as in `GetRawMetric`.
     Pods(std::collections::BTreeMap<String, i64>),
     /// One object's value.
     Object(i64),
 }
 
-/// What the algorithm makes of one round.
+/// The result of the algorithm for one round.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// The replicas to have from now on.
+    /// The new number of replicas.
     pub desired: i32,
-    /// What the metrics alone would have; none where limits decided without them.
+    /// The proposal of the metrics before limits. `None` if limits decided without metrics.
     pub proposed: Option<i32>,
-    /// Usage of the metric that decided, as the controller shows it: in thousandths, per pod where it is an
-    /// average.
+    /// Usage of the metric that decided, as in the controller's status: in thousandths, per pod if it is an average.
     pub usage: Option<i64>,
-    /// Why some metrics could not be used, although others could.
-    pub ill: Option<String>,
+    /// Error of the failed metrics, if other metrics could be used.
+    pub metrics_error: Option<String>,
 }
 
-/// Why a round changes nothing.
+/// Reason why a round changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecisionError {
-    /// No cluster's scale could be read, or all of them are at zero.
+    /// No cluster's scale could be read, or all scales are zero.
     #[error("failed to get replicas in any of clusters, possibly because all of clusters are not ready")]
     NoReplicas,
-    /// No metric could be used, or some could not while the others ask for fewer replicas.
+    /// No metric could be used, or some failed while the others propose fewer replicas.
     #[error("invalid metrics ({invalid} invalid out of {total}), first error is: {first}")]
     Metrics {
-        /// How many could not be used.
+        /// Number of failed metrics.
         invalid: usize,
-        /// Of how many.
+        /// Number of all metrics.
         total: usize,
-        /// The first one's error.
+        /// Error of the first failed metric.
         first: String,
     },
 }
 
-/// A FederatedHPA with its memory.
+/// A FederatedHPA with its history.
 #[derive(Debug)]
 pub struct FederatedHpa {
     spec: Spec,
@@ -134,7 +133,7 @@ pub struct FederatedHpa {
 }
 
 impl Metric {
-    /// A metric of every pod, whatever its series, with what a pod should have on average.
+    /// A metric of every pod, without a selector, with a target average per pod.
     pub fn pods(name: &str, average_value: i64) -> Self {
         Self::Pods { name: name.to_owned(), selector: String::new(), average_value }
     }
@@ -162,28 +161,28 @@ impl Spec {
 }
 
 impl FederatedHpa {
-    /// A FederatedHPA that has decided nothing yet.
+    /// A FederatedHPA without history.
     pub fn new(spec: Spec) -> Self {
         Self { spec, history: History::default() }
     }
 
-    /// What it asks for.
+    /// The spec.
     pub fn spec(&self) -> &Spec {
         &self.spec
     }
 
-    /// Whether a decision takes the metrics: some replicas could be read, and the template's lie within the limits.
+    /// Whether a decision needs the metrics: some replicas could be read, and the template's replicas are within the limits.
     pub fn needs_metrics(&self, current: i32, scale: Scale) -> bool {
         scale.spec != 0 && self.limit(current).is_none()
     }
 
-    /// Decides how many replicas there should be; `current` is what the template in the control plane wants,
-    /// `scale` and `pods` are what could be read, `readings` stand beside the spec's metrics where those are needed.
+    /// Decides on the number of replicas. `current` is the desired number of the template in the control plane. `scale` and
+    /// `pods` are from the readable clusters. `readings` are in the order of the spec's metrics, if metrics are needed.
     ///
     /// Follows `reconcileAutoscaler`.
     ///
     /// # Errors
-    /// [`DecisionError`], which leaves everything as it is.
+    /// [`DecisionError`]: the replicas stay unchanged.
     pub fn decide(
         &mut self,
         now: Instant,
@@ -197,11 +196,16 @@ impl FederatedHpa {
         }
         self.history.start(current, now);
         let decision = if let Some(desired) = self.limit(current) {
-            Decision { desired, proposed: None, usage: None, ill: None }
+            Decision { desired, proposed: None, usage: None, metrics_error: None }
         } else {
             let (proposal, ill) = self.propose(current, scale, pods, readings)?;
             let desired = self.history.normalize(&self.spec, current, proposal.replicas, now);
-            Decision { desired, proposed: Some(proposal.replicas), usage: Some(proposal.usage), ill }
+            Decision {
+                desired,
+                proposed: Some(proposal.replicas),
+                usage: Some(proposal.usage),
+                metrics_error: ill,
+            }
         };
         if decision.desired != current
             && let Some(behavior) = &self.spec.behavior
@@ -211,7 +215,7 @@ impl FederatedHpa {
         Ok(decision)
     }
 
-    /// The limit that `current` lies beyond.
+    /// The limit that `current` violates.
     fn limit(&self, current: i32) -> Option<i32> {
         let Spec { min_replicas, max_replicas, .. } = self.spec;
         if current > max_replicas {
@@ -221,7 +225,7 @@ impl FederatedHpa {
         }
     }
 
-    /// The highest proposal of all metrics; follows `computeReplicasForMetrics`.
+    /// The highest proposal of all metrics. Follows `computeReplicasForMetrics`.
     fn propose(
         &self,
         current: i32,

@@ -1,30 +1,30 @@
-//! Replicas from one metric: Karmada's `replica_calculator.go`.
+//! Replicas for one metric: Karmada's `replica_calculator.go`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Metric, ObjectTarget, Reading, Scale};
 
-/// Where a pod is in its life.
+/// The phase of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// Not started yet.
     Pending,
     /// Started.
     Running,
-    /// Ended well.
+    /// Ended successfully.
     Succeeded,
-    /// Ended ill.
+    /// Ended with a failure.
     Failed,
-    /// Not known to its cluster.
+    /// Unknown to its cluster.
     Unknown,
 }
 
-/// What the algorithm needs to know of a pod.
+/// The properties of a pod that the algorithm needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pod {
     /// Its name.
     pub name: String,
-    /// Where it is in its life.
+    /// Its phase.
     pub phase: Phase,
     /// Whether its `Ready` condition is true.
     pub ready: bool,
@@ -32,35 +32,35 @@ pub struct Pod {
     pub deleting: bool,
 }
 
-/// What one metric asks for.
+/// The proposal of one metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Proposal {
     /// Replicas, before limits and stabilization.
     pub replicas: i32,
-    /// The usage that the controller shows in the FederatedHPA's status, in thousandths.
+    /// The usage in the FederatedHPA's status, in thousandths.
     pub usage: i64,
 }
 
-/// Why a metric asks for nothing.
+/// Reason why a metric has no proposal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReplicaError {
     /// No pod was read.
     #[error("no pods returned by selector while calculating replica count")]
     NoPods,
-    /// None of the values belongs to a pod that counts.
+    /// No value belongs to a ready pod.
     #[error("did not receive metrics for any ready pods")]
     NoMetrics,
-    /// The reading is of another kind than the metric.
-    #[error("the reading is not of the metric's kind: read the metric that the spec names")]
+    /// The reading has a different kind than the metric.
+    #[error("the kind of the reading is wrong: read the metric that the spec names")]
     WrongReading,
 }
 
-/// What all metrics of a round are judged with.
+/// Common inputs for all metrics of a round.
 pub(super) struct Calculator<'a> {
     pub(super) tolerance: f64,
-    /// The share of the wanted replicas that could be read.
+    /// The share of the desired replicas that could be read.
     pub(super) calibration: f64,
-    /// What the template wants.
+    /// The desired replicas of the template.
     pub(super) current: i32,
     pub(super) scale: Scale,
     pub(super) pods: &'a [Pod],
@@ -90,7 +90,7 @@ impl Calculator<'_> {
         }
     }
 
-    /// Follows `calcPlainMetricReplicas`. A value whose pod was not read stays in the average, as there.
+    /// Follows `calcPlainMetricReplicas`. A value stays in the average even if its pod was not read, as in Karmada.
     fn for_pods(&self, mut values: BTreeMap<String, i64>, target: i64) -> Result<Proposal, ReplicaError> {
         if self.pods.is_empty() {
             return Err(ReplicaError::NoPods);
@@ -113,7 +113,7 @@ impl Calculator<'_> {
             });
         }
 
-        // A pod without a value must not push further in the direction that the others point to.
+        // A pod without a value must not increase the change.
         if ratio != 1.0 {
             let assumed = if ratio < 1.0 { target } else { 0 };
             values.extend(groups.missing.iter().map(|pod| ((*pod).to_owned(), assumed)));
@@ -149,7 +149,7 @@ impl Calculator<'_> {
         propose(round_up(ratio * ready as f64 / self.calibration))
     }
 
-    /// Follows `GetObjectPerPodMetricReplicas`, which calibrates twice when the ratio is out of tolerance.
+    /// Follows `GetObjectPerPodMetricReplicas`, which calibrates twice if the ratio is out of tolerance.
     fn for_object_average(&self, usage: i64, target: i64) -> Proposal {
         let status = f64::from(self.scale.status);
         let (usage, target) = (usage as f64, target as f64);
@@ -166,7 +166,7 @@ impl Calculator<'_> {
     }
 }
 
-/// Follows `groupPods` for anything but CPU.
+/// Follows `groupPods` for metrics other than CPU.
 fn group_pods<'a>(pods: &'a [Pod], values: &BTreeMap<String, i64>) -> Groups<'a> {
     let mut groups =
         Groups { ready: 0, unready: BTreeSet::new(), missing: BTreeSet::new(), ignored: BTreeSet::new() };
@@ -184,7 +184,7 @@ fn group_pods<'a>(pods: &'a [Pod], values: &BTreeMap<String, i64>) -> Groups<'a>
     groups
 }
 
-/// Follows `GetMetricUsageRatio`, whose average is a whole number of thousandths.
+/// Follows `GetMetricUsageRatio`. Its average is a whole number of thousandths.
 fn usage_ratio(values: &BTreeMap<String, i64>, target: i64) -> (f64, i64) {
     let total: i128 = values.values().map(|value| i128::from(*value)).sum();
     let usage = (total / values.len().max(1) as i128) as i64;

@@ -1,4 +1,4 @@
-//! The algorithm against numbers worked out by hand.
+//! The algorithm, checked against numbers calculated by hand.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ fn pods(count: usize) -> Vec<Pod> {
     (0..count).map(|index| pod(&format!("pod-{index}"))).collect()
 }
 
-/// `count` pods that have `value` each.
+/// `count` pods with `value` each.
 fn values(count: usize, value: i64) -> Reading {
     Reading::Pods((0..count).map(|index| (format!("pod-{index}"), value)).collect())
 }
@@ -38,39 +38,39 @@ fn all(replicas: i32) -> Scale {
     Scale { spec: replicas, status: replicas }
 }
 
-/// What the metric alone asks for.
+/// The proposal of the metric before limits.
 fn proposed(metric: Metric, current: i32, scale: Scale, pods: &[Pod], reading: Reading) -> i32 {
     let mut hpa = FederatedHpa::new(Spec::new(metric, 1..=100));
     let decision = hpa.decide(Instant::now(), current, scale, pods, &[Ok(reading)]);
-    decision.expect("a reading was given").proposed.expect("replicas are within the limits")
+    decision.expect("the reading is present").proposed.expect("replicas are within the limits")
 }
 
-/// What a FederatedHPA on one Pods metric with a target of 1 decides when a pod has `per_pod` thousandths.
+/// The decision of a FederatedHPA on one Pods metric with target 1, for `per_pod` thousandths per pod.
 fn step(hpa: &mut FederatedHpa, now: Instant, current: i32, per_pod: i64) -> i32 {
     let count = usize::try_from(current).expect("replicas are not negative");
     let reading = Ok(values(count, per_pod));
-    hpa.decide(now, current, all(current), &pods(count), &[reading]).expect("a reading was given").desired
+    hpa.decide(now, current, all(current), &pods(count), &[reading]).expect("the reading is present").desired
 }
 
 // calcPlainMetricReplicas
 
 #[test]
-fn the_average_of_the_pods_is_brought_to_the_target() {
-    // 4 pods with 1.05 on average where 0.7 is wanted: 1.5 × 4.
+fn replicas_bring_the_average_to_the_target() {
+    // 4 pods with an average of 1.05 and a target of 0.7: 1.5 × 4.
     assert_eq!(proposed(pods_metric(700), 4, all(4), &pods(4), values(4, 1050)), 6);
     // 10 pods with 0.25 each: 0.357 × 10, rounded up.
     assert_eq!(proposed(pods_metric(700), 10, all(10), &pods(10), values(10, 250)), 4);
 }
 
 #[test]
-fn nothing_changes_within_the_tolerance() {
+fn no_change_within_the_tolerance() {
     assert_eq!(proposed(pods_metric(700), 4, all(4), &pods(4), values(4, 769)), 4);
     assert_eq!(proposed(pods_metric(700), 4, all(4), &pods(4), values(4, 631)), 4);
     assert_eq!(proposed(pods_metric(700), 4, all(4), &pods(4), values(4, 777)), 5);
 }
 
 #[test]
-fn the_result_is_scaled_by_the_share_of_the_replicas_that_was_read() {
+fn result_is_calibrated_by_the_readable_share() {
     // One of two clusters: 5 of 10 pods, 1.4 each: 2 × 5 / 0.5.
     assert_eq!(proposed(pods_metric(700), 10, all(5), &pods(5), values(5, 1400)), 20);
     // On target nothing changes, although only half was read.
@@ -78,29 +78,29 @@ fn the_result_is_scaled_by_the_share_of_the_replicas_that_was_read() {
 }
 
 #[test]
-fn a_value_without_its_pod_stays_in_the_average_and_out_of_the_count() {
-    // An unreachable cluster's 5 values of 0.7 beside 5 of 1.4: 1.05 on average, 1.5 × 5 / 0.5.
+fn value_without_its_pod_counts_only_in_the_average() {
+    // 5 values of 0.7 from an unreachable cluster and 5 of 1.4: 1.05 on average, 1.5 × 5 / 0.5.
     let mut reading: BTreeMap<String, i64> = (0..5).map(|index| (format!("pod-{index}"), 1400)).collect();
     reading.extend((0..5).map(|index| (format!("gone-{index}"), 700)));
     assert_eq!(proposed(pods_metric(700), 10, all(5), &pods(5), Reading::Pods(reading)), 15);
 }
 
 #[test]
-fn a_pod_without_a_value_counts_as_idle_when_scaling_up() {
-    // 3 values of 2 where 1 is wanted, one pod without: (6 + 0) / 4 = 1.5, × 4.
+fn pod_without_value_counts_as_idle_when_scaling_up() {
+    // 3 values of 2 with a target of 1, one pod without a value: (6 + 0) / 4 = 1.5, × 4.
     assert_eq!(proposed(pods_metric(1000), 4, all(4), &pods(4), values(3, 2000)), 6);
-    // 1.2 each, one without: 0.9 on average would scale down: nothing changes.
+    // 1.2 each, one pod without a value: the average of 0.9 would scale down, so nothing changes.
     assert_eq!(proposed(pods_metric(1000), 4, all(4), &pods(4), values(3, 1200)), 4);
 }
 
 #[test]
-fn a_pod_without_a_value_counts_as_on_target_when_scaling_down() {
-    // 3 values of 0.2, one pod without: (0.6 + 1) / 4 = 0.4, × 4, rounded up.
+fn pod_without_value_counts_as_on_target_when_scaling_down() {
+    // 3 values of 0.2, one pod without a value: (0.6 + 1) / 4 = 0.4, × 4, rounded up.
     assert_eq!(proposed(pods_metric(1000), 4, all(4), &pods(4), values(3, 200)), 2);
 }
 
 #[test]
-fn a_pending_pod_counts_as_idle_when_scaling_up_and_not_at_all_otherwise() {
+fn pending_pod_counts_as_idle_only_when_scaling_up() {
     let mut pods = pods(4);
     pods[3].phase = Phase::Pending;
     // Up: (2 + 2 + 2 + 0) / 4 = 1.5, × 4.
@@ -119,15 +119,15 @@ fn failed_and_deleted_pods_do_not_count() {
 }
 
 #[test]
-fn the_proposal_never_turns_against_the_metric() {
-    // A quarter of the replicas was read, one of its 3 pods has no value: (0.5 + 0.5 + 1) / 3 = 0.666, and
-    // 0.666 × 3 / 0.25 = 8 would scale up although usage is below the target.
+fn proposal_never_contradicts_the_metric() {
+    // A quarter of the replicas was read, and one of the 3 pods has no value: (0.5 + 0.5 + 1) / 3 = 0.666. 0.666 × 3 / 0.25 = 8
+    // would scale up, although the usage is below the target.
     let scale = Scale { spec: 1, status: 3 };
     assert_eq!(proposed(pods_metric(1000), 4, scale, &pods(3), values(2, 500)), 4);
 }
 
 #[test]
-fn a_pods_metric_without_pods_or_without_values_of_them_is_an_error() {
+fn pods_metric_without_pods_or_values_is_an_error() {
     let mut hpa = FederatedHpa::new(Spec::new(pods_metric(700), 1..=10));
     let error = hpa.decide(Instant::now(), 2, all(2), &[], &[Ok(values(2, 700))]).unwrap_err();
     assert_eq!(
@@ -144,9 +144,9 @@ fn a_pods_metric_without_pods_or_without_values_of_them_is_an_error() {
 // GetObjectMetricReplicas and getUsageRatioReplicaCount
 
 #[test]
-fn an_objects_value_multiplies_the_ready_pods() {
+fn object_value_multiplies_the_ready_pods() {
     let metric = || object_metric(ObjectTarget::Value(10_000));
-    // 15 where 10 are wanted: 1.5 × 4.
+    // 15 with a target of 10: 1.5 × 4.
     assert_eq!(proposed(metric(), 4, all(4), &pods(4), Reading::Object(15_000)), 6);
     let mut one_unready = pods(4);
     one_unready[0].ready = false;
@@ -155,8 +155,8 @@ fn an_objects_value_multiplies_the_ready_pods() {
 }
 
 #[test]
-fn an_objects_value_scales_down_by_the_share_of_an_unreachable_cluster() {
-    // Half of the value is missing: 0.5 × 5 / 0.5. This is the one case that no failure policy but `fail` mends.
+fn object_value_scales_down_if_a_cluster_is_unreachable() {
+    // Half of the value is missing: 0.5 × 5 / 0.5. Of the failure policies only `fail` prevents this scale-down.
     let metric = object_metric(ObjectTarget::Value(10_000));
     assert_eq!(proposed(metric, 10, all(5), &pods(5), Reading::Object(5_000)), 5);
 }
@@ -164,18 +164,18 @@ fn an_objects_value_scales_down_by_the_share_of_an_unreachable_cluster() {
 // GetObjectPerPodMetricReplicas
 
 #[test]
-fn an_objects_average_divides_its_value_by_the_target() {
+fn object_average_divides_the_value_by_the_target() {
     let metric = || object_metric(ObjectTarget::AverageValue(1_000));
     assert_eq!(proposed(metric(), 4, all(4), &pods(4), Reading::Object(6_000)), 6);
     assert_eq!(proposed(metric(), 4, all(4), &pods(4), Reading::Object(4_300)), 4);
 }
 
 #[test]
-fn a_stand_in_for_an_unreachable_cluster_would_be_scaled_up_twice() {
+fn last_known_values_of_an_unreachable_cluster_would_scale_up_twice() {
     let metric = || object_metric(ObjectTarget::AverageValue(1_000));
-    // Left out, 10 replicas stay: usage 5 on 5 replicas is on target, 5 / 0.5.
+    // Without the cluster's values 10 replicas stay: usage 5 on 5 replicas is on target, 5 / 0.5.
     assert_eq!(proposed(metric(), 10, all(5), &pods(5), Reading::Object(5_000)), 10);
-    // Stood in for, they would be 40: 10 / 1 / 0.5 = 20, / 0.5.
+    // With its last-known values there would be 40: 10 / 1 / 0.5 = 20, / 0.5.
     assert_eq!(proposed(metric(), 10, all(5), &pods(5), Reading::Object(10_000)), 40);
 }
 
@@ -188,36 +188,36 @@ fn two_metrics() -> FederatedHpa {
 }
 
 #[test]
-fn the_highest_proposal_counts() {
+fn highest_proposal_wins() {
     let readings = [Ok(values(4, 1500)), Ok(Reading::Object(17_500))];
     let decision = two_metrics().decide(Instant::now(), 4, all(4), &pods(4), &readings).unwrap();
     assert_eq!((decision.proposed, decision.usage), (Some(7), Some(17_500)));
 }
 
 #[test]
-fn an_ill_metric_forbids_scaling_down_and_not_up() {
-    let ill = || Err(MetricsError::Empty);
+fn failed_metric_prevents_only_scaling_down() {
+    let failed = || Err(MetricsError::Empty);
     let up =
-        two_metrics().decide(Instant::now(), 4, all(4), &pods(4), &[Ok(values(4, 1500)), ill()]).unwrap();
+        two_metrics().decide(Instant::now(), 4, all(4), &pods(4), &[Ok(values(4, 1500)), failed()]).unwrap();
     assert_eq!(up.desired, 6);
-    let said =
+    let expected =
         "invalid metrics (1 invalid out of 2), first error is: no metrics returned from custom metrics API";
-    assert_eq!(up.ill.as_deref(), Some(said));
-    let down = two_metrics().decide(Instant::now(), 4, all(4), &pods(4), &[Ok(values(4, 500)), ill()]);
-    assert_eq!(down.unwrap_err().to_string(), said);
+    assert_eq!(up.metrics_error.as_deref(), Some(expected));
+    let down = two_metrics().decide(Instant::now(), 4, all(4), &pods(4), &[Ok(values(4, 500)), failed()]);
+    assert_eq!(down.unwrap_err().to_string(), expected);
 }
 
 // reconcileAutoscaler
 
 #[test]
-fn nothing_is_decided_when_no_cluster_can_be_read() {
+fn no_decision_if_no_cluster_can_be_read() {
     let mut hpa = FederatedHpa::new(Spec::tutorial());
     let decision = hpa.decide(Instant::now(), 10, Scale::default(), &[], &[Ok(values(5, 0))]);
     assert_eq!(decision, Err(DecisionError::NoReplicas));
 }
 
 #[test]
-fn replicas_outside_the_limits_are_brought_back_without_a_metric() {
+fn replicas_outside_the_limits_are_corrected_without_metrics() {
     let mut hpa = FederatedHpa::new(Spec::new(pods_metric(700), 3..=10));
     let desired = |hpa: &mut FederatedHpa, current| {
         hpa.decide(Instant::now(), current, all(current), &[], &[]).expect("limits need no metric").desired
@@ -229,7 +229,7 @@ fn replicas_outside_the_limits_are_brought_back_without_a_metric() {
 // normalizeDesiredReplicas (no behavior)
 
 #[test]
-fn scaling_up_at_most_doubles_or_goes_to_four() {
+fn scale_up_at_most_doubles_or_goes_to_four() {
     let mut hpa = FederatedHpa::new(Spec::new(pods_metric(1000), 1..=100));
     let start = Instant::now();
     assert_eq!(step(&mut hpa, start, 1, 50_000), 4);
@@ -238,7 +238,7 @@ fn scaling_up_at_most_doubles_or_goes_to_four() {
 }
 
 #[test]
-fn scaling_down_waits_until_the_highest_recommendation_is_old() {
+fn scale_down_waits_for_the_stabilization_window() {
     let mut hpa = FederatedHpa::new(Spec::new(pods_metric(1000), 1..=100));
     let start = Instant::now();
     assert_eq!(step(&mut hpa, start, 8, 1000), 8);
@@ -248,7 +248,7 @@ fn scaling_down_waits_until_the_highest_recommendation_is_old() {
 }
 
 #[test]
-fn the_limits_of_the_spec_hold() {
+fn limits_of_the_spec_are_kept() {
     let start = Instant::now();
     let mut hpa = FederatedHpa::new(Spec::new(pods_metric(1000), 2..=10));
     assert_eq!(step(&mut hpa, start, 6, 9000), 10);
@@ -263,13 +263,13 @@ fn the_limits_of_the_spec_hold() {
 // normalizeDesiredReplicasWithBehaviors
 
 #[test]
-fn the_tutorials_app_goes_from_one_to_ten_in_two_steps_and_back_in_one() {
+fn tutorial_app_scales_from_one_to_ten_and_back() {
     let mut hpa = FederatedHpa::new(Spec::tutorial());
     let start = Instant::now();
     let mut replicas = 1;
     let mut changes = Vec::new();
     for second in 0..60 {
-        // Twenty requests a second from 0 to 40, none after.
+        // 20 requests per second from second 0 to 40, then none.
         let per_pod = if second < 40 { 20_000 / i64::from(replicas) } else { 0 };
         let desired = step(&mut hpa, start + second * SECOND, replicas, per_pod);
         if desired != replicas {
@@ -277,7 +277,7 @@ fn the_tutorials_app_goes_from_one_to_ten_in_two_steps_and_back_in_one() {
             replicas = desired;
         }
     }
-    // The recommendation of 1 counts for 10 s; 4 pods in 15 s; then the double; 10 s of zeros.
+    // The recommendation of 1 counts for 10 s. Then 4 pods are allowed in 15 s, then double. At the end 10 s of zeros.
     assert_eq!(changes, [(10, 5), (25, 10), (49, 1)]);
 }
 
@@ -296,7 +296,7 @@ fn policies() -> Vec<Policy> {
 }
 
 #[test]
-fn the_selected_policy_limits_the_change_within_its_period() {
+fn selected_policy_limits_the_change_within_its_period() {
     let start = Instant::now();
     for (select, up, down) in
         [(SelectPolicy::Max, 125, 75), (SelectPolicy::Min, 110, 90), (SelectPolicy::Disabled, 100, 100)]
@@ -309,20 +309,20 @@ fn the_selected_policy_limits_the_change_within_its_period() {
 }
 
 #[test]
-fn a_policy_counts_what_changed_since_its_period_began() {
+fn policy_counts_the_changes_in_its_period() {
     let start = Instant::now();
     let mut hpa = with_behavior(rules(SelectPolicy::Max, policies()), rules(SelectPolicy::Max, policies()));
     assert_eq!(step(&mut hpa, start, 100, 9000), 125);
-    // The period began with 100: 125 is all there may be.
+    // The period began with 100 replicas, so 125 is the maximum.
     assert_eq!(step(&mut hpa, start + 30 * SECOND, 125, 9000), 125);
-    // Down: from 100 by 25 % is 75.
+    // Down: 100 minus 25 % is 75.
     assert_eq!(step(&mut hpa, start + 31 * SECOND, 125, 100), 75);
-    // After a minute the growth is forgotten and the shrinking is not: the period began with 125, × 1.25.
+    // After one minute the scale-up is out of the period, but the scale-down is not: the period began with 125, × 1.25.
     assert_eq!(step(&mut hpa, start + 61 * SECOND, 75, 9000), 157);
 }
 
 #[test]
-fn a_stabilization_window_takes_the_most_cautious_recommendation() {
+fn stabilization_window_uses_the_most_cautious_recommendation() {
     let window =
         |seconds| ScalingRules { stabilization: seconds * SECOND, ..rules(SelectPolicy::Max, wide()) };
     let mut hpa = with_behavior(window(10), window(20));
@@ -330,7 +330,7 @@ fn a_stabilization_window_takes_the_most_cautious_recommendation() {
     assert_eq!(step(&mut hpa, start, 10, 3000), 10, "10 was the first recommendation");
     assert_eq!(step(&mut hpa, start + 5 * SECOND, 10, 2000), 10);
     assert_eq!(step(&mut hpa, start + 10 * SECOND, 10, 4000), 20, "the lowest of 20 and 40");
-    // 0.1 × 20 = 2 is held by 40 until that is 20 s old.
+    // 0.1 × 20 = 2 is held back by the recommendation of 40 until that is 20 s old.
     assert_eq!(step(&mut hpa, start + 29 * SECOND, 20, 100), 20);
     assert_eq!(step(&mut hpa, start + 30 * SECOND, 20, 100), 2);
 }

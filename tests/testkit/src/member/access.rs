@@ -1,24 +1,24 @@
-//! What a client needs to know of a member.
+//! Address and credentials of a member for a client.
 
 use std::fmt;
 
 use crate::api_client::{ApiClient, Credentials};
 
-/// How a member is reached.
+/// How to reach a member.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Access {
     /// The cluster's name.
     pub name: String,
     /// `https://127.0.0.1:port`, with the path prefix if there is one.
     pub endpoint: String,
-    /// The authority that signed the serving certificate.
+    /// The CA of the serving certificate.
     pub ca_pem: String,
     /// The bearer token.
     pub token: String,
 }
 
 impl Access {
-    /// A client with the token.
+    /// A client that presents the token.
     pub fn client(&self) -> ApiClient {
         let credentials = Credentials::Token(&self.token);
         ApiClient::new(&self.endpoint, &self.ca_pem, credentials).expect("the kit's certificates are valid")

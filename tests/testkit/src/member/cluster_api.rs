@@ -14,7 +14,7 @@ use crate::https::{Body, streamed};
 use crate::selector::Selector;
 use crate::timestamp;
 
-/// `/version`, as a real member of the recording wrote it.
+/// The body of `/version`, as recorded from a real member.
 pub(super) const VERSION: &str = r#"{
   "major": "1",
   "minor": "36",
@@ -31,11 +31,11 @@ pub(super) const VERSION: &str = r#"{
   "platform": "linux/amd64"
 }"#;
 
-/// The namespaces that Kubernetes creates in every cluster. The reference adapter asks for `kube-system` before it takes
-/// a cluster for one that it can reach.
+/// The namespaces that Kubernetes creates in every cluster. The reference adapter gets `kube-system` to check that a cluster is
+/// reachable.
 const NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
 
-/// The parameters of a list or watch that matter here.
+/// The parameters of a list or watch that the member uses.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ListOptions {
     pub labels: String,
@@ -71,7 +71,7 @@ pub(super) fn core_resources() -> ApiResourceList {
     )
 }
 
-/// The pods of a namespace, or of all.
+/// The pods of one namespace, or of all namespaces.
 pub(super) fn pods(store: &Store, namespace: Option<&str>, options: &ListOptions) -> (StatusCode, Document) {
     let revision = *store.revision().borrow();
     match matching_pods(store, namespace, options) {
@@ -86,7 +86,7 @@ pub(super) fn pods(store: &Store, namespace: Option<&str>, options: &ListOptions
     }
 }
 
-/// A namespace: one that every cluster has, or one that has pods.
+/// A namespace that exists in every cluster or has pods.
 pub(super) fn namespace(store: &Store, name: &str) -> (StatusCode, Document) {
     if !NAMESPACES.contains(&name) && !store.pods().iter().any(|pod| pod.namespace == name) {
         let message = format!("namespaces {name:?} not found");
@@ -101,7 +101,7 @@ pub(super) fn namespace(store: &Store, name: &str) -> (StatusCode, Document) {
     (StatusCode::OK, Document::Json(object))
 }
 
-/// The nodes whose usage is known, or else the one that every cluster has.
+/// The nodes with known usage. If there are none, the one node that every cluster has.
 pub(super) fn nodes(store: &Store, member: &str) -> (StatusCode, Document) {
     let mut nodes: Vec<_> = store.node_usage(|_| true).into_iter().map(|node| node.metadata).collect();
     if nodes.is_empty() {
@@ -117,11 +117,11 @@ pub(super) fn nodes(store: &Store, member: &str) -> (StatusCode, Document) {
     (StatusCode::OK, list("NodeList", *store.revision().borrow(), nodes))
 }
 
-/// Watches pods (`namespace` of `Some`) or anything else that never changes (`None`): the changes since now, until
-/// the client's time limit. An old `resourceVersion` gets the 410 that makes a client list again.
+/// Watches pods (`Some` namespace) or objects that never change (`None`). Sends the changes from now on until the client's
+/// timeout. An old `resourceVersion` gets the 410 that makes a client list again.
 ///
 /// # Errors
-/// The refusal of a server without the feature gate `WatchList`.
+/// The rejection by a server without the feature gate `WatchList`.
 pub(super) fn watch(
     store: Arc<Store>,
     namespace: Option<Option<String>>,

@@ -1,4 +1,4 @@
-//! prometheus-adapter's answers under `/apis/custom.metrics.k8s.io`, refusals to the letter.
+//! prometheus-adapter's responses under `/apis/custom.metrics.k8s.io`. Error texts are identical to the original.
 
 use http::StatusCode;
 
@@ -12,14 +12,14 @@ use crate::selector::{Operator, Selector};
 /// The API's group.
 pub(super) const GROUP: &str = "custom.metrics.k8s.io";
 
-/// The parameters of a query, still as text.
+/// The selectors of a query, not parsed yet.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Selectors {
     pub labels: String,
     pub metric_labels: String,
 }
 
-/// What a path under a version asks for.
+/// A query, parsed from the path after the version.
 struct Query<'a> {
     resource: &'a str,
     namespace: Option<&'a str>,
@@ -27,14 +27,14 @@ struct Query<'a> {
     metric: &'a str,
 }
 
-/// The group with the versions that are served, the newest first and preferred.
+/// The group with the served versions, newest first. The newest is the preferred version.
 pub(super) fn group(versions: &[Version]) -> Option<ApiGroup> {
     let mut versions = versions.to_vec();
     versions.sort_by(|one, other| other.cmp(one));
     ApiGroup::new(GROUP, &versions.into_iter().map(Version::name).collect::<Vec<_>>())
 }
 
-/// The metrics that have a value now, each in the shape of a subresource.
+/// The metrics that have a value now, each as a subresource.
 pub(super) fn discovery(store: &Store, version: Version) -> ApiResourceList {
     let entry = |(resource, metric): (Resource, String)| ApiResource {
         name: format!("{}/{metric}", resource.qualified()),
@@ -48,7 +48,7 @@ pub(super) fn discovery(store: &Store, version: Version) -> ApiResourceList {
     ApiResourceList::new(version.api_version(), resources)
 }
 
-/// Answers a query; `path` is what follows the version, in decoded segments.
+/// Responds to a query. `path` is the part after the version, in decoded segments.
 pub(super) fn answer(
     store: &Store,
     version: Version,
@@ -129,7 +129,7 @@ fn resource_named(store: &Store, qualified: &str) -> Option<Resource> {
     Resource::BUILT_IN.into_iter().chain(of_series).find(|resource| resource.qualified() == qualified)
 }
 
-/// `provider.NewMetricNotFoundError`, with an object `NewMetricNotFoundForError`.
+/// `provider.NewMetricNotFoundError`, or `NewMetricNotFoundForError` with an object.
 fn not_found(query: &Query<'_>, object: Option<&str>) -> Box<Status> {
     let mut message = format!("the server could not find the metric {} for {}", query.metric, query.resource);
     if let Some(object) = object {
@@ -138,7 +138,7 @@ fn not_found(query: &Query<'_>, object: Option<&str>) -> Box<Status> {
     Status::failure(StatusCode::NOT_FOUND, "NotFound", message).into()
 }
 
-/// The selector as an object, as prometheus-adapter puts it into an item; nothing for an empty one.
+/// The selector as an object, as prometheus-adapter puts it into an item. `None` for an empty selector.
 fn label_selector(selector: &Selector) -> Option<LabelSelector> {
     let mut object = LabelSelector::default();
     for requirement in selector.requirements() {
@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_selector_becomes_an_object_as_prometheus_adapter_makes_it() {
+    fn selector_object_matches_prometheus_adapter() {
         let selector = Selector::parse("zone in (b,a),pod=x,tier!=y,!old").unwrap();
         assert_eq!(
             serde_json::to_value(label_selector(&selector)).unwrap(),

@@ -1,4 +1,4 @@
-//! Answers under `/apis/external.metrics.k8s.io`, as of prometheus-adapter or of KEDA's metrics server.
+//! Responses under `/apis/external.metrics.k8s.io`, as from prometheus-adapter or from KEDA's metrics server.
 
 use http::StatusCode;
 
@@ -11,7 +11,7 @@ use crate::selector::Selector;
 
 /// The API's group.
 pub(super) const GROUP: &str = "external.metrics.k8s.io";
-/// Its one version.
+/// Its only version.
 pub(super) const VERSION: &str = "v1beta1";
 
 /// The group with its version.
@@ -19,7 +19,7 @@ pub(super) fn group() -> Option<ApiGroup> {
     ApiGroup::new(GROUP, &[VERSION])
 }
 
-/// The metrics, or KEDA's placeholder for all of them.
+/// All metrics, or for KEDA its placeholder.
 pub(super) fn discovery(store: &Store, server: ExternalMetrics) -> ApiResourceList {
     let metric = |name: String| ApiResource {
         name,
@@ -35,7 +35,7 @@ pub(super) fn discovery(store: &Store, server: ExternalMetrics) -> ApiResourceLi
     ApiResourceList::new(format!("{GROUP}/{VERSION}"), names.into_iter().map(metric).collect())
 }
 
-/// The series of a metric that a selector chooses, maybe none; a metric that is not known is a 404.
+/// The series of a metric that match a selector; may be empty. An unknown metric is a 404.
 pub(super) fn answer(
     store: &Store,
     namespace: &str,
@@ -61,8 +61,8 @@ fn list(
     Ok(ExternalMetricValueList { metadata: ListMeta::default(), items })
 }
 
-/// `provider.NewMetricNotFoundError` for what prometheus-adapter takes for the resource: `namespaces` in the namespace
-/// `default` and nothing elsewhere.
+/// `provider.NewMetricNotFoundError`. prometheus-adapter uses the resource `namespaces` in the namespace `default` and an empty
+/// resource elsewhere.
 fn not_found(namespace: &str, metric: &str) -> Box<Status> {
     let resource = if namespace == "default" { "namespaces" } else { "" };
     let message = format!("the server could not find the metric {metric} for {resource}");

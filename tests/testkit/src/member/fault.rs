@@ -1,4 +1,4 @@
-//! What may be wrong with a member, switched while it runs.
+//! Faults of a member. A test switches them while the member runs.
 
 use std::io;
 use std::time::{Duration, UNIX_EPOCH};
@@ -14,85 +14,85 @@ use super::wire::{Format, Status};
 use crate::https::{Body, full, response, streamed};
 use crate::timestamp;
 
-/// One thing that is wrong.
+/// One fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Every answer comes late.
+    /// Every response is delayed.
     Delay(Duration),
-    /// No request is answered; the connection is alive, its pings are answered.
+    /// No request gets a response. The connection stays alive and responds to pings.
     Hang,
-    /// This status with this text, as of what leads to the metrics API.
+    /// This status with this text, as from a proxy in front of the metrics API.
     Status(StatusCode, String),
-    /// A `Status` with this code, reason and message, as of the API server or of the metrics API themselves.
+    /// A `Status` with this code, reason and message, as from the API server or the metrics API itself.
     Refusal(StatusCode, &'static str, String),
-    /// The connection (HTTP/1.1) or stream (HTTP/2) breaks before a byte of the answer.
+    /// The connection (HTTP/1.1) or stream (HTTP/2) breaks before the first byte of the response.
     Abort,
     /// The connection (HTTP/1.1) or stream (HTTP/2) breaks in the middle of the body.
     Reset,
     /// The body ends before its `Content-Length`.
     Truncated,
-    /// Half of the body comes, and nothing after it; the connection is alive.
+    /// Half of the body is sent, then nothing. The connection stays alive.
     Stalled,
     /// The list never ends.
     Endless,
-    /// A 200 whose body is neither JSON nor protobuf.
+    /// A 200 with a body that is neither JSON nor protobuf.
     Garbage,
     /// A 200 with a list of pods.
     WrongKind,
-    /// Metrics have values that are no quantities.
+    /// The values of metrics are not valid quantities.
     BadQuantity,
-    /// The body comes in bytes, one an interval.
+    /// The body is sent byte by byte, one byte per interval.
     SlowDrip(Duration),
     /// A 307 to this URL.
     Redirect(String),
-    /// A list whose items are brackets in brackets, 100,000 deep.
+    /// A list with items of 100,000 nested brackets.
     DeepJson,
-    /// A good answer with more headers.
+    /// A valid response with additional headers.
     Headers {
-        /// How many.
+        /// Number of headers.
         count: usize,
-        /// The length of each value.
+        /// Bytes of each value.
         bytes: usize,
     },
-    /// A good answer that is sent in pieces of so many bytes (HTTP/2: frames).
+    /// A valid response that is sent in pieces of this many bytes (HTTP/2: frames).
     Pieces(usize),
-    /// Good answers by a clock that is so many seconds ahead.
+    /// Valid responses from a clock that is this many seconds ahead.
     ClockAhead(i64),
-    /// Connections are refused, the open ones are cut. Always of the whole member.
+    /// Connections are refused and the open ones are cut. Always affects the whole member.
     Refused,
-    /// Connections are accepted and carry nothing, not even a ping's answer. Always of the whole member.
+    /// Connections are accepted but carry no bytes, not even the response to a ping. Always affects the whole member.
     Frozen,
-    /// The certificate is not the member's; the open connections are cut. Always of the whole member.
+    /// The certificate is wrong. The open connections are cut. Always affects the whole member.
     BadCertificate(Flaw),
 }
 
-/// What is wrong with a certificate.
+/// A flaw of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flaw {
-    /// Another authority signed it.
+    /// Another CA signed it.
     OtherAuthority,
-    /// It is for another host.
+    /// It is for another host name.
     WrongName,
-    /// Its time is over.
+    /// It has expired.
     Expired,
-    /// Its time has not come.
+    /// It is not yet valid.
     NotYetValid,
 }
 
-/// The faults of paths; the longest prefix wins.
+/// The faults by path prefix. The longest prefix wins.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Faults {
     by_prefix: Vec<(String, Fault)>,
 }
 
 impl Faults {
-    /// Sets the fault of the paths below a prefix, which replaces the one that this very prefix had.
+    /// Sets the fault for the paths below a prefix. Replaces the fault of exactly this prefix.
     pub(super) fn set(&mut self, prefix: &str, fault: Fault) {
         self.unset(prefix);
         self.by_prefix.push((prefix.to_owned(), fault));
     }
 
-    /// Ends the fault of this very prefix.
+    /// Removes the fault of exactly this prefix.
     pub(super) fn unset(&mut self, prefix: &str) {
         self.by_prefix.retain(|(of, _)| of != prefix);
     }
@@ -108,7 +108,7 @@ impl Faults {
 }
 
 impl Fault {
-    /// The answer of a fault that asks for none of the member's own, in the format that was asked for.
+    /// The response of a fault that needs no response of the member, in the requested format.
     pub(super) fn answer(&self, path: &str, format: Format) -> Option<Response<Body>> {
         let json = Format::Json.media_type();
         let (list_start, item) = list_of(path);
@@ -146,7 +146,7 @@ impl Fault {
         })
     }
 
-    /// Spoils a good answer, if that is what the fault does.
+    /// Changes a valid response as the fault requires.
     pub(super) async fn spoil(&self, response: Response<Body>) -> io::Result<Response<Body>> {
         if !matches!(
             self,
@@ -167,7 +167,7 @@ impl Fault {
             Self::Reset => {
                 let broken = Err(io::Error::from(io::ErrorKind::ConnectionReset));
                 let frames = stream::iter([Ok(half)]);
-                // The first half must have left before the stream breaks, or it would go with it.
+                // The first half must be sent before the stream breaks, or it is lost.
                 let frames = frames.chain(stream::once(async move {
                     sleep(Duration::from_millis(20)).await;
                     broken
@@ -206,7 +206,7 @@ impl Fault {
                     .collect();
                 streamed(stream::iter(pieces))
             }
-            // hyper leaves a date alone that is there.
+            // hyper does not replace an existing date.
             Self::ClockAhead(seconds) => {
                 let then = UNIX_EPOCH + Duration::from_secs((timestamp::now() + seconds).unsigned_abs());
                 let date = HeaderValue::try_from(httpdate::fmt_http_date(then)).map_err(io::Error::other)?;
@@ -219,7 +219,7 @@ impl Fault {
     }
 }
 
-/// The beginning of the list that a path leads to, and an item of it with a comma.
+/// The start of the list for a path, and one item with a trailing comma.
 fn list_of(path: &str) -> (String, &'static str) {
     let (api_version, kind, item) = match path {
         path if path.starts_with("/apis/external.metrics.k8s.io/") => {

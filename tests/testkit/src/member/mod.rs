@@ -1,7 +1,7 @@
-//! A simulated member cluster: an API server with a prometheus-adapter and a metrics-server behind it.
+//! A simulated member cluster: an API server with prometheus-adapter and metrics-server.
 //!
-//! It answers as the recorded real one (`tests/contract/real/members.json`) in JSON and in protobuf, from values that a
-//! test sets, from scripted answers, or from the sample application of [`crate::app`]; and it falls ill on command.
+//! The member responds like the recorded real one (`tests/contract/real/members.json`), in JSON and in protobuf. Its values
+//! come from the test, from scripted responses, or from the sample application of [`crate::app`]. A test can inject faults.
 
 mod access;
 mod cluster_api;
@@ -31,10 +31,10 @@ use self::serve::{State, Tokens};
 pub use self::store::{Labels, Pod, Resource, Series, Store};
 pub use self::traffic::{Counters, RecordedRequest};
 use self::wire::{ExternalMetricValue, Format, NodeMetrics, PodMetrics, Version};
-use crate::https::{self, HTTP_VERSIONS, Line, Peer, Server};
+use crate::https::{self, HTTP_VERSIONS, Network, Peer, Server};
 use crate::pki::{self, Authority, Identity};
 
-/// A running member cluster; it stops when dropped.
+/// A running member cluster. Drop stops it.
 pub struct Member {
     state: Arc<State>,
     server: Server,
@@ -45,38 +45,39 @@ pub struct Member {
     connections_before: AtomicUsize,
 }
 
-/// What kind of API server a member has.
+/// Options of a member's API server.
 #[derive(Clone, Debug)]
 pub struct MemberOptions {
-    /// The versions of the custom metrics API; without any there is no such API.
+    /// The versions of the custom metrics API. If empty, the API does not exist.
     pub versions: Vec<Version>,
-    /// Whether there is a metrics-server, and so the resource metrics API.
+    /// Whether metrics-server, and so the resource metrics API, exists.
     pub resource_metrics: bool,
-    /// Who serves the external metrics API.
+    /// The server of the external metrics API.
     pub external_metrics: ExternalMetrics,
-    /// The formats that are served.
+    /// The formats of responses.
     pub formats: Formats,
-    /// The protocols that are offered in the TLS handshake.
+    /// The protocols that the TLS handshake offers.
     pub protocols: Protocols,
-    /// The path that every request must begin with, `/k8s/clusters/c-1` for an API server behind a proxy; or empty.
+    /// The path that every request must begin with, for example `/k8s/clusters/c-1` for an API server behind a proxy. May be
+    /// empty.
     pub path_prefix: String,
 }
 
-/// Who serves a member's external metrics.
+/// The server of a member's external metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExternalMetrics {
-    /// Nobody: there is no such API.
+    /// None: the API does not exist.
     Absent,
-    /// prometheus-adapter, whose discovery lists every metric.
+    /// prometheus-adapter. Its discovery lists every metric.
     PrometheusAdapter,
-    /// KEDA's metrics server, whose discovery lists a placeholder.
+    /// KEDA's metrics server. Its discovery lists a placeholder.
     Keda,
 }
 
-/// The encodings that a member serves.
+/// The formats that a member serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Formats {
-    /// JSON and protobuf, the first that the client lists.
+    /// JSON and protobuf: the first supported one in the client's `Accept`.
     Both,
     /// JSON only.
     Json,
@@ -138,8 +139,8 @@ impl Member {
         })
     }
 
-    /// Adds ready pods `sample-app-{member}-0001`… of the namespace `default`, labelled `app=sample-app`, each with a
-    /// value of `metric` and with cpu and memory that its container `app` uses.
+    /// Adds ready pods `sample-app-{member}-0001`… in the namespace `default`, labelled `app=sample-app`. Each has a value of
+    /// `metric` and CPU and memory usage of its container `app`.
     #[must_use]
     pub fn with_pods(self, metric: &str, count: usize) -> Self {
         for number in 1..=count {
@@ -155,8 +156,7 @@ impl Member {
         self
     }
 
-    /// Adds nodes `{member}-node-1`… with cpu and memory that they use, labelled with their names as
-    /// `kubernetes.io/hostname`.
+    /// Adds nodes `{member}-node-1`… with CPU and memory usage. The label `kubernetes.io/hostname` of each is its name.
     #[must_use]
     pub fn with_nodes(self, count: usize) -> Self {
         for number in 1..=count {
@@ -173,7 +173,7 @@ impl Member {
         &self.state.name
     }
 
-    /// How to reach it now.
+    /// The current address and credentials.
     pub fn access(&self) -> Access {
         Access {
             name: self.name().to_owned(),
@@ -183,19 +183,19 @@ impl Member {
         }
     }
 
-    /// The newest token that it accepts.
+    /// The newest accepted token.
     pub fn token(&self) -> String {
         self.state.tokens().current.clone()
     }
 
-    /// Accepts another token from now on, and no longer the old one.
+    /// Replaces the accepted token. The old token is rejected from now on.
     pub fn rotate_token(&self) -> String {
         let token = new_token();
         *self.state.tokens() = Tokens { current: token.clone(), previous: None };
         token
     }
 
-    /// Accepts another token from now on, and still the one before it, as Kubernetes does until that expires.
+    /// Adds a new accepted token. The previous token is accepted too, as in Kubernetes until it expires.
     pub fn rotate_token_keeping_old(&self) -> String {
         let token = new_token();
         let mut tokens = self.state.tokens();
@@ -203,24 +203,24 @@ impl Member {
         token
     }
 
-    /// A client certificate that it accepts in place of a token.
+    /// A client certificate that the member accepts instead of a token.
     pub fn client_certificate(&self) -> Identity {
         self.clients.client("metrics-adapter", &[])
     }
 
-    /// Whether a request has come with the newest token.
-    pub fn is_asked_with_newest_token(&self) -> bool {
+    /// Whether a request with the newest token has arrived.
+    pub fn is_queried_with_newest_token(&self) -> bool {
         let newest = self.token();
         let requests = self.state.traffic.requests();
         requests.iter().rev().any(|request| serve::bearer(&request.headers) == Some(&newest))
     }
 
-    /// Waits until it is so.
-    pub async fn asked_with_newest_token(&self) {
-        self.until(|_| self.is_asked_with_newest_token()).await;
+    /// Waits for a request with the newest token.
+    pub async fn queried_with_newest_token(&self) {
+        self.until(|_| self.is_queried_with_newest_token()).await;
     }
 
-    /// Makes another authority, which signs the certificate from [`Member::renew_certificate`] on, and returns it.
+    /// Creates a new CA and returns its certificate. It signs certificates from the next [`Member::renew_certificate`] on.
     pub fn rotate_authority(&self) -> String {
         let authority = Authority::new(&format!("{}-ca", self.name()));
         let pem = authority.pem();
@@ -228,18 +228,18 @@ impl Member {
         pem
     }
 
-    /// Shows a certificate of its present authority to new connections, and returns it; open ones are left alone.
+    /// Presents a new certificate of the current CA to new connections and returns it. Open connections stay open.
     pub fn renew_certificate(&self) -> String {
         let identity = self.authority().server(&HOST_NAMES);
         self.adopt(identity)
     }
 
-    /// Shows new connections a certificate that is its own authority, and returns it.
+    /// Presents a self-signed certificate to new connections and returns it.
     pub fn sign_itself(&self) -> String {
         self.adopt(Identity::self_signed(&HOST_NAMES))
     }
 
-    /// What is in the cluster.
+    /// The contents of the cluster.
     pub fn store(&self) -> &Arc<Store> {
         &self.state.store
     }
@@ -254,41 +254,41 @@ impl Member {
         self.state.store.set_external_metric(namespace, value);
     }
 
-    /// Answers requests with the right token to this path and query always like this. Paths are compared decoded and
-    /// without the parameter `timeout`; the path prefix does not belong to them.
+    /// Sets the response to requests with a valid token for this path and query. Paths are compared decoded, without the
+    /// parameter `timeout` and without the path prefix.
     pub fn answer(&self, path_and_query: &str, answer: ScriptedAnswer) {
         self.state.script.set(path_and_query, answer);
     }
 
-    /// Answers every query of a path (decoded) with the same list, whatever its parameters. The list is encoded once in each
-    /// format, so that an answer costs a benchmark's member as little as possible.
+    /// Responds to every query of a path (decoded) with the same list, regardless of the parameters. The list is encoded once
+    /// in each format, so that a response costs a member of a benchmark little CPU.
     pub fn answer_list(&self, path: &str, encode: impl Fn(Format) -> Vec<u8>) {
         self.state.script.set_list(path, encode);
     }
 
-    /// Forgets the scripted answers.
+    /// Removes the scripted responses.
     pub fn clear_answers(&self) {
         self.state.script.clear();
     }
 
-    /// Makes the whole member ill, in place of what it had as a whole before.
+    /// Sets the fault of the whole member. Replaces its previous fault.
     pub fn fault(&self, fault: Fault) {
         self.faults().unset("");
         if !matches!(fault, Fault::BadCertificate(_)) {
             self.certify();
         }
         if !matches!(fault, Fault::Refused | Fault::Frozen) {
-            self.server.set_line(Line::Open);
+            self.server.set_network(Network::Open);
         }
         self.fault_on("", fault);
     }
 
-    /// Makes the paths ill that start with `prefix` (decoded, without the member's own path prefix); the longest prefix
-    /// decides. Faults of the line and the certificate are always the whole member's.
+    /// Sets a fault for the paths that start with `prefix` (decoded, without the member's own path prefix). The longest prefix
+    /// wins. Faults of the network and of the certificate always affect the whole member.
     pub fn fault_on(&self, prefix: &str, fault: Fault) {
         match fault {
-            Fault::Refused => self.server.set_line(Line::Refused),
-            Fault::Frozen => self.server.set_line(Line::Frozen),
+            Fault::Refused => self.server.set_network(Network::Refused),
+            Fault::Frozen => self.server.set_network(Network::Frozen),
             Fault::BadCertificate(flaw) => {
                 self.flawed.store(true, Ordering::Relaxed);
                 self.present(&self.flawed_identity(flaw));
@@ -297,67 +297,67 @@ impl Member {
         }
     }
 
-    /// Ends all faults. Requests that hang keep hanging.
-    pub fn heal(&self) {
+    /// Removes all faults. Requests that already hang stay so.
+    pub fn clear_faults(&self) {
         self.faults().clear();
-        self.server.set_line(Line::Open);
+        self.server.set_network(Network::Open);
         self.certify();
     }
 
-    /// The requests so far, the oldest first (the last 2,000 are kept; [`Member::counters`] counts all).
+    /// The requests so far, oldest first. Only the last 2,000 are kept; [`Member::counters`] counts all.
     pub fn requests(&self) -> Vec<RecordedRequest> {
         self.state.traffic.requests().iter().cloned().collect()
     }
 
-    /// The requests whose raw path and query start with `prefix`.
+    /// The kept requests with a raw path and query that start with `prefix`.
     pub fn requests_to(&self, prefix: &str) -> Vec<RecordedRequest> {
         let requests = self.state.traffic.requests();
         requests.iter().filter(|request| request.path_and_query.starts_with(prefix)).cloned().collect()
     }
 
-    /// The connections that were accepted so far.
+    /// The number of accepted connections since the start or the last reset.
     pub fn connections(&self) -> usize {
         self.server.connections() - self.connections_before.load(Ordering::Relaxed)
     }
 
-    /// The connections that are open now.
+    /// The number of open connections.
     pub fn open_connections(&self) -> usize {
         self.server.open_connections()
     }
 
-    /// The numbers now.
+    /// The current numbers.
     pub fn counters(&self) -> Counters {
         *self.state.traffic.counters().borrow()
     }
 
-    /// Requests whose answer has not been sent completely.
+    /// The number of requests in flight: the response has not been sent completely.
     pub fn in_flight(&self) -> usize {
         self.counters().in_flight
     }
 
-    /// Starts all counts at nothing, save that of the requests in flight.
+    /// Sets all counts to 0, except the count of requests in flight.
     pub fn reset_counters(&self) {
         self.connections_before.store(self.server.connections(), Ordering::Relaxed);
         self.state.traffic.reset();
     }
 
-    /// Waits for the first request since the last reset, at once if it has arrived already.
+    /// Waits for the first request since the last reset. Returns at once if a request has already arrived.
     pub async fn arrived(&self) {
         self.until(|counters| counters.requests > 0).await;
     }
 
-    /// Waits for the first request since the last reset whose raw path starts with `prefix`.
+    /// Waits for the first request since the last reset with a raw path that starts with `prefix`.
     pub async fn arrived_at(&self, prefix: &str) {
         self.until(|_| !self.requests_to(prefix).is_empty()).await;
     }
 
-    /// Waits until the numbers are as wanted: `|counters| counters.cancelled == 1`.
+    /// Waits until the numbers match `wanted`, for example `|counters| counters.cancelled == 1`.
     pub async fn until(&self, wanted: impl Fn(&Counters) -> bool) -> Counters {
         let mut counters = self.state.traffic.counters();
         *counters.wait_for(|counters| wanted(counters)).await.expect("the sender lives as long as the member")
     }
 
-    /// Shows another certificate to new connections, also after it is healed.
+    /// Presents another certificate to new connections. It stays the member's own certificate when faults are removed.
     fn adopt(&self, identity: Identity) -> String {
         self.offer(&identity);
         let certificate = identity.certificate.clone();
@@ -365,7 +365,7 @@ impl Member {
         certificate
     }
 
-    /// Shows its own certificate again, if it showed another.
+    /// Presents the member's own certificate again, if a fault had replaced it.
     fn certify(&self) {
         if self.flawed.swap(false, Ordering::Relaxed) {
             let identity = self.identity().clone();
@@ -383,18 +383,18 @@ impl Member {
     }
 
     fn authority(&self) -> MutexGuard<'_, Authority> {
-        self.authority.lock().expect("no holder panics")
+        self.authority.lock().expect("not poisoned")
     }
 
     fn identity(&self) -> MutexGuard<'_, Identity> {
-        self.identity.lock().expect("no holder panics")
+        self.identity.lock().expect("not poisoned")
     }
 
     fn faults(&self) -> MutexGuard<'_, Faults> {
-        self.state.faults.lock().expect("no holder panics")
+        self.state.faults.lock().expect("not poisoned")
     }
 
-    /// Shows another certificate, also to the clients that are connected now: their connections are cut.
+    /// Presents another certificate to all clients: the open connections are cut.
     fn present(&self, identity: &Identity) {
         self.offer(identity);
         self.server.cut();

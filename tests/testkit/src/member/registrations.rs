@@ -1,4 +1,4 @@
-//! `/apis/apiregistration.k8s.io/v1/apiservices` of a member: which metrics APIs are registered, and how they are.
+//! `/apis/apiregistration.k8s.io/v1/apiservices` of a member: the registered metrics APIs and their state.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -12,14 +12,14 @@ use super::{ExternalMetrics, Member, MemberOptions, custom_metrics, external_met
 /// The API's group.
 pub(super) const GROUP: &str = "apiregistration.k8s.io";
 
-/// How an APIService is.
+/// State of an APIService.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Registration {
-    /// It does not exist, and neither does what it would lead to.
+    /// The APIService and its API do not exist.
     Absent,
     /// Its condition `Available` is True.
     Available,
-    /// Its condition `Available` is False, and what it leads to is answered with 503.
+    /// Its condition `Available` is False, and its API responds with 503.
     Unavailable {
         /// The condition's reason.
         reason: String,
@@ -28,14 +28,14 @@ pub enum Registration {
     },
 }
 
-/// The APIServices that are not as the member's options say.
+/// The APIServices with a state that differs from the member's options.
 #[derive(Default)]
 pub(super) struct Registrations(Mutex<BTreeMap<String, Registration>>);
 
 impl Member {
-    /// Lets an APIService (`v1beta2.custom.metrics.k8s.io`) be so.
+    /// Sets the state of an APIService (`v1beta2.custom.metrics.k8s.io`).
     pub fn set_api_service(&self, name: &str, registration: Registration) {
-        let mut set = self.state.registrations.0.lock().expect("no holder panics");
+        let mut set = self.state.registrations.0.lock().expect("not poisoned");
         set.insert(name.to_owned(), registration);
     }
 }
@@ -61,15 +61,15 @@ impl Registrations {
         (StatusCode::OK, Document::Json(object))
     }
 
-    /// What the aggregation layer answers in place of what an APIService leads to.
-    pub(super) fn refusal(
+    /// The aggregation layer's own response if the APIService is absent or unavailable.
+    pub(super) fn rejection(
         &self,
         options: &MemberOptions,
         segments: &[&str],
     ) -> Option<(StatusCode, Document)> {
         let ["apis", group, version, ..] = segments else { return None };
         let name = format!("{version}.{group}");
-        if !self.0.lock().expect("no holder panics").contains_key(&name) {
+        if !self.0.lock().expect("not poisoned").contains_key(&name) {
             return None;
         }
         match self.of(options, &name) {
@@ -82,7 +82,7 @@ impl Registrations {
     }
 
     fn of(&self, options: &MemberOptions, name: &str) -> Registration {
-        if let Some(set) = self.0.lock().expect("no holder panics").get(name) {
+        if let Some(set) = self.0.lock().expect("not poisoned").get(name) {
             return set.clone();
         }
         let served = match name.split_once('.') {

@@ -1,4 +1,4 @@
-//! metrics-server's answers under `/apis/metrics.k8s.io`. Field selectors are not looked at, as in many a real one.
+//! metrics-server's responses under `/apis/metrics.k8s.io`. Field selectors are ignored, as in many real servers.
 
 use http::StatusCode;
 
@@ -11,7 +11,7 @@ use crate::selector::Selector;
 
 /// The API's group.
 pub(super) const GROUP: &str = "metrics.k8s.io";
-/// Its one version.
+/// Its only version.
 pub(super) const VERSION: &str = "v1beta1";
 
 /// The group with its version.
@@ -19,7 +19,7 @@ pub(super) fn group() -> Option<ApiGroup> {
     ApiGroup::new(GROUP, &[VERSION])
 }
 
-/// Answers what follows the version, in decoded segments; none for a path that is no resource's.
+/// Responds to a path. `path` is the part after the version, in decoded segments. `None` if the path is not a resource.
 pub(super) fn answer(store: &Store, path: &[&str], label_selector: &str) -> Option<(StatusCode, Document)> {
     let metrics = match *path {
         [] => return Some((StatusCode::OK, Document::Resources(discovery()))),
@@ -74,7 +74,7 @@ fn discovery() -> ApiResourceList {
     ApiResourceList::new(format!("{GROUP}/{VERSION}"), resources)
 }
 
-/// `errors.NewNotFound` of the core group's resource, since metrics-server looks for the object itself first.
+/// `errors.NewNotFound` of the core group's resource: metrics-server looks up the object itself first.
 fn not_found(resource: &str, name: &str) -> Box<Status> {
     let details =
         StatusDetails { name: name.to_owned(), kind: resource.to_owned(), ..StatusDetails::default() };

@@ -1,4 +1,4 @@
-//! Exact answers to exact requests: how recorded traffic is played.
+//! Scripted responses to exact requests, to replay recorded traffic.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,7 +14,7 @@ use serde::Deserialize;
 use super::wire::{self, Format};
 use crate::go_url::{Query, decode_path};
 
-/// An answer that is sent as it stands.
+/// A response that is sent unchanged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScriptedAnswer {
     /// The status.
@@ -28,21 +28,21 @@ pub struct ScriptedAnswer {
 /// One row of `tests/contract/real/members.json`.
 #[derive(Clone, Debug)]
 pub struct RecordedAnswer {
-    /// The row's name; rows of one name differ in `accept`.
+    /// The name of the row. Rows with the same name differ in `accept`.
     pub name: String,
-    /// The path and query that were asked for, `POD` standing for a pod's name.
+    /// The path and query of the request. `POD` is a placeholder for the name of a pod.
     pub path: String,
     /// The request's `Accept`.
     pub accept: String,
-    /// What a real member answered; `None` where it did not within 40 s.
+    /// The response of a real member. `None` if the member did not respond within 40 s.
     pub answer: Option<ScriptedAnswer>,
 }
 
-/// The scripted answers of a member.
+/// The scripted responses of a member.
 #[derive(Debug, Default)]
 pub(super) struct Script {
     answers: Mutex<HashMap<String, ScriptedAnswer>>,
-    /// By decoded path: the same list for every query, in each format.
+    /// Lists by decoded path: the same list for every query, in each format.
     lists: Mutex<HashMap<Vec<u8>, List>>,
 }
 
@@ -76,10 +76,10 @@ impl ScriptedAnswer {
         Self { status, content_type: Format::Json.media_type().to_owned(), body }
     }
 
-    /// What one of the three metrics APIs answers, given as JSON, in either format.
+    /// A response of one of the three metrics APIs, given as JSON, in either format.
     ///
     /// # Errors
-    /// If the object is no such answer.
+    /// If the object is not such a response.
     pub fn metrics(object: &serde_json::Value, format: Format) -> anyhow::Result<Self> {
         let body = wire::reencode(object, format)?.into();
         Ok(Self { status: StatusCode::OK, content_type: format.media_type().to_owned(), body })
@@ -88,7 +88,7 @@ impl ScriptedAnswer {
 
 impl Script {
     pub(super) fn set(&self, path_and_query: &str, answer: ScriptedAnswer) {
-        self.answers.lock().expect("no holder panics").insert(key(path_and_query), answer);
+        self.answers.lock().expect("not poisoned").insert(key(path_and_query), answer);
     }
 
     pub(super) fn set_list(&self, path: &str, encode: impl Fn(Format) -> Vec<u8>) {
@@ -98,22 +98,22 @@ impl Script {
             body: encode(format).into(),
         };
         let list = List { json: answer(Format::Json), protobuf: answer(Format::Protobuf) };
-        self.lists.lock().expect("no holder panics").insert(path.as_bytes().to_vec(), list);
+        self.lists.lock().expect("not poisoned").insert(path.as_bytes().to_vec(), list);
     }
 
     pub(super) fn clear(&self) {
-        self.answers.lock().expect("no holder panics").clear();
-        self.lists.lock().expect("no holder panics").clear();
+        self.answers.lock().expect("not poisoned").clear();
+        self.lists.lock().expect("not poisoned").clear();
     }
 
     pub(super) fn answer(&self, path_and_query: &str, format: Format) -> Option<ScriptedAnswer> {
-        let answers = self.answers.lock().expect("no holder panics");
+        let answers = self.answers.lock().expect("not poisoned");
         let answer = if answers.is_empty() { None } else { answers.get(&key(path_and_query)).cloned() };
         answer.or_else(|| self.list(path_and_query, format))
     }
 
     fn list(&self, path_and_query: &str, format: Format) -> Option<ScriptedAnswer> {
-        let lists = self.lists.lock().expect("no holder panics");
+        let lists = self.lists.lock().expect("not poisoned");
         if lists.is_empty() {
             return None;
         }
@@ -126,12 +126,12 @@ impl Script {
     }
 }
 
-/// `tests/contract`, where the recorded facts lie.
+/// The directory `tests/contract` with the recordings.
 pub fn contract_directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../contract")
 }
 
-/// What a real member answered: the rows of `real/members.json`.
+/// The recorded responses of a real member: the rows of `real/members.json`.
 ///
 /// # Errors
 /// If the file cannot be read or a row is malformed.
@@ -161,7 +161,7 @@ impl Row {
     }
 }
 
-/// Path and query decoded, without `timeout`, the parameters in order.
+/// Path and query, decoded, without `timeout`, with sorted parameters.
 fn key(path_and_query: &str) -> String {
     let (path, query) = path_and_query.split_once('?').unwrap_or((path_and_query, ""));
     let path = decode_path(path).unwrap_or_else(|| path.into());
@@ -181,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_are_compared_decoded_and_without_their_timeout() {
+    fn requests_are_compared_decoded_and_without_timeout() {
         assert_eq!(key("/a/%2A/m?timeout=32s&b=%3D&a=x+y"), key("/a/*/m?a=x%20y&b==&timeout=5s"));
         assert_eq!(key("/a?timeout=32s"), key("/a"));
         assert_ne!(key("/a?b=1"), key("/a"));

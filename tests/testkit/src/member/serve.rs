@@ -1,4 +1,4 @@
-//! A request's way through a member: its faults, its token, its script, then what it really has to say.
+//! How a member handles a request: faults first, then the token, then scripted responses, then the store.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -22,7 +22,7 @@ use super::{ExternalMetrics, Formats, MemberOptions, external_metrics, resource_
 use crate::go_url::Query;
 use crate::https::{Body, Peer, full, response};
 
-/// What the handler of a member's requests knows.
+/// The state that the request handler uses.
 pub(super) struct State {
     pub name: String,
     pub options: MemberOptions,
@@ -34,20 +34,20 @@ pub(super) struct State {
     pub traffic: Arc<Traffic>,
 }
 
-/// The bearer tokens that are accepted.
+/// The accepted bearer tokens.
 pub(super) struct Tokens {
     pub current: String,
     pub previous: Option<String>,
 }
 
 /// A request with its path in decoded segments.
-struct Ask<'a> {
+struct Call<'a> {
     method: &'a Method,
     segments: Vec<String>,
     query: Query,
 }
 
-/// What a route leads to.
+/// The result of a route.
 enum Found {
     Document(StatusCode, Document),
     Stream(Body),
@@ -77,7 +77,7 @@ impl State {
         let path = target.split('?').next().unwrap_or_default();
         let path = percent_decode_str(path).decode_utf8_lossy();
         let format = self.options.formats.negotiate(request.headers());
-        let fault = self.faults.lock().expect("no holder panics").of(&path);
+        let fault = self.faults.lock().expect("not poisoned").of(&path);
         match &fault {
             Some(Fault::Hang) => std::future::pending().await,
             Some(Fault::Delay(time)) => sleep(*time).await,
@@ -96,7 +96,7 @@ impl State {
         }
     }
 
-    /// What a member in good health answers; only a list's values may be spoiled here.
+    /// The response without faults, except for faults that change the values of a list.
     fn well(
         &self,
         request: &Request<Incoming>,
@@ -118,7 +118,7 @@ impl State {
             }
             return scripted;
         }
-        let (status, mut document) = match self.route(&Ask::new(request.method(), target)) {
+        let (status, mut document) = match self.route(&Call::new(request.method(), target)) {
             Some(Found::Document(status, document)) => (status, document),
             Some(Found::Stream(body)) => return response(StatusCode::OK, Format::Json.media_type(), body),
             None => return encoded(page_not_found()),
@@ -136,7 +136,7 @@ impl State {
     }
 
     pub(super) fn tokens(&self) -> MutexGuard<'_, Tokens> {
-        self.tokens.lock().expect("no holder panics")
+        self.tokens.lock().expect("not poisoned")
     }
 
     fn knows(&self, headers: &HeaderMap) -> bool {
@@ -146,21 +146,21 @@ impl State {
         })
     }
 
-    fn route(&self, ask: &Ask<'_>) -> Option<Found> {
+    fn route(&self, call: &Call<'_>) -> Option<Found> {
         let ok = |document| Found::Document(StatusCode::OK, document);
-        let segments: Vec<&str> = ask.segments.iter().map(String::as_str).collect();
-        if let Some(refusal) = self.registrations.refusal(&self.options, &segments) {
-            return Some(document(refusal));
+        let segments: Vec<&str> = call.segments.iter().map(String::as_str).collect();
+        if let Some(rejection) = self.registrations.rejection(&self.options, &segments) {
+            return Some(document(rejection));
         }
         let found = match *segments {
             ["version"] => ok(Document::Raw(cluster_api::VERSION)),
             ["healthz" | "livez" | "readyz", ..] => ok(Document::Text("ok")),
             ["api"] => ok(cluster_api::versions()),
             ["api", "v1"] => ok(Document::Resources(cluster_api::core_resources())),
-            ["api", "v1", "pods"] => self.pods(None, ask),
-            ["api", "v1", "namespaces", namespace, "pods"] => self.pods(Some(namespace), ask),
+            ["api", "v1", "pods"] => self.pods(None, call),
+            ["api", "v1", "namespaces", namespace, "pods"] => self.pods(Some(namespace), call),
             ["api", "v1", "namespaces", name] => document(cluster_api::namespace(&self.store, name)),
-            ["api", "v1", "nodes"] => match ask.list_options() {
+            ["api", "v1", "nodes"] => match call.list_options() {
                 options if options.watch => self.watch(None, options),
                 _ => document(cluster_api::nodes(&self.store, &self.name)),
             },
@@ -178,14 +178,14 @@ impl State {
                 match path {
                     [] => ok(Document::Resources(custom_metrics::discovery(&self.store, version))),
                     path => {
-                        document(custom_metrics::answer(&self.store, version, path, &ask.metric_selectors()))
+                        document(custom_metrics::answer(&self.store, version, path, &call.metric_selectors()))
                     }
                 }
             }
             ["apis", resource_metrics::GROUP, resource_metrics::VERSION, ref path @ ..]
                 if self.options.resource_metrics =>
             {
-                document(resource_metrics::answer(&self.store, path, &ask.parameter("labelSelector"))?)
+                document(resource_metrics::answer(&self.store, path, &call.parameter("labelSelector"))?)
             }
             ["apis", external_metrics::GROUP, external_metrics::VERSION, ref path @ ..]
                 if self.options.external_metrics != ExternalMetrics::Absent =>
@@ -196,7 +196,7 @@ impl State {
                         self.options.external_metrics,
                     ))),
                     ["namespaces", namespace, metric] => {
-                        let labels = ask.parameter("labelSelector");
+                        let labels = call.parameter("labelSelector");
                         document(external_metrics::answer(&self.store, namespace, metric, &labels))
                     }
                     _ => return None,
@@ -204,11 +204,11 @@ impl State {
             }
             _ => return None,
         };
-        Some(if ask.method == Method::GET { found } else { method_not_allowed() })
+        Some(if call.method == Method::GET { found } else { method_not_allowed() })
     }
 
-    fn pods(&self, namespace: Option<&str>, ask: &Ask<'_>) -> Found {
-        let options = ask.list_options();
+    fn pods(&self, namespace: Option<&str>, call: &Call<'_>) -> Found {
+        let options = call.list_options();
         if options.watch {
             return self.watch(Some(namespace.map(str::to_owned)), options);
         }
@@ -224,7 +224,7 @@ impl State {
 }
 
 impl MemberOptions {
-    /// The groups of the APIs that exist.
+    /// The groups of the existing APIs.
     fn groups(&self) -> Vec<ApiGroup> {
         let custom = custom_metrics::group(&self.versions);
         let external = external_metrics::group().filter(|_| self.external_metrics != ExternalMetrics::Absent);
@@ -234,7 +234,7 @@ impl MemberOptions {
 }
 
 impl Formats {
-    /// The first format of `Accept` that is served; none if there is none.
+    /// The first served format in `Accept`. `None` if none is served.
     fn negotiate(self, headers: &HeaderMap) -> Option<Format> {
         let accept: Vec<&str> =
             headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
@@ -253,7 +253,7 @@ impl Formats {
     }
 }
 
-impl<'a> Ask<'a> {
+impl<'a> Call<'a> {
     fn new(method: &'a Method, target: &str) -> Self {
         let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
         let (path, query) = target.split_once('?').unwrap_or((target, ""));

@@ -1,5 +1,5 @@
-//! What is in a member cluster: its pods, what its Prometheus knows about its objects, what its metrics-server knows
-//! about pods and nodes, and what is measured outside of it.
+//! The contents of a member cluster: its pods, the values of its Prometheus for its objects, the usage of pods and nodes in its
+//! metrics-server, and its external metrics.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard};
@@ -13,7 +13,7 @@ use crate::timestamp;
 /// A label set.
 pub type Labels = BTreeMap<String, String>;
 
-/// A kind of objects that a cluster may have.
+/// A resource type of a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Resource {
     /// The plural name, `jobs`.
@@ -46,28 +46,28 @@ pub struct Pod {
 /// The current value of one metric of one object, with the labels of the time series.
 #[derive(Clone, Debug)]
 pub struct Series {
-    /// What the object is.
+    /// The resource of the object.
     pub resource: Resource,
-    /// The object's namespace; `None` for the cluster's own objects.
+    /// The object's namespace. `None` for cluster-scoped objects.
     pub namespace: Option<String>,
     /// The object's name.
     pub object: String,
-    /// The object's labels, which `labelSelector` chooses by.
+    /// The object's labels, which `labelSelector` selects by.
     pub object_labels: Labels,
     /// The metric's name.
     pub metric: String,
-    /// A quantity, served as it stands.
+    /// A quantity, served unchanged.
     pub value: String,
-    /// When it was measured, in seconds since 1970.
+    /// Time of the measurement in seconds since 1970.
     pub timestamp: i64,
-    /// Over how many seconds it was measured.
+    /// Length of the measurement window in seconds.
     pub window: Option<i64>,
-    /// The labels of the series, which `metricLabelSelector` chooses by.
+    /// The labels of the series, which `metricLabelSelector` selects by.
     pub labels: Labels,
 }
 
-/// The contents of a cluster. A second series of the same object and metric with other labels is a second item of an
-/// answer; nothing is summed here.
+/// The contents of a cluster. A second series of the same object and metric with other labels becomes a second item of a
+/// response; values are not summed.
 #[derive(Debug)]
 pub struct Store {
     contents: Mutex<Contents>,
@@ -83,7 +83,7 @@ struct Contents {
     external: BTreeMap<ExternalMetric, BTreeMap<Labels, ExternalMetricValue>>,
 }
 
-/// A resource and the name of a metric that objects of it have.
+/// A resource and the name of a metric of its objects.
 pub(super) type Metric = (Resource, String);
 /// Namespace and name of an external metric.
 type ExternalMetric = (String, String);
@@ -93,9 +93,9 @@ type Place = (Option<String>, String, Labels);
 impl Resource {
     /// Pods.
     pub const PODS: Self = Self { name: "pods", group: "", kind: "Pod" };
-    /// Nodes, which have no namespace.
+    /// Nodes (cluster-scoped).
     pub const NODES: Self = Self { name: "nodes", group: "", kind: "Node" };
-    /// Namespaces, whose metrics are served under `/namespaces/{name}/metrics/`.
+    /// Namespaces. Their metrics are served under `/namespaces/{name}/metrics/`.
     pub const NAMESPACES: Self = Self { name: "namespaces", group: "", kind: "Namespace" };
     /// Services.
     pub const SERVICES: Self = Self { name: "services", group: "", kind: "Service" };
@@ -103,10 +103,10 @@ impl Resource {
     pub const DEPLOYMENTS: Self = Self { name: "deployments", group: "apps", kind: "Deployment" };
     /// Jobs of the group `batch`.
     pub const JOBS: Self = Self { name: "jobs", group: "batch", kind: "Job" };
-    /// Ingresses of the group `networking.k8s.io`, a name with dots.
+    /// Ingresses of the group `networking.k8s.io`, a group name with dots.
     pub const INGRESSES: Self = Self { name: "ingresses", group: "networking.k8s.io", kind: "Ingress" };
 
-    /// Known to every cluster, whether it has such objects or not.
+    /// The resources that every cluster knows, also without objects.
     pub(super) const BUILT_IN: [Self; 7] = [
         Self::PODS,
         Self::NODES,
@@ -125,14 +125,14 @@ impl Resource {
         }
     }
 
-    /// As prometheus-adapter writes it: `/v1` for the core group.
+    /// The `apiVersion` as prometheus-adapter writes it: `/v1` for the core group.
     pub fn api_version(&self) -> String {
         format!("{}/v1", self.group)
     }
 }
 
 impl Series {
-    /// A value measured now; `namespace` is `None` for objects of the whole cluster.
+    /// A value measured now. `namespace` is `None` for cluster-scoped objects.
     pub fn new(resource: Resource, namespace: Option<&str>, object: &str, metric: &str, value: &str) -> Self {
         Self {
             resource,
@@ -173,7 +173,7 @@ impl Series {
 }
 
 impl Pod {
-    /// A pod that runs and is ready since now.
+    /// A running pod that is ready from now on.
     pub fn running(namespace: &str, name: &str, labels: &[(&str, &str)]) -> Self {
         let now = timestamp::now();
         Self {
@@ -200,7 +200,7 @@ impl Store {
         self.contents().series.entry(metric).or_default().insert(place, series);
     }
 
-    /// Forgets all series of a metric of one object.
+    /// Removes all series of a metric of one object.
     pub fn remove_metric(&self, resource: Resource, namespace: Option<&str>, object: &str, metric: &str) {
         let mut contents = self.contents();
         let metric = (resource, metric.to_owned());
@@ -213,7 +213,7 @@ impl Store {
         }
     }
 
-    /// Forgets every series.
+    /// Removes all series.
     pub fn clear_metrics(&self) {
         self.contents().series.clear();
     }
@@ -229,25 +229,25 @@ impl Store {
         }
     }
 
-    /// Deletes a pod; its series remain until they are removed too.
+    /// Deletes a pod. Its series remain until they are removed too.
     pub fn remove_pod(&self, namespace: &str, name: &str) {
         if self.contents().pods.remove(&(namespace.to_owned(), name.to_owned())).is_some() {
             self.revise();
         }
     }
 
-    /// Sets what a pod uses, whether there is such a pod or not.
+    /// Sets the usage of a pod. The pod need not exist.
     pub fn set_pod_usage(&self, pod: PodMetrics) {
         let key = (pod.metadata.namespace.clone(), pod.metadata.name.clone());
         self.contents().pod_usage.insert(key, pod);
     }
 
-    /// Forgets what a pod uses.
+    /// Removes the usage of a pod.
     pub fn remove_pod_usage(&self, namespace: &str, name: &str) {
         self.contents().pod_usage.remove(&(namespace.to_owned(), name.to_owned()));
     }
 
-    /// Sets what a node uses, which is all that there is of nodes.
+    /// Sets the usage of a node. The store has no other data of nodes.
     pub fn set_node_usage(&self, node: NodeMetrics) {
         self.contents().node_usage.insert(node.metadata.name.clone(), node);
     }
@@ -259,49 +259,49 @@ impl Store {
         self.contents().external.entry(metric).or_default().insert(labels, value);
     }
 
-    /// Forgets all series of an external metric.
+    /// Removes all series of an external metric.
     pub fn remove_external_metric(&self, namespace: &str, metric: &str) {
         self.contents().external.remove(&(namespace.to_owned(), metric.to_owned()));
     }
 
-    /// What the pods use that pass `chosen`, by namespace and name.
+    /// The usage of the pods that match `chosen`, sorted by namespace and name.
     pub(super) fn pod_usage(&self, chosen: impl Fn(&PodMetrics) -> bool) -> Vec<PodMetrics> {
         self.contents().pod_usage.values().filter(|pod| chosen(pod)).cloned().collect()
     }
 
-    /// What the nodes use that pass `chosen`, by name.
+    /// The usage of the nodes that match `chosen`, sorted by name.
     pub(super) fn node_usage(&self, chosen: impl Fn(&NodeMetrics) -> bool) -> Vec<NodeMetrics> {
         self.contents().node_usage.values().filter(|node| chosen(node)).cloned().collect()
     }
 
-    /// The values of an external metric by their labels; none if there is no such metric.
+    /// The values of an external metric, sorted by labels. `None` if there is no such metric.
     pub(super) fn external_metric(&self, namespace: &str, metric: &str) -> Option<Vec<ExternalMetricValue>> {
         let contents = self.contents();
         let series = contents.external.get(&(namespace.to_owned(), metric.to_owned()))?;
         Some(series.values().cloned().collect())
     }
 
-    /// The names of all external metrics, each once.
+    /// The names of all external metrics, without duplicates.
     pub(super) fn external_metrics(&self) -> BTreeSet<String> {
         self.contents().external.keys().map(|(_, metric)| metric.clone()).collect()
     }
 
-    /// The pods, by namespace and name.
+    /// The pods, sorted by namespace and name.
     pub fn pods(&self) -> Vec<Pod> {
         self.contents().pods.values().cloned().collect()
     }
 
-    /// Counts the changes of pods.
+    /// Counter of the changes to pods.
     pub(super) fn revision(&self) -> watch::Receiver<u64> {
         self.revision.subscribe()
     }
 
-    /// The metrics that have a value now, and the resources they belong to.
+    /// The metrics that have a value now, with their resources.
     pub(super) fn metrics(&self) -> Vec<Metric> {
         self.contents().series.keys().cloned().collect()
     }
 
-    /// Whether some object of a namespace (`None`: of the cluster) passes `chosen`, which sees its name and labels.
+    /// Whether an object in a namespace (`None`: cluster-scoped) matches `chosen`, which gets its name and labels.
     pub(super) fn has_object(
         &self,
         resource: Resource,
@@ -319,7 +319,7 @@ impl Store {
             })
     }
 
-    /// The series of a metric in a namespace (`None`: of the cluster's own objects), by object name.
+    /// The series of a metric in a namespace (`None`: cluster-scoped objects), sorted by object name.
     pub(super) fn select(
         &self,
         metric: &Metric,
@@ -342,11 +342,11 @@ impl Store {
     }
 
     fn contents(&self) -> MutexGuard<'_, Contents> {
-        self.contents.lock().expect("no holder panics")
+        self.contents.lock().expect("not poisoned")
     }
 }
 
-/// Looks labels up, as a selector does.
+/// Lookup of labels for a selector.
 pub(super) fn values_of<'a>(labels: &'a Labels) -> impl Fn(&str) -> Option<&'a str> {
     |key| labels.get(key).map(String::as_str)
 }

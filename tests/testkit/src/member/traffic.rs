@@ -1,4 +1,4 @@
-//! What a member saw: its requests, and how many are being answered or were given up by the client.
+//! Record of a member's requests: which arrived, how many are in flight, and how many the client cancelled.
 
 use std::collections::VecDeque;
 use std::io;
@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use crate::https::Body;
 
-/// How many requests are remembered: a benchmark has a hundred members and sends them a great many.
+/// Maximum of recorded requests. A benchmark sends many requests to a hundred members.
 const KEPT: usize = 2_000;
 
 /// A request as it arrived.
@@ -23,9 +23,9 @@ const KEPT: usize = 2_000;
 pub struct RecordedRequest {
     /// The method.
     pub method: Method,
-    /// Path and query as on the wire: percent-encoded and with the prefix of the API server.
+    /// Path and query as on the wire: percent-encoded and with the path prefix of the API server.
     pub path_and_query: String,
-    /// The headers; `Authorization` prints as `Sensitive`.
+    /// The headers. `Authorization` prints as `Sensitive`.
     pub headers: HeaderMap,
 }
 
@@ -34,9 +34,9 @@ pub struct RecordedRequest {
 pub struct Counters {
     /// Requests that arrived.
     pub requests: usize,
-    /// Requests whose answer has not been sent completely; a reset leaves this number alone.
+    /// Requests in flight: the response has not been sent completely. A reset does not change this number.
     pub in_flight: usize,
-    /// Requests that the client gave up: it closed the connection or reset the stream before the end of the answer.
+    /// Requests that the client cancelled: it closed the connection or reset the stream before the end of the response.
     pub cancelled: usize,
 }
 
@@ -47,13 +47,13 @@ pub(super) struct Traffic {
     counters: watch::Sender<Counters>,
 }
 
-/// A request that is being answered; dropped unfinished, it counts as cancelled.
+/// A request in flight. If it is dropped unfinished, it counts as cancelled.
 pub(super) struct Flight {
     traffic: Arc<Traffic>,
     finished: bool,
 }
 
-/// A response's body that ends a flight when it ends.
+/// The body of a response. The request is finished when the body ends.
 struct FlyingBody {
     body: Body,
     flight: Flight,
@@ -80,7 +80,7 @@ impl Traffic {
     }
 
     pub(super) fn requests(&self) -> MutexGuard<'_, VecDeque<RecordedRequest>> {
-        self.requests.lock().expect("no holder panics")
+        self.requests.lock().expect("not poisoned")
     }
 
     pub(super) fn counters(&self) -> watch::Receiver<Counters> {
@@ -96,14 +96,14 @@ impl Traffic {
 }
 
 impl Flight {
-    /// The answer with the flight aboard.
+    /// The response with the request in flight attached to its body.
     pub(super) fn carry(mut self, response: Response<Body>) -> Response<Body> {
-        // An empty body is never asked for a frame.
+        // hyper does not poll an empty body for a frame.
         self.finished = response.body().is_end_stream();
         response.map(|body| FlyingBody { body, flight: self }.boxed())
     }
 
-    /// Ends it without an answer, by the member's own doing.
+    /// Finishes the request without a response, by the member's own decision.
     pub(super) fn abort(mut self) {
         self.finished = true;
     }
@@ -127,7 +127,7 @@ impl hyper::body::Body for FlyingBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(context));
-        // Whoever knows that the body is at its end need not ask for another frame.
+        // hyper need not poll again when the body reports its end.
         self.flight.finished = self.body.is_end_stream() || !matches!(frame, Some(Ok(_)));
         Poll::Ready(frame)
     }

@@ -1,4 +1,4 @@
-//! One play of the walkthrough, from round to round.
+//! One run of the walkthrough, from round to round.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -12,12 +12,12 @@ use super::screen::{Row, Screen, View};
 use super::stage::Stage;
 use crate::federated_hpa::{Reading, Round};
 
-/// How often the screen is redrawn and the course is looked at.
+/// Interval of screen updates and phase checks.
 const TICK: Duration = Duration::from_millis(250);
-/// How long all replicas have had load when the command is shown: by then each of them has a value.
+/// Load time on all replicas before the command is run: by then each replica has a value.
 const SETTLED: Duration = Duration::from_secs(5);
 
-/// Where the walkthrough is, and what it has seen.
+/// State and observations of a walkthrough.
 pub(super) struct Course {
     began: Instant,
     phase: Phase,
@@ -26,14 +26,14 @@ pub(super) struct Course {
     view: View,
     limits: (i32, i32),
     frozen: String,
-    /// Which cluster each pod is from, also of pods that cannot be read any more.
+    /// The cluster of each pod, also of pods that can no longer be read.
     origins: BTreeMap<String, String>,
     demonstration: Option<AbortOnDropHandle<anyhow::Result<String>>>,
     demonstrated: bool,
 }
 
 impl Course {
-    /// At the beginning.
+    /// A course at its start.
     pub(super) fn new(stage: &Stage) -> Self {
         let now = Instant::now();
         let limits = stage.limits();
@@ -53,7 +53,7 @@ impl Course {
         }
     }
 
-    /// Plays to the end.
+    /// Runs the walkthrough to its end.
     ///
     /// # Errors
     /// If the adapter or the scaling loop ends.
@@ -66,8 +66,8 @@ impl Course {
             }
             stage.adapter.check()?;
             self.advance(stage);
-            if let Some(shown) = self.shown_command().await {
-                screen.say(&format!("\n$ {}\n{shown}", stage.query_command.line()));
+            if let Some(output) = self.command_output().await {
+                screen.say(&format!("\n$ {}\n{output}", stage.query_command.line()));
             }
             self.chart();
             self.view.elapsed = self.began.elapsed();
@@ -81,12 +81,12 @@ impl Course {
         Ok(())
     }
 
-    /// What was promised, and what was found.
+    /// The checks and their results.
     pub(super) fn checks(&self) -> Vec<Check> {
         self.evidence.checks(self.limits.0, self.limits.1)
     }
 
-    /// How the load generator fared.
+    /// The summary line of the load generator.
     pub(super) fn load_line(&self) -> String {
         self.evidence.load_line()
     }
@@ -166,19 +166,19 @@ impl Course {
         }
     }
 
-    /// What the command has printed, once it has.
-    async fn shown_command(&mut self) -> Option<String> {
+    /// The output of the command, when it has finished.
+    async fn command_output(&mut self) -> Option<String> {
         if !self.demonstration.as_ref()?.is_finished() {
             return None;
         }
         let result = self.demonstration.take()?.await;
         Some(match result.map_err(anyhow::Error::from).flatten() {
             Ok(output) => output,
-            Err(error) => format!("it failed: {error:#}"),
+            Err(error) => format!("the command failed: {error:#}"),
         })
     }
 
-    /// One bar in two seconds: the whole course fits into a line.
+    /// One bar per two seconds, so that the whole course fits into a line.
     fn chart(&mut self) {
         let bars = usize::try_from(self.began.elapsed().as_secs() / 2).unwrap_or_default();
         while self.view.chart.len() <= bars {

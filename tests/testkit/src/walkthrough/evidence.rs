@@ -1,4 +1,4 @@
-//! What the walkthrough saw, and whether it is what it promises.
+//! The observations of a walkthrough and their checks.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -6,13 +6,12 @@ use std::time::{Duration, Instant};
 use super::screen::decimal;
 use crate::federated_hpa::{Reading, Round};
 
-/// The longest a query may take while a member is frozen: the adapter's deadline for a member (5 s) and a second
-/// for everything else.
+/// Maximum duration of a query while a member is frozen: the adapter's deadline for a member (5 s) plus one second.
 const SLOWEST: Duration = Duration::from_secs(6);
-/// Fewer queries than this while a member is frozen are no proof that they go on.
+/// Minimum of queries while a member is frozen. Fewer queries do not prove that queries continue.
 const FEWEST: usize = 2;
 
-/// When what happened, and what each round showed.
+/// The times of events and the observations of each round.
 #[derive(Debug, Default)]
 pub(super) struct Evidence {
     rounds: Vec<Observed>,
@@ -20,24 +19,24 @@ pub(super) struct Evidence {
     pub(super) load_ended: Option<Instant>,
     pub(super) froze: Option<Instant>,
     pub(super) thawed: Option<Instant>,
-    /// Whether the APIService was ever unavailable after it had become available.
+    /// Failures of the APIService after it first became available.
     pub(super) probes: Option<Probes>,
-    /// Requests of the load generator: done and failed.
+    /// Requests of the load generator: successful and failed.
     pub(super) load: (u64, u64),
 }
 
-/// What the control plane's probes of the adapter found.
+/// Results of the control plane's probes of the adapter.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Probes {
-    /// Single requests that failed, also where another of the five at a time succeeded.
+    /// Single failed requests, also if another of the five parallel requests succeeded.
     pub(super) failed: usize,
-    /// What the condition said each time it became false.
+    /// The message of the condition each time it became False.
     pub(super) unavailable: Vec<String>,
 }
 
 #[derive(Debug)]
 struct Observed {
-    /// When the round was over and its decision had taken effect.
+    /// Time when the round was over and its decision had taken effect.
     ended: Instant,
     replicas: i32,
     sent: Instant,
@@ -47,7 +46,7 @@ struct Observed {
     warned: bool,
 }
 
-/// One thing that must be so.
+/// A condition of the walkthrough and its result.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Check {
     pub(super) holds: bool,
@@ -56,7 +55,7 @@ pub(super) struct Check {
 }
 
 impl Evidence {
-    /// Takes down a round.
+    /// Records a round.
     pub(super) fn observe(&mut self, round: &Round, ended: Instant) {
         let Some(query) = round.queries.first() else { return };
         self.rounds.push(Observed {
@@ -70,19 +69,19 @@ impl Evidence {
         });
     }
 
-    /// What must be so, and what was found.
+    /// The checks and their results.
     pub(super) fn checks(&self, fewest: i32, most: i32) -> Vec<Check> {
         vec![
             self.scaled_out(fewest, most),
             self.scaled_in(fewest, most),
-            self.answered(),
-            self.went_on(),
-            self.held(),
+            self.queries_succeeded(),
+            self.queries_continued(),
+            self.replicas_kept(),
             self.available(),
         ]
     }
 
-    /// How the load generator fared; no check, since replicas may end while a request is on its way.
+    /// The summary line of the load generator. It is not a check: a replica may end while a request is in flight.
     pub(super) fn load_line(&self) -> String {
         format!("{} requests to the application, {} failed", self.load.0, self.load.1)
     }
@@ -125,7 +124,7 @@ impl Evidence {
         }
     }
 
-    fn answered(&self) -> Check {
+    fn queries_succeeded(&self) -> Check {
         let began = self.load_began;
         let rounds =
             || self.rounds.iter().filter(move |round| began.is_some_and(|began| round.sent >= began));
@@ -148,7 +147,7 @@ impl Evidence {
         check(failures.is_empty() && !took.is_empty(), "queries", found)
     }
 
-    fn went_on(&self) -> Check {
+    fn queries_continued(&self) -> Check {
         let (Some(froze), Some(thawed)) = (self.froze, self.thawed) else {
             return check(false, "member frozen", "no member was frozen".into());
         };
@@ -166,7 +165,7 @@ impl Evidence {
         check(good >= FEWEST && good == during.len() && slowest <= SLOWEST, "member frozen", found)
     }
 
-    fn held(&self) -> Check {
+    fn replicas_kept(&self) -> Check {
         let (Some(froze), Some(ended)) = (self.froze, self.load_ended) else {
             return check(false, "nothing lost", "no member was frozen".into());
         };
@@ -228,7 +227,7 @@ mod tests {
     use super::*;
     use crate::federated_hpa::{DecisionError, MetricsError, MetricsQuery};
 
-    /// A walkthrough of `(second, replicas, took in ms, answered)`: load from 5 to 60, frozen from 30 to 40.
+    /// A walkthrough of `(second, replicas, duration in ms, success)`: load from second 5 to 60, a frozen member from 30 to 40.
     fn walkthrough(rounds: &[(u64, i32, u64, bool)]) -> Evidence {
         let start = Instant::now();
         let at = |second| start + Duration::from_secs(second);
@@ -240,8 +239,8 @@ mod tests {
             probes: Some(Probes { failed: 0, unavailable: Vec::new() }),
             ..Evidence::default()
         };
-        for (second, replicas, took, answered) in rounds {
-            let reading = if *answered {
+        for (second, replicas, took, succeeded) in rounds {
+            let reading = if *succeeded {
                 Ok(Reading::Pods([("a".to_owned(), 1000), ("b".to_owned(), 3000)].into()))
             } else {
                 Err(MetricsError::Empty)
@@ -279,7 +278,7 @@ mod tests {
     ];
 
     #[test]
-    fn a_walkthrough_that_scales_out_and_in_passes() {
+    fn walkthrough_that_scales_out_and_in_passes() {
         let evidence = walkthrough(&GOOD);
         assert_eq!(failed(&evidence), Vec::<&str>::new());
         let found: Vec<String> = evidence.checks(1, 10).iter().map(ToString::to_string).collect();
@@ -289,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn each_promise_that_is_not_kept_is_named() {
+    fn each_failed_check_is_named() {
         let with = |index: usize, round| {
             let mut rounds = GOOD;
             rounds[index] = round;
@@ -300,7 +299,7 @@ mod tests {
         assert_eq!(failed(&with(0, (4, 3, 5, true))), ["scaled out"]);
         assert_eq!(failed(&with(5, (50, 10, 5, false))), ["queries"]);
         assert_eq!(failed(&with(4, (35, 10, 9000, true))), ["member frozen"]);
-        assert_eq!(failed(&with(4, (41, 10, 5, true))), ["member frozen"], "one query is no proof");
+        assert_eq!(failed(&with(4, (41, 10, 5, true))), ["member frozen"], "one query does not prove it");
         assert_eq!(failed(&with(4, (35, 6, 5, true))), ["nothing lost"]);
         let mut flapped = walkthrough(&GOOD);
         flapped.probes = Some(Probes { failed: 0, unavailable: vec!["FailedDiscoveryCheck".to_owned()] });

@@ -14,25 +14,25 @@ use course::Course;
 use screen::Screen;
 use stage::Stage;
 
-/// How to play it.
+/// Options of the walkthrough.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The adapter's binary.
     pub adapter: PathBuf,
-    /// Stay up afterwards.
+    /// Whether everything keeps running afterwards.
     pub hold: bool,
-    /// Where the adapter's output goes; a new file among the temporary ones by default.
+    /// File for the adapter's output. `None`: a new temporary file.
     pub log: Option<PathBuf>,
 }
 
-/// Plays it with progress and a summary on stdout; says whether everything was as promised. Everything that it
-/// has started ends with the future.
+/// Runs the walkthrough with progress and a summary on stdout. Returns whether all checks passed. Everything that it has
+/// started stops when the future is dropped.
 ///
 /// # Errors
-/// If something cannot be started, or the adapter ends.
+/// If something cannot be started, or the adapter exits.
 pub async fn play(options: &Options) -> anyhow::Result<bool> {
     let mut screen = Screen::stdout();
-    screen.say("A control plane and two member clusters are starting, and the adapter beside them.");
+    screen.say("Starting a control plane, two member clusters and the adapter.");
     let mut stage = Stage::set(options).await?;
     screen.say(&stage.introduction());
     let mut course = Course::new(&stage);
@@ -46,7 +46,7 @@ pub async fn play(options: &Options) -> anyhow::Result<bool> {
     }
     screen.say(&format!("       {:<14} {}", "load", course.load_line()));
     if !good {
-        screen.say(&format!("\nNot everything was as promised; {}", stage.adapter.log_tail()));
+        screen.say(&format!("\nNot all checks passed; {}", stage.adapter.log_tail()));
     }
     if options.hold {
         screen.say(&stage.invitation()?);

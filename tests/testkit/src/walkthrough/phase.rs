@@ -1,34 +1,34 @@
-//! The walkthrough's course: what follows what, and when.
+//! The phases of the walkthrough: their order and duration.
 
 use std::time::Duration;
 
-/// A part of the walkthrough.
+/// A phase of the walkthrough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     /// One replica, no load.
     Idle,
-    /// Load, until the most replicas are reached.
+    /// Load, until the maximum of replicas is reached.
     ScaleOut,
     /// Load on all replicas.
     Steady,
-    /// The same, and one member's API server is frozen.
+    /// Load, and the API server of one member is frozen.
     Frozen,
-    /// It answers again.
+    /// Load, and the API server responds again.
     Thawed,
     /// No load, until one replica is left.
     ScaleIn,
-    /// A last look.
+    /// No load, one replica: final state.
     Settled,
-    /// Over.
+    /// The walkthrough is over.
     Done,
 }
 
-/// What decides whether a phase is over.
+/// Decides whether a phase is over.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Progress {
-    /// How long the phase has lasted.
+    /// Duration of the phase so far.
     pub(super) lasted: Duration,
-    /// What the template wants.
+    /// The desired replicas of the template.
     pub(super) replicas: i32,
     pub(super) fewest: i32,
     pub(super) most: i32,
@@ -45,7 +45,7 @@ const ORDER: [Phase; 7] = [
 ];
 
 impl Phase {
-    /// The phase now: the next one when this one is over.
+    /// The current phase: the next one when this one is over.
     pub(super) fn advance(self, progress: Progress) -> Self {
         let over = match self {
             Self::ScaleOut => progress.replicas >= progress.most || progress.lasted >= self.limit(),
@@ -56,25 +56,25 @@ impl Phase {
         if over { self.next() } else { self }
     }
 
-    /// About how long it takes until the end, `lasted` into this phase.
+    /// Approximate time until the end, `lasted` into this phase.
     pub(super) fn remaining(self, lasted: Duration) -> Duration {
         let later = ORDER.iter().skip_while(|phase| **phase != self).skip(1);
         self.expected().saturating_sub(lasted) + later.map(|phase| phase.expected()).sum::<Duration>()
     }
 
-    /// Whether the load generator is at work.
+    /// Whether the load generator is on.
     pub(super) fn has_load(self) -> bool {
         matches!(self, Self::ScaleOut | Self::Steady | Self::Frozen | Self::Thawed)
     }
 
-    /// What is going on, in words.
+    /// Description of the phase.
     pub(super) fn title(self, frozen: &str) -> String {
         match self {
             Self::Idle => "no load".to_owned(),
             Self::ScaleOut => "load: scaling out".to_owned(),
             Self::Steady => "load".to_owned(),
             Self::Frozen => format!("load, and {frozen} is frozen"),
-            Self::Thawed => format!("load, {frozen} answers again"),
+            Self::Thawed => format!("load, {frozen} responds again"),
             Self::ScaleIn => "no load: scaling in".to_owned(),
             Self::Settled | Self::Done => "no load, scaled in".to_owned(),
         }
@@ -84,14 +84,14 @@ impl Phase {
         ORDER.iter().copied().skip_while(|phase| *phase != self).nth(1).unwrap_or(Self::Done)
     }
 
-    /// How long it lasts: exactly, or by the FederatedHPA's windows.
+    /// Duration of the phase: exact, or estimated from the FederatedHPA's windows.
     fn expected(self) -> Duration {
         Duration::from_secs(match self {
             Self::Idle => 7,
-            // 10 s of stabilization, 15 s of the policies' period, and the rates' delay.
+            // 10 s of stabilization, 15 s of the policies' period, and the delay of the rates.
             Self::ScaleOut => 28,
             Self::Steady => 18,
-            // Two rounds at least, each as long as a member that does not answer is waited for.
+            // At least two rounds, each as long as the timeout of a member that does not respond.
             Self::Frozen => 14,
             Self::Thawed => 20,
             Self::ScaleIn => 13,
@@ -100,7 +100,7 @@ impl Phase {
         })
     }
 
-    /// When waiting for replicas is given up; the summary then says what is missing.
+    /// Time limit of a phase that waits for replicas. After it the summary reports the missing replicas.
     fn limit(self) -> Duration {
         self.expected() * 3
     }
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn phases_end_by_time_or_when_the_replicas_are_reached() {
+    fn phases_end_by_time_or_by_replicas() {
         assert_eq!(Phase::Idle.advance(after(6, 1)), Phase::Idle);
         assert_eq!(Phase::Idle.advance(after(7, 1)), Phase::ScaleOut);
         assert_eq!(Phase::ScaleOut.advance(after(40, 9)), Phase::ScaleOut);
@@ -126,13 +126,13 @@ mod tests {
     }
 
     #[test]
-    fn waiting_for_replicas_is_given_up() {
+    fn waiting_for_replicas_has_a_limit() {
         assert_eq!(Phase::ScaleOut.advance(after(84, 1)), Phase::Steady);
         assert_eq!(Phase::ScaleIn.advance(after(39, 10)), Phase::Settled);
     }
 
     #[test]
-    fn the_whole_takes_less_than_two_minutes() {
+    fn walkthrough_takes_less_than_two_minutes() {
         let whole = Phase::Idle.remaining(Duration::ZERO);
         assert!((90..110).contains(&whole.as_secs()), "{whole:?}");
         assert_eq!(Phase::Settled.remaining(Duration::from_secs(9)), Duration::ZERO);

@@ -1,4 +1,4 @@
-//! The command with which one looks for oneself, and what it prints.
+//! A command that the user can run to query the metrics, and its output.
 
 use std::fs;
 use std::io;
@@ -11,17 +11,17 @@ use tokio::process::Command;
 use crate::kubectl;
 use crate::pki::Identity;
 
-/// Items that are shown before the rest is only counted.
-const SHOWN: usize = 3;
+/// Number of items in the output. Further items are only counted.
+const MAX_ITEMS: usize = 3;
 
-/// A command line that asks the control plane for a path: kubectl's, or curl's where there is no kubectl.
+/// A command line that gets a path from the control plane: kubectl, or curl if kubectl is not installed.
 #[derive(Clone)]
 pub(super) struct QueryCommand {
     program: &'static str,
     arguments: Vec<String>,
 }
 
-/// A list as it came, item by item.
+/// A list with its items unchanged.
 #[derive(Deserialize)]
 struct List<'a> {
     kind: &'a str,
@@ -32,17 +32,17 @@ struct List<'a> {
 }
 
 impl QueryCommand {
-    /// The command for `path`; none where there is no kubectl.
+    /// The command for `path`. `None` if kubectl is not installed.
     pub(super) fn kubectl(kubeconfig: &Path, path: &str) -> Option<Self> {
         let kubeconfig = kubeconfig.display().to_string();
         let arguments = ["--kubeconfig", &kubeconfig, "get", "--raw", path].map(str::to_owned).to_vec();
         kubectl::is_installed().then_some(Self { program: "kubectl", arguments })
     }
 
-    /// The command for `path` without kubectl; the files it needs are written into `directory`.
+    /// The command for `path` without kubectl. Writes the files that it needs into `directory`.
     ///
     /// # Errors
-    /// If they cannot be written.
+    /// If the files cannot be written.
     pub(super) fn curl(
         directory: &Path,
         server: &str,
@@ -65,7 +65,7 @@ impl QueryCommand {
         Ok(Self { program: "curl", arguments })
     }
 
-    /// The line to type.
+    /// The command line for a shell.
     pub(super) fn line(&self) -> String {
         let quoted = self.arguments.iter().map(|argument| {
             if argument.contains(['*', '?', '&', ' ']) { format!("\"{argument}\"") } else { argument.clone() }
@@ -73,10 +73,10 @@ impl QueryCommand {
         std::iter::once(self.program.to_owned()).chain(quoted).collect::<Vec<_>>().join(" ")
     }
 
-    /// Runs it and returns what it prints, lists cut short.
+    /// Runs the command and returns its output with shortened lists.
     ///
     /// # Errors
-    /// If it cannot be run, fails or takes too long; with what it says.
+    /// If the command cannot be run, fails or takes too long; the error has its stderr.
     pub(super) async fn run(&self) -> anyhow::Result<String> {
         let mut command = Command::new(self.program);
         let (printed, complaints) = kubectl::output_of(command.args(&self.arguments)).await?;
@@ -84,13 +84,13 @@ impl QueryCommand {
     }
 }
 
-/// A list with an item a line, the first few of them; anything else as it is.
+/// A list with one item per line, limited to the first items. Other text stays unchanged.
 fn shorten(body: &str) -> String {
     let Ok(list) = serde_json::from_str::<List<'_>>(body) else { return body.trim_end().to_owned() };
     let mut lines = vec![format!("{} ({}), {} items:", list.kind, list.api_version, list.items.len())];
-    lines.extend(list.items.iter().take(SHOWN).map(|item| format!("  {item}")));
-    if list.items.len() > SHOWN {
-        lines.push(format!("  … and {} more", list.items.len() - SHOWN));
+    lines.extend(list.items.iter().take(MAX_ITEMS).map(|item| format!("  {item}")));
+    if list.items.len() > MAX_ITEMS {
+        lines.push(format!("  … and {} more", list.items.len() - MAX_ITEMS));
     }
     lines.join("\n")
 }
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_is_cut_short_and_its_items_stay_as_they_are() {
+    fn list_is_shortened_and_its_items_stay_unchanged() {
         let item = r#"{"value":"1","describedObject":{"name":"a"}}"#;
         let list = |count: usize| {
             let items = vec![item; count].join(",");
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn the_line_to_type_keeps_the_shell_from_the_wildcard() {
+    fn wildcard_is_quoted_for_the_shell() {
         let query_command = QueryCommand {
             program: "kubectl",
             arguments: ["get", "--raw", "/pods/*/http_requests"].map(str::to_owned).to_vec(),
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_command_that_fails_says_why() {
+    async fn failed_command_reports_the_cause() {
         let query_command = QueryCommand { program: "ls", arguments: vec!["/nowhere".to_owned()] };
         assert!(query_command.run().await.unwrap_err().to_string().contains("/nowhere"));
     }

@@ -1,40 +1,40 @@
-//! Progress: a small table redrawn in place in a terminal, plain lines elsewhere.
+//! Progress output: a table that is redrawn in place on a terminal, plain lines elsewhere.
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-/// How often a line is printed where nothing changes and there is no terminal.
+/// Interval of lines without changes if there is no terminal.
 const PLAIN_PERIOD: Duration = Duration::from_secs(5);
 /// Columns of the chart of replicas.
 const CHART: usize = 60;
-/// Without wrapping, a line is a line however narrow the terminal is.
+/// Turns line wrapping off, so that a long line does not break the table on a narrow terminal.
 const WRAP_OFF: &str = "\x1b[?7l";
 const WRAP_ON: &str = "\x1b[?7h";
 const BARS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
-/// What is shown.
+/// The displayed state.
 #[derive(Clone, Debug, Default)]
 pub(super) struct View {
-    /// What is going on.
+    /// The current phase.
     pub(super) phase: String,
     pub(super) elapsed: Duration,
-    /// About how long it still takes.
+    /// Approximate remaining time.
     pub(super) remaining: Duration,
     pub(super) clusters: Vec<Row>,
-    /// What the template wants.
+    /// The desired replicas of the template.
     pub(super) replicas: i32,
     pub(super) max_replicas: i32,
-    /// The metric on average, in thousandths.
+    /// The average of the metric, in thousandths.
     pub(super) average: Option<i64>,
-    /// What it should be.
+    /// The target average, in thousandths.
     pub(super) target: i64,
-    /// Requests a second of the load generator.
+    /// Requests per second of the load generator.
     pub(super) load: u32,
-    /// How long the last query took, and how many values it had or why it failed.
+    /// Duration of the last query, and the number of its values or its error.
     pub(super) query: Option<(Duration, Result<usize, String>)>,
     pub(super) warnings: Vec<String>,
-    /// Replicas over time, one in two seconds.
+    /// Replicas over time, one per two seconds.
     pub(super) chart: Vec<i32>,
 }
 
@@ -43,32 +43,32 @@ pub(super) struct View {
 pub(super) struct Row {
     pub(super) name: String,
     pub(super) wanted: u32,
-    /// Ready pods; none when the cluster could not be read.
+    /// Ready pods. `None` if the cluster could not be read.
     pub(super) ready: Option<usize>,
     pub(super) frozen: bool,
-    /// How many values the metric has from here, and their average in thousandths.
+    /// Number of the metric's values from this cluster. Their average follows, in thousandths.
     pub(super) values: usize,
     pub(super) average: Option<i64>,
 }
 
-/// Where progress is shown.
+/// The output.
 pub(super) struct Screen {
     terminal: bool,
     color: bool,
-    /// Lines of the table that stands at the bottom.
+    /// Lines of the table at the bottom of the terminal.
     drawn: usize,
     last: Option<(Instant, (String, i32))>,
 }
 
 impl Screen {
-    /// Stdout.
+    /// Output to stdout.
     pub(super) fn stdout() -> Self {
         let terminal = io::stdout().is_terminal();
         let color = terminal && std::env::var_os("NO_COLOR").is_none();
         Self { terminal, color, drawn: 0, last: None }
     }
 
-    /// Prints lines that stay.
+    /// Prints lines above the table.
     pub(super) fn say(&mut self, text: &str) {
         let mut output = String::new();
         self.erase(&mut output);
@@ -77,7 +77,7 @@ impl Screen {
         emit(&output);
     }
 
-    /// Shows the state of things.
+    /// Displays the state.
     pub(super) fn show(&mut self, view: &View) {
         if self.terminal {
             let mut output = String::new();
@@ -99,7 +99,7 @@ impl Screen {
         }
     }
 
-    /// Leaves the table where it stands.
+    /// Leaves the table on the terminal.
     pub(super) fn finish(&mut self) {
         self.drawn = 0;
     }
@@ -134,11 +134,11 @@ fn table(view: &View, color: bool) -> String {
     let _ = writeln!(text, "\n  {}", paint("2", &heading));
     for row in &view.clusters {
         let ready = row.ready.map_or_else(|| "?".to_owned(), |ready| ready.to_string());
-        let mut shown = format!("{:<12}{:>9}{:>8}   {}", row.name, row.wanted, ready, shown_average(row));
+        let mut line = format!("{:<12}{:>9}{:>8}   {}", row.name, row.wanted, ready, average_text(row));
         if row.frozen {
-            shown = paint("36", &format!("{shown}   frozen"));
+            line = paint("36", &format!("{line}   frozen"));
         }
-        let _ = writeln!(text, "  {shown}");
+        let _ = writeln!(text, "  {line}");
     }
     let average = view.average.map_or_else(|| "–".to_owned(), decimal);
     let total = format!("{:<12}{:>9}{:>8}   {average} on average", "total", view.replicas, "");
@@ -150,7 +150,7 @@ fn table(view: &View, color: bool) -> String {
         view.load
     );
     let _ = writeln!(text, "\n  {:<12}{}", "over time", paint("32", &chart(view)));
-    let _ = writeln!(text, "  {:<12}{}", "last query", shown_query(view));
+    let _ = writeln!(text, "  {:<12}{}", "last query", query_text(view));
     let warning = view.warnings.first().map_or("none", |warning| warning_text(warning));
     let code = if view.warnings.is_empty() { "2" } else { "33" };
     let _ = writeln!(text, "  {:<12}{}", "warning", paint(code, warning));
@@ -165,21 +165,21 @@ fn line(view: &View) -> String {
     }
     let average = view.average.map_or_else(|| "-".to_owned(), decimal);
     let _ = write!(text, "  replicas {:>2}  http_requests {average}", view.replicas);
-    let _ = write!(text, "  load {}/s  query {}", view.load, shown_query(view));
+    let _ = write!(text, "  load {}/s  query {}", view.load, query_text(view));
     if let Some(warning) = view.warnings.first() {
         let _ = write!(text, "  warning: {}", warning_text(warning));
     }
     text
 }
 
-fn shown_average(row: &Row) -> String {
+fn average_text(row: &Row) -> String {
     match row.average {
         Some(average) => format!("{} ({})", decimal(average), counted(row.values)),
         None => "–".to_owned(),
     }
 }
 
-fn shown_query(view: &View) -> String {
+fn query_text(view: &View) -> String {
     match &view.query {
         None => "none yet".to_owned(),
         Some((took, Ok(values))) => format!("{} in {} ms", counted(*values), took.as_millis()),
@@ -191,7 +191,7 @@ fn counted(values: usize) -> String {
     if values == 1 { "1 value".to_owned() } else { format!("{values} values") }
 }
 
-/// What a `Warning` header says: `299 - "text"`.
+/// The text of a `Warning` header: `299 - "text"`.
 fn warning_text(header: &str) -> &str {
     header.split_once('"').map_or(header, |(_, text)| text.trim_end_matches('"'))
 }
@@ -199,12 +199,12 @@ fn warning_text(header: &str) -> &str {
 /// Replicas as bars, the latest last.
 fn chart(view: &View) -> String {
     let most = view.max_replicas.max(1);
-    let shown = &view.chart[view.chart.len().saturating_sub(CHART)..];
+    let recent = &view.chart[view.chart.len().saturating_sub(CHART)..];
     let bar = |replicas: &i32| BARS[usize::try_from(*replicas * 8 / most).unwrap_or_default().clamp(1, 8)];
-    format!("{} {}", shown.iter().map(bar).collect::<String>(), view.replicas)
+    format!("{} {}", recent.iter().map(bar).collect::<String>(), view.replicas)
 }
 
-/// Progress is no reason to fail: when stdout is gone the walkthrough's exit code still counts.
+/// Ignores write errors: without stdout the exit code of the walkthrough still counts.
 fn emit(text: &str) {
     let mut stdout = io::stdout().lock();
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
@@ -236,22 +236,22 @@ mod tests {
             target: 700,
             load: 40,
             query: Some((Duration::from_millis(12), Ok(5))),
-            warnings: vec!["299 - \"member2: no answer\"".to_owned()],
+            warnings: vec!["299 - \"member2: no response\"".to_owned()],
             chart: vec![1, 5, 10],
         }
     }
 
     #[test]
-    fn a_line_tells_all_there_is() {
+    fn plain_line_has_the_whole_state() {
         assert_eq!(
             line(&view()),
             " 1:02  load                                member1 4/5  member2 ?/5  replicas 10  http_requests 4.02  \
-             load 40/s  query 5 values in 12 ms  warning: member2: no answer"
+             load 40/s  query 5 values in 12 ms  warning: member2: no response"
         );
     }
 
     #[test]
-    fn the_table_has_a_row_for_each_cluster_and_no_colors_unless_asked() {
+    fn table_has_a_row_per_cluster_and_optional_colors() {
         let table = table(&view(), false);
         assert!(table.contains("  member1             5       4   4.02 (5 values)\n"), "{table}");
         assert!(table.contains("  member2             5       ?   –   frozen\n"), "{table}");

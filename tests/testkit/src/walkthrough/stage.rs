@@ -1,4 +1,4 @@
-//! What stands on the walkthrough's stage: the fleet, the application, the adapter and the scaling loop.
+//! The parts of the walkthrough: the fleet, the application, the adapter and the scaling loop.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -21,23 +21,23 @@ use crate::fleet::{Fleet, PREFERRED};
 use crate::member::{Fault, Member};
 
 const MEMBERS: [&str; 2] = ["member1", "member2"];
-/// The clusters' static weights.
+/// The static weights of the clusters.
 const WEIGHTS: [u32; 2] = [1, 1];
-/// The member that freezes.
+/// Index of the member that freezes.
 const FROZEN: usize = 1;
-/// How often the scaling loop runs; Karmada's 15 s would leave it eight rounds.
+/// Interval of the scaling loop. With Karmada's 15 s there would be only eight rounds.
 const PERIOD: Duration = Duration::from_secs(1);
-/// How often the aggregation layer probes the adapter; kube-apiserver's 30 s would miss the freeze.
+/// Interval of the aggregation layer's probes. kube-apiserver's 30 s would miss the freeze.
 const PROBE_PERIOD: Duration = Duration::from_secs(3);
-/// Requests a second: enough for four times the most replicas.
+/// Requests per second: enough for four times the maximum of replicas.
 const LOAD: u32 = 30;
 const QUERY: &str = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/pods/*/http_requests";
 
-/// Everything that runs; it ends when dropped, the adapter first.
+/// All running parts. Drop stops them, the adapter first.
 pub(super) struct Stage {
     pub(super) adapter: AdapterProcess,
     pub(super) rounds: RunningLoop,
-    /// The command with which one looks for oneself.
+    /// A command that the user can run to query the metrics.
     pub(super) query_command: QueryCommand,
     spec: Spec,
     load: LoadGenerator,
@@ -47,7 +47,7 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    /// Starts everything and waits until the adapter serves the control plane.
+    /// Starts everything and waits until the control plane can query the adapter.
     ///
     /// # Errors
     /// If something cannot be started, or the adapter does not become ready.
@@ -97,7 +97,7 @@ impl Stage {
         Ok(Self { adapter, rounds, query_command, spec, load, deployments, fleet, _directory: directory })
     }
 
-    /// What there is to know at the beginning.
+    /// The text at the start.
     pub(super) fn introduction(&self) -> String {
         let Spec { min_replicas, max_replicas, .. } = self.spec;
         format!(
@@ -105,7 +105,7 @@ impl Stage {
              Its log:  {}\n\
              Scaling:  {min_replicas} to {max_replicas} replicas, http_requests {} on average, 10 s of \
              stabilization, divided {}:{}\n\
-             Look for yourself meanwhile:\n\n  {}\n",
+             Query the metrics meanwhile:\n\n  {}\n",
             self.adapter.address(),
             self.adapter.log().display(),
             decimal(self.target()),
@@ -115,7 +115,7 @@ impl Stage {
         )
     }
 
-    /// What one can do when it is held.
+    /// The text of `--hold`: commands to try.
     ///
     /// # Errors
     /// If the kubeconfig cannot be written.
@@ -124,7 +124,7 @@ impl Stage {
         let kubeconfig = kubeconfig.display();
         let replicas = self.deployments.iter().flat_map(|deployment| deployment.endpoints().borrow().clone());
         let mut text = format!(
-            "\nEverything stays up until Ctrl-C:\n\n  {}\n  \
+            "\nEverything runs until Ctrl-C:\n\n  {}\n  \
              kubectl --kubeconfig {kubeconfig} get clusters\n  \
              kubectl --kubeconfig {kubeconfig} get apiservices\n  \
              kubectl --kubeconfig {kubeconfig} top pods -n default\n  \
@@ -138,7 +138,7 @@ impl Stage {
         Ok(text)
     }
 
-    /// Stays up until Ctrl-C.
+    /// Keeps everything running until Ctrl-C.
     ///
     /// # Errors
     /// If the adapter or the scaling loop ends.
@@ -153,12 +153,12 @@ impl Stage {
         }
     }
 
-    /// The fewest and the most replicas.
+    /// The minimum and maximum of replicas.
     pub(super) fn limits(&self) -> (i32, i32) {
         (self.spec.min_replicas, self.spec.max_replicas)
     }
 
-    /// What a replica should have, in thousandths.
+    /// The target average per replica, in thousandths.
     pub(super) fn target(&self) -> i64 {
         self.spec.metrics.iter().find_map(average_value).unwrap_or_default()
     }
@@ -168,33 +168,33 @@ impl Stage {
         self.fleet.members[FROZEN].name()
     }
 
-    /// Freezes a member's API server; its Cluster object stays Ready, as Karmada takes longer to notice.
+    /// Freezes the API server of a member. Its Cluster object stays Ready, since Karmada takes longer to detect this.
     pub(super) fn freeze(&self) {
         self.fleet.members[FROZEN].fault(Fault::Frozen);
     }
 
-    /// Lets it answer again.
+    /// Lets the member respond again.
     pub(super) fn thaw(&self) {
-        self.fleet.members[FROZEN].heal();
+        self.fleet.members[FROZEN].clear_faults();
     }
 
-    /// Turns the load on or off and says how many requests a second it is now.
+    /// Turns the load on or off. Returns the new rate in requests per second.
     pub(super) fn set_load(&self, on: bool) -> u32 {
         let rate = if on { LOAD } else { 0 };
         self.load.set_rate(f64::from(rate));
         rate
     }
 
-    /// Requests of the load generator: done and failed.
+    /// Requests of the load generator: successful and failed.
     pub(super) fn load_counts(&self) -> (u64, u64) {
         (self.load.done(), self.load.failed())
     }
 
-    /// What the aggregation layer's probes found.
+    /// Results of the aggregation layer's probes.
     pub(super) fn probes(&self) -> Option<Probes> {
         let transitions = self.fleet.plane.transitions(PREFERRED).ok()?;
         let failed = self.fleet.plane.probe_failures(PREFERRED).ok()?;
-        // What was before it became available for the first time is the adapter's start.
+        // Earlier failures belong to the start of the adapter.
         let since = transitions.into_iter().skip_while(|state| !state.available);
         let unavailable = since.filter(|state| !state.available).map(|state| state.message).collect();
         Some(Probes { failed: failed.len(), unavailable })
@@ -223,7 +223,7 @@ fn average_value(metric: &Metric) -> Option<i64> {
     }
 }
 
-/// A file for the adapter's log that stays when all is over.
+/// A log file for the adapter that is not deleted at the end.
 fn kept_file() -> anyhow::Result<PathBuf> {
     let file = tempfile::Builder::new().prefix("karmada-metrics-adapter-").suffix(".log").tempfile()?;
     Ok(file.into_temp_path().keep()?)

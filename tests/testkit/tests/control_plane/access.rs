@@ -1,4 +1,4 @@
-//! Who asks, what they may do, and reviews.
+//! Authentication, authorization and reviews.
 
 use std::time::{Duration, Instant};
 
@@ -13,15 +13,15 @@ const TOKEN_REVIEWS: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
 const ACCESS_REVIEWS: &str = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
 
 #[tokio::test]
-async fn callers_are_known_by_certificate_or_token_or_not_at_all() {
+async fn callers_authenticate_by_certificate_or_token() {
     let plane = ControlPlane::start().await.unwrap();
     plane.add_token("good", "alice", &["devs"]);
     let anonymous = plane.client(Credentials::None);
     let alice = plane.client(Credentials::Token("good"));
-    let nobody = plane.client(Credentials::Token("bad"));
+    let unknown_token = plane.client(Credentials::Token("bad"));
     assert_eq!(anonymous.get("/healthz").await.unwrap().body, "ok");
     assert_eq!(alice.get("/apis").await.unwrap().status, 200);
-    let unknown = nobody.get("/healthz").await.unwrap();
+    let unknown = unknown_token.get("/healthz").await.unwrap();
     assert_eq!((unknown.status.as_u16(), &unknown.json().unwrap()["message"]), (401, &json!("Unauthorized")));
     for (client, path, message) in [
         (&anonymous, "/apis", "forbidden: User \"system:anonymous\" cannot get path \"/apis\""),
@@ -51,7 +51,7 @@ async fn callers_are_known_by_certificate_or_token_or_not_at_all() {
 }
 
 #[tokio::test]
-async fn a_role_holds_in_its_namespace_and_for_the_names_that_it_has() {
+async fn role_is_limited_to_its_namespace_and_names() {
     let plane = ControlPlane::start().await.unwrap();
     plane.add_token("good", "alice", &[]);
     plane.bind(
@@ -73,7 +73,7 @@ async fn a_role_holds_in_its_namespace_and_for_the_names_that_it_has() {
 }
 
 #[tokio::test]
-async fn the_adapter_reads_what_it_needs_and_writes_nothing() {
+async fn adapter_may_read_and_not_write() {
     let plane = ControlPlane::start().await.unwrap();
     let identity = plane.client_identity(ADAPTER_USER, &[]);
     let adapter = plane.client(Credentials::Certificate(&identity));
@@ -84,11 +84,11 @@ async fn the_adapter_reads_what_it_needs_and_writes_nothing() {
     assert_eq!(adapter.send_json(Method::POST, SECRETS, &secret).await.unwrap().status, 403);
     assert_eq!(adapter.send_json(Method::DELETE, CLUSTERS, &json!({})).await.unwrap().status, 403);
     assert_eq!(plane.count("list", CLUSTERS), 1);
-    within(plane.seen(|request| request.verb == "create" && request.user == ADAPTER_USER)).await;
+    within(plane.wait_for_request(|request| request.verb == "create" && request.user == ADAPTER_USER)).await;
 }
 
 #[tokio::test]
-async fn token_reviews_come_from_the_table() {
+async fn token_reviews_use_the_known_tokens() {
     let plane = ControlPlane::start().await.unwrap();
     plane.add_token("good", "alice", &["devs"]);
     let status = review(&plane, TOKEN_REVIEWS, "TokenReview", json!({"token": "good"})).await;
@@ -104,11 +104,11 @@ async fn token_reviews_come_from_the_table() {
     plane.remove_token("good");
     let status = review(&plane, TOKEN_REVIEWS, "TokenReview", json!({"token": "good"})).await;
     assert!(status.get("authenticated").is_none());
-    assert!(!format!("{:?}", plane.reviews()).contains("good"), "tokens are not remembered");
+    assert!(!format!("{:?}", plane.reviews()).contains("good"), "tokens are not recorded");
 }
 
 #[tokio::test]
-async fn access_reviews_follow_the_defaults_of_rbac_and_what_was_allowed() {
+async fn access_reviews_follow_rbac() {
     let plane = ControlPlane::start().await.unwrap();
     plane.allow("hpa", &["get"], "custom.metrics.k8s.io", &["*"]);
     let path = |path: &str| json!({"path": path, "verb": "get"});
@@ -116,7 +116,7 @@ async fn access_reviews_follow_the_defaults_of_rbac_and_what_was_allowed() {
         "group": "custom.metrics.k8s.io", "version": "v1beta2", "resource": "pods", "subresource": "http_requests",
         "namespace": "default", "name": "*", "verb": "get",
     });
-    for (user, group, attributes, asked, allowed) in [
+    for (user, group, attributes, requested, allowed) in [
         ("a", "system:masters", "resourceAttributes", pods.clone(), true),
         ("a", "system:authenticated", "resourceAttributes", pods.clone(), false),
         ("hpa", "system:authenticated", "resourceAttributes", pods, true),
@@ -126,7 +126,7 @@ async fn access_reviews_follow_the_defaults_of_rbac_and_what_was_allowed() {
         ("a", "system:unauthenticated", "nonResourceAttributes", path("/readyz"), true),
         ("a", "system:unauthenticated", "nonResourceAttributes", path("/apis"), false),
     ] {
-        let spec = json!({"user": user, "groups": [group], attributes: asked});
+        let spec = json!({"user": user, "groups": [group], attributes: requested});
         let status = review(&plane, ACCESS_REVIEWS, "SubjectAccessReview", spec.clone()).await;
         let expected =
             if allowed { json!({"allowed": true}) } else { json!({"allowed": false, "reason": "fleet"}) };
@@ -137,7 +137,7 @@ async fn access_reviews_follow_the_defaults_of_rbac_and_what_was_allowed() {
 }
 
 #[tokio::test]
-async fn reviews_can_fail_and_be_slow() {
+async fn reviews_can_fail_and_be_delayed() {
     let plane = ControlPlane::start().await.unwrap();
     let client = plane.admin_client();
     let body =
@@ -162,7 +162,7 @@ async fn review(plane: &ControlPlane, path: &str, kind: &str, spec: Value) -> Va
 }
 
 #[tokio::test]
-async fn a_kubeconfig_stays_as_it_is_however_often_it_is_asked_for() {
+async fn kubeconfig_is_written_once() {
     let plane = ControlPlane::start().await.unwrap();
     let written = plane.kubeconfig("alice", &["devs"]).unwrap();
     let text = std::fs::read_to_string(&written).unwrap();

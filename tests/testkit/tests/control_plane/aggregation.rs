@@ -1,4 +1,4 @@
-//! The aggregation layer in front of a server that writes down what it is sent.
+//! The aggregation layer in front of a server that records its requests.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -20,7 +20,7 @@ const OPENAPI_V3: &str = "/openapi/v3/apis/custom.metrics.k8s.io/v1beta2?hash=1"
 const V1BETA2: &str = "v1beta2.custom.metrics.k8s.io";
 const PODS: &str = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/pods/*/http_requests";
 
-/// What the backend got: the request's line, version, and headers in order.
+/// A request as the backend received it: request line, version, and headers in order.
 #[derive(Clone, Debug)]
 struct Got {
     line: String,
@@ -28,12 +28,12 @@ struct Got {
     headers: Vec<(String, String)>,
 }
 
-/// A backend in the adapter's place.
+/// A backend in place of the adapter.
 struct Backend {
     server: Server,
     authority: Authority,
     got: Arc<Mutex<Vec<Got>>>,
-    /// How many probes are to fail from now on.
+    /// The number of next probes that fail.
     failing: Arc<AtomicUsize>,
 }
 
@@ -47,7 +47,7 @@ impl Backend {
         let handler: Handler = {
             let (got, failing) = (got.clone(), failing.clone());
             Arc::new(move |request, peer| {
-                assert!(peer.certificate.is_some(), "only the front proxy comes here");
+                assert!(peer.certificate.is_some(), "the front proxy presents a certificate");
                 got.lock().unwrap().push(Got::of(&request));
                 let response = answer(&request, &failing);
                 Box::pin(async move { Ok(response) })
@@ -88,8 +88,8 @@ impl Got {
     }
 }
 
-/// A server that takes everybody.
-fn answering() -> Handler {
+/// A handler without authentication.
+fn without_authentication() -> Handler {
     Arc::new(|request, _| {
         let response = answer(&request, &AtomicUsize::new(0));
         Box::pin(async move { Ok(response) })
@@ -161,13 +161,13 @@ fn respond(status: StatusCode, body: &str) -> Response<Body> {
         .status(status)
         .header("content-type", "application/json")
         .header("etag", "\"1\"")
-        .header("warning", "299 - \"member1 is away\"")
+        .header("warning", "299 - \"member1 is unreachable\"")
         .body(full(body.to_owned()))
         .unwrap()
 }
 
 #[tokio::test]
-async fn a_request_reaches_the_backend_as_kube_apiserver_sends_it() {
+async fn request_is_forwarded_as_by_kube_apiserver() {
     let recorded: Value = serde_json::from_str(
         &std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../contract/real/aggregation.json"))
             .unwrap(),
@@ -189,11 +189,11 @@ async fn a_request_reaches_the_backend_as_kube_apiserver_sends_it() {
         let answer = within(plane.admin_client().send(request.body(Bytes::new()).unwrap())).await.unwrap();
         assert_eq!(answer.status, 200);
         assert_eq!(answer.json().unwrap()["kind"], "MetricValueList");
-        assert_eq!(answer.warnings(), ["299 - \"member1 is away\""]);
+        assert_eq!(answer.warnings(), ["299 - \"member1 is unreachable\""]);
 
         let got = backend.got(recorded["request"].as_str().unwrap()).remove(0);
         assert_eq!(got.version, if protocols == ["h2"] { Version::HTTP_2 } else { Version::HTTP_11 });
-        // The recording leaves out what has a port of its own day in it.
+        // The recording has no values that change with each run.
         let host = backend.server.address().to_string();
         assert_eq!(got.header("x-forwarded-host"), Some(&*host));
         let headers: Vec<_> =
@@ -211,7 +211,7 @@ async fn a_request_reaches_the_backend_as_kube_apiserver_sends_it() {
 }
 
 #[tokio::test]
-async fn a_path_is_decoded_and_encoded_again_as_go_does() {
+async fn path_is_reencoded_as_in_go() {
     let plane = ControlPlane::start().await.unwrap();
     let backend = Backend::registered(&plane, &["h2"]).await;
     for (sent, arrives) in [
@@ -227,7 +227,7 @@ async fn a_path_is_decoded_and_encoded_again_as_go_does() {
 }
 
 #[tokio::test]
-async fn all_three_metrics_apis_can_be_served_by_one_backend() {
+async fn one_backend_can_serve_all_three_metrics_apis() {
     let plane = ControlPlane::start().await.unwrap();
     let backend = Backend::registered(&plane, &["h2"]).await;
     let paths = [
@@ -245,7 +245,7 @@ async fn all_three_metrics_apis_can_be_served_by_one_backend() {
 }
 
 #[tokio::test]
-async fn the_control_plane_authorizes_before_it_forwards() {
+async fn control_plane_authorizes_before_it_forwards() {
     let plane = ControlPlane::start().await.unwrap();
     let backend = Backend::registered(&plane, &["h2"]).await;
     plane.add_token("good", "alice", &[]);
@@ -269,7 +269,7 @@ async fn the_control_plane_authorizes_before_it_forwards() {
 }
 
 #[tokio::test]
-async fn five_probes_at_a_time_decide_and_one_success_is_enough() {
+async fn one_success_of_five_probes_is_enough() {
     let plane = ControlPlane::start().await.unwrap();
     let backend = Backend::registered(&plane, &["http/1.1"]).await;
     let line = "GET /apis/custom.metrics.k8s.io/v1beta2";
@@ -309,10 +309,10 @@ async fn five_probes_at_a_time_decide_and_one_success_is_enough() {
 }
 
 #[tokio::test]
-async fn a_backend_that_hangs_is_waited_for_as_long_as_the_client_says_and_for_discovery_five_seconds() {
+async fn hanging_backend_times_out() {
     let plane = ControlPlane::start().await.unwrap();
     let backend = Backend::registered(&plane, &["h2"]).await;
-    backend.server.set_line(testkit::https::Line::Frozen);
+    backend.server.set_network(testkit::https::Network::Frozen);
     let began = Instant::now();
     let (list, document) = tokio::join!(
         get(&plane, "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default/pods/x/m?timeout=1s"),
@@ -333,17 +333,17 @@ async fn a_backend_that_hangs_is_waited_for_as_long_as_the_client_says_and_for_d
 }
 
 #[tokio::test]
-async fn a_backend_that_is_away_is_unavailable_until_it_comes() {
+async fn missing_backend_is_unavailable_until_it_starts() {
     let plane = ControlPlane::start().await.unwrap();
     plane.set_probe_interval(Duration::from_millis(50));
     let backend = Backend::start(&plane, &["h2"]).await;
-    backend.server.set_line(testkit::https::Line::Refused);
+    backend.server.set_network(testkit::https::Network::Refused);
     plane.register_backend(backend.server.address(), None, &[V1BETA2]).unwrap();
     let mut state = plane.availability(V1BETA2).unwrap();
     let reason = within(state.wait_for(|state| !state.available && !state.reason.is_empty())).await.unwrap();
     assert!(reason.message.starts_with("failing or missing response from https://127.0.0.1:"));
     drop(reason);
-    backend.server.set_line(testkit::https::Line::Open);
+    backend.server.set_network(testkit::https::Network::Open);
     within(plane.available(V1BETA2)).await.unwrap();
     assert_eq!(get(&plane, PODS).await.status, 200);
     plane.deregister_backend(&[V1BETA2]);
@@ -351,18 +351,20 @@ async fn a_backend_that_is_away_is_unavailable_until_it_comes() {
 }
 
 #[tokio::test]
-async fn a_backend_with_a_foreign_certificate_is_not_available() {
+async fn backend_with_a_wrong_certificate_is_unavailable() {
     let plane = ControlPlane::start().await.unwrap();
     let backend = Backend::start(&plane, &["h2"]).await;
     let other = Authority::new("another-ca");
-    let elsewhere = other.server(&["somebody-else.karmada-system.svc"]);
-    let server = Server::start(https::tls(&elsewhere, None, &["h2"]).unwrap(), answering()).await.unwrap();
-    for (address, said) in [
+    let elsewhere = other.server(&["other.karmada-system.svc"]);
+    let server = Server::start(https::tls(&elsewhere, None, &["h2"]).unwrap(), without_authentication())
+        .await
+        .unwrap();
+    for (address, message) in [
         (backend.server.address(), "certificate signed by unknown authority".to_owned()),
         (
             server.address(),
             format!(
-                "certificate is valid for somebody-else.karmada-system.svc, not {BACKEND_SERVICE}.{BACKEND_NAMESPACE}.svc"
+                "certificate is valid for other.karmada-system.svc, not {BACKEND_SERVICE}.{BACKEND_NAMESPACE}.svc"
             ),
         ),
     ] {
@@ -371,7 +373,7 @@ async fn a_backend_with_a_foreign_certificate_is_not_available() {
         assert_eq!((state.available, state.reason.as_str()), (false, "FailedDiscoveryCheck"));
         let url = format!("https://{address}/apis/custom.metrics.k8s.io/v1beta2");
         let expected = format!(
-            "failing or missing response from {url}: Get \"{url}\": tls: failed to verify certificate: x509: {said}"
+            "failing or missing response from {url}: Get \"{url}\": tls: failed to verify certificate: x509: {message}"
         );
         assert_eq!(state.message, expected);
         assert_eq!(get(&plane, PODS).await.body, "service unavailable\n");
@@ -379,7 +381,7 @@ async fn a_backend_with_a_foreign_certificate_is_not_available() {
 }
 
 #[tokio::test]
-async fn an_older_control_plane_finds_a_backend_with_a_foreign_certificate_available_and_does_not_reach_it() {
+async fn older_probe_accepts_any_certificate_but_requests_fail() {
     let plane = ControlPlane::start().await.unwrap();
     plane.probe_without_verifying();
     let backend = Backend::start(&plane, &["h2"]).await;
@@ -388,9 +390,9 @@ async fn an_older_control_plane_finds_a_backend_with_a_foreign_certificate_avail
     within(plane.available(V1BETA2)).await.unwrap();
     let answer = get(&plane, PODS).await;
     assert_eq!(answer.status, 503);
-    let said = "error trying to reach service: tls: failed to verify certificate: x509: certificate signed by \
+    let message = "error trying to reach service: tls: failed to verify certificate: x509: certificate signed by \
                 unknown authority\n";
-    assert_eq!(answer.body, said);
+    assert_eq!(answer.body, message);
 }
 
 #[tokio::test]
@@ -426,7 +428,7 @@ async fn discovery_is_fetched_with_etags_and_merged() {
 }
 
 #[tokio::test]
-async fn openapi_has_what_each_version_serves_and_its_documents_come_from_the_backend() {
+async fn openapi_documents_come_from_the_backend() {
     let plane = ControlPlane::start().await.unwrap();
     let backend = Backend::registered(&plane, &["h2"]).await;
     plane.poll_discovery_now(V1BETA2).await.unwrap();

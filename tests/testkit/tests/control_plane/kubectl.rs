@@ -1,4 +1,4 @@
-//! The real kubectl, where it is installed.
+//! Tests with the real kubectl, if it is installed.
 
 use serde_json::{Value, json};
 use testkit::control_plane::{CUSTOM_METRICS, ControlPlane};
@@ -54,14 +54,14 @@ async fn read_and_write_clusters(kubectl: &Kubectl, plane: &ControlPlane) {
 }
 
 #[tokio::test]
-async fn kubectl_applies_clusters_and_shows_api_services() {
+async fn kubectl_applies_clusters_and_prints_api_services() {
     let plane = ControlPlane::start().await.unwrap();
     for kubectl in kubectls(&plane.admin_kubeconfig().unwrap()) {
-        apply_clusters_and_show_api_services(&kubectl, &plane).await;
+        apply_clusters_and_print_api_services(&kubectl, &plane).await;
     }
 }
 
-async fn apply_clusters_and_show_api_services(kubectl: &Kubectl, plane: &ControlPlane) {
+async fn apply_clusters_and_print_api_services(kubectl: &Kubectl, plane: &ControlPlane) {
     let manifest = plane.directory().join("cluster.json");
     for endpoint in ["https://127.0.0.1:1", "https://127.0.0.1:2"] {
         let cluster = json!({
@@ -74,15 +74,15 @@ async fn apply_clusters_and_show_api_services(kubectl: &Kubectl, plane: &Control
         let applied = plane.object("Cluster", "", "member1").unwrap();
         assert_eq!(applied["spec"]["apiEndpoint"], endpoint);
     }
-    let nobody_listens = "127.0.0.1:1".parse().unwrap();
-    plane.register_backend(nobody_listens, None, &CUSTOM_METRICS).unwrap();
+    let closed_port = "127.0.0.1:1".parse().unwrap();
+    plane.register_backend(closed_port, None, &CUSTOM_METRICS).unwrap();
     let mut state = plane.availability(CUSTOM_METRICS[1]).unwrap();
     within(state.wait_for(|state| !state.reason.is_empty())).await.unwrap();
     let services = kubectl.run(&["get", "apiservices", CUSTOM_METRICS[1]]).await.unwrap();
     assert!(services.contains("karmada-system/karmada-metrics-adapter"), "{services}");
     assert!(services.contains("False (FailedDiscoveryCheck)"), "{services}");
     let versions = kubectl.run(&["api-versions"]).await.unwrap();
-    // Only the aggregated document, which kubectl reads since 1.26, can say what is stale.
+    // Only the aggregated document reports stale groups. kubectl reads it since 1.26.
     let aggregated = kubectl.minor() >= 26;
     assert_eq!(versions.contains("custom.metrics.k8s.io"), !aggregated, "{kubectl}: {versions}");
 }

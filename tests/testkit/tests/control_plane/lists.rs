@@ -1,4 +1,4 @@
-//! Reading and writing objects.
+//! Reads and writes of objects.
 
 use http::Method;
 use serde_json::json;
@@ -7,7 +7,7 @@ use testkit::control_plane::ControlPlane;
 use super::{CLUSTERS, SECRETS, get, member, names, revision};
 
 #[tokio::test]
-async fn a_joined_member_is_a_cluster_and_two_secrets() {
+async fn joined_member_is_a_cluster_and_two_secrets() {
     let plane = ControlPlane::start().await.unwrap();
     plane.join(&member("member1")).unwrap();
     let clusters = get(&plane, CLUSTERS).await.json().unwrap();
@@ -30,7 +30,7 @@ async fn a_joined_member_is_a_cluster_and_two_secrets() {
 }
 
 #[tokio::test]
-async fn a_list_in_pages_shows_one_revision_until_that_is_compacted() {
+async fn paged_list_has_one_revision_until_it_is_compacted() {
     let plane = ControlPlane::start().await.unwrap();
     for index in 0..5 {
         plane.join(&member(&format!("member{index}"))).unwrap();
@@ -60,7 +60,7 @@ async fn a_list_in_pages_shows_one_revision_until_that_is_compacted() {
 }
 
 #[tokio::test]
-async fn objects_are_written_as_an_api_server_writes_them() {
+async fn writes_match_an_api_server() {
     let plane = ControlPlane::start().await.unwrap();
     let client = plane.admin_client();
     let secret = json!({
@@ -81,7 +81,7 @@ async fn objects_are_written_as_an_api_server_writes_them() {
 
     let path = format!("{SECRETS}/s");
     let unchanged = send(Method::PUT, &path, created.clone()).await.json().unwrap();
-    assert_eq!(revision(&unchanged), revision(&created), "what changes nothing makes no revision");
+    assert_eq!(revision(&unchanged), revision(&created), "a write without a change makes no revision");
     let mut changed = created.clone();
     changed["data"]["token"] = json!("YmFy");
     let changed = send(Method::PUT, &path, changed).await.json().unwrap();
@@ -104,7 +104,7 @@ async fn objects_are_written_as_an_api_server_writes_them() {
 }
 
 #[tokio::test]
-async fn lists_can_be_lost_and_found_again() {
+async fn lists_can_be_emptied_and_restored() {
     let plane = ControlPlane::start().await.unwrap();
     plane.join(&member("member1")).unwrap();
     plane.empty_lists(true);
@@ -114,7 +114,7 @@ async fn lists_can_be_lost_and_found_again() {
 }
 
 #[tokio::test]
-async fn the_authentication_config_map_is_found_by_its_name() {
+async fn authentication_config_map_is_selected_by_name() {
     let plane = ControlPlane::start().await.unwrap();
     let path = "/api/v1/namespaces/kube-system/configmaps\
                 ?fieldSelector=metadata.name%3Dextension-apiserver-authentication";

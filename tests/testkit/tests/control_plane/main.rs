@@ -1,4 +1,4 @@
-//! The simulated control plane over real sockets, and with the real kubectl where it is installed.
+//! The simulated control plane over real sockets, and with the real kubectl if it is installed.
 
 mod access;
 mod aggregation;
@@ -19,7 +19,7 @@ use testkit::control_plane::{ControlPlane, MemberSpec};
 const CLUSTERS: &str = "/apis/cluster.karmada.io/v1alpha1/clusters";
 const SECRETS: &str = "/api/v1/namespaces/karmada-cluster/secrets";
 
-/// A member that answers nowhere.
+/// A member with an address that never responds.
 fn member(name: &str) -> MemberSpec {
     MemberSpec {
         name: name.to_owned(),
@@ -36,15 +36,15 @@ async fn get(plane: &ControlPlane, path: &str) -> Answer {
 }
 
 async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(20), future).await.expect("it happens in time")
+    tokio::time::timeout(Duration::from_secs(20), future).await.expect("the future ends in time")
 }
 
 fn names(list: &Value) -> Vec<&str> {
-    let items = list["items"].as_array().expect("a list has items");
+    let items = list["items"].as_array().expect("the list has items");
     items.iter().map(|item| item["metadata"]["name"].as_str().unwrap()).collect()
 }
 
-/// A watch as its client sees it: line by line.
+/// A watch as its client receives it: line by line.
 struct Watch {
     body: Incoming,
     buffered: BytesMut,
@@ -58,7 +58,7 @@ impl Watch {
         Self { body: response.into_body(), buffered: BytesMut::new() }
     }
 
-    /// The next event, or none at the normal end; an error if the stream breaks off.
+    /// The next event. `None` at the normal end; an error if the stream breaks off.
     async fn next(&mut self) -> Result<Option<Value>, hyper::Error> {
         loop {
             if let Some(end) = self.buffered.iter().position(|&byte| byte == b'\n') {
@@ -73,9 +73,9 @@ impl Watch {
         }
     }
 
-    /// The next event's type, object name and resourceVersion.
+    /// The type, object name and resourceVersion of the next event.
     async fn event(&mut self) -> (String, String, u64) {
-        let event = self.next().await.expect("the watch is whole").expect("the watch goes on");
+        let event = self.next().await.expect("the watch does not break off").expect("the watch continues");
         let metadata = &event["object"]["metadata"];
         let revision = metadata["resourceVersion"].as_str().unwrap_or("0").parse().unwrap();
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();

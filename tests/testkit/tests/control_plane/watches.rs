@@ -1,4 +1,4 @@
-//! Watching objects.
+//! Watches of objects.
 
 use serde_json::{Value, json};
 use testkit::control_plane::ControlPlane;
@@ -6,7 +6,7 @@ use testkit::control_plane::ControlPlane;
 use super::{CLUSTERS, SECRETS, Watch, get, member, revision, within};
 
 #[tokio::test]
-async fn a_watch_tells_everything_after_its_revision_in_order() {
+async fn watch_sends_all_later_changes_in_order() {
     let plane = ControlPlane::start().await.unwrap();
     plane.join(&member("member1")).unwrap();
     let from = revision(&get(&plane, CLUSTERS).await.json().unwrap());
@@ -21,11 +21,11 @@ async fn a_watch_tells_everything_after_its_revision_in_order() {
     plane.remove("member1");
     let (kind, name, deleted) = watch.event().await;
     assert_eq!((kind.as_str(), name.as_str()), ("DELETED", "member1"));
-    assert!(from < modified && modified < added && added < deleted, "a deletion has a revision of its own");
+    assert!(from < modified && modified < added && added < deleted, "a deletion has its own revision");
 }
 
 #[tokio::test]
-async fn a_watch_without_a_revision_begins_with_what_there_is() {
+async fn watch_without_a_revision_starts_with_the_existing_objects() {
     let plane = ControlPlane::start().await.unwrap();
     plane.join(&member("member1")).unwrap();
     for start in ["", "&resourceVersion=0"] {
@@ -38,7 +38,7 @@ async fn a_watch_without_a_revision_begins_with_what_there_is() {
 }
 
 #[tokio::test]
-async fn an_object_that_leaves_a_selection_is_deleted_for_its_watch() {
+async fn object_that_no_longer_matches_is_deleted_for_the_watch() {
     let plane = ControlPlane::start().await.unwrap();
     let labelled = |tier: &str| {
         json!({
@@ -54,7 +54,7 @@ async fn an_object_that_leaves_a_selection_is_deleted_for_its_watch() {
 }
 
 #[tokio::test]
-async fn a_revision_whose_history_is_gone_is_expired() {
+async fn compacted_revision_is_expired() {
     let plane = ControlPlane::start().await.unwrap();
     plane.join(&member("member1")).unwrap();
     let from = revision(&get(&plane, CLUSTERS).await.json().unwrap());
@@ -78,7 +78,7 @@ async fn a_revision_whose_history_is_gone_is_expired() {
 }
 
 #[tokio::test]
-async fn bookmarks_come_when_allowed_and_before_the_end() {
+async fn bookmarks_come_if_allowed_and_before_the_end() {
     let plane = ControlPlane::start().await.unwrap();
     let mut watch =
         Watch::open(&plane, &format!("{CLUSTERS}?watch=1&allowWatchBookmarks=true&timeoutSeconds=2")).await;
@@ -95,7 +95,7 @@ async fn bookmarks_come_when_allowed_and_before_the_end() {
 }
 
 #[tokio::test]
-async fn an_initial_list_in_the_stream_is_refused_as_by_a_server_without_it() {
+async fn initial_list_in_the_stream_is_rejected() {
     let plane = ControlPlane::start().await.unwrap();
     let path = format!("{CLUSTERS}?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan");
     let refused = get(&plane, &path).await;
@@ -124,7 +124,7 @@ async fn watches_can_be_dropped_and_the_server_restarted() {
 }
 
 #[tokio::test]
-async fn a_silent_watch_says_nothing_and_catches_up_later() {
+async fn silenced_watch_catches_up_later() {
     let plane = ControlPlane::start().await.unwrap();
     let mut watch =
         Watch::open(&plane, &format!("{CLUSTERS}?watch=1&allowWatchBookmarks=1&timeoutSeconds=1")).await;
@@ -132,13 +132,13 @@ async fn a_silent_watch_says_nothing_and_catches_up_later() {
     plane.join(&member("member1")).unwrap();
     plane.send_bookmarks();
     let quiet = tokio::time::timeout(std::time::Duration::from_millis(1500), watch.next()).await;
-    assert!(quiet.is_err(), "not even its end is told");
+    assert!(quiet.is_err(), "the watch must not even end");
     plane.silence_watches(false);
     assert_eq!(watch.event().await.1, "member1");
 }
 
 #[tokio::test]
-async fn everything_ends_when_the_control_plane_is_dropped() {
+async fn drop_ends_all_connections() {
     let plane = ControlPlane::start().await.unwrap();
     let (address, kubeconfig) = (plane.address(), plane.adapter_kubeconfig().unwrap());
     let mut watch = Watch::open(&plane, &format!("{CLUSTERS}?watch=1")).await;

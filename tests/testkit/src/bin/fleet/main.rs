@@ -1,4 +1,4 @@
-//! `fleet`: simulated Karmada fleets for an adapter to work on.
+//! `fleet`: simulated Karmada fleets for an adapter.
 
 mod up;
 
@@ -29,10 +29,10 @@ struct Walkthrough {
     /// The adapter's binary.
     #[arg(long, value_name = "PATH")]
     adapter: PathBuf,
-    /// Stay up afterwards, until Ctrl-C.
+    /// Keep everything running afterwards, until Ctrl-C.
     #[arg(long)]
     hold: bool,
-    /// Where the adapter's output goes; a new file among the temporary ones by default.
+    /// File for the adapter's output; default: a new temporary file.
     #[arg(long, value_name = "PATH")]
     log: Option<PathBuf>,
 }
@@ -43,7 +43,7 @@ async fn main() -> ExitCode {
     let interrupted = match interrupted() {
         Ok(interrupted) => interrupted,
         Err(error) => {
-            eprintln!("fleet: signals cannot be awaited: {error}");
+            eprintln!("fleet: cannot wait for signals: {error}");
             return ExitCode::FAILURE;
         }
     };
@@ -55,8 +55,8 @@ async fn main() -> ExitCode {
             }
         }
     };
-    // What is interrupted is dropped, and everything that it has started with it. Ctrl-C is the ordinary end of a
-    // walkthrough that is held, which therefore comes first.
+    // An interrupt drops the future and everything that it has started. Ctrl-C is the normal end of a walkthrough with
+    // `--hold`, so the future is polled first.
     tokio::select! {
         biased;
         result = run => match result {

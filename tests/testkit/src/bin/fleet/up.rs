@@ -1,4 +1,4 @@
-//! `fleet up`: members with fixed values behind a control plane, for exploring and for measuring.
+//! `fleet up`: members with fixed values behind a control plane, to explore and to measure.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,53 +10,53 @@ use testkit::fleet::Fleet;
 use testkit::member::wire::Version;
 use testkit::member::{Fault, Formats, Member, MemberOptions, Protocols};
 
-/// What to serve.
+/// The fleet to serve.
 #[derive(Args)]
 pub(super) struct Options {
-    /// Member clusters, member1 and on.
+    /// Number of member clusters, named member1, member2, ….
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=1000))]
     members: u16,
-    /// Pods in each member, each with a value of the metric.
+    /// Number of pods in each member; each has a value of the metric.
     #[arg(long, default_value_t = 10)]
     pods: usize,
-    /// Nodes in each member.
+    /// Number of nodes in each member.
     #[arg(long, default_value_t = 3)]
     nodes: usize,
-    /// The metric of the pods.
+    /// Name of the pods' metric.
     #[arg(long, default_value = "http_requests")]
     metric: String,
-    /// What the members answer in.
+    /// Formats of the members' responses.
     #[arg(long, value_enum, default_value_t = Format::Both)]
     formats: Format,
-    /// The versions of the custom metrics API that the members serve.
+    /// Versions of the custom metrics API that the members serve.
     #[arg(long, value_enum, value_delimiter = ',', default_values = ["v1beta1", "v1beta2"])]
     versions: Vec<ApiVersion>,
-    /// The protocols that the members speak.
+    /// Protocols of the members.
     #[arg(long, value_enum, default_value_t = Protocol::Both)]
     protocols: Protocol,
-    /// How late the members answer, in milliseconds.
+    /// Delay of the members' responses, in milliseconds.
     #[arg(long, default_value_t = 0, value_name = "MS")]
     latency: u64,
-    /// How many of the members are frozen (the last ones).
+    /// Number of frozen members (the last ones).
     #[arg(long, default_value_t = 0)]
     frozen: usize,
-    /// An adapter's binary to start behind the control plane.
+    /// Binary of an adapter to start behind the control plane.
     #[arg(long, value_name = "PATH")]
     adapter: Option<PathBuf>,
-    /// Where the adapter's output goes.
+    /// File for the adapter's output.
     #[arg(long, value_name = "PATH", requires = "adapter")]
     log: Option<PathBuf>,
     /// Print addresses and files as one line of JSON.
     #[arg(long)]
     json: bool,
-    /// More flags for the adapter, after `--`.
+    /// Further flags for the adapter, after `--`.
     #[arg(last = true, requires = "adapter")]
     flags: Vec<String>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Format {
-    /// Protobuf or JSON, as asked
+    /// Protobuf or JSON, as requested
     Both,
     /// JSON only
     Json,
@@ -78,7 +78,7 @@ enum Protocol {
     Http1,
 }
 
-/// Serves until it is dropped, or until the adapter ends.
+/// Serves until it is dropped or the adapter exits.
 pub(super) async fn serve(options: Options) -> anyhow::Result<()> {
     let mut members = Vec::new();
     for number in 1..=options.members {
@@ -127,21 +127,21 @@ pub(super) async fn serve(options: Options) -> anyhow::Result<()> {
         println!("{line}");
     } else {
         println!("{} members of {} pods joined {}", options.members, options.pods, fleet.plane.url());
-        println!("  kubeconfig of its administrator: {}", kubeconfig.display());
+        println!("  kubeconfig of the administrator: {}", kubeconfig.display());
         println!("  kubeconfig of the adapter:       {}", fleet.plane.adapter_kubeconfig()?.display());
         match &adapter {
             Some(adapter) => {
                 println!("  adapter: https://{}, log {}", adapter.address(), adapter.log().display());
                 println!("  adapter's own metrics: http://{}/metrics", adapter.metrics_address());
             }
-            None => println!("  no adapter: --adapter PATH starts one"),
+            None => println!("  no adapter (start one with --adapter PATH)"),
         }
         println!("\n  kubectl --kubeconfig {} get clusters", kubeconfig.display());
         if adapter.is_some() {
             println!("  kubectl --kubeconfig {} get --raw \"{path}\"", kubeconfig.display());
             println!("  kubectl --kubeconfig {} top pods -n default", kubeconfig.display());
         }
-        println!("\nCtrl-C ends it.");
+        println!("\nStop with Ctrl-C.");
     }
     loop {
         tokio::time::sleep(Duration::from_secs(1)).await;

@@ -1,4 +1,4 @@
-//! Who asks, and what they may do: client certificates, tokens, and RBAC as far as its defaults go.
+//! Authentication and authorization: client certificates, tokens, and RBAC with its default roles.
 
 pub(super) mod review;
 
@@ -16,7 +16,7 @@ use super::request::{Attributes, ResourceAttributes};
 use crate::https::Peer;
 use crate::member::wire::StatusDetails;
 
-/// The adapter's user, whose rights are those of its ClusterRole.
+/// The adapter's user. It has the permissions of the adapter's ClusterRole.
 pub const ADAPTER_USER: &str = "system:serviceaccount:karmada-system:karmada-metrics-adapter";
 
 const MASTERS: &str = "system:masters";
@@ -39,18 +39,18 @@ pub(crate) struct Access {
     grants: Mutex<Vec<Grant>>,
 }
 
-/// What a user or group may do beyond the defaults; `*` stands for all.
+/// Permissions of a user or group in addition to the defaults. `*` means all.
 #[derive(Default)]
 struct Grant {
     subject: String,
     verbs: Vec<String>,
     group: String,
     resources: Vec<String>,
-    /// The objects' names; empty for all.
+    /// The names of the objects. Empty means all.
     names: Vec<String>,
-    /// The one namespace in which it holds; empty for all.
+    /// The namespace of the permission. Empty means all.
     namespace: String,
-    /// The verbs and resources that were allowed by it.
+    /// The verbs and resources that were used.
     used: BTreeSet<(String, String)>,
 }
 
@@ -73,7 +73,7 @@ impl Access {
         self.tokens().remove(token);
     }
 
-    /// The identity of a known token.
+    /// The user of a known token.
     pub(crate) fn token(&self, token: &str) -> Option<User> {
         self.tokens().get(token).cloned()
     }
@@ -88,7 +88,7 @@ impl Access {
         });
     }
 
-    /// Grants the rules of a Role, in its namespace, or of a ClusterRole.
+    /// Grants the rules of a Role (in its namespace) or of a ClusterRole.
     pub(crate) fn bind(&self, subject: &str, role: &Value) {
         for rule in role["rules"].as_array().into_iter().flatten() {
             let texts = |key: &str| -> Vec<String> {
@@ -109,7 +109,7 @@ impl Access {
         }
     }
 
-    /// What was granted and never needed, as `watch secrets`.
+    /// The permissions that were granted and never used, as `watch secrets`.
     pub(crate) fn unused(&self, subject: &str) -> Vec<String> {
         let grants = self.grants();
         let granted = grants.iter().filter(|grant| grant.subject == subject).flat_map(|grant| {
@@ -123,7 +123,7 @@ impl Access {
         self.grants().retain(|grant| grant.subject != subject);
     }
 
-    /// A client certificate, else a bearer token, else nobody; none if the token is unknown.
+    /// Authenticates by client certificate, then by bearer token, else as anonymous. `None` if the token is unknown.
     pub(crate) fn authenticate(&self, peer: &Peer, headers: &HeaderMap) -> Option<User> {
         if let Some(user) = peer.certificate.as_ref().and_then(User::of_certificate) {
             return Some(user);
@@ -141,11 +141,11 @@ impl Access {
     }
 
     fn tokens(&self) -> MutexGuard<'_, BTreeMap<String, User>> {
-        self.tokens.lock().expect("no holder panics")
+        self.tokens.lock().expect("not poisoned")
     }
 
     fn grants(&self) -> MutexGuard<'_, Vec<Grant>> {
-        self.grants.lock().expect("no holder panics")
+        self.grants.lock().expect("not poisoned")
     }
 }
 
@@ -178,7 +178,7 @@ impl User {
 }
 
 impl Grant {
-    /// Whether it covers the request, which then has used it.
+    /// Whether the permission covers the request. Records the use.
     fn allows(&mut self, attributes: &Attributes) -> bool {
         let listed = |list: &[String], value: &str| list.iter().any(|one| one == "*" || one == value);
         let Some(asked) = &attributes.resource else { return false };
@@ -239,7 +239,7 @@ fn allowed_by_default(user: &User, attributes: &Attributes) -> bool {
             || DISCOVERY.into_iter().any(under) && user.is(AUTHENTICATED))
 }
 
-/// `pods/http_requests`, as RBAC rules name a subresource.
+/// `pods/http_requests`: a subresource as in RBAC rules.
 fn resource_name(asked: &ResourceAttributes) -> String {
     match asked.subresource.as_str() {
         "" => asked.resource.clone(),
@@ -248,7 +248,7 @@ fn resource_name(asked: &ResourceAttributes) -> String {
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    let suite = TLS13_AES_128_GCM_SHA256.tls13().expect("it is a suite of TLS 1.3");
+    let suite = TLS13_AES_128_GCM_SHA256.tls13().expect("the suite belongs to TLS 1.3");
     let digest = suite.common.hash_provider.hash(bytes);
     digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }

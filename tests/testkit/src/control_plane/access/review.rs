@@ -1,4 +1,5 @@
-//! TokenReview, SubjectAccessReview and SelfSubjectAccessReview, answered from the control plane's own tokens and grants.
+//! TokenReview, SubjectAccessReview and SelfSubjectAccessReview, with results from the control plane's own tokens and
+//! permissions.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard};
@@ -12,21 +13,21 @@ use crate::control_plane::reply::{Failure, json_response};
 use crate::control_plane::request::{Attributes, ResourceAttributes};
 use crate::https::Body;
 
-/// How many reviews are remembered.
+/// Maximum of recorded reviews.
 const REMEMBERED: usize = 4096;
 
-/// A review that somebody asked for.
+/// A received review.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Review {
     /// `TokenReview`, `SubjectAccessReview` or `SelfSubjectAccessReview`.
     pub kind: String,
-    /// The review's `spec` as it was sent; of a token only that it was there.
+    /// The `spec` of the review as received. The token is redacted.
     pub spec: Value,
-    /// Who asked.
+    /// The user that sent it.
     pub by: String,
 }
 
-/// What was reviewed, and what tests do to reviews.
+/// The received reviews, and the faults that tests inject.
 pub(crate) struct Reviews {
     received: Mutex<VecDeque<Review>>,
     fault: Mutex<Fault>,
@@ -52,14 +53,14 @@ impl Reviews {
     }
 
     pub(crate) fn fail(&self, status: Option<StatusCode>) {
-        self.fault.lock().expect("no holder panics").status = status;
+        self.fault.lock().expect("not poisoned").status = status;
     }
 
     pub(crate) fn delay(&self, delay: Duration) {
-        self.fault.lock().expect("no holder panics").delay = delay;
+        self.fault.lock().expect("not poisoned").delay = delay;
     }
 
-    /// Answers a review that `by` has posted as `plural`.
+    /// Responds to a review that the user `by` has posted to the resource `plural`.
     pub(crate) async fn answer(
         &self,
         access: &Access,
@@ -68,7 +69,7 @@ impl Reviews {
         by: &User,
     ) -> Result<Response<Body>, Failure> {
         let mut review: Value = serde_json::from_slice(body)
-            .map_err(|error| Failure::bad_request(format!("the review is no JSON: {error}")))?;
+            .map_err(|error| Failure::bad_request(format!("the review is not JSON: {error}")))?;
         let kind = match plural {
             "tokenreviews" => "TokenReview",
             "selfsubjectaccessreviews" => "SelfSubjectAccessReview",
@@ -78,10 +79,10 @@ impl Reviews {
             return Err(Failure::bad_request(format!("{} in the body, {kind} in the path", review["kind"])));
         }
         self.remember(Review { kind: kind.to_owned(), spec: redacted(&review["spec"]), by: by.name.clone() });
-        let fault = *self.fault.lock().expect("no holder panics");
+        let fault = *self.fault.lock().expect("not poisoned");
         tokio::time::sleep(fault.delay).await;
         if let Some(status) = fault.status {
-            return Err(Failure::new(status, "InternalError", "the review failed on purpose"));
+            return Err(Failure::new(status, "InternalError", "injected failure"));
         }
         review["status"] = match kind {
             "TokenReview" => token_status(access, &review["spec"]),
@@ -100,7 +101,7 @@ impl Reviews {
     }
 
     fn reviews(&self) -> MutexGuard<'_, VecDeque<Review>> {
-        self.received.lock().expect("no holder panics")
+        self.received.lock().expect("not poisoned")
     }
 }
 
@@ -116,11 +117,11 @@ fn token_status(access: &Access, spec: &Value) -> Value {
             }
             status
         }
-        None => json!({"user": {}, "error": "[invalid bearer token, the token is in no table]"}),
+        None => json!({"user": {}, "error": "[invalid bearer token, unknown token]"}),
     }
 }
 
-/// The user whom a SubjectAccessReview is about.
+/// The user of a SubjectAccessReview.
 fn reviewed(spec: &Value) -> User {
     let texts = |value: &Value| -> Vec<String> {
         let items = value.as_array().into_iter().flatten();

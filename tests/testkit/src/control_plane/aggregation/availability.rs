@@ -1,4 +1,4 @@
-//! Whether a backend is available, and what else kube-apiserver asks it for by itself.
+//! Availability probes of a backend, and kube-apiserver's own requests for discovery and OpenAPI.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering;
@@ -22,30 +22,30 @@ use crate::control_plane::objects::store::Mode;
 use crate::https::{Body, full};
 use crate::timestamp;
 
-/// How often kube-apiserver probes.
+/// The interval of kube-apiserver's probes.
 pub(crate) const PROBE_EVERY: Duration = Duration::from_secs(30);
 
 const ATTEMPTS: usize = 5;
-const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 const DISCOVERY_EVERY: Duration = Duration::from_secs(60);
-/// How much of a discovery document is read.
+/// Maximum size of a discovery document in bytes.
 const DOCUMENT_BYTES: usize = 64 << 20;
-/// How many failures and transitions are remembered.
+/// Maximum of recorded failures and transitions.
 const REMEMBERED: usize = 1024;
 const DISCOVERY_USER: (&str, &[&str]) = ("system:kube-aggregator", &["system:masters"]);
 const OPENAPI_USER: (&str, &[&str]) = ("system:aggregator", &[]);
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,\
                           application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
 
-/// An APIService's Available condition.
+/// The condition `Available` of an APIService.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Availability {
     /// Whether the condition is True.
     pub available: bool,
     /// `Passed` or `FailedDiscoveryCheck`; empty before the first probe.
     pub reason: String,
-    /// Which check failed and how.
+    /// The failed check and its error.
     pub message: String,
 }
 
@@ -60,17 +60,17 @@ pub(crate) struct ApiService {
     past: Mutex<Past>,
 }
 
-/// What a backend said about itself, shared by its APIServices.
+/// The discovery and OpenAPI documents of a backend. Its APIServices share them.
 #[derive(Default)]
 pub(crate) struct Documents(Mutex<Fetched>);
 
 #[derive(Default)]
 struct Fetched {
     etags: BTreeMap<&'static str, String>,
-    /// The aggregated list's groups.
+    /// The groups of the aggregated list.
     groups: Value,
     openapi_v2: Value,
-    /// Where the documents of OpenAPI v3 are.
+    /// The paths of the OpenAPI v3 documents.
     openapi_v3: Value,
 }
 
@@ -81,7 +81,7 @@ struct Past {
 }
 
 impl ApiService {
-    /// An APIService by its name, `v1beta2.custom.metrics.k8s.io`.
+    /// Creates an APIService from its name, `v1beta2.custom.metrics.k8s.io`.
     pub(crate) fn new(name: &str, backend: Arc<Backend>, documents: Arc<Documents>) -> Option<Self> {
         let (version, group) = name.split_once('.')?;
         let unknown = Availability { available: false, reason: String::new(), message: String::new() };
@@ -124,17 +124,17 @@ impl ApiService {
         entry
     }
 
-    /// What the backend said in OpenAPI v2; null if nothing.
+    /// The backend's OpenAPI v2 document. `null` if there is none.
     pub(crate) fn openapi_v2(&self) -> Value {
         self.documents.fetched().openapi_v2.clone()
     }
 
-    /// The keys of the backend's OpenAPI v3 documents and where these are; null if it has none.
+    /// The keys and paths of the backend's OpenAPI v3 documents. `null` if there are none.
     pub(crate) fn openapi_v3(&self) -> Value {
         self.documents.fetched().openapi_v3.clone()
     }
 
-    /// Keeps the condition until the task is dropped.
+    /// Probes the backend and updates the condition until the task is dropped.
     pub(crate) async fn keep(self: Arc<Self>, plane: Arc<Plane>) {
         let mut interval = plane.probe_interval.subscribe();
         loop {
@@ -148,8 +148,8 @@ impl ApiService {
         }
     }
 
-    /// Follows `AvailableConditionController.sync`: five requests at a time, one success is enough, and the
-    /// condition does not wait for the others.
+    /// Follows `AvailableConditionController.sync`: sends five requests at the same time. One success is enough, and the
+    /// condition does not wait for the other requests.
     pub(crate) async fn probe(&self, plane: &Plane) -> Availability {
         let url = format!("https://{}/apis/{}/{}", self.backend.address, self.group, self.version);
         let unverified = plane.aggregation.probes_unverified.load(Ordering::Relaxed);
@@ -196,7 +196,7 @@ impl ApiService {
         }
     }
 
-    /// Writes the APIService object, with its first or changed condition.
+    /// Writes the APIService object with its first or changed condition.
     fn publish(&self, plane: &Plane, state: &Availability, flipped: bool) {
         let now = || json!(timestamp::format(timestamp::now()));
         let before = plane.store.object(&API_SERVICES, "", &self.name);
@@ -222,12 +222,12 @@ impl ApiService {
     }
 
     fn past(&self) -> MutexGuard<'_, Past> {
-        self.past.lock().expect("no holder panics")
+        self.past.lock().expect("not poisoned")
     }
 }
 
 impl Documents {
-    /// Fetches discovery now and then while `service` is available, until the task is dropped.
+    /// Fetches discovery regularly while `service` is available, until the task is dropped.
     pub(crate) async fn keep(self: Arc<Self>, service: Arc<ApiService>) {
         let mut availability = service.availability();
         while availability.wait_for(|state| state.available).await.is_ok() {
@@ -238,7 +238,7 @@ impl Documents {
 
     /// Fetches the aggregated discovery and both OpenAPI roots, as kube-apiserver does every minute.
     ///
-    /// Returns each path with its status, none where no answer came in time.
+    /// Returns each path with its status. The status is `None` if there was no response in time.
     pub(crate) async fn fetch(&self, backend: &Backend) -> Vec<(&'static str, Option<StatusCode>)> {
         let mut statuses = Vec::new();
         for (path, accept, user) in [
@@ -252,7 +252,7 @@ impl Documents {
                 .filter_map(|(name, value)| Some((name, value?)))
                 .collect();
             let request = request(backend, path, user, &headers);
-            let Ok(Ok((head, body))) = timeout(ANSWERS_WITHIN, whole(&backend.proxy, request)).await else {
+            let Ok(Ok((head, body))) = timeout(RESPONSE_TIMEOUT, whole(&backend.proxy, request)).await else {
                 statuses.push((path, None));
                 continue;
             };
@@ -274,7 +274,7 @@ impl Documents {
     }
 
     fn fetched(&self) -> MutexGuard<'_, Fetched> {
-        self.0.lock().expect("no holder panics")
+        self.0.lock().expect("not poisoned")
     }
 }
 
@@ -294,7 +294,7 @@ impl Fetched {
     }
 }
 
-/// What kube-apiserver asks a backend by itself, for a user and its groups.
+/// A request that kube-apiserver sends to a backend for itself, as a user with groups.
 fn request(
     backend: &Backend,
     path: &str,
@@ -311,7 +311,7 @@ fn request(
         request = request.header("x-remote-group", *group);
     }
     let request = request.header("x-remote-user", user).header(ACCEPT_ENCODING, "gzip");
-    request.body(full("")).expect("an etag was a header's value before")
+    request.body(full("")).expect("the ETag came from a header")
 }
 
 async fn whole(client: &Upstream, request: Request<Body>) -> anyhow::Result<(response::Parts, Bytes)> {
@@ -322,7 +322,7 @@ async fn whole(client: &Upstream, request: Request<Body>) -> anyhow::Result<(res
     ))
 }
 
-/// One of the five requests; the error is the condition's message.
+/// One of the five requests. The error is the message of the condition.
 async fn attempt(client: Upstream, url: String) -> Result<(), String> {
     let request = Request::get(&url)
         .header(USER_AGENT, "Go-http-client/1.1")
@@ -332,7 +332,7 @@ async fn attempt(client: Upstream, url: String) -> Result<(), String> {
         .body(full(""));
     let request = request.map_err(|error| error.to_string())?;
     let failing = |cause: String| format!("failing or missing response from {url}: {cause}");
-    match timeout(ANSWERS_WITHIN, client.send(request)).await {
+    match timeout(RESPONSE_TIMEOUT, client.send(request)).await {
         Ok(Ok(response)) if response.status().is_success() => Ok(()),
         Ok(Ok(response)) => Err(failing(format!("bad status from {url}: {}", response.status().as_u16()))),
         Ok(Err(error)) => Err(failing(format!("Get \"{url}\": {error}"))),

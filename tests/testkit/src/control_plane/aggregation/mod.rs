@@ -1,4 +1,4 @@
-//! The aggregation layer: APIServices, and requests that go on to their backend as kube-apiserver sends them.
+//! The aggregation layer: APIServices, and forwarding of requests to their backends as kube-apiserver does it.
 
 pub(super) mod availability;
 mod registration;
@@ -29,17 +29,17 @@ use crate::go_url::{Query, encode_path};
 use crate::https::Body;
 use crate::pki::Identity;
 
-/// The Service that a backend's certificate is expected to be for.
+/// The Service name in a backend's certificate.
 pub const BACKEND_SERVICE: &str = "karmada-metrics-adapter";
 /// The namespace of that Service.
 pub const BACKEND_NAMESPACE: &str = "karmada-system";
 
-/// How long a request may take before kube-apiserver gives up on it.
-const REQUEST_LASTS: Duration = Duration::from_secs(60);
-/// How long one for a document of discovery, `/apis/GROUP/VERSION`, may take.
-const DISCOVERY_LASTS: Duration = Duration::from_secs(5);
+/// kube-apiserver's timeout of a request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// Timeout of a request for a discovery document, `/apis/GROUP/VERSION`.
+const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Headers that the aggregation layer takes off or writes itself.
+/// Headers that the aggregation layer removes or writes itself.
 const REPLACED: [&str; 7] = [
     "authorization",
     "host",
@@ -53,18 +53,18 @@ const REPLACED: [&str; 7] = [
 /// The APIServices, by name.
 pub(crate) struct Aggregation {
     services: Mutex<BTreeMap<String, Arc<ApiService>>>,
-    /// Whether the availability probe takes any certificate.
+    /// Whether the availability probe accepts any certificate.
     pub(crate) probes_unverified: AtomicBool,
 }
 
 /// A server behind the aggregation layer.
 pub(crate) struct Backend {
     pub(crate) address: SocketAddr,
-    /// Verifies the certificate, as requests and the availability probe need it.
+    /// Client that verifies the certificate, for requests and the availability probe.
     pub(crate) proxy: Upstream,
-    /// Verifies nothing, as the availability probe did up to Kubernetes 1.34.
+    /// Client without verification, as for the availability probe up to Kubernetes 1.34.
     pub(crate) unverified: Upstream,
-    /// PEM; none skips the verification of requests, too.
+    /// The CA (PEM). `None` disables verification for requests too.
     pub(crate) authority: Option<String>,
 }
 
@@ -89,8 +89,7 @@ impl Aggregation {
         self.map().values().cloned().collect()
     }
 
-    /// The APIService that serves a path, if it is one of theirs. For a document of OpenAPI v3 that is any whose
-    /// backend has it.
+    /// The APIService that serves a path. For an OpenAPI v3 document it is any APIService with that document in its backend.
     pub(crate) fn of_path(&self, path: &str) -> Option<Arc<ApiService>> {
         if let Some(key) = path.strip_prefix("/openapi/v3/") {
             return self.services().into_iter().find(|service| service.openapi_v3()[key].is_object());
@@ -101,13 +100,13 @@ impl Aggregation {
     }
 
     fn map(&self) -> MutexGuard<'_, BTreeMap<String, Arc<ApiService>>> {
-        self.services.lock().expect("no holder panics")
+        self.services.lock().expect("not poisoned")
     }
 }
 
 impl Backend {
     /// # Errors
-    /// If the authority is no PEM.
+    /// If the CA is not PEM.
     pub(crate) fn new(
         address: SocketAddr,
         authority: Option<&str>,
@@ -122,7 +121,7 @@ impl Backend {
         })
     }
 
-    /// The `spec` of an APIService that this backend serves.
+    /// The `spec` of an APIService of this backend.
     pub(crate) fn api_service_spec(&self, group: &str, version: &str) -> Value {
         let mut spec = json!({
             "group": group,
@@ -138,7 +137,7 @@ impl Backend {
         spec
     }
 
-    /// Sends a request on; follows kube-aggregator's `proxyHandler.ServeHTTP` with Go's `ReverseProxy` in it.
+    /// Forwards a request. Follows kube-aggregator's `proxyHandler.ServeHTTP`, which uses Go's `ReverseProxy`.
     pub(crate) async fn forward(
         &self,
         head: &request::Parts,
@@ -160,12 +159,12 @@ impl Backend {
         }
         *request.version_mut() = Version::HTTP_11;
         *request.headers_mut() = headers;
-        let asked = asked_time(query).unwrap_or(REQUEST_LASTS);
-        // Follows `proxy.NewRequestForProxy`: discovery is quick, or its backend is out of reach.
+        let requested = requested_timeout(query).unwrap_or(REQUEST_TIMEOUT);
+        // Follows `proxy.NewRequestForProxy`: a timeout of discovery means that the backend is unreachable.
         let is_discovery =
             path.split(|byte| *byte == b'/').filter(|segment| !segment.is_empty()).count() == 3;
-        let patience = if is_discovery { asked.min(DISCOVERY_LASTS) } else { asked };
-        match timeout(patience, self.proxy.send(request)).await {
+        let limit = if is_discovery { requested.min(DISCOVERY_TIMEOUT) } else { requested };
+        match timeout(limit, self.proxy.send(request)).await {
             Ok(Ok(response)) => {
                 let (mut head, body) = response.into_parts();
                 head.version = Version::HTTP_11;
@@ -173,13 +172,13 @@ impl Backend {
                 Response::from_parts(head, body.map_err(io::Error::other).boxed())
             }
             Ok(Err(error)) => unreachable(&error),
-            Err(_) if patience < asked => unreachable(&"context deadline exceeded"),
+            Err(_) if limit < requested => unreachable(&"context deadline exceeded"),
             Err(_) => timed_out(),
         }
     }
 }
 
-/// The headers of a request that is forwarded to a host, sorted as Go writes them, `User-Agent` first.
+/// The headers of a request that is forwarded to a host: `User-Agent` first, the others sorted as Go writes them.
 pub(crate) fn forwarded_headers(
     head: &request::Parts,
     host: &str,
@@ -229,7 +228,7 @@ pub(crate) fn forwarded_headers(
     headers
 }
 
-/// Follows `transport.headerKeyEscape`: what cannot stand in a header's name is percent-encoded, as is `%`.
+/// Follows `transport.headerKeyEscape`: percent-encodes `%` and bytes that are not valid in a header name.
 fn escape_key(key: &str) -> String {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$&'*+-.^_`|~".contains(&byte);
     key.bytes()
@@ -237,7 +236,7 @@ fn escape_key(key: &str) -> String {
         .collect()
 }
 
-/// What concerns one connection only is not forwarded.
+/// Removes the headers that concern only one connection.
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let listed: Vec<String> = headers
         .get_all(CONNECTION)
@@ -258,13 +257,13 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// The time that a client gives its request, at most what kube-apiserver gives each; zero is none.
-fn asked_time(query: &Query) -> Option<Duration> {
-    let asked = u64::try_from(go_duration::nanoseconds(&query.value("timeout")?)?).ok()?;
-    Some(Duration::from_nanos(asked).min(REQUEST_LASTS)).filter(|asked| !asked.is_zero())
+/// The client's `timeout` parameter, at most kube-apiserver's own timeout. `None` for zero.
+fn requested_timeout(query: &Query) -> Option<Duration> {
+    let requested = u64::try_from(go_duration::nanoseconds(&query.value("timeout")?)?).ok()?;
+    Some(Duration::from_nanos(requested).min(REQUEST_TIMEOUT)).filter(|requested| !requested.is_zero())
 }
 
-/// What kube-apiserver's filter for timeouts writes: a `Status` without a kind, and no type.
+/// The response of kube-apiserver's timeout filter: a `Status` without `kind` and without a content type.
 fn timed_out() -> Response<Body> {
     let status = json!({
         "metadata": {},

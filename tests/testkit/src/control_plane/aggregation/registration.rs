@@ -1,4 +1,4 @@
-//! What tests do with the aggregation layer.
+//! Methods with which tests control the aggregation layer.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,12 +17,12 @@ use crate::control_plane::ControlPlane;
 use crate::control_plane::objects::resources::API_SERVICES;
 
 impl ControlPlane {
-    /// Registers APIServices (`v1beta2.custom.metrics.k8s.io`) that a server at `address` answers, and begins
-    /// to probe it. Its certificate is for `karmada-metrics-adapter.karmada-system.svc`, of this authority
-    /// (PEM); none is `insecureSkipTLSVerify`. A name that is registered moves to this server.
+    /// Registers APIServices (`v1beta2.custom.metrics.k8s.io`) with the backend at `address`, and starts to probe it. The
+    /// backend's certificate must be for `karmada-metrics-adapter.karmada-system.svc` and from the given CA (PEM). `None` means
+    /// `insecureSkipTLSVerify`. A name that is already registered moves to this backend.
     ///
     /// # Errors
-    /// If a name or the authority is malformed.
+    /// If a name or the CA is malformed.
     pub fn register_backend(
         &self,
         address: SocketAddr,
@@ -35,11 +35,11 @@ impl ControlPlane {
             let service = ApiService::new(name, backend.clone(), documents.clone());
             service
                 .map(Arc::new)
-                .with_context(|| format!("{name} is no APIService's name: <version>.<group>"))
+                .with_context(|| format!("{name} is not the name of an APIService: <version>.<group>"))
         });
         let services = services.collect::<anyhow::Result<Vec<_>>>()?;
         self.deregister_backend(names);
-        let mut tasks = self.tasks.lock().expect("no holder panics");
+        let mut tasks = self.tasks.lock().expect("not poisoned");
         for (index, service) in services.into_iter().enumerate() {
             service.write(&self.plane, &json!({}));
             self.plane.aggregation.insert(service.clone());
@@ -56,68 +56,68 @@ impl ControlPlane {
     /// Removes APIServices.
     pub fn deregister_backend(&self, names: &[&str]) {
         for name in names {
-            self.tasks.lock().expect("no holder panics").remove(*name);
+            self.tasks.lock().expect("not poisoned").remove(*name);
             self.plane.aggregation.remove(name);
             self.plane.store.delete(&API_SERVICES, "", name);
         }
     }
 
-    /// Waits until an APIService is available; forever if it never is.
+    /// Waits until an APIService is available. There is no timeout.
     ///
     /// # Errors
-    /// If it is not registered.
+    /// If the APIService is not registered.
     pub async fn available(&self, name: &str) -> anyhow::Result<()> {
         self.availability(name)?.wait_for(|state| state.available).await?;
         Ok(())
     }
 
-    /// An APIService's Available condition, now and as it changes.
+    /// The condition `Available` of an APIService and its changes.
     ///
     /// # Errors
-    /// If it is not registered.
+    /// If the APIService is not registered.
     pub fn availability(&self, name: &str) -> anyhow::Result<watch::Receiver<Availability>> {
         Ok(self.service(name)?.availability())
     }
 
-    /// Each time the condition flipped, the first one included, oldest first.
+    /// All changes of the condition, including the first, oldest first.
     ///
     /// # Errors
-    /// If it is not registered.
+    /// If the APIService is not registered.
     pub fn transitions(&self, name: &str) -> anyhow::Result<Vec<Availability>> {
         Ok(self.service(name)?.transitions())
     }
 
-    /// Why single requests of the probe failed, oldest first, also where another of the five succeeded.
+    /// The errors of failed probe requests, oldest first, also if another of the five requests succeeded.
     ///
     /// # Errors
-    /// If it is not registered.
+    /// If the APIService is not registered.
     pub fn probe_failures(&self, name: &str) -> anyhow::Result<Vec<String>> {
         Ok(self.service(name)?.failures())
     }
 
-    /// Probes an APIService's backend with five requests and returns when all have ended.
+    /// Probes the backend of an APIService with five requests and waits for all of them.
     ///
     /// # Errors
-    /// If it is not registered.
+    /// If the APIService is not registered.
     pub async fn probe_now(&self, name: &str) -> anyhow::Result<Availability> {
         Ok(self.service(name)?.probe(&self.plane).await)
     }
 
-    /// Lets the availability probe take any certificate, as kube-apiserver up to 1.34 does: only requests are refused.
+    /// The availability probe accepts any certificate from now on, as in kube-apiserver up to 1.34. Only requests fail then.
     pub fn probe_without_verifying(&self) {
         self.plane.aggregation.probes_unverified.store(true, Ordering::Relaxed);
     }
 
-    /// Probes this often instead of every 30 s.
+    /// Sets the probe interval. The default is 30 s.
     pub fn set_probe_interval(&self, interval: Duration) {
         self.plane.probe_interval.send_replace(interval);
     }
 
-    /// Fetches discovery and OpenAPI from the backend of an APIService, as happens every minute; returns each
-    /// path with its status, none where no answer came.
+    /// Fetches discovery and OpenAPI from the backend of an APIService, as happens every minute. Returns each path with its
+    /// status, `None` if there was no response.
     ///
     /// # Errors
-    /// If it is not registered.
+    /// If the APIService is not registered.
     pub async fn poll_discovery_now(
         &self,
         name: &str,

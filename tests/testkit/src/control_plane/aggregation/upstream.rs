@@ -20,23 +20,23 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureSch
 use crate::https::Body;
 use crate::pki::{self, Identity};
 
-/// A pooled client that streams; HTTP/2 where the server offers it. Clones share the pool.
+/// A streaming client with a connection pool. Uses HTTP/2 if the server offers it. Clones share the pool.
 #[derive(Clone)]
 pub(crate) struct Upstream {
     pool: Client<HttpsConnector<HttpConnector>, Body>,
 }
 
-/// Why there was no response; every cause, outermost first, or what Go says of a certificate that it does not accept.
+/// The reason for a missing response: all causes, outermost first, or Go's text for a certificate that is not accepted.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct SendError(String);
 
 impl Upstream {
-    /// Asks for a server of this name, whatever its address. Its certificate has to be of the authority (PEM); without one
-    /// any is taken.
+    /// A client for a server with this name at any address. The server's certificate must come from the CA `authority` (PEM).
+    /// Without a CA, any certificate is accepted.
     ///
     /// # Errors
-    /// If the authority or the name is malformed.
+    /// If the CA or the name is malformed.
     pub(crate) fn new(authority: Option<&str>, name: &str, identity: &Identity) -> anyhow::Result<Self> {
         let tls = ClientConfig::builder();
         let tls = match authority {
@@ -50,7 +50,7 @@ impl Upstream {
         let name = ServerName::try_from(name.to_owned()).context("the server's name")?;
         let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_only();
         let connector = connector.with_server_name_resolver(FixedServerNameResolver::new(name));
-        // Go spells header names that way over HTTP/1.1.
+        // Go writes header names in this form over HTTP/1.1.
         let pool = Client::builder(TokioExecutor::new())
             .http1_title_case_headers(true)
             .pool_timer(TokioTimer::new())
@@ -59,10 +59,10 @@ impl Upstream {
         Ok(Self { pool })
     }
 
-    /// Sends a request, whose URI is absolute, and returns when the response's head has arrived.
+    /// Sends a request with an absolute URI. Returns when the headers of the response have arrived.
     ///
     /// # Errors
-    /// If none arrives.
+    /// If there is no response.
     pub(crate) async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, SendError> {
         self.pool.request(request).await.map_err(|error| SendError(chain(&error)))
     }
@@ -72,8 +72,8 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        if let Some(refusal) = of_tls(cause).and_then(refusal) {
-            return refusal;
+        if let Some(go_text) = of_tls(cause).and_then(go_text) {
+            return go_text;
         }
         let _ = write!(text, ": {cause}");
         source = cause.source();
@@ -81,7 +81,7 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
-/// The error of TLS that this is or is made of: one of I/O has it inside, not as its source.
+/// The TLS error in an error. An I/O error holds it as its inner error, not as its source.
 fn of_tls<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
     match error.downcast_ref::<io::Error>() {
         Some(error) => of_tls(error.get_ref()?),
@@ -89,12 +89,12 @@ fn of_tls<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls
     }
 }
 
-/// What Go's `tls.CertificateVerificationError` says, if that is what it is.
-fn refusal(error: &rustls::Error) -> Option<String> {
+/// The text of Go's `tls.CertificateVerificationError`, if the error is one.
+fn go_text(error: &rustls::Error) -> Option<String> {
     let rustls::Error::InvalidCertificate(error) = error else { return None };
     let what = match error {
         CertificateError::NotValidForNameContext { expected, presented } => {
-            // `DnsName("localhost")`
+            // Each text has the form `DnsName("localhost")`.
             let presented: Vec<&str> =
                 presented.iter().map(|name| name.split('"').nth(1).unwrap_or(name)).collect();
             format!("certificate is valid for {}, not {}", presented.join(", "), expected.to_str())
@@ -110,7 +110,7 @@ fn refusal(error: &rustls::Error) -> Option<String> {
     Some(format!("tls: failed to verify certificate: x509: {what}"))
 }
 
-/// Takes any server's certificate, but no signature that is not its own.
+/// Accepts any server certificate, but checks that the server has its key.
 #[derive(Debug)]
 struct Unverified {
     algorithms: WebPkiSupportedAlgorithms,

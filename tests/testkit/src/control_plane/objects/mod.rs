@@ -1,4 +1,4 @@
-//! Stored objects: which kinds there are, where they are kept, and how they are read, written and watched.
+//! Stored objects: their resource types, the store, and how they are read, written and watched.
 
 pub(super) mod resources;
 pub(super) mod rest;

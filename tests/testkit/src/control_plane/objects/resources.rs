@@ -1,6 +1,6 @@
 //! The resources that the control plane stores.
 
-/// A resource type, its names as discovery lists them.
+/// A resource type with its names in discovery.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Resource {
     /// The API group; empty for the core group.
@@ -12,7 +12,7 @@ pub(crate) struct Resource {
     pub(crate) singular: &'static str,
     pub(crate) short: &'static [&'static str],
     pub(crate) namespaced: bool,
-    /// Whether objects have a status of their own path.
+    /// Whether the resource has a subresource `status`.
     pub(crate) status: bool,
 }
 
@@ -56,7 +56,7 @@ pub(crate) static NAMESPACES: Resource = Resource {
     namespaced: false,
     status: true,
 };
-/// Karmada's API server knows nodes, of which it has none: its clusters' nodes are theirs.
+/// Karmada's API server has the resource type but no nodes. Nodes exist only in member clusters.
 pub(crate) static NODES: Resource = Resource {
     group: "",
     version: "v1",
@@ -67,7 +67,7 @@ pub(crate) static NODES: Resource = Resource {
     namespaced: false,
     status: true,
 };
-/// As with nodes.
+/// As for nodes.
 pub(crate) static PODS: Resource = Resource {
     group: "",
     version: "v1",
@@ -89,12 +89,12 @@ pub(crate) static API_SERVICES: Resource = Resource {
     status: true,
 };
 
-/// All of them, as discovery orders them.
+/// All stored resources, in the order of discovery.
 pub(crate) static STORED: [&Resource; 7] =
     [&CONFIG_MAPS, &NAMESPACES, &NODES, &PODS, &SECRETS, &API_SERVICES, &CLUSTERS];
 
 impl Resource {
-    /// The stored resource that a path's parts name.
+    /// The stored resource in a path.
     pub(crate) fn named(group: &str, version: &str, plural: &str) -> Option<&'static Self> {
         STORED
             .into_iter()
@@ -115,13 +115,13 @@ impl Resource {
         }
     }
 
-    /// `clusters.cluster.karmada.io`, as error messages say it.
+    /// `clusters.cluster.karmada.io`, as in error messages.
     pub(crate) fn qualified(&self) -> String {
         qualify(self.plural, self.group)
     }
 }
 
-/// A resource's name with its group, as `schema.GroupResource` prints it.
+/// The name of a resource with its group, as `schema.GroupResource` prints it.
 pub(crate) fn qualify(plural: &str, group: &str) -> String {
     if group.is_empty() { plural.to_owned() } else { format!("{plural}.{group}") }
 }

@@ -19,14 +19,14 @@ use crate::control_plane::request::ResourceAttributes;
 use crate::go_url::Query;
 use crate::https::{Body, response};
 
-/// How long a watch lasts that names no time.
-const WATCH_LASTS: Duration = Duration::from_secs(1800);
+/// Duration of a watch without a timeout parameter.
+const WATCH_DURATION: Duration = Duration::from_secs(1800);
 
-/// A request for stored objects, after authorization.
+/// An authorized request for stored objects.
 pub(crate) struct Call<'a> {
     pub(crate) verb: &'a str,
     pub(crate) resource: &'static Resource,
-    pub(crate) asked: &'a ResourceAttributes,
+    pub(crate) requested: &'a ResourceAttributes,
     pub(crate) query: &'a Query,
     pub(crate) headers: &'a HeaderMap,
     pub(crate) body: &'a [u8],
@@ -37,7 +37,7 @@ pub(crate) fn answer(plane: &Arc<Plane>, call: &Call<'_>) -> Result<Response<Bod
         "list" => list(plane, call),
         "watch" => watch(plane, call),
         "get" => {
-            let object = plane.store.object(call.resource, &call.asked.namespace, &call.asked.name);
+            let object = plane.store.object(call.resource, &call.requested.namespace, &call.requested.name);
             let object = object.ok_or_else(|| call.not_found())?;
             Ok(call.document(&object, std::slice::from_ref(&object)))
         }
@@ -45,9 +45,9 @@ pub(crate) fn answer(plane: &Arc<Plane>, call: &Call<'_>) -> Result<Response<Bod
         "update" => write(plane, call, call.object()?, Mode::Update),
         "patch" => patch(plane, call),
         "delete" => {
-            let deleted = plane.store.delete(call.resource, &call.asked.namespace, &call.asked.name);
+            let deleted = plane.store.delete(call.resource, &call.requested.namespace, &call.requested.name);
             let deleted = deleted.ok_or_else(|| call.not_found())?;
-            let mut details = json!(details(call.resource.plural, call.resource.group, &call.asked.name));
+            let mut details = json!(details(call.resource.plural, call.resource.group, &call.requested.name));
             details["uid"] = deleted["metadata"]["uid"].clone();
             let status = json!({
                 "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details,
@@ -62,7 +62,7 @@ pub(crate) fn answer(plane: &Arc<Plane>, call: &Call<'_>) -> Result<Response<Bod
     }
 }
 
-/// Follows `ListOptions`' validation, then etcd's reading at a revision and paging.
+/// Follows the validation of `ListOptions`, then etcd's reads at a revision and paging.
 fn list(plane: &Arc<Plane>, call: &Call<'_>) -> Result<Response<Body>, Failure> {
     let query = call.query;
     let rule = query.value("resourceVersionMatch");
@@ -83,7 +83,7 @@ fn list(plane: &Arc<Plane>, call: &Call<'_>) -> Result<Response<Body>, Failure> 
         })?;
         (asked, start) = (Some(revision), Some(key));
     }
-    // Without an exact match or a continuation, the newest state is as good as any that is not older.
+    // Without an exact match or a continuation, the newest state is valid for every revision that is not newer.
     let newest = plane.store.position().borrow().revision;
     let at =
         asked.filter(|&revision| rule.as_deref() == Some("Exact") || start.is_some() || revision > newest);
@@ -115,7 +115,7 @@ fn list(plane: &Arc<Plane>, call: &Call<'_>) -> Result<Response<Body>, Failure> 
     Ok(call.document(&list, &objects))
 }
 
-/// Follows `ListOptions`' validation without the WatchList feature: an initial list in the stream is refused.
+/// Follows the validation of `ListOptions` without the WatchList feature: an initial list in the stream is rejected.
 fn watch(plane: &Arc<Plane>, call: &Call<'_>) -> Result<Response<Body>, Failure> {
     let query = call.query;
     if query.has("sendInitialEvents") {
@@ -136,13 +136,13 @@ fn watch(plane: &Arc<Plane>, call: &Call<'_>) -> Result<Response<Body>, Failure>
         selection: call.selection()?,
         after,
         bookmarks: query.flag("allowWatchBookmarks"),
-        timeout: timeout.filter(|&seconds| seconds > 0).map_or(WATCH_LASTS, Duration::from_secs),
+        timeout: timeout.filter(|&seconds| seconds > 0).map_or(WATCH_DURATION, Duration::from_secs),
         begin_empty: plane.lists_are_empty(),
     };
     Ok(response(StatusCode::OK, "application/json", watching::begin(plane.clone(), options)))
 }
 
-/// A JSON merge patch (RFC 7386); a strategic one is taken for it, which is the same for flat objects.
+/// A JSON merge patch (RFC 7386). A strategic merge patch is handled in the same way, which is equal for flat objects.
 fn patch(plane: &Arc<Plane>, call: &Call<'_>) -> Result<Response<Body>, Failure> {
     let content_type =
         call.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -151,7 +151,7 @@ fn patch(plane: &Arc<Plane>, call: &Call<'_>) -> Result<Response<Body>, Failure>
                        application/merge-patch+json, application/strategic-merge-patch+json";
         return Err(Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message));
     }
-    let before = plane.store.object(call.resource, &call.asked.namespace, &call.asked.name);
+    let before = plane.store.object(call.resource, &call.requested.namespace, &call.requested.name);
     let mut object = Value::clone(&*before.ok_or_else(|| call.not_found())?);
     merge(&mut object, call.object()?);
     write(plane, call, object, Mode::Update)
@@ -161,10 +161,10 @@ fn write(plane: &Plane, call: &Call<'_>, mut object: Value, mode: Mode) -> Resul
     let metadata = object.get_mut("metadata").and_then(Value::as_object_mut);
     let metadata = metadata.ok_or_else(|| Failure::bad_request("the object has no metadata"))?;
     if call.resource.namespaced {
-        metadata.insert("namespace".to_owned(), json!(call.asked.namespace));
+        metadata.insert("namespace".to_owned(), json!(call.requested.namespace));
     }
     if mode == Mode::Update {
-        metadata.insert("name".to_owned(), json!(call.asked.name));
+        metadata.insert("name".to_owned(), json!(call.requested.name));
     }
     let name = metadata.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
     let written = plane.store.write(call.resource, encode_string_data(object), mode).map_err(|error| {
@@ -193,18 +193,18 @@ fn write(plane: &Plane, call: &Call<'_>, mut object: Value, mode: Mode) -> Resul
 
 impl Call<'_> {
     fn selection(&self) -> Result<Selection, Failure> {
-        let namespace = Some(self.asked.namespace.as_str()).filter(|namespace| !namespace.is_empty());
+        let namespace = Some(self.requested.namespace.as_str()).filter(|namespace| !namespace.is_empty());
         Selection::parse(namespace, self.query).map_err(Failure::bad_request)
     }
 
     fn object(&self) -> Result<Value, Failure> {
         let object: Value = serde_json::from_slice(self.body)
-            .map_err(|error| Failure::bad_request(format!("the object provided is no JSON: {error}")))?;
-        if object.is_object() { Ok(object) } else { Err(Failure::bad_request("the object provided is none")) }
+            .map_err(|error| Failure::bad_request(format!("the object provided is not JSON: {error}")))?;
+        if object.is_object() { Ok(object) } else { Err(Failure::bad_request("the JSON is not an object")) }
     }
 
     fn not_found(&self) -> Failure {
-        Failure::not_found(self.resource.plural, self.resource.group, &self.asked.name)
+        Failure::not_found(self.resource.plural, self.resource.group, &self.requested.name)
     }
 
     /// The document itself, or a table of its objects for kubectl.
@@ -218,7 +218,7 @@ impl Call<'_> {
     }
 }
 
-/// `resourceVersion`; absent, empty and 0 set no bound.
+/// The parameter `resourceVersion`. Absent, empty and 0 set no bound.
 fn revision(query: &Query) -> Result<Option<u64>, Failure> {
     let Some(text) = query.value("resourceVersion") else { return Ok(None) };
     let parsed: u64 = text.parse().map_err(|_| {
@@ -238,7 +238,7 @@ fn read_continue(resource: &Resource, token: &str) -> Option<(u64, Key)> {
     Some((revision, (resource.plural, parts.next()?.to_owned(), parts.next()?.to_owned())))
 }
 
-/// Items of a list carry no type of their own.
+/// Items of a list have no `apiVersion` and `kind`.
 fn without_type(object: &Value) -> Value {
     let mut object = object.clone();
     if let Some(fields) = object.as_object_mut() {
@@ -266,7 +266,7 @@ fn merge(target: &mut Value, patch: Value) {
     }
 }
 
-/// A Secret's `stringData` becomes `data`, as the API server stores it.
+/// Converts a Secret's `stringData` to `data`, as the API server stores it.
 fn encode_string_data(mut object: Value) -> Value {
     if let Some(Value::Object(texts)) = object.as_object_mut().and_then(|fields| fields.remove("stringData"))
     {

@@ -1,21 +1,21 @@
-//! Which objects a list or watch is about: namespace, label selector, field selector.
+//! The objects of a list or watch: namespace, label selector, field selector.
 
 use serde_json::Value;
 
 use crate::go_url::Query;
 use crate::selector::{Operator, Selector};
 
-/// A request's choice of objects.
+/// The selected objects of a request.
 #[derive(Debug, Default)]
 pub(crate) struct Selection {
-    /// None means all.
+    /// `None` means all.
     namespace: Option<String>,
     labels: Selector,
     fields: Selector,
 }
 
 impl Selection {
-    /// Reads `labelSelector` and `fieldSelector`; the error is a 400's message.
+    /// Parses `labelSelector` and `fieldSelector`. The error is the message of a 400.
     pub(crate) fn parse(namespace: Option<&str>, query: &Query) -> Result<Self, String> {
         let labels = Selector::parse(&query.value("labelSelector").unwrap_or_default())?;
         let fields = Selector::parse(&query.value("fieldSelector").unwrap_or_default())?;
@@ -33,12 +33,12 @@ impl Selection {
             && self.fields.matches(field)
     }
 
-    /// Whether objects are left out for more than their namespace.
+    /// Whether labels or fields restrict the objects, in addition to the namespace.
     pub(crate) fn is_selective(&self) -> bool {
         !self.labels.requirements().is_empty() || !self.fields.requirements().is_empty()
     }
 
-    /// The one name that `fieldSelector=metadata.name=…` leaves; authorization counts it as the request's.
+    /// The name in `fieldSelector=metadata.name=…`. Authorization treats it as the name in the request.
     pub(crate) fn name(&self) -> Option<&str> {
         let mut names = self.fields.requirements().iter().filter(|field| field.key == "metadata.name");
         let name = names.find(|field| field.operator == Operator::Equals)?;
@@ -46,7 +46,7 @@ impl Selection {
     }
 }
 
-/// Where a selectable field stands.
+/// The JSON pointer of a selectable field.
 fn pointer(field: &str) -> Option<&'static str> {
     match field {
         "metadata.name" => Some("/metadata/name"),
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn selectors_choose_by_label_and_field() {
+    fn selectors_match_labels_and_fields() {
         let object =
             json!({"metadata": {"name": "a", "namespace": "n", "labels": {"app": "web", "tier": "front"}}});
         for (query, matches) in [

@@ -1,4 +1,4 @@
-//! The objects, one revision counter over all of them, and the bounded history from which watches are served.
+//! The objects, one revision counter for all of them, and the bounded history that serves watches.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -9,81 +9,81 @@ use tokio::sync::watch;
 use super::resources::Resource;
 use crate::timestamp;
 
-/// How many changes are remembered; whoever is further behind starts over.
+/// Maximum of changes in the history. A watch from an older revision expires.
 const HISTORY: usize = 4096;
 
-/// What an object is found by: the resource's plural, the namespace (empty if it has none), the name.
+/// Key of an object: the resource's plural, the namespace (empty if cluster-scoped), the name.
 pub(crate) type Key = (&'static str, String, String);
 
-/// Objects as etcd and kube-apiserver's watch cache keep them together.
+/// Objects, as stored by etcd and kube-apiserver's watch cache together.
 pub(crate) struct Store {
     state: Mutex<State>,
     position: watch::Sender<Position>,
 }
 
-/// Where the store stands.
+/// The state of the store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Position {
     /// The newest `resourceVersion`.
     pub(crate) revision: u64,
-    /// How often the history was thrown away; a running watch that sees it grow has expired.
+    /// How often the history was discarded. A running watch that sees a higher number has expired.
     pub(crate) compactions: u64,
 }
 
-/// One object's change.
+/// A change of one object.
 #[derive(Clone)]
 pub(crate) struct Change {
     pub(crate) revision: u64,
     pub(crate) key: Key,
-    /// The object as it was; none if it is new.
+    /// The object before the change. `None` if it is new.
     pub(crate) before: Option<Arc<Value>>,
-    /// The object as it is; none if it was deleted.
+    /// The object after the change. `None` if it was deleted.
     pub(crate) after: Option<Arc<Value>>,
 }
 
-/// The objects of one resource at one revision, ordered by namespace and name.
+/// The objects of one resource at one revision, sorted by namespace and name.
 pub(crate) struct Snapshot {
     pub(crate) revision: u64,
     pub(crate) objects: BTreeMap<Key, Arc<Value>>,
 }
 
-/// How an object is written.
+/// Precondition of a write.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
-    /// It must not exist.
+    /// The object must not exist.
     Create,
-    /// It must exist, at the `resourceVersion` that it names, if it names one.
+    /// The object must exist. If the new object has a `resourceVersion`, it must be the current one.
     Update,
-    /// Either.
+    /// No precondition.
     Apply,
 }
 
-/// Why an object was not written.
+/// Error of a write.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WriteError {
-    /// No object, or no name in it.
+    /// The value is not an object or has no name.
     #[error("an object needs metadata with a name: give it one")]
     Nameless,
-    /// Created twice.
+    /// A created object already exists.
     #[error("already exists")]
     AlreadyExists,
-    /// Updated what is not there.
+    /// An updated object does not exist.
     #[error("not found")]
     NotFound,
-    /// Updated from an old state.
+    /// An update has an old `resourceVersion`.
     #[error("the object has been modified; please apply your changes to the latest version and try again")]
     Conflict,
 }
 
-/// Why a revision cannot be read.
+/// Error of a read at a revision.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum RevisionError {
-    /// Its history is gone.
+    /// The revision is no longer in the history.
     Expired {
-        /// The oldest revision that can be read.
+        /// The oldest readable revision.
         oldest: u64,
     },
-    /// It has not happened yet.
+    /// The revision does not exist yet.
     Future {
         /// The newest revision.
         newest: u64,
@@ -93,7 +93,7 @@ pub(crate) enum RevisionError {
 struct State {
     objects: BTreeMap<Key, Arc<Value>>,
     history: VecDeque<Change>,
-    /// The newest revision whose change is no longer in the history.
+    /// The newest revision that is no longer in the history.
     forgotten: u64,
     position: Position,
 }
@@ -105,7 +105,7 @@ impl Store {
         Self { state: Mutex::new(state), position: watch::Sender::new(position) }
     }
 
-    /// Where the store stands, now and from now on.
+    /// The current state of the store and its changes.
     pub(crate) fn position(&self) -> watch::Receiver<Position> {
         self.position.subscribe()
     }
@@ -120,7 +120,7 @@ impl Store {
         self.state().objects.get(&key).cloned()
     }
 
-    /// Writes an object, whatever is in it besides its name; what changes nothing makes no revision.
+    /// Writes an object. Only its name is checked. A write without a change makes no revision.
     pub(crate) fn write(
         &self,
         resource: &'static Resource,
@@ -164,7 +164,7 @@ impl Store {
         Ok(after)
     }
 
-    /// Deletes an object and returns it as it was.
+    /// Deletes an object and returns its last state.
     pub(crate) fn delete(
         &self,
         resource: &'static Resource,
@@ -179,7 +179,7 @@ impl Store {
         Some(before)
     }
 
-    /// A resource's objects, now or at an older revision, which is rolled back to from the history.
+    /// The objects of a resource, now or at an older revision. The history is used to roll back.
     pub(crate) fn snapshot(
         &self,
         resource: &'static Resource,
@@ -216,7 +216,7 @@ impl Store {
         Ok(state.history.iter().filter(|change| change.revision > revision).cloned().collect())
     }
 
-    /// Throws the history away.
+    /// Discards the history.
     pub(crate) fn compact(&self) {
         let mut state = self.state();
         state.history.clear();
@@ -237,11 +237,11 @@ impl Store {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no holder panics")
+        self.state.lock().expect("not poisoned")
     }
 }
 
-/// Fills in what a server owns: type, uid, creation, generation, and for the comparison the old revision.
+/// Sets the fields that a server owns: type, uid, creation time and generation. The old revision is kept for the comparison.
 fn complete(object: &mut Value, resource: &Resource, before: Option<&Value>) {
     object["apiVersion"] = json!(resource.api_version());
     object["kind"] = json!(resource.kind);

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::resources::Resource;
 use crate::timestamp;
 
-/// A resource's columns between NAME and AGE: heading and cell.
+/// A column between NAME and AGE: heading and function for its cell.
 type Column = (&'static str, fn(&Value) -> Value);
 
 const CLUSTER: &[Column] = &[
@@ -31,7 +31,7 @@ const API_SERVICE: &[Column] = &[
 const DATA: &[Column] =
     &[("Data", |object| json!(object["data"].as_object().map_or(0, serde_json::Map::len)))];
 
-/// A `meta.k8s.io/v1` Table of `objects`; list metadata is `document`'s.
+/// A `meta.k8s.io/v1` Table of `objects`. The list metadata comes from `document`.
 pub(crate) fn of(resource: &Resource, document: &Value, objects: &[Arc<Value>]) -> Value {
     let columns = match resource.kind {
         "Cluster" => CLUSTER,

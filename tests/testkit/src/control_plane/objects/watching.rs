@@ -18,35 +18,35 @@ use crate::control_plane::Plane;
 use crate::control_plane::reply::Failure;
 use crate::https::{Body, streamed};
 
-/// How often a quiet watch gets a bookmark.
+/// Interval of bookmarks on a watch without events.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 
-/// What tests do to all watches at once.
+/// Switches with which tests control all watches.
 pub(crate) struct Switches {
     drops: watch::Sender<u64>,
     silent: watch::Sender<bool>,
-    /// Watches that began before are silent for ever.
+    /// Watches that started before an increment send nothing any more.
     stalls: watch::Sender<u64>,
     bookmarks: watch::Sender<u64>,
-    /// Whether a watch whose history is gone does not even begin.
+    /// Whether a watch from an expired revision is rejected at once.
     refuse_gone: AtomicBool,
 }
 
-/// What a watch was asked for.
+/// The parameters of a watch.
 pub(crate) struct Options {
     pub(crate) resource: &'static Resource,
     pub(crate) selection: Selection,
-    /// Where to begin; none begins with an ADDED for each object that there is.
+    /// The revision to start after. `None` starts with an ADDED event for each existing object.
     pub(crate) after: Option<u64>,
     pub(crate) bookmarks: bool,
     pub(crate) timeout: Duration,
-    /// Whether the objects that there are count as none.
+    /// Whether the existing objects are omitted at the start.
     pub(crate) begin_empty: bool,
 }
 
 type Lines = mpsc::Sender<io::Result<Bytes>>;
 
-/// A watch in progress.
+/// A running watch.
 struct Watching {
     options: Options,
     lines: Lines,
@@ -59,18 +59,18 @@ struct Watching {
     end: Pin<Box<Sleep>>,
 }
 
-/// What a watch has to do next.
+/// The next step of a watch.
 enum Due {
     Changes,
     Bookmark,
     End,
 }
 
-/// Why a watch ends.
+/// Reason for the end of a watch.
 enum End {
-    /// Normally.
+    /// A normal end.
     Whole,
-    /// The connection or stream is to be reset.
+    /// The connection or stream must be reset.
     Broken,
 }
 
@@ -110,7 +110,7 @@ impl Switches {
     }
 }
 
-/// Begins a watch; it ends with its timeout, its reader, or a switch.
+/// Starts a watch. It ends at its timeout, when the client leaves, or by a switch.
 pub(crate) fn begin(plane: Arc<Plane>, options: Options) -> Body {
     let (lines, mut received) = mpsc::channel(64);
     let position = plane.store.position();
@@ -130,7 +130,7 @@ pub(crate) fn begin(plane: Arc<Plane>, options: Options) -> Body {
     let mut stalls = plane.watches.stalls.subscribe();
     tokio::spawn(async move {
         let end = tokio::select! {
-            // A change that comes after a switch must not overtake it.
+            // A change after a switch must not be sent before the switch takes effect.
             biased;
             () = lines.closed() => return,
             _ = drops.changed() => End::Broken,
@@ -153,7 +153,7 @@ impl Watching {
         }
         let mut due = Due::Changes;
         loop {
-            // What falls due while watches are silent waits.
+            // While watches are silent, due steps wait.
             if self.silent.wait_for(|silent| !silent).await.is_err() || self.catch_up(plane).await.is_none() {
                 return End::Whole;
             }
@@ -175,7 +175,7 @@ impl Watching {
         }
     }
 
-    /// Sends the objects that there are; none if nobody reads.
+    /// Sends the existing objects. `None` if the client has left.
     async fn begin(&mut self, plane: &Plane) -> Option<()> {
         let snapshot = plane.store.snapshot(self.options.resource, None).ok()?;
         self.sent = snapshot.revision;
@@ -187,7 +187,7 @@ impl Watching {
         Some(())
     }
 
-    /// Sends what has happened since; none if the watch is over.
+    /// Sends the changes since the last event. `None` if the watch is over.
     async fn catch_up(&mut self, plane: &Plane) -> Option<()> {
         let position = *self.position.borrow_and_update();
         let changes = match plane.store.changes_after(self.sent) {
@@ -227,8 +227,8 @@ impl Watching {
     }
 }
 
-/// What a change means to a watch: an object that no longer matches is deleted for it, one that begins to
-/// match is added. Follows the watch cache's `convertToWatchEvent`.
+/// The event of a change for a watch. An object that no longer matches is DELETED, an object that starts to match is ADDED.
+/// Follows the watch cache's `convertToWatchEvent`.
 fn event(change: &Change, options: &Options) -> Option<(&'static str, Value)> {
     if change.key.0 != options.resource.plural {
         return None;

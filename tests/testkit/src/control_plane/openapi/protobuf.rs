@@ -1,10 +1,10 @@
-//! The protobuf form of an OpenAPI v2 document (`openapiv2/OpenAPIv2.proto` of gnostic), as kubectl before 1.27 reads it.
+//! The protobuf form of an OpenAPI v2 document (`openapiv2/OpenAPIv2.proto` of gnostic). kubectl before 1.27 reads it.
 
 use serde_json::{Map, Value};
 
 use crate::protobuf::Message as Writer;
 
-/// A message's fields by their JSON keys, and the field of its `x-…` extensions.
+/// The fields of a message by JSON key, and the number of the field for `x-…` extensions.
 struct Message {
     fields: &'static [(&'static str, u64, Shape)],
     extensions: Option<u64>,
@@ -15,13 +15,13 @@ enum Shape {
     Text,
     Flag,
     Message(&'static Message),
-    /// One of the messages that depend on where a parameter stands.
+    /// A parameter. Its message depends on its place (path or query).
     Parameter,
-    /// A field for each element.
+    /// One field per element.
     Each(&'static Shape),
     /// A message with one field.
     Within(u64, &'static Shape),
-    /// A message with a field for each key and its value.
+    /// A message with one field per key and value.
     Named(u64, &'static Shape),
 }
 
@@ -89,7 +89,7 @@ static SCHEMA: Message = Message {
     extensions: Some(31),
 };
 
-/// Encodes a document; what else one may have than the adapter's has is left out.
+/// Encodes a document. Parts that the adapter's document never has are omitted.
 pub(super) fn encode(document: &Value) -> Vec<u8> {
     DOCUMENT.of(document).into_bytes()
 }
@@ -100,7 +100,7 @@ impl Message {
             if let Some((_, number, shape)) = self.fields.iter().find(|(known, ..)| known == key) {
                 shape.add(out, *number, value)
             } else if let Some(number) = self.extensions.filter(|_| key.starts_with("x-")) {
-                // Any value, as YAML, which JSON is.
+                // Any value as YAML. JSON is valid YAML.
                 let yaml = Writer::new().string(2, &value.to_string());
                 out.message(number, &Writer::new().string(1, key).message(2, &yaml))
             } else {

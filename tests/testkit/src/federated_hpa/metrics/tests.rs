@@ -1,4 +1,4 @@
-//! What is asked and what is read of the answers.
+//! Paths of queries, and parsing of responses.
 
 use serde_json::{Value, json};
 
@@ -19,35 +19,35 @@ fn object(resource: &str) -> Metric {
 }
 
 #[test]
-fn paths_are_those_that_the_controller_was_recorded_with() {
+fn paths_match_the_recorded_controller() {
     let recorded = include_str!("../../../../contract/real/aggregation.json");
-    let asked = format!("\"GET {}\"", path(&pods(), "default", "app=sample-app"));
-    assert!(recorded.contains(&asked), "{asked}");
+    let url = format!("\"GET {}\"", path(&pods(), "default", "app=sample-app"));
+    assert!(recorded.contains(&url), "{url}");
 }
 
 #[test]
-fn objects_are_asked_for_by_name() {
+fn objects_are_queried_by_name() {
     let base = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default";
     assert_eq!(path(&object("services"), "default", ""), format!("{base}/services/front/hits"));
     assert_eq!(path(&object("namespaces"), "default", ""), format!("{base}/metrics/hits"));
 }
 
 #[test]
-fn a_metrics_selector_follows_the_pods_selector() {
+fn metric_selector_follows_the_pod_selector() {
     let selector = "resource.karmada.io/query-from-cluster in (member1,member2)".to_owned();
     let encoded = "metricLabelSelector=resource.karmada.io%2Fquery-from-cluster+in+%28member1%2Cmember2%29";
     let pods = Metric::Pods { name: "hits".to_owned(), selector: selector.clone(), average_value: 1 };
-    let asked = path(&pods, "default", "app=sample-app");
-    assert!(asked.ends_with(&format!("/pods/%2A/hits?labelSelector=app%3Dsample-app&{encoded}")), "{asked}");
+    let url = path(&pods, "default", "app=sample-app");
+    assert!(url.ends_with(&format!("/pods/%2A/hits?labelSelector=app%3Dsample-app&{encoded}")), "{url}");
     let mut services = object("services");
     let Metric::Object { selector: of_services, .. } = &mut services else { unreachable!() };
     *of_services = selector;
-    let asked = path(&services, "default", "app=sample-app");
-    assert!(asked.ends_with(&format!("/services/front/hits?{encoded}")), "{asked}");
+    let url = path(&services, "default", "app=sample-app");
+    assert!(url.ends_with(&format!("/services/front/hits?{encoded}")), "{url}");
 }
 
 #[test]
-fn values_are_read_in_thousandths_and_rounded_up() {
+fn values_are_in_thousandths_and_rounded_up() {
     for (text, milli) in [
         ("600m", 600),
         ("0", 0),
@@ -71,10 +71,10 @@ fn values_are_read_in_thousandths_and_rounded_up() {
 }
 
 #[test]
-fn a_status_gives_its_message_and_any_other_body_itself() {
-    let status = br#"{"kind":"Status","message":"no member answered"}"#;
+fn error_message_comes_from_the_status_or_the_body() {
+    let status = br#"{"kind":"Status","message":"no member responded"}"#;
     let refused = |status, message: &str| MetricsError::Refused { status, message: message.to_owned() };
-    assert_eq!(read(&pods(), 503, status), Err(refused(503, "no member answered")));
+    assert_eq!(read(&pods(), 503, status), Err(refused(503, "no member responded")));
     assert_eq!(read(&pods(), 503, b"service unavailable\n"), Err(refused(503, "service unavailable")));
 }
 
@@ -87,7 +87,7 @@ fn read_list(metric: &Metric, list: &Value) -> Result<Reading, MetricsError> {
 }
 
 #[test]
-fn an_empty_list_is_an_error_and_so_are_two_values_of_one_object() {
+fn empty_list_and_two_values_of_one_object_are_errors() {
     let item = json!({"describedObject": {"kind": "Service", "name": "front"}, "value": "2"});
     assert_eq!(read_list(&pods(), &list(&json!([]))), Err(MetricsError::Empty));
     assert_eq!(read_list(&pods(), &list(&Value::Null)), Err(MetricsError::Empty));
@@ -97,7 +97,7 @@ fn an_empty_list_is_an_error_and_so_are_two_values_of_one_object() {
 }
 
 #[test]
-fn what_the_controller_cannot_decode_is_malformed() {
+fn undecodable_responses_are_malformed() {
     let services = object("services");
     let read_item = |item: Value| read_list(&services, &list(&json!([item])));
     let object = json!({"name": "front"});
@@ -126,7 +126,7 @@ fn what_the_controller_cannot_decode_is_malformed() {
 }
 
 #[test]
-fn a_list_is_known_by_its_kind_in_either_version() {
+fn list_is_recognized_by_its_kind_in_either_version() {
     let item = json!([{"describedObject": {"name": "front"}, "value": "2"}]);
     for (kind, api_version, is_known) in [
         ("MetricValueList", "custom.metrics.k8s.io/v1beta2", true),

@@ -15,7 +15,7 @@ pub struct ApiResourceList {
     resources: Vec<ApiResource>,
 }
 
-/// A resource, or a metric in the shape of a subresource.
+/// A resource, or a metric in the form of a subresource.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs)]
@@ -27,7 +27,7 @@ pub struct ApiResource {
     pub verbs: &'static [&'static str],
 }
 
-/// A group of API versions, the preferred one first.
+/// An API group with its versions, the preferred version first.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ApiGroup {
@@ -66,7 +66,7 @@ impl ApiResourceList {
 }
 
 impl ApiGroup {
-    /// A group with its versions; none without versions.
+    /// A group with its versions. `None` without versions.
     pub fn new(name: &'static str, versions: &[&'static str]) -> Option<Self> {
         let version =
             |version: &&'static str| GroupVersion { group_version: format!("{name}/{version}"), version };

@@ -14,32 +14,32 @@ const KIND: &str = "ExternalMetricValueList";
 /// The values of a metric.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExternalMetricValueList {
-    /// Empty in what servers send.
+    /// Empty in responses of real servers.
     #[serde(default)]
     pub metadata: ListMeta,
-    /// The values, one for each label set.
+    /// The values, one per label set.
     pub items: Vec<ExternalMetricValue>,
 }
 
-/// One value of a metric that belongs to no object.
+/// One value of a metric, without an object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ExternalMetricValue {
     /// The metric's name.
     pub metric_name: String,
-    /// The labels of the series; none, as KEDA sends it, is `null`.
+    /// The labels of the series. `None` is sent as `null`, as KEDA does.
     pub metric_labels: Option<BTreeMap<String, String>>,
-    /// When it was measured, RFC 3339, in JSON as it stands; in protobuf absent if it is no time.
+    /// Time of the measurement (RFC 3339). JSON has the text unchanged; protobuf omits it if it is not a valid time.
     pub timestamp: String,
-    /// Over how many seconds it was measured.
+    /// Length of the measurement window in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub window: Option<i64>,
-    /// A quantity, sent as it stands.
+    /// A quantity, sent unchanged.
     pub value: String,
 }
 
 impl ExternalMetricValueList {
-    /// The list's bytes.
+    /// Encodes the list.
     pub fn encode(&self, format: Format) -> Vec<u8> {
         match format {
             Format::Json => typed_json(API_VERSION, KIND, self),

@@ -1,4 +1,4 @@
-//! `custom.metrics.k8s.io`: `MetricValueList` in both of its versions.
+//! `custom.metrics.k8s.io`: `MetricValueList` in both versions.
 
 use std::collections::BTreeMap;
 
@@ -17,12 +17,12 @@ pub enum Version {
     V1Beta2,
 }
 
-/// A list of metric values in one of the versions.
+/// A list of metric values in one of the two versions.
 #[derive(Clone, Debug)]
 pub struct MetricValueList {
-    /// The version that it is written in.
+    /// The version of the encoding.
     pub version: Version,
-    /// Empty in what prometheus-adapter sends.
+    /// Empty in responses of prometheus-adapter.
     pub metadata: ListMeta,
     /// The values.
     pub items: Vec<MetricValue>,
@@ -32,10 +32,10 @@ pub struct MetricValueList {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ListMeta {
-    /// Long gone from Kubernetes, still in its types.
+    /// Deprecated and unused in Kubernetes, but still in its types.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub self_link: String,
-    /// The list's version.
+    /// The `resourceVersion` of the list.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub resource_version: String,
 }
@@ -47,13 +47,13 @@ pub struct MetricValue {
     pub described_object: ObjectReference,
     /// The metric's name.
     pub metric: String,
-    /// The selector that the metric was asked with.
+    /// The metric selector of the query.
     pub selector: Option<LabelSelector>,
-    /// Seconds since 1970.
+    /// Time of the measurement in seconds since 1970.
     pub timestamp: Option<i64>,
-    /// Seconds over which the value was measured.
+    /// Length of the measurement window in seconds.
     pub window: Option<i64>,
-    /// A quantity, sent as it stands.
+    /// A quantity, sent unchanged.
     pub value: String,
 }
 
@@ -137,7 +137,7 @@ struct IdentifierJson<'a> {
     selector: &'a Option<LabelSelector>,
 }
 
-/// An item of either version, as it is read.
+/// An item of either version, for parsing.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct EitherJson {
@@ -178,22 +178,22 @@ impl MetricValueList {
         Self { version, metadata: ListMeta::default(), items: Vec::new() }
     }
 
-    /// Reads a list of either version, so that a recorded JSON answer can be sent in protobuf.
+    /// Parses a list of either version, so that a recorded JSON response can be sent as protobuf.
     ///
     /// # Errors
-    /// If the object is no `MetricValueList`.
+    /// If the object is not a `MetricValueList`.
     pub fn from_json(object: &serde_json::Value) -> anyhow::Result<Self> {
         let version = match object["apiVersion"].as_str() {
             Some("custom.metrics.k8s.io/v1beta1") => Version::V1Beta1,
             Some("custom.metrics.k8s.io/v1beta2") => Version::V1Beta2,
-            other => anyhow::bail!("no version of the custom metrics API: {other:?}"),
+            other => anyhow::bail!("not a version of the custom metrics API: {other:?}"),
         };
         let items = Vec::<EitherJson>::deserialize(&object["items"])?;
         let items = items.into_iter().map(MetricValue::try_from).collect::<anyhow::Result<_>>()?;
         Ok(Self { version, metadata: ListMeta::deserialize(&object["metadata"])?, items })
     }
 
-    /// The list's bytes.
+    /// Encodes the list.
     pub fn encode(&self, format: Format) -> Vec<u8> {
         match (format, self.version) {
             (Format::Json, Version::V1Beta1) => self.to_json(v1beta1_json),
@@ -231,7 +231,7 @@ impl TryFrom<EitherJson> for MetricValue {
             _ => anyhow::bail!("an item needs either metric or metricName"),
         };
         let seconds =
-            |text: String| timestamp::parse(&text).ok_or_else(|| anyhow::anyhow!("no time: {text}"));
+            |text: String| timestamp::parse(&text).ok_or_else(|| anyhow::anyhow!("not a time: {text}"));
         Ok(Self {
             described_object: item.described_object,
             metric,
@@ -285,7 +285,7 @@ fn measured(message: Message, item: &MetricValue) -> Message {
     message.message(5, &Message::new().string(1, &item.value))
 }
 
-/// A metric value that has only its described object yet.
+/// A metric value that has only its described object so far.
 fn reference(object: &ObjectReference) -> Message {
     let object = Message::new()
         .string(1, &object.kind)

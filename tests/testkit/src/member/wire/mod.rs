@@ -1,4 +1,4 @@
-//! What a member's API server sends, in JSON and in Kubernetes protobuf, with the fields in the order of the Go types.
+//! The responses of a member's API server, in JSON and in Kubernetes protobuf, with the fields in the order of the Go types.
 
 mod discovery;
 mod external_metrics;
@@ -25,7 +25,7 @@ pub use resource_metrics::{
 pub(super) use status::bad_request;
 pub use status::{Status, StatusCause, StatusDetails};
 
-/// The encoding of an answer.
+/// The format of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// `application/json`
@@ -34,7 +34,7 @@ pub enum Format {
     Protobuf,
 }
 
-/// What is answered, before it is encoded.
+/// A response body before it is encoded.
 #[derive(Debug)]
 pub(super) enum Document {
     Metrics(MetricValueList),
@@ -48,7 +48,7 @@ pub(super) enum Document {
     Json(serde_json::Value),
     /// `text/plain`
     Text(&'static str),
-    /// JSON that is sent as it stands.
+    /// JSON that is sent unchanged.
     Raw(&'static str),
 }
 
@@ -93,7 +93,7 @@ impl Document {
         Encoded { status, content_type, body }
     }
 
-    /// Lets every quantity of metrics be this text.
+    /// Sets every quantity of the metrics to this text.
     pub(super) fn set_quantities(&mut self, text: &str) {
         match self {
             Self::Metrics(list) => list.items.iter_mut().for_each(|item| text.clone_into(&mut item.value)),
@@ -107,7 +107,7 @@ impl Document {
 }
 
 impl ListMeta {
-    /// A list of these items as a message.
+    /// A list with these items as a message.
     fn message_with(&self, items: impl Iterator<Item = Message>) -> Message {
         let metadata =
             Message::new().string(1, &self.self_link).string(2, &self.resource_version).string(3, "");
@@ -115,10 +115,10 @@ impl ListMeta {
     }
 }
 
-/// A list of metric values of one of the three APIs in either format, given as JSON.
+/// Encodes a list of metric values of one of the three APIs, given as JSON, in either format.
 ///
 /// # Errors
-/// If it is none.
+/// If the object is not such a list.
 pub(super) fn reencode(object: &serde_json::Value, format: Format) -> anyhow::Result<Vec<u8>> {
     Ok(match object["apiVersion"].as_str() {
         Some("metrics.k8s.io/v1beta1") => ResourceMetrics::from_json(object)?.encode(format),
@@ -129,7 +129,7 @@ pub(super) fn reencode(object: &serde_json::Value, format: Format) -> anyhow::Re
     })
 }
 
-/// An object with what says its type in front.
+/// An object with `apiVersion` and `kind` in front.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Typed<'a, Object> {
@@ -139,12 +139,12 @@ struct Typed<'a, Object> {
     object: &'a Object,
 }
 
-/// The JSON of an object that does not say its type itself.
+/// The JSON of an object that has no `apiVersion` and `kind` of its own.
 fn typed_json(api_version: &'static str, kind: &'static str, object: &impl Serialize) -> Vec<u8> {
     json(&Typed { kind, api_version, object })
 }
 
-/// JSON as Go's encoder writes it: one line with a line feed, and no `<`, `>` or `&` in the raw.
+/// JSON as Go's encoder writes it: one line with a line feed, and `<`, `>` and `&` escaped.
 fn json(value: &impl Serialize) -> Vec<u8> {
     let text = serde_json::to_string(value).expect("plain data with string keys is JSON");
     let mut text = text.replace('<', r"\u003c").replace('>', r"\u003e").replace('&', r"\u0026");
@@ -152,7 +152,7 @@ fn json(value: &impl Serialize) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// A time as a message, an empty one if the text is none.
+/// A time as a message. The message is empty if the text is not a time.
 fn time(text: &str) -> Message {
     let seconds = timestamp::parse(text);
     seconds.map_or_else(Message::new, |seconds| Message::new().integer(1, seconds).integer(2, 0))

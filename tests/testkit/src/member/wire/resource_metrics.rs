@@ -1,4 +1,4 @@
-//! `metrics.k8s.io/v1beta1`: what pods and nodes use, one or a list.
+//! `metrics.k8s.io/v1beta1`: the usage of pods and nodes, as single objects and lists.
 
 use std::collections::BTreeMap;
 
@@ -11,10 +11,10 @@ use crate::{go_duration, timestamp};
 
 const API_VERSION: &str = "metrics.k8s.io/v1beta1";
 
-/// Quantities by resource (`cpu`, `memory`), sent as they stand.
+/// Quantities by resource (`cpu`, `memory`), sent unchanged.
 pub type Usage = BTreeMap<String, String>;
 
-/// An answer of the API.
+/// A response of the API.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 #[allow(missing_docs)]
@@ -25,30 +25,30 @@ pub enum ResourceMetrics {
     Node(NodeMetrics),
 }
 
-/// A list of either.
+/// A list of pods or nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MetricsList<Item> {
-    /// Empty in what metrics-server sends.
+    /// Empty in responses of metrics-server.
     #[serde(default)]
     pub metadata: ListMeta,
     /// The pods or nodes.
     pub items: Vec<Item>,
 }
 
-/// What the containers of a pod use.
+/// The usage of a pod's containers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodMetrics {
     /// Namespace, name and labels of the pod.
     pub metadata: ObjectMeta,
-    /// When it was measured, RFC 3339, in JSON as it stands.
+    /// Time of the measurement (RFC 3339). JSON has the text unchanged.
     pub timestamp: String,
-    /// Over how long it was measured, as Go writes durations, in JSON as it stands.
+    /// Length of the measurement window as a Go duration. JSON has the text unchanged.
     pub window: String,
     /// The containers.
     pub containers: Vec<ContainerMetrics>,
 }
 
-/// What one container uses.
+/// The usage of one container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct ContainerMetrics {
@@ -56,20 +56,20 @@ pub struct ContainerMetrics {
     pub usage: Usage,
 }
 
-/// What a node uses.
+/// The usage of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeMetrics {
     /// Name and labels of the node.
     pub metadata: ObjectMeta,
-    /// As of [`PodMetrics`].
+    /// As in [`PodMetrics`].
     pub timestamp: String,
-    /// As of [`PodMetrics`].
+    /// As in [`PodMetrics`].
     pub window: String,
-    /// The whole node's usage.
+    /// The usage of the whole node.
     pub usage: Usage,
 }
 
-/// `metav1.ObjectMeta`, as much of it as there is in metrics.
+/// The fields of `metav1.ObjectMeta` that occur in metrics.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 #[allow(missing_docs)]
@@ -86,21 +86,21 @@ pub struct ObjectMeta {
 }
 
 impl ResourceMetrics {
-    /// Reads an object or a list, so that a recorded JSON answer can be sent in protobuf.
+    /// Parses an object or a list, so that a recorded JSON response can be sent as protobuf.
     ///
     /// # Errors
-    /// If the object is nothing of this API.
+    /// If the object has no kind of this API.
     pub fn from_json(object: &serde_json::Value) -> anyhow::Result<Self> {
         Ok(match object["kind"].as_str() {
             Some("PodMetricsList") => Self::Pods(MetricsList::deserialize(object)?),
             Some("PodMetrics") => Self::Pod(PodMetrics::deserialize(object)?),
             Some("NodeMetricsList") => Self::Nodes(MetricsList::deserialize(object)?),
             Some("NodeMetrics") => Self::Node(NodeMetrics::deserialize(object)?),
-            other => bail!("no kind of the resource metrics API: {other:?}"),
+            other => bail!("not a kind of the resource metrics API: {other:?}"),
         })
     }
 
-    /// The answer's bytes. A timestamp or a window that is none is absent from protobuf.
+    /// Encodes the response. Protobuf omits a timestamp or window that is not valid.
     pub fn encode(&self, format: Format) -> Vec<u8> {
         let (kind, message) = match self {
             Self::Pods(pods) => ("PodMetricsList", pods.message(pod_message)),
@@ -114,7 +114,7 @@ impl ResourceMetrics {
         }
     }
 
-    /// Lets every quantity be this text.
+    /// Sets every quantity to this text.
     pub(super) fn set_quantities(&mut self, text: &str) {
         let set = |usage: &mut Usage| usage.values_mut().for_each(|quantity| text.clone_into(quantity));
         let set_pod = |pod: &mut PodMetrics| pod.containers.iter_mut().for_each(|one| set(&mut one.usage));
@@ -172,7 +172,7 @@ impl NodeMetrics {
 }
 
 impl ObjectMeta {
-    /// Created now, as metrics-server says of everything it answers.
+    /// Metadata with the current time as creation time, as in every response of metrics-server.
     fn new(name: &str) -> Self {
         let creation_timestamp = timestamp::format(timestamp::now());
         Self { name: name.to_owned(), creation_timestamp, ..Self::default() }

@@ -1,4 +1,4 @@
-//! `metav1.Status`, how an API server says no.
+//! `metav1.Status`: how an API server reports an error.
 
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -7,7 +7,7 @@ use super::Document;
 use super::metrics::ListMeta;
 use crate::protobuf::Message;
 
-/// A refusal with its reason.
+/// An error with its reason.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs)]
@@ -23,7 +23,7 @@ pub struct Status {
     pub code: u16,
 }
 
-/// What the refusal is about.
+/// The object of the error.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 #[allow(missing_docs)]
@@ -40,7 +40,7 @@ pub struct StatusDetails {
     pub retry_after_seconds: i64,
 }
 
-/// One of several reasons.
+/// One of several causes.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 #[allow(missing_docs)]
@@ -68,7 +68,7 @@ impl Status {
         }
     }
 
-    /// A 500 as `apierrors.NewInternalError` makes it, which repeats its message as the cause.
+    /// A 500 as `apierrors.NewInternalError` makes it: its message is also the cause.
     pub fn internal_error(message: &str) -> Self {
         let cause = StatusCause { message: message.to_owned(), ..StatusCause::default() };
         Self {
@@ -81,13 +81,13 @@ impl Status {
         }
     }
 
-    /// The refusal as an answer with its own code.
+    /// The error as a response with its own code.
     pub(in crate::member) fn into_answer(self) -> (StatusCode, Document) {
-        let code = StatusCode::from_u16(self.code).expect("refusals are made from a status code");
+        let code = StatusCode::from_u16(self.code).expect("a Status is made from a status code");
         (code, Document::Status(self.into()))
     }
 
-    /// The status' bytes in Kubernetes protobuf.
+    /// Encodes the status as Kubernetes protobuf.
     pub fn to_protobuf(&self) -> Vec<u8> {
         let metadata = Message::new()
             .string(1, &self.metadata.self_link)
@@ -104,7 +104,7 @@ impl Status {
     }
 }
 
-/// What an API server says to a request that it cannot read.
+/// An API server's response to a malformed request.
 pub(in crate::member) fn bad_request(message: impl Into<String>) -> Box<Status> {
     Status::failure(StatusCode::BAD_REQUEST, "BadRequest", message).into()
 }

@@ -1,4 +1,4 @@
-//! One line for whatever clap has to say, the flag first, then what it expects.
+//! Converts clap's errors into one line: first the flag, then the problem and the expected value.
 
 use std::error::Error as _;
 
@@ -6,44 +6,44 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::EarlyExit;
 
-/// What a refusal of clap's amounts to.
-pub fn stop(error: &clap::Error) -> EarlyExit {
+/// Converts clap's error. Help and version are texts, all others are invalid arguments.
+pub fn early_exit(error: &clap::Error) -> EarlyExit {
     match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => EarlyExit::Asked(error.render().to_string()),
-        kind => EarlyExit::Mistake(line(error, kind)),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => EarlyExit::Text(error.render().to_string()),
+        kind => EarlyExit::InvalidArgument(line(error, kind)),
     }
 }
 
 fn line(error: &clap::Error, kind: ErrorKind) -> String {
-    // clap shows a flag with its value's name, `--secure-port <PORT>`.
-    let shown = text(error, ContextKind::InvalidArg).unwrap_or_default();
-    let flag = shown.split([' ', '[', '=']).next().unwrap_or_default().escape_debug();
+    // clap prints a flag together with its value's name: `--secure-port <PORT>`.
+    let arg = text(error, ContextKind::InvalidArg).unwrap_or_default();
+    let flag = arg.split([' ', '[', '=']).next().unwrap_or_default().escape_debug();
     let value = text(error, ContextKind::InvalidValue).unwrap_or_default();
     let named = text(error, ContextKind::InvalidSubcommand).unwrap_or_default();
     match (kind, error.source()) {
         (ErrorKind::ArgumentConflict, _) if !named.is_empty() => format!(
-            "{named:?} is no flag, and nothing else is expected behind flags; on or off is said as --flag=false"
+            "unexpected argument {named:?}: subcommands come before flags; write booleans as --flag=false"
         ),
-        (ErrorKind::UnknownArgument, _) if !shown.starts_with('-') => {
-            format!("{shown:?} is no flag, and nothing else is expected")
+        (ErrorKind::UnknownArgument, _) if !arg.starts_with('-') => {
+            format!("unexpected argument {arg:?} (see --help)")
         }
         (ErrorKind::UnknownArgument, _) => match text(error, ContextKind::SuggestedArg) {
-            Some(likely) => format!("{flag}: there is no such flag; was {likely} meant?"),
-            None => format!("{flag}: there is no such flag (--help lists all)"),
+            Some(similar) => format!("{flag}: unknown flag; did you mean {similar}?"),
+            None => format!("{flag}: unknown flag (see --help)"),
         },
-        (ErrorKind::InvalidSubcommand, _) => match closest(error) {
-            Some(likely) => format!("{named:?}: there is no such subcommand; was {likely} meant?"),
-            None => format!("{named:?}: there is no such subcommand (--help lists all)"),
+        (ErrorKind::InvalidSubcommand, _) => match most_similar(error) {
+            Some(similar) => format!("{named:?}: unknown subcommand; did you mean {similar}?"),
+            None => format!("{named:?}: unknown subcommand (see --help)"),
         },
         (ErrorKind::MissingSubcommand, _) => {
             let program = concat!(env!("CARGO_PKG_NAME"), " ");
             let command = named.strip_prefix(program).unwrap_or(named);
-            format!("{command}: say what to do: {}", texts(error, ContextKind::ValidSubcommand))
+            format!("{command}: a subcommand is missing: {}", texts(error, ContextKind::ValidSubcommand))
         }
-        (ErrorKind::MissingRequiredArgument, _) if shown == "<PATH>" => {
-            "a path or --metric is missing (--help says more)".to_owned()
+        (ErrorKind::MissingRequiredArgument, _) if arg == "<PATH>" => {
+            "a path or --metric is missing (see --help)".to_owned()
         }
-        (ErrorKind::MissingRequiredArgument, _) => format!("{shown} is missing (--help says more)"),
+        (ErrorKind::MissingRequiredArgument, _) => format!("{arg} is missing (see --help)"),
         (ErrorKind::ValueValidation, Some(complaint)) => format!("{flag}: {value:?} {complaint}"),
         (ErrorKind::InvalidValue, _) if value.is_empty() => {
             format!("{flag}: a value is missing (--flag=value or --flag value)")
@@ -56,8 +56,8 @@ fn line(error: &clap::Error, kind: ErrorKind) -> String {
     }
 }
 
-/// clap puts what is most alike last.
-fn closest(error: &clap::Error) -> Option<&str> {
+/// The most similar subcommand. clap puts it last.
+fn most_similar(error: &clap::Error) -> Option<&str> {
     match error.get(ContextKind::SuggestedSubcommand)? {
         ContextValue::Strings(names) => names.last().map(String::as_str),
         _ => None,
@@ -66,7 +66,7 @@ fn closest(error: &clap::Error) -> Option<&str> {
 
 fn texts(error: &clap::Error, kind: ContextKind) -> String {
     match error.get(kind) {
-        // clap's own subcommand `help` is beside the point.
+        // clap adds its own subcommand `help`. It is left out.
         Some(ContextValue::Strings(names)) => {
             names.iter().map(String::as_str).filter(|name| *name != "help").collect::<Vec<_>>().join(", ")
         }
