@@ -33,6 +33,7 @@ use crate::member::shared_entries::SharedEntries;
 use crate::process::budget::Budget;
 use crate::process::expiry::Expiry;
 use crate::process::metrics::{MEDIA_TYPE, MetricsRegistry};
+use crate::process::telemetry;
 use crate::response::Responder;
 use crate::server::connection::ConnectionTimeouts;
 use crate::server::documents::DiscoveryDocuments;
@@ -67,6 +68,7 @@ pub async fn serve(mut config: Config, shutdown: CancellationToken) -> anyhow::R
     let address = secure.local_addr()?;
 
     let mut metrics = Registry::default();
+    telemetry::register(&mut metrics);
     let expiry = Expiry::register(&mut metrics);
     let (tls, _certificate) = tls::server_config(&config.serving, &expiry)?;
     let _warnings = expiry.clone().warn();

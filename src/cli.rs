@@ -143,13 +143,20 @@ impl TryFrom<Cli> for Config {
 }
 
 impl EarlyExit {
-    /// Prints a requested text on stdout and an error on stderr. Returns the exit code: 0 or 2.
+    /// Prints a requested text on stdout and an error on stderr. Returns the exit code: 0 for a text, 2 for
+    /// an error in the arguments, 1 if stdout cannot be written.
     pub fn report(self) -> ExitCode {
-        // A closed pipe (`--help | head -1`) is not an error.
         match &self {
             Self::Text(text) => {
-                let _ = write!(std::io::stdout(), "{text}");
-                ExitCode::SUCCESS
+                let mut out = std::io::stdout();
+                match write!(out, "{text}").and_then(|()| out.flush()) {
+                    Ok(()) => ExitCode::SUCCESS,
+                    Err(error) => {
+                        let line = format!("karmada-metrics-adapter: cannot write to stdout: {error}");
+                        let _ = writeln!(std::io::stderr(), "{line}");
+                        ExitCode::FAILURE
+                    }
+                }
             }
             Self::InvalidArgument(_) | Self::Conflict(_) => {
                 let _ = writeln!(std::io::stderr(), "{self}");

@@ -28,6 +28,7 @@ pub mod testing;
 mod transport;
 
 use std::ffi::OsString;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use cli::{Cli, Task};
@@ -45,7 +46,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match perform(task) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("karmada-metrics-adapter: {error:#}");
+            // If stderr is closed, the exit code still reports the failure.
+            let _ = writeln!(io::stderr(), "karmada-metrics-adapter: {error:#}");
             ExitCode::FAILURE
         }
     }

@@ -7,6 +7,8 @@ mod output;
 mod query;
 mod table;
 
+use std::io::{self, Write as _};
+
 use crate::cli::commands::Command;
 use crate::transport::environment::Proxies;
 
@@ -31,6 +33,6 @@ pub async fn run(command: Command) -> anyhow::Result<()> {
 /// Prints ignored proxy settings on stderr, because commands have no log.
 fn warn_of_ignored_proxies() {
     for ignored in Proxies::from_environment().ignored() {
-        eprintln!("karmada-metrics-adapter: ignored: {ignored}");
+        let _ = writeln!(io::stderr(), "karmada-metrics-adapter: ignored: {ignored}");
     }
 }

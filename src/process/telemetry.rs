@@ -5,7 +5,10 @@ mod tests;
 
 use std::borrow::Cow;
 use std::io::{self, IsTerminal as _, Write};
+use std::sync::LazyLock;
 
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::registry::Registry;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::fmt::MakeWriter;
@@ -21,6 +24,15 @@ pub enum TelemetryError {
     /// Logging was set up before. A process can set it up only once.
     #[error("logging is set up already: call init once")]
     AlreadySet(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Log lines that could not be written. There is one log in the process, and so one counter.
+static LOST_LINES: LazyLock<Counter> = LazyLock::new(Counter::default);
+
+/// Registers the counter of lost log lines.
+pub fn register(registry: &mut Registry) {
+    let help = "Log lines that could not be written to stderr";
+    registry.register("karmada_metrics_adapter_lost_log_lines", help, LOST_LINES.clone());
 }
 
 /// Writes all events from now on to stderr. `RUST_LOG`, if set, is the only filter: the verbosity then has no effect.
@@ -70,6 +82,8 @@ fn subscriber(
         .with_env_filter(filter)
         .with_target(logging.verbosity >= 2)
         .with_ansi(ansi && logging.format == LogFormat::Text)
+        // The subscriber would report a failed write on stderr, which panics if stderr is closed.
+        .log_internal_errors(false)
         .with_writer(SingleLineFormat(output));
     match logging.format {
         LogFormat::Text => Box::new(lines.compact().finish()),
@@ -91,9 +105,12 @@ impl<'a, M: MakeWriter<'a>> MakeWriter<'a> for SingleLineFormat<M> {
 }
 
 impl<W: Write> Write for SingleLineWriter<W> {
-    /// The formatter writes each event with one call.
+    /// The formatter writes each event with one call. A line that cannot be written (a full disk, a closed pipe) is counted and
+    /// dropped: the task that logs must not fail.
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
-        self.0.write_all(&one_line(event))?;
+        if self.0.write_all(&one_line(event)).is_err() {
+            LOST_LINES.inc();
+        }
         Ok(event.len())
     }
 

@@ -23,6 +23,7 @@ mod identity;
 mod kubectl;
 mod last_known;
 mod layers;
+mod lost_output;
 mod manifests;
 mod members;
 mod membership;

@@ -1,6 +1,7 @@
 //! `certs issue`.
 
 use std::fmt::Write as _;
+use std::io;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -15,6 +16,9 @@ use crate::commands::output::print;
 /// Why no certificate is issued.
 #[derive(Debug, Error)]
 pub enum IssueError {
+    /// The result cannot be printed.
+    #[error("cannot write to stdout: {0}")]
+    Output(#[from] io::Error),
     /// The CA cannot be used, or it cannot sign this certificate.
     #[error(transparent)]
     Ca(#[from] CertificateAuthorityError),
@@ -42,7 +46,7 @@ pub fn run(flags: &CertsIssueFlags) -> Result<(), IssueError> {
     let tls_files = new_files(["tls.crt", "tls.key"], serving);
     let written = Vec::from_iter(ca_files.into_iter().chain([tls_files]).flatten());
     files::write(&flags.out_dir, &written, flags.force)?;
-    print(&report(flags, &names, expiry, &pem(ca.certificate())));
+    print(&report(flags, &names, expiry, &pem(ca.certificate())))?;
     Ok(())
 }
 

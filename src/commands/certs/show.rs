@@ -74,6 +74,9 @@ enum CertificateProblem {
 /// Why `certs show` fails.
 #[derive(Debug, Error)]
 pub enum ShowError {
+    /// The result cannot be printed.
+    #[error("cannot write to stdout: {0}")]
+    Output(#[from] io::Error),
     /// The certificates of some sources cannot be read. Contains each source with its reason.
     #[error("{0}")]
     Sources(String),
@@ -126,12 +129,11 @@ pub async fn run(flags: &CertsShowFlags) -> Result<(), ShowError> {
     }
     match flags.output {
         Some(OutputFormat::Json) => {
-            print(
-                &(serde_json::to_string_pretty(&reports).expect("strings and numbers are valid JSON") + "\n"),
-            );
+            let json = serde_json::to_string_pretty(&reports).expect("strings and numbers are valid JSON");
+            print(&(json + "\n"))?;
         }
         None if reports.is_empty() => {}
-        None => print(&table(&rows(&reports))),
+        None => print(&table(&rows(&reports)))?,
     }
     let bad = reports.iter().filter(|report| !report.problems.is_empty()).count();
     match (failures.is_empty(), bad) {

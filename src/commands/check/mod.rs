@@ -42,7 +42,7 @@ pub async fn run(flags: CheckFlags) -> anyhow::Result<()> {
     let clients =
         Clients::open("--kubeconfig", flags.kubeconfig.as_deref(), hour, flags.member_timeout, None)?;
     let findings = findings(&clients, &flags).await;
-    print(&report::report(&findings, flags.output));
+    print(&report::report(&findings, flags.output)).context("cannot write to stdout")?;
     let broken = findings.iter().filter(|finding| finding.status == CheckStatus::Broken).count();
     if broken > 0 {
         bail!("{broken} of {} checks are broken", findings.len());

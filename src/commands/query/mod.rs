@@ -15,7 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::command_query::CommandQuery;
 use self::report::{ClusterReport, Report};
-use super::output::{progress, try_print};
+use super::output::{print, progress};
 use crate::app::{FleetSource, member_limits};
 use crate::cli::commands::QueryFlags;
 use crate::cli::defaults;
@@ -58,16 +58,14 @@ pub async fn run(flags: &QueryFlags) -> anyhow::Result<()> {
         if report.clusters.is_empty() {
             bail!("no cluster to query: there are none, or none matches --cluster and the selector");
         }
-        let is_read = try_print(&report.text(flags.output, flags.watch.is_some()));
+        let text = report.text(flags.output, flags.watch.is_some());
+        print(&text).context("cannot write to stdout")?;
         let Some(interval) = flags.watch else {
             return match report.failed() {
                 0 => Ok(()),
                 failed => bail!("{failed} of {} clusters failed", report.clusters.len()),
             };
         };
-        if !is_read {
-            return Ok(());
-        }
         sleep(interval).await;
     }
 }
