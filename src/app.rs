@@ -163,7 +163,7 @@ async fn authenticators(
                 "--authentication-skip-lookup: only --client-ca-file and --requestheader-client-ca-file are used"
             );
         } else {
-            match published.look_up().await {
+            match published.lookup().await {
                 Err(error) if config.tolerate_lookup_failure => {
                     tracing::warn!(%error, "starting without the ConfigMap; it is loaded when possible");
                 }

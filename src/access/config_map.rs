@@ -54,7 +54,7 @@ impl PublishedSettings {
     ///
     /// # Errors
     /// If the ConfigMap cannot be read, or a part is not usable. The other part is applied in any case.
-    pub async fn look_up(&mut self) -> Result<(), AuthenticationSettingsError> {
+    pub async fn lookup(&mut self) -> Result<(), AuthenticationSettingsError> {
         let api = Api::<ConfigMap>::namespaced(self.clients.current(), NAMESPACE);
         let response = tokio::time::timeout(LOOKUP, api.get(CONFIG_MAP)).await;
         let response = response.map_err(|_| AuthenticationSettingsError::Timeout(LOOKUP))?;

@@ -35,7 +35,7 @@ pub struct Discovery {
     member_timeout: Duration,
     names: Arc<SharedEntries>,
     catalogs: watch::Sender<Arc<Catalogs>>,
-    settled: watch::Sender<bool>,
+    first_ended: watch::Sender<bool>,
 }
 
 /// Discovery of one member.
@@ -74,7 +74,7 @@ impl Discovery {
     ) -> (Self, watch::Receiver<Arc<Catalogs>>, watch::Receiver<bool>) {
         let (catalogs, known) = watch::channel(Arc::default());
         let (settled, is_settled) = watch::channel(false);
-        (Self { fleet, interval, member_timeout, names, catalogs, settled }, known, is_settled)
+        (Self { fleet, interval, member_timeout, names, catalogs, first_ended: settled }, known, is_settled)
     }
 
     /// Runs until it is dropped. `fleet_known` becomes true when all initial members are known.
@@ -86,7 +86,7 @@ impl Discovery {
             let fleet = self.fleet.borrow_and_update().clone();
             self.follow(&fleet, &mut followed);
             self.unite(&fleet, &mut changes);
-            if known && !*self.settled.borrow() {
+            if known && !*self.first_ended.borrow() {
                 self.wait_for_first(&followed).await;
                 self.unite(&fleet, &mut changes);
             }
@@ -138,7 +138,7 @@ impl Discovery {
                 }
             }
         }
-        self.settled.send_replace(true);
+        self.first_ended.send_replace(true);
     }
 
     fn unite(&self, fleet: &Fleet, changes: &mut watch::Receiver<u64>) {

@@ -21,11 +21,11 @@ pub struct FleetMetrics {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClusterCounts {
     /// Clusters that are queried.
-    pub asked: usize,
+    pub queried: usize,
     /// Members that are not Ready.
     pub not_ready: usize,
     /// Clusters that are not members.
-    pub outside: usize,
+    pub unusable: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -67,7 +67,7 @@ impl FleetMetrics {
         self.set_counts(counts);
     }
 
-    fn set_counts(&self, ClusterCounts { asked, not_ready, outside }: ClusterCounts) {
+    fn set_counts(&self, ClusterCounts { queried: asked, not_ready, unusable: outside }: ClusterCounts) {
         for (standing, count) in [("asked", asked), ("not_ready", not_ready), ("outside", outside)] {
             self.members
                 .get_or_create(&StateLabel { standing })

@@ -159,7 +159,7 @@ impl Roster {
         for (name, RosterCluster { ready, joined, logged: complaint }) in &self.clusters {
             match joined {
                 Some(RosterMember { member, .. }) => {
-                    *if *ready { &mut counts.asked } else { &mut counts.not_ready } += 1;
+                    *if *ready { &mut counts.queried } else { &mut counts.not_ready } += 1;
                     entries.push(FleetEntry { member: member.clone(), ready: *ready });
                 }
                 None => outside.push(UnusableCluster {
@@ -168,7 +168,7 @@ impl Roster {
                 }),
             }
         }
-        counts.outside = outside.len();
+        counts.unusable = outside.len();
         self.fleet.send_replace(Arc::new(Fleet::new(entries, outside)));
         self.metrics.published(counts);
     }

@@ -12,7 +12,7 @@ use crate::member::client::MemberResponse;
 use crate::member::failure::NoRoom;
 use crate::member::{Failure, Member};
 use crate::process::budget::Reserved;
-use crate::query::{MetricsQuery, Query};
+use crate::query::{DecodedQuery, Query};
 use crate::transport::Progress;
 
 /// One query to one member, with a timeout.
@@ -108,7 +108,7 @@ impl Attempt<'_> {
 /// known yet, the other version is tried. A metric with values is added to the member's catalog.
 async fn fetch(member: Arc<Member>, query: Arc<Query>, progress: Arc<Progress>) -> Outcome {
     let get = async |version| member.get(query.group(), query.path(version), &progress).await;
-    let has_versions = matches!(query.question(), MetricsQuery::Custom(_))
+    let has_versions = matches!(query.decoded(), DecodedQuery::Custom(_))
         && member.discovered().is_none_or(|discovered| discovered.version.is_some());
     let mut version = member.version();
     let response = match get(version).await {
@@ -121,7 +121,7 @@ async fn fetch(member: Arc<Member>, query: Arc<Query>, progress: Arc<Progress>) 
     match response {
         Ok(response) => {
             let outcome = classify(&member, &query, response, progress.clone()).await;
-            if let (Outcome::Page(_), MetricsQuery::Custom(query)) = (&outcome, query.question()) {
+            if let (Outcome::Page(_), DecodedQuery::Custom(query)) = (&outcome, query.decoded()) {
                 let (resource, namespaced) = (query.resource(), query.is_namespaced());
                 member.add_custom_metric(version, resource, &query.metric, namespaced).await;
             }

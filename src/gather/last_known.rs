@@ -110,7 +110,7 @@ mod tests {
     use super::*;
     use crate::api::page::{BodyFormat, Expected};
     use crate::process::budget::{Budget, Reserved};
-    use crate::query::{ExternalQuery, MetricsQuery};
+    use crate::query::{DecodedQuery, ExternalQuery};
 
     fn page(metric: &str) -> Outcome {
         let body = format!(
@@ -133,7 +133,7 @@ mod tests {
             metric: "queue".to_owned(),
             label_selector: String::new(),
         };
-        let query = Arc::new(Query::from(MetricsQuery::External(query)));
+        let query = Arc::new(Query::from(DecodedQuery::External(query)));
         let metric = || {
             let cached = cache.get(1, &query)?;
             let item = cached.page.external().next()?;

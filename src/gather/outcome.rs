@@ -15,7 +15,7 @@ use crate::process::budget::Reserved;
 use crate::process::work;
 use crate::transport::{Progress, Stage};
 
-use crate::query::{MetricsQuery, Query};
+use crate::query::{DecodedQuery, Query};
 
 /// The outcome of a query at one member.
 #[derive(Debug)]
@@ -112,9 +112,9 @@ async fn read_page(
 /// Whether discovery lists custom metrics, but not this one. prometheus-adapter responds with 500 for a resource that its cluster does not
 /// have. External metrics are excluded: KEDA's discovery lists a placeholder.
 fn lists_only_others(member: &Member, query: &Query) -> bool {
-    match query.question() {
-        MetricsQuery::Custom(query) => member.has_no_metric(query.resource(), &query.metric),
-        MetricsQuery::External(_) | MetricsQuery::Resource(_) => false,
+    match query.decoded() {
+        DecodedQuery::Custom(query) => member.has_no_metric(query.resource(), &query.metric),
+        DecodedQuery::External(_) | DecodedQuery::Resource(_) => false,
     }
 }
 
@@ -148,7 +148,7 @@ mod tests {
             metric: "queue".to_owned(),
             label_selector: String::new(),
         };
-        let query = Query::from(MetricsQuery::External(query));
+        let query = Query::from(DecodedQuery::External(query));
         let progress = Arc::new(Progress::default());
         let body = Reserved::new(vec![b' '; 1 << 20], Budget::new(0).share());
         let late = || Failure::late(&progress, Duration::from_secs(5));

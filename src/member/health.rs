@@ -48,7 +48,7 @@ enum BreakerState {
         /// Failures in a row.
         failures: u32,
         /// Time and path of the last response.
-        answered: Option<(Instant, Arc<str>)>,
+        responded_at: Option<(Instant, Arc<str>)>,
     },
     Open {
         skip: Skip,
@@ -67,7 +67,7 @@ pub(super) enum ProbeTarget {
 
 impl Default for BreakerState {
     fn default() -> Self {
-        Self::Closed { failures: 0, answered: None }
+        Self::Closed { failures: 0, responded_at: None }
     }
 }
 
@@ -126,7 +126,7 @@ impl CircuitBreaker {
     }
 
     fn responded(&self, path: &Arc<str>) {
-        if let BreakerState::Closed { failures, answered } = &mut *self.state() {
+        if let BreakerState::Closed { failures, responded_at: answered } = &mut *self.state() {
             *failures = 0;
             *answered = Some((Instant::now(), path.clone()));
         }
@@ -147,7 +147,7 @@ impl CircuitBreaker {
         target: impl FnOnce(Option<Arc<str>>) -> ProbeTarget,
     ) {
         let mut state = self.state();
-        let BreakerState::Closed { failures, answered } = &mut *state else { return };
+        let BreakerState::Closed { failures, responded_at: answered } = &mut *state else { return };
         // A target that has responded to other requests since then is not failing as a whole; only some queries take too long.
         if answered.as_ref().is_some_and(|(answered, _)| *answered >= begun) {
             return;
@@ -165,7 +165,7 @@ impl CircuitBreaker {
                 "cluster is skipped until it responds to background requests"
             );
             let skip = Skip { unreachable, cause, message };
-            let task = tokio::spawn(probe_until_answered(Arc::downgrade(self), probe, target));
+            let task = tokio::spawn(probe_until_response(Arc::downgrade(self), probe, target));
             *state = BreakerState::Open { skip, _task: AbortOnDropHandle::new(task) };
         }
     }
@@ -194,7 +194,7 @@ impl ProbeTarget {
 }
 
 /// Probes until there is a response or the member no longer exists.
-async fn probe_until_answered(breaker: Weak<CircuitBreaker>, probe: impl Probe, target: ProbeTarget) {
+async fn probe_until_response(breaker: Weak<CircuitBreaker>, probe: impl Probe, target: ProbeTarget) {
     let pauses = ExponentialBuilder::new().with_min_delay(PAUSES.0).with_max_delay(PAUSES.1);
     let mut pauses = pauses.with_jitter().without_max_times().build();
     let mut attempts = FuturesUnordered::new();

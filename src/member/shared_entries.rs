@@ -22,7 +22,7 @@ const PER_ENTRY: usize = 4 * size_of::<Arc<DiscoveryEntry>>();
 pub struct SharedEntries {
     bytes: usize,
     budget: Budget,
-    kept: Mutex<EntrySet>,
+    entries: Mutex<EntrySet>,
     changes: watch::Sender<u64>,
     published: watch::Sender<u64>,
 }
@@ -37,8 +37,14 @@ impl SharedEntries {
     /// An empty set with a budget in bytes.
     pub fn new(bytes: usize) -> Self {
         let budget = Budget::new(bytes);
-        let kept = Mutex::new(EntrySet { entries: HashSet::new(), share: budget.share() });
-        Self { bytes, budget, kept, changes: watch::Sender::default(), published: watch::Sender::default() }
+        let set = Mutex::new(EntrySet { entries: HashSet::new(), share: budget.share() });
+        Self {
+            bytes,
+            budget,
+            entries: set,
+            changes: watch::Sender::default(),
+            published: watch::Sender::default(),
+        }
     }
 
     /// The bytes in use.
@@ -56,10 +62,10 @@ impl SharedEntries {
             return Err(Exhausted::Share);
         }
         let mut share = self.budget.share();
-        let mut kept = self.kept.lock().expect("not poisoned");
-        kept.share_for(&mut share, &entries)?;
-        let shared: Vec<_> = entries.into_iter().map(|entry| kept.keep(entry)).collect();
-        drop(kept);
+        let mut set = self.entries.lock().expect("not poisoned");
+        set.share_for(&mut share, &entries)?;
+        let shared: Vec<_> = entries.into_iter().map(|entry| set.store(entry)).collect();
+        drop(set);
         Ok(Reserved::new(Catalog::new(shared), share))
     }
 
@@ -75,10 +81,10 @@ impl SharedEntries {
     pub fn with(&self, catalog: &Catalog, entry: DiscoveryEntry) -> Result<Reserved<Catalog>, Exhausted> {
         let mut share = self.budget.share();
         share.grow(catalog.len() * PER_ENTRY)?;
-        let mut kept = self.kept.lock().expect("not poisoned");
-        kept.share_for(&mut share, std::slice::from_ref(&entry))?;
-        let entry = kept.keep(entry);
-        drop(kept);
+        let mut set = self.entries.lock().expect("not poisoned");
+        set.share_for(&mut share, std::slice::from_ref(&entry))?;
+        let entry = set.store(entry);
+        drop(set);
         let entries = catalog.entries().iter().cloned().chain([entry]);
         Ok(Reserved::new(Catalog::new(entries.collect()), share))
     }
@@ -110,7 +116,7 @@ impl SharedEntries {
 
     /// Removes entries that are in no catalog.
     pub fn forget_unused(&self) {
-        self.kept.lock().expect("not poisoned").forget_unused();
+        self.entries.lock().expect("not poisoned").forget_unused();
     }
 }
 
@@ -118,8 +124,8 @@ impl EntrySet {
     /// Reserves memory for a catalog of these entries in `share`, and for new entries in this set. Unused entries are removed if the
     /// budget requires that.
     fn share_for(&mut self, share: &mut Share, entries: &[DiscoveryEntry]) -> Result<(), Exhausted> {
-        let new = |kept: &Self| -> usize {
-            entries.iter().filter(|entry| !kept.entries.contains(*entry)).map(memory).sum()
+        let new = |set: &Self| -> usize {
+            entries.iter().filter(|entry| !set.entries.contains(*entry)).map(memory).sum()
         };
         share.grow(entries.len() * PER_ENTRY)?;
         if self.share.grow(new(self)).is_err() {
@@ -130,9 +136,9 @@ impl EntrySet {
     }
 
     /// The stored entry. Its memory is reserved already.
-    fn keep(&mut self, entry: DiscoveryEntry) -> Arc<DiscoveryEntry> {
-        if let Some(kept) = self.entries.get(&entry) {
-            return kept.clone();
+    fn store(&mut self, entry: DiscoveryEntry) -> Arc<DiscoveryEntry> {
+        if let Some(stored) = self.entries.get(&entry) {
+            return stored.clone();
         }
         let entry = Arc::new(entry);
         self.entries.insert(entry.clone());

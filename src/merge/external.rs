@@ -30,22 +30,22 @@ pub fn merge<'a>(
     cluster_label: Option<&'a str>,
     reserve: &mut Reserve<'_>,
 ) -> Result<Vec<ExternalMetricValue<'a>>, Stopped> {
-    let mut seen: Vec<ExternalSeries<'a>> = Vec::new();
+    let mut all: Vec<ExternalSeries<'a>> = Vec::new();
     for &(cluster, page) in pages {
         for item in page.external() {
             let item = ExternalSeries { cluster, item, labels: labels(item, cluster_label) };
             reserve(item.labels.capacity() * size_of::<KeyValue<'_>>())?;
-            push(&mut seen, item, reserve)?;
+            push(&mut all, item, reserve)?;
         }
     }
     // Pages are ordered by cluster, and a stable sort keeps that order. It allocates as much memory again.
-    reserve(seen.len() * size_of::<ExternalSeries<'_>>())?;
-    seen.sort_by(|one, other| one.series().cmp(&other.series()));
+    reserve(all.len() * size_of::<ExternalSeries<'_>>())?;
+    all.sort_by(|one, other| one.series().cmp(&other.series()));
     let alike = |one: &ExternalSeries<'a>, other: &ExternalSeries<'a>| {
         rule != ExternalMerge::Each && one.series() == other.series()
     };
     let mut values = Vec::new();
-    for group in seen.chunk_by(alike) {
+    for group in all.chunk_by(alike) {
         let value = one(group, rule, cluster_label, reserve)?;
         push(&mut values, value, reserve)?;
     }
@@ -74,7 +74,7 @@ fn one<'a>(
     reserve: &mut Reserve<'_>,
 ) -> Result<ExternalMetricValue<'a>, Stopped> {
     let first = &group[0];
-    let values = || group.iter().map(|seen| seen.item.value());
+    let values = || group.iter().map(|all| all.item.value());
     let value = match rule {
         _ if group.len() == 1 => Cow::Borrowed(first.item.value()),
         ExternalMerge::Each | ExternalMerge::Sum => Cow::Owned(sum(values())),
@@ -103,8 +103,8 @@ fn one<'a>(
         item: first.item,
         labels,
         value,
-        timestamp: group.iter().filter_map(|seen| seen.item.timestamp()).min(),
-        window_seconds: group.iter().filter_map(|seen| seen.item.window_seconds()).max(),
+        timestamp: group.iter().filter_map(|all| all.item.timestamp()).min(),
+        window_seconds: group.iter().filter_map(|all| all.item.window_seconds()).max(),
     })
 }
 
@@ -117,9 +117,9 @@ fn sum<'a>(values: impl Iterator<Item = &'a Quantity>) -> Quantity {
 
 fn clusters<'a>(group: &[ExternalSeries<'a>], reserve: &mut Reserve<'_>) -> Result<Cow<'a, str>, Stopped> {
     let mut names: Vec<&'a str> = Vec::new();
-    for seen in group {
-        if names.last() != Some(&seen.cluster) {
-            push(&mut names, seen.cluster, reserve)?;
+    for all in group {
+        if names.last() != Some(&all.cluster) {
+            push(&mut names, all.cluster, reserve)?;
         }
     }
     Ok(match names[..] {

@@ -6,7 +6,7 @@ use super::request_target::{RequestTarget, check_names, written};
 use crate::api::custom_metrics::Version;
 use crate::api::selector::{Requirement, Selector};
 
-pub(super) const MISTAKEN: &[(&str, &str)] = &[
+pub(super) const MISSPELLED: &[(&str, &str)] = &[
     ("selector", "labelSelector"),
     ("labelselector", "labelSelector"),
     ("label_selector", "labelSelector"),

@@ -6,7 +6,7 @@ use super::request_target::{RequestTarget, check_names, written};
 use crate::api::external_metrics::{GROUP, GROUP_VERSION};
 use crate::api::selector::Requirement;
 
-pub(super) const MISTAKEN: &[(&str, &str)] = &[
+pub(super) const MISSPELLED: &[(&str, &str)] = &[
     ("selector", "labelSelector"),
     ("labelselector", "labelSelector"),
     ("label_selector", "labelSelector"),

@@ -25,7 +25,7 @@ pub use resource::ResourceQuery;
 
 /// A decoded query of one of the metrics APIs.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum MetricsQuery {
+pub enum DecodedQuery {
     /// Of `custom.metrics.k8s.io`.
     Custom(CustomQuery),
     /// Of `external.metrics.k8s.io`.
@@ -37,61 +37,61 @@ pub enum MetricsQuery {
 /// A query with its encoded paths for members. Identical queries share one response.
 #[derive(Debug)]
 pub struct Query {
-    question: MetricsQuery,
+    question: DecodedQuery,
     /// By version of custom metrics; the other groups have one.
     paths: [OnceLock<Arc<str>>; Version::ALL.len()],
 }
 
 impl Query {
     /// The decoded query.
-    pub fn question(&self) -> &MetricsQuery {
+    pub fn decoded(&self) -> &DecodedQuery {
         &self.question
     }
 
     /// The API group.
     pub fn group(&self) -> Group {
         match &self.question {
-            MetricsQuery::Custom(_) => Group::Custom,
-            MetricsQuery::External(_) => Group::External,
-            MetricsQuery::Resource(_) => Group::Resource,
+            DecodedQuery::Custom(_) => Group::Custom,
+            DecodedQuery::External(_) => Group::External,
+            DecodedQuery::Resource(_) => Group::Resource,
         }
     }
 
     /// The path and query string for a member that serves this version of custom metrics. It is encoded once.
     pub fn path(&self, version: Version) -> &Arc<str> {
         match &self.question {
-            MetricsQuery::Custom(query) => {
+            DecodedQuery::Custom(query) => {
                 self.paths[version as usize].get_or_init(|| query.path(version).into())
             }
-            MetricsQuery::External(query) => self.paths[0].get_or_init(|| query.path().into()),
-            MetricsQuery::Resource(query) => self.paths[0].get_or_init(|| query.path().into()),
+            DecodedQuery::External(query) => self.paths[0].get_or_init(|| query.path().into()),
+            DecodedQuery::Resource(query) => self.paths[0].get_or_init(|| query.path().into()),
         }
     }
 
     /// The list or object that a member must return.
     pub fn expected(&self) -> Expected {
         match &self.question {
-            MetricsQuery::Custom(_) => Expected::MetricValues,
-            MetricsQuery::External(_) => Expected::ExternalValues,
-            MetricsQuery::Resource(ResourceQuery { resource, name: Some(_), .. }) => {
+            DecodedQuery::Custom(_) => Expected::MetricValues,
+            DecodedQuery::External(_) => Expected::ExternalValues,
+            DecodedQuery::Resource(ResourceQuery { resource, name: Some(_), .. }) => {
                 Expected::Object(*resource)
             }
-            MetricsQuery::Resource(ResourceQuery { resource, name: None, .. }) => Expected::List(*resource),
+            DecodedQuery::Resource(ResourceQuery { resource, name: None, .. }) => Expected::List(*resource),
         }
     }
 
     /// Bytes of memory, about: the decoded texts, the encoded path, and parsed selectors.
     pub fn memory(&self) -> usize {
         let selectors = match &self.question {
-            MetricsQuery::Custom(_) | MetricsQuery::External(_) => 0,
-            MetricsQuery::Resource(query) => query.label_selector.memory() + query.field_selector.memory(),
+            DecodedQuery::Custom(_) | DecodedQuery::External(_) => 0,
+            DecodedQuery::Resource(query) => query.label_selector.memory() + query.field_selector.memory(),
         };
         size_of::<Self>() + 2 * self.path(Version::V1Beta2).len() + selectors
     }
 }
 
-impl From<MetricsQuery> for Query {
-    fn from(question: MetricsQuery) -> Self {
+impl From<DecodedQuery> for Query {
+    fn from(question: DecodedQuery) -> Self {
         Self { question, paths: Default::default() }
     }
 }
@@ -114,7 +114,7 @@ impl Hash for Query {
 #[derive(Debug, PartialEq, Eq)]
 pub struct ClientQuery {
     /// The query.
-    pub question: MetricsQuery,
+    pub question: DecodedQuery,
     /// Requirements on the cluster label; empty for all clusters.
     pub clusters: Vec<Requirement>,
 }
@@ -144,7 +144,7 @@ pub enum QueryError {
     },
 }
 
-impl MetricsQuery {
+impl DecodedQuery {
     /// Reads a client's query. Requirements on `cluster_label`, if that is set, select clusters.
     ///
     /// # Errors
@@ -171,11 +171,11 @@ impl MetricsQuery {
     }
 
     /// Misspelled parameters, which the API ignores, and the parameters that the client probably means.
-    pub fn mistaken(&self) -> &'static [(&'static str, &'static str)] {
+    pub fn misspelled_parameters(&self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::Custom(_) => custom::MISTAKEN,
-            Self::External(_) => external::MISTAKEN,
-            Self::Resource(_) => resource::MISTAKEN,
+            Self::Custom(_) => custom::MISSPELLED,
+            Self::External(_) => external::MISSPELLED,
+            Self::Resource(_) => resource::MISSPELLED,
         }
     }
 }

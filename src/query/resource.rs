@@ -7,7 +7,7 @@ use crate::api::group::MetricsResource;
 use crate::api::resource_metrics::{GROUP, GROUP_VERSION};
 use crate::api::selector::Selector;
 
-pub(super) const MISTAKEN: &[(&str, &str)] = &[
+pub(super) const MISSPELLED: &[(&str, &str)] = &[
     ("selector", "labelSelector"),
     ("labelselector", "labelSelector"),
     ("label_selector", "labelSelector"),

@@ -8,7 +8,7 @@ use crate::api::group::MetricsResource;
 /// A path as a client sends it.
 fn read(path: &str, cluster_label: Option<&str>) -> Result<ClientQuery, QueryError> {
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
-    MetricsQuery::read(&RequestTarget::read(path, query).expect("a well-formed path"), cluster_label)
+    DecodedQuery::read(&RequestTarget::read(path, query).expect("a well-formed path"), cluster_label)
 }
 
 /// Any valid path segment.
@@ -83,12 +83,12 @@ proptest! {
         custom in custom(), namespace in name(), metric in name(), selector in selector(), resource in resource(),
     ) {
         let written = custom.path(custom.version);
-        prop_assert_eq!(read(&written, None).map(|asked| asked.question), Ok(MetricsQuery::Custom(custom)));
+        prop_assert_eq!(read(&written, None).map(|asked| asked.question), Ok(DecodedQuery::Custom(custom)));
         let external = ExternalQuery { namespace, metric, label_selector: selector };
         let written = external.path();
-        prop_assert_eq!(read(&written, None).map(|asked| asked.question), Ok(MetricsQuery::External(external)));
+        prop_assert_eq!(read(&written, None).map(|asked| asked.question), Ok(DecodedQuery::External(external)));
         let written = resource.path();
-        prop_assert_eq!(read(&written, None).map(|asked| asked.question), Ok(MetricsQuery::Resource(resource)));
+        prop_assert_eq!(read(&written, None).map(|asked| asked.question), Ok(DecodedQuery::Resource(resource)));
     }
 }
 

@@ -10,7 +10,7 @@ use crate::config::OnMemberFailure;
 use crate::gather::{MemberOutcome, Outcome};
 use crate::member::Failure;
 use crate::process::budget::Reserved;
-use crate::query::{CustomQuery, ExternalQuery, MetricsQuery, Query, ResourceQuery};
+use crate::query::{CustomQuery, DecodedQuery, ExternalQuery, Query, ResourceQuery};
 
 /// A warning or message names at most this many clusters, and then the number of the others.
 const NAMED: usize = 10;
@@ -66,7 +66,7 @@ pub fn combine(query: &Query, outcomes: Vec<MemberOutcome>, on_failure: OnMember
     if pages.is_empty() || (on_failure == OnMemberFailure::Fail && !failed.is_empty()) {
         return Combined::Refused(unavailable(query, &failed));
     }
-    if let MetricsQuery::Resource(ResourceQuery { resource, name: Some(name), .. }) = query.question()
+    if let DecodedQuery::Resource(ResourceQuery { resource, name: Some(name), .. }) = query.decoded()
         && pages.len() > 1
     {
         return Combined::Refused(conflict(*resource, name, &pages));
@@ -77,15 +77,15 @@ pub fn combine(query: &Query, outcomes: Vec<MemberOutcome>, on_failure: OnMember
 /// 404: `provider.NewMetricNotFoundError` and `NewMetricNotFoundForError` of custom-metrics-apiserver for metrics,
 /// `errors.NewNotFound` of apimachinery for a pod or node. `None` for a list of pods or nodes, which may be empty.
 fn not_found(query: &Query) -> Option<Status> {
-    let message = match query.question() {
-        MetricsQuery::Custom(query @ CustomQuery { metric, .. }) => {
+    let message = match query.decoded() {
+        DecodedQuery::Custom(query @ CustomQuery { metric, .. }) => {
             let object = query.object().map(|name| format!(" {name}")).unwrap_or_default();
             format!("the server could not find the metric {metric} for {}{object}", query.resource())
         }
-        MetricsQuery::External(ExternalQuery { metric, namespace, .. }) => {
+        DecodedQuery::External(ExternalQuery { metric, namespace, .. }) => {
             format!("the server could not find the external metric {metric} in namespace {namespace}")
         }
-        MetricsQuery::Resource(ResourceQuery { resource, name, .. }) => {
+        DecodedQuery::Resource(ResourceQuery { resource, name, .. }) => {
             let (kind, name) = (resource.name(), name.as_ref()?);
             let details = Details { name: name.clone(), kind: kind.to_owned(), ..Details::default() };
             let message = format!("{kind} {name:?} not found");
@@ -111,13 +111,13 @@ fn conflict(resource: MetricsResource, name: &str, pages: &[ClusterPage]) -> Sta
 }
 
 fn unavailable(query: &Query, failed: &[FailedCluster]) -> Status {
-    let subject = match query.question() {
-        MetricsQuery::Custom(query) => format!("the metric {} for {}", query.metric, query.resource()),
-        MetricsQuery::External(query) => format!("the external metric {}", query.metric),
-        MetricsQuery::Resource(ResourceQuery { resource, name: None, .. }) => {
+    let subject = match query.decoded() {
+        DecodedQuery::Custom(query) => format!("the metric {} for {}", query.metric, query.resource()),
+        DecodedQuery::External(query) => format!("the external metric {}", query.metric),
+        DecodedQuery::Resource(ResourceQuery { resource, name: None, .. }) => {
             format!("metrics of {}", resource.name())
         }
-        MetricsQuery::Resource(ResourceQuery { resource, name: Some(name), .. }) => {
+        DecodedQuery::Resource(ResourceQuery { resource, name: Some(name), .. }) => {
             format!("metrics of {} {name:?}", resource.name())
         }
     };

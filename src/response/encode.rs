@@ -11,7 +11,7 @@ use crate::api::resource_metrics::{ObjectMetrics, ObjectMetricsList, SingleObjec
 use crate::api::table::{PartialObjectMetadata, PartialObjectMetadataList, Table};
 use crate::config::{ExternalMerge, Merging};
 use crate::merge::{custom, external, resource};
-use crate::query::{MetricsQuery, Query, ResourceQuery};
+use crate::query::{DecodedQuery, Query, ResourceQuery};
 
 /// Merges and encodes the pages in the negotiated format.
 ///
@@ -29,18 +29,18 @@ pub(super) fn body(
     pages.extend(sources.iter().map(|(cluster, page)| (&**cluster, &***page)));
     let ResponseFormat { encoding, .. } = form;
     let cluster_label = merging.cluster_label.as_deref();
-    match query.question() {
-        MetricsQuery::Custom(query) => {
+    match query.decoded() {
+        DecodedQuery::Custom(query) => {
             let items = custom::merge(&pages, merging.same_name_pods, query.object().is_some(), reserve)?;
             let version = query.version;
             encoding.list(&MetricValueList { version, items, cluster_label }, reserve)
         }
-        MetricsQuery::External(query) => {
+        DecodedQuery::External(query) => {
             let rule = merging.external.get(&query.metric).copied().unwrap_or(ExternalMerge::Each);
             let items = external::merge(&pages, rule, cluster_label, reserve)?;
             encoding.list(&ExternalMetricValueList { items }, reserve)
         }
-        MetricsQuery::Resource(query) => {
+        DecodedQuery::Resource(query) => {
             let (labels, fields) = (&query.label_selector, &query.field_selector);
             let items = resource::merge(&pages, labels, fields, cluster_label, reserve)?;
             represented(query, items, form, reserve)

@@ -38,7 +38,7 @@ pub struct QueryKey {
     /// Requirements on the cluster label: they select the clusters to query.
     pub clusters: Vec<Requirement>,
     /// The format of the response.
-    pub form: ResponseFormat,
+    pub format: ResponseFormat,
     /// Timeout for each member.
     pub member_timeout: Duration,
 }
@@ -115,7 +115,7 @@ impl Responder {
 
     /// Returns the response of an identical query in flight, or runs the query. When all callers have left, the requests to members are
     /// cancelled.
-    pub async fn answer(&self, key: QueryKey) -> QueryResult {
+    pub async fn respond(&self, key: QueryKey) -> QueryResult {
         self.join(key).await
     }
 
@@ -159,7 +159,7 @@ impl Drop for InFlightGuard {
 
 impl Pipeline {
     async fn compute(&self, key: QueryKey) -> QueryResult {
-        let QueryKey { query, clusters, form, member_timeout } = key;
+        let QueryKey { query, clusters, format: form, member_timeout } = key;
         let fleet = self.fleet.borrow().clone();
         let chosen =
             |cluster: &str| clusters.iter().all(|requirement| requirement.matches_label(Some(cluster)));

@@ -69,7 +69,7 @@ pub(super) enum ClientProtocol {
 /// An accepted connection: protocol, client certificate and slot.
 pub(super) struct ClientConnection {
     pub(super) protocol: ClientProtocol,
-    pub(super) presented: Option<Arc<ClientChain>>,
+    pub(super) client_chain: Option<Arc<ClientChain>>,
     pub(super) slot: ConnectionSlot,
 }
 
@@ -92,15 +92,15 @@ pub(super) async fn serve_connection<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let ClientConnection { protocol, presented, slot } = client;
+    let ClientConnection { protocol, client_chain, slot } = client;
     let slot = Arc::new(slot);
     let request_slot = slot.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let active = request_slot.begin_request();
         // No handler needs a request body, so the body is not read.
         let mut request = request.map(|_| Body::empty());
-        if let Some(presented) = &presented {
-            request.extensions_mut().insert(presented.clone());
+        if let Some(chain) = &client_chain {
+            request.extensions_mut().insert(chain.clone());
         }
         handle(router.clone(), request, active)
     });

@@ -111,8 +111,8 @@ async fn admit(state: &ServerState, head: &mut Parts) -> Result<Option<Share>, A
 
 async fn authenticate(state: &ServerState, head: &Parts) -> Result<(User, Arc<RequestInfo>), ApiError> {
     let info = head.extensions.get::<Arc<RequestInfo>>().ok_or(ApiError::NotFound)?.clone();
-    let presented = head.extensions.get::<Arc<ClientChain>>().map(AsRef::as_ref);
-    let user = state.authenticators.authenticate(&head.headers, presented).await?;
+    let client_chain = head.extensions.get::<Arc<ClientChain>>().map(AsRef::as_ref);
+    let user = state.authenticators.authenticate(&head.headers, client_chain).await?;
     // The Karmada API server handles impersonation and does not forward these headers.
     if head.headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {
         return Err(ApiError::Impersonation);

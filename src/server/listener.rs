@@ -73,14 +73,20 @@ pub async fn serve_tls(listener: TcpListener, tls: Arc<ServerConfig>, config: Li
             let Some((stream, slot)) = accepted else { return };
             drop(handshake);
             let (_, session) = stream.get_ref();
-            let presented = ClientChain::new(session.peer_certificates()).map(Arc::new);
+            let client_chain = ClientChain::new(session.peer_certificates()).map(Arc::new);
             let protocol = if session.alpn_protocol() == Some(HTTP2) {
                 ClientProtocol::Http2
             } else {
                 ClientProtocol::Http1
             };
-            serve_connection(stream, ClientConnection { protocol, presented, slot }, router, limits, closing)
-                .await;
+            serve_connection(
+                stream,
+                ClientConnection { protocol, client_chain, slot },
+                router,
+                limits,
+                closing,
+            )
+            .await;
         }
     };
     serve(listener, (&ConnectionLimit::new(MAX_HANDSHAKES), &connections), &closing, handle_stream).await;
@@ -93,7 +99,7 @@ pub async fn serve_plain(listener: TcpListener, config: ListenerConfig) {
     let handle_stream = {
         let closing = closing.clone();
         async move |stream: TcpStream, slot: ConnectionSlot| {
-            let client = ClientConnection { protocol: ClientProtocol::Http1, presented: None, slot };
+            let client = ClientConnection { protocol: ClientProtocol::Http1, client_chain: None, slot };
             serve_connection(stream, client, router, limits, closing).await;
         }
     };

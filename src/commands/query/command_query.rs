@@ -11,7 +11,7 @@ use crate::cli::commands::{MetricsApi, QueryFlags};
 use crate::cli::defaults;
 use crate::query::request_target::RequestTarget;
 use crate::query::{
-    ClientQuery, CustomQuery, ExternalQuery, MetricTarget, MetricsQuery, Query, ResourceQuery,
+    ClientQuery, CustomQuery, DecodedQuery, ExternalQuery, MetricTarget, Query, ResourceQuery,
 };
 
 /// A query, and the selection of its clusters.
@@ -38,7 +38,7 @@ impl CommandQuery {
         let cluster_label = defaults().merging.cluster_label;
         let target = RequestTarget::read(path_only, parameters).with_context(invalid)?;
         let ClientQuery { question, clusters } =
-            MetricsQuery::read(&target, cluster_label.as_deref()).with_context(invalid)?;
+            DecodedQuery::read(&target, cluster_label.as_deref()).with_context(invalid)?;
         Ok(Self {
             path,
             query: Arc::new(question.into()),
@@ -54,7 +54,7 @@ impl CommandQuery {
     }
 }
 
-fn metrics_query(flags: &QueryFlags) -> anyhow::Result<MetricsQuery> {
+fn metrics_query(flags: &QueryFlags) -> anyhow::Result<DecodedQuery> {
     let QueryFlags { resource, namespace, selector, metric_selector, .. } = flags;
     let metric = flags.metric.clone().unwrap_or_default();
     if flags.group != MetricsApi::Custom && !metric_selector.is_empty() {
@@ -76,7 +76,7 @@ fn metrics_query(flags: &QueryFlags) -> anyhow::Result<MetricsQuery> {
                 },
             };
             let (label_selector, metric_label_selector) = (selector.clone(), metric_selector.clone());
-            MetricsQuery::Custom(CustomQuery {
+            DecodedQuery::Custom(CustomQuery {
                 version: Version::V1Beta2,
                 subject,
                 metric,
@@ -86,7 +86,7 @@ fn metrics_query(flags: &QueryFlags) -> anyhow::Result<MetricsQuery> {
         }
         MetricsApi::External => {
             let (namespace, label_selector) = (namespace.clone(), selector.clone());
-            MetricsQuery::External(ExternalQuery { namespace, metric, label_selector })
+            DecodedQuery::External(ExternalQuery { namespace, metric, label_selector })
         }
         MetricsApi::Resource => {
             let known_resource = MetricsResource::ALL.into_iter().find(|known| known.name() == resource);
@@ -95,7 +95,7 @@ fn metrics_query(flags: &QueryFlags) -> anyhow::Result<MetricsQuery> {
             };
             let namespace =
                 Some(namespace.clone()).filter(|name| resource == MetricsResource::Pods && !name.is_empty());
-            MetricsQuery::Resource(ResourceQuery {
+            DecodedQuery::Resource(ResourceQuery {
                 resource,
                 namespace,
                 name: flags.name.clone(),

@@ -134,7 +134,7 @@ impl QueryRun {
         while let Some((before, MemberOutcome { cluster, outcome, elapsed })) = outcomes.next().await {
             progress(&format!("{} of {chosen} clusters", before + 1));
             let values = match &outcome {
-                Outcome::Page(page) | Outcome::LastKnown { page, .. } => values::of(query.question(), page),
+                Outcome::Page(page) | Outcome::LastKnown { page, .. } => values::of(query.decoded(), page),
                 Outcome::NotFound | Outcome::Failure(_) => Vec::new(),
             };
             clusters.push(ClusterReport::of_member(&cluster, &outcome, elapsed, values));

@@ -10,7 +10,7 @@ use crate::api::quantity::Quantity;
 use crate::api::time::Timestamp;
 use crate::merge;
 use crate::process::expiry::now;
-use crate::query::MetricsQuery;
+use crate::query::DecodedQuery;
 
 /// One value.
 #[derive(Debug, Serialize)]
@@ -43,11 +43,11 @@ pub(super) struct ReportedObject {
 }
 
 /// The values of a member's page that match the query.
-pub(super) fn of(query: &MetricsQuery, page: &Page) -> Vec<ReportedValue> {
+pub(super) fn of(query: &DecodedQuery, page: &Page) -> Vec<ReportedValue> {
     match query {
-        MetricsQuery::Custom(_) => page.custom().map(custom_value).collect(),
-        MetricsQuery::External(_) => page.external().map(external_value).collect(),
-        MetricsQuery::Resource(resource) => {
+        DecodedQuery::Custom(_) => page.custom().map(custom_value).collect(),
+        DecodedQuery::External(_) => page.external().map(external_value).collect(),
+        DecodedQuery::Resource(resource) => {
             let matches = |item: &ResourceItemRef<'_>| {
                 merge::resource::is_chosen(*item, &resource.label_selector, &resource.field_selector)
             };

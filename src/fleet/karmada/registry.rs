@@ -108,7 +108,7 @@ impl ClusterSpec {
             let headers = self.proxy_header.iter().map(|(name, value)| (name.as_str(), value.as_str()));
             Some(Proxy::parse(&self.proxy_url, headers)?)
         };
-        let trust = match &secret.ca_bundle {
+        let verification = match &secret.ca_bundle {
             _ if self.insecure => ServerVerification::AnyCertificate,
             Some(bundle) if !bundle.is_empty() => ServerVerification::Bundle(bundle.clone()),
             _ => ServerVerification::System,
@@ -116,7 +116,7 @@ impl ClusterSpec {
         Ok(Credentials {
             endpoint: Endpoint::parse(&self.api_endpoint)?,
             user: UserCredentials { token: Some(BearerToken::parse(token)?), certificate: None },
-            verification: trust,
+            verification,
             server_name: None,
             proxy,
         })

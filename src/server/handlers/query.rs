@@ -16,7 +16,7 @@ use super::super::request_info::RequestInfo;
 use crate::api::codec::negotiate::{Offer, Representation};
 use crate::api::table::IncludeObject;
 use crate::config::member_share;
-use crate::query::{ClientQuery, MetricsQuery, QueryError, ResourceQuery};
+use crate::query::{ClientQuery, DecodedQuery, QueryError, ResourceQuery};
 use crate::response::{QueryKey, QueryResponse, ResponseFormat};
 use crate::server::document::uncached;
 
@@ -30,18 +30,18 @@ pub(super) async fn handle(
     timeout: Option<&RequestTimeout>,
     info: &RequestInfo,
 ) -> Result<Response, ApiError> {
-    let query = MetricsQuery::read(&info.target, state.responder.cluster_label());
+    let query = DecodedQuery::read(&info.target, state.responder.cluster_label());
     let exists = !matches!(query, Err(QueryError::NotFound | QueryError::Path));
     let (method, headers) = head;
     if exists && method != Method::GET {
         return Err(ApiError::MethodNotAllowed);
     }
     let ClientQuery { question, clusters } = query?;
-    let misspelled = question.mistaken();
+    let misspelled = question.misspelled_parameters();
     let offer = match &question {
-        MetricsQuery::Resource(ResourceQuery { name: None, .. }) => Offer::List,
-        MetricsQuery::Resource(_) => Offer::Object,
-        MetricsQuery::Custom(_) | MetricsQuery::External(_) => Offer::FullOnly,
+        DecodedQuery::Resource(ResourceQuery { name: None, .. }) => Offer::List,
+        DecodedQuery::Resource(_) => Offer::Object,
+        DecodedQuery::Custom(_) | DecodedQuery::External(_) => Offer::FullOnly,
     };
     let (encoding, representation) = accepted(headers, info, offer)?;
     let include_object = match representation {
@@ -51,8 +51,8 @@ pub(super) async fn handle(
     let format = ResponseFormat { encoding, representation, include_object };
     let timeout = timeout.map_or(Duration::MAX, |timeout| timeout.0);
     let member_timeout = state.responder.member_timeout().min(member_share(timeout));
-    let key = QueryKey { query: Arc::new(question.into()), clusters, form: format, member_timeout };
-    let result = state.responder.answer(key).await;
+    let key = QueryKey { query: Arc::new(question.into()), clusters, format, member_timeout };
+    let result = state.responder.respond(key).await;
     let QueryResponse { body, warning } =
         result.map_err(|status| ApiError::Status(Box::new(Arc::unwrap_or_clone(status))))?;
     let mut response = Response::new(Body::from(body));
