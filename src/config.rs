@@ -15,7 +15,6 @@ pub struct Config {
     pub serving: Serving,
     /// For the listener of `/metrics`.
     pub metrics: Metrics,
-    /// For `control`.
     pub control_plane: ControlPlane,
     /// For `access`: authentication.
     pub authentication: Authentication,
@@ -82,10 +81,8 @@ pub struct ServingTls {
 /// The minimum TLS version. The names of versions 1.0 and 1.1 mean 1.2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum TlsVersion {
-    /// TLS 1.2.
     #[value(name = "VersionTLS12", aliases = ["", "VersionTLS10", "VersionTLS11"])]
     Tls12,
-    /// TLS 1.3.
     #[value(name = "VersionTLS13")]
     Tls13,
 }

@@ -4,9 +4,6 @@
 //! `member`, `fleet`, `gather`, `response`, `access`, `server`, `app`, `commands`. A module uses only modules before it.
 //! `tests/it/layers.rs` checks this. `docs/architecture.md` describes how a request passes through the layers.
 
-// For items that other modules use; see clippy.toml.
-#![warn(clippy::missing_docs_in_private_items)]
-
 mod access;
 mod api;
 mod app;

@@ -35,7 +35,6 @@ pub struct ClientCa {
 pub struct CertificateIdentity {
     /// The common name; empty if there is none.
     pub common_name: String,
-    /// The organizations.
     pub organizations: Vec<String>,
     /// The elements that Kubernetes reads as the user's uid; `None` for an element that is not text.
     uids: Vec<Option<String>>,

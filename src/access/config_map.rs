@@ -36,7 +36,6 @@ pub struct PublishedSettings {
     last: Option<ConfigMapData>,
 }
 
-/// The data of the ConfigMap.
 type ConfigMapData = BTreeMap<String, String>;
 
 impl PublishedSettings {

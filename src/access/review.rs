@@ -34,11 +34,9 @@ pub enum Action {
         verb: String,
         /// The API group.
         group: String,
-        /// Its version.
         version: String,
         /// The namespace; empty for none.
         namespace: String,
-        /// The resource.
         resource: String,
         /// The subresource; empty for none.
         subresource: String,

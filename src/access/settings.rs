@@ -42,7 +42,6 @@ pub enum AuthenticationSettingsError {
     CaBundle {
         /// The flag, or the key of the ConfigMap.
         of: &'static str,
-        /// The error.
         source: ClientCaError,
     },
     /// A key of the ConfigMap is not a JSON list of strings.
@@ -62,10 +61,7 @@ pub enum AuthenticationSettingsError {
         namespace = NAMESPACE,
         name = CONFIG_MAP
     )]
-    Lookup {
-        /// The error.
-        source: Box<kube::Error>,
-    },
+    Lookup { source: Box<kube::Error> },
     /// The control plane did not respond.
     #[error("the control plane of --authentication-kubeconfig did not respond within {0:?}")]
     Timeout(Duration),

@@ -30,7 +30,6 @@ pub enum DurationError {
     /// A unit is not `ns`, `us`, `µs`, `ms`, `s`, `m` or `h`.
     #[error("time: unknown unit {} in duration {}", quote(.unit), quote(.text))]
     UnknownUnit {
-        /// The unit.
         unit: String,
         /// The whole text.
         text: String,

@@ -21,9 +21,7 @@ pub const GROUP_VERSION: &str = "external.metrics.k8s.io/v1beta1";
 
 const KIND: &str = "ExternalMetricValueList";
 
-/// An `ExternalMetricValueList`.
 pub struct ExternalMetricValueList<'a> {
-    /// The values.
     pub items: Vec<ExternalMetricValue<'a>>,
 }
 

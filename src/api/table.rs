@@ -19,7 +19,6 @@ pub struct Table<'a> {
     pub version: MetaVersion,
     /// Pods or nodes.
     pub resource: MetricsResource,
-    /// The objects.
     pub items: Vec<ObjectMetrics<'a>>,
     /// The content of a row's field `object`.
     pub include: IncludeObject,
@@ -33,7 +32,6 @@ pub enum IncludeObject {
     /// The object's metadata.
     #[default]
     Metadata,
-    /// The object.
     Object,
 }
 
@@ -45,19 +43,15 @@ pub enum IncludeObject {
 )]
 pub struct IncludeObjectError(String);
 
-/// A `PartialObjectMetadataList`.
 pub struct PartialObjectMetadataList<'a> {
     /// The version to encode.
     pub version: MetaVersion,
-    /// The objects.
     pub items: Vec<ObjectMetrics<'a>>,
 }
 
-/// A `PartialObjectMetadata`.
 pub struct PartialObjectMetadata<'a> {
     /// The version to encode.
     pub version: MetaVersion,
-    /// The object.
     pub item: ObjectMetrics<'a>,
 }
 

@@ -8,9 +8,7 @@ use serde::Serialize;
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VersionInfo {
-    /// The major version.
     pub major: &'static str,
-    /// The minor version.
     pub minor: &'static str,
     /// Major version of the behaviour that is emulated; always this version.
     pub emulation_major: &'static str,
@@ -22,7 +20,6 @@ pub struct VersionInfo {
     pub min_compatibility_minor: &'static str,
     /// The full version, with the prefix `v`.
     pub git_version: &'static str,
-    /// The Git commit.
     pub git_commit: &'static str,
     /// Whether the Git tree has uncommitted changes.
     pub git_tree_state: &'static str,

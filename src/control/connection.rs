@@ -21,7 +21,6 @@ use crate::api::duration::GoDuration;
 use crate::kubeconfig::Context;
 use crate::transport::{self, Liveness, Progress, Transport, TransportSettings};
 
-/// The timeout to connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// HTTP/2: the time without a frame until a ping is sent, and the timeout of the ping. client-go uses 30 s and 15 s.
 const PING: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(5));

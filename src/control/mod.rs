@@ -136,7 +136,6 @@ impl Clients {
         Ok(Self { current, _reload: Arc::new(reload) })
     }
 
-    /// The current client.
     pub fn current(&self) -> Client {
         self.current.borrow().clone()
     }

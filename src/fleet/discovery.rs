@@ -38,7 +38,6 @@ pub struct Discovery {
     first_ended: watch::Sender<bool>,
 }
 
-/// Discovery of one member.
 struct MemberDiscovery {
     member: Arc<Member>,
     tasks: [ApiTask; 2],

@@ -20,7 +20,6 @@ pub struct FleetMetrics {
 /// Number of clusters by state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClusterCounts {
-    /// Clusters that are queried.
     pub queried: usize,
     /// Members that are not Ready.
     pub not_ready: usize,

@@ -41,7 +41,6 @@ pub struct NoCredentials {
 /// One member in a fleet.
 #[derive(Clone)]
 pub struct FleetEntry {
-    /// The member.
     pub member: Arc<Member>,
     /// Whether Karmada reports the cluster as Ready. Other clusters are not queried and count as failed. Their catalogs stay.
     pub ready: bool,

@@ -27,7 +27,6 @@ pub use outcome::Outcome;
 pub struct MemberOutcome {
     /// The cluster's name.
     pub cluster: Arc<str>,
-    /// The outcome.
     pub outcome: Outcome,
     /// Time until the outcome was known.
     pub elapsed: Duration,
@@ -35,13 +34,10 @@ pub struct MemberOutcome {
 
 /// A query for some members of a fleet.
 pub struct MemberQuery<'a, C: Fn(&str) -> bool> {
-    /// The fleet.
     pub fleet: &'a Fleet,
     /// Selects the members to query, by cluster name.
     pub chosen: C,
-    /// The query.
     pub query: &'a Arc<Query>,
-    /// Timeout for each member.
     pub timeout: Duration,
 }
 
@@ -71,7 +67,6 @@ impl Gather {
         }
     }
 
-    /// `--member-timeout`.
     pub fn member_timeout(&self) -> Duration {
         self.member_timeout
     }

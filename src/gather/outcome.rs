@@ -26,9 +26,7 @@ pub enum Outcome {
     LastKnown {
         /// The last page.
         page: Reserved<Arc<Page>>,
-        /// Its age.
         age: Duration,
-        /// The failure.
         failure: Failure,
     },
     /// The member does not have the metric.

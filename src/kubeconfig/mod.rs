@@ -36,11 +36,8 @@ pub struct Context {
 /// The user that requests impersonate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Impersonation {
-    /// `as`
     pub user: Option<String>,
-    /// `as-uid`
     pub uid: Option<String>,
-    /// `as-groups`
     pub groups: Option<Vec<String>>,
     /// `as-user-extra`
     pub extra: Option<HashMap<String, Vec<String>>>,

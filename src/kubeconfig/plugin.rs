@@ -22,7 +22,6 @@ use crate::api::time::Timestamp;
 use crate::process::expiry;
 use crate::transport::credentials::{BearerToken, ClientCertificate, CredentialsError, UserCredentials};
 
-/// The timeout of a plugin.
 const PLUGIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Maximum bytes of the plugin's output that are read.
 const MAX_OUTPUT: u64 = 1024 * 1024;
@@ -39,7 +38,6 @@ pub struct ExecPlugin {
 
 /// The credentials that a plugin returned.
 pub struct PluginCredentials {
-    /// The credentials of the user.
     pub user: UserCredentials,
     /// When the credentials expire; `None` if unknown.
     pub expires: Option<SystemTime>,
@@ -78,7 +76,6 @@ pub enum PluginError {
     Failed {
         /// The program.
         command: String,
-        /// The exit status.
         status: ExitStatus,
     },
     /// The output is not an `ExecCredential` with credentials.

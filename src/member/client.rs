@@ -39,7 +39,6 @@ pub struct MemberLimits {
     pub inflight: Budget,
     /// The entries of all members' catalogs.
     pub names: Arc<SharedEntries>,
-    /// Metrics of all members.
     pub metrics: Arc<MemberMetrics>,
     /// Limit of concurrent TLS handshakes with all members.
     pub handshakes: Arc<Semaphore>,
@@ -87,7 +86,6 @@ impl MemberClient {
         Ok(Self { transport, body_bytes: limits.body_bytes, inflight: limits.inflight.clone() })
     }
 
-    /// The credentials.
     pub fn credentials(&self) -> &Credentials {
         self.transport.credentials()
     }

@@ -158,7 +158,6 @@ impl Failure {
         !self.is_unreachable() && !matches!(self, Self::NoRoom(_))
     }
 
-    /// The cause.
     pub fn cause(&self) -> Cause {
         match self {
             Self::NotReady => Cause::NotReady,

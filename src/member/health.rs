@@ -56,7 +56,6 @@ enum BreakerState {
     },
 }
 
-/// The target of a probe.
 #[derive(Clone)]
 pub(super) enum ProbeTarget {
     /// The API server.

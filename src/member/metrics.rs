@@ -39,7 +39,6 @@ pub struct MemberSeries {
     metrics: Arc<MemberMetrics>,
 }
 
-/// The end of one query at a member.
 pub struct QueryEnd {
     /// `Found`, `NotFound`, or the cause of a failure.
     pub outcome: &'static str,
@@ -142,7 +141,6 @@ impl MemberMetrics {
 }
 
 impl MemberSeries {
-    /// Counts a query.
     pub fn count(&self, group: Group, end: &QueryEnd) {
         let cluster = &self.cluster;
         let handles =

@@ -143,7 +143,6 @@ impl Member {
         self.id
     }
 
-    /// Counts a query.
     pub fn count(&self, group: Group, end: &QueryEnd) {
         self.series.count(group, end);
     }

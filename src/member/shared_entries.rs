@@ -69,7 +69,6 @@ impl SharedEntries {
         Ok(Reserved::new(Catalog::new(shared), share))
     }
 
-    /// An empty catalog.
     pub fn empty(&self) -> Reserved<Catalog> {
         Reserved::new(Catalog::default(), self.budget.share())
     }

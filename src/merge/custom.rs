@@ -10,7 +10,6 @@ use crate::api::page::custom::CustomItemRef;
 use crate::api::text::JsonText;
 use crate::config::SameNamePods;
 
-/// An item and its cluster.
 #[derive(Clone, Copy)]
 struct ClusterItem<'a> {
     cluster: &'a str,

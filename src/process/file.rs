@@ -17,7 +17,6 @@ use tokio_util::task::AbortOnDropHandle;
 pub struct FileError {
     /// The flag that names the file.
     pub flag: &'static str,
-    /// The file.
     pub path: PathBuf,
     /// The reason.
     pub source: std::io::Error,

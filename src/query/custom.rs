@@ -35,7 +35,6 @@ pub struct CustomQuery {
 pub enum MetricTarget {
     /// `/namespaces/<namespace>/<resource>/<name>/<metric>`
     Namespaced {
-        /// The namespace.
         namespace: String,
         /// The resource with its group, such as `pods` or `jobs.batch`.
         resource: String,
@@ -49,7 +48,6 @@ pub enum MetricTarget {
         /// The object's name, or `*`.
         name: String,
     },
-    /// `/namespaces/<namespace>/metrics/<metric>`: metrics of namespaces.
     Namespace {
         /// The namespace, or `*`.
         name: String,

@@ -16,7 +16,6 @@ pub(super) const MISSPELLED: &[(&str, &str)] = &[
 /// A decoded query for an external metric.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ExternalQuery {
-    /// The namespace.
     pub namespace: String,
     /// The metric's name.
     pub metric: String,

@@ -43,7 +43,6 @@ pub struct Query {
 }
 
 impl Query {
-    /// The decoded query.
     pub fn decoded(&self) -> &DecodedQuery {
         &self.question
     }
@@ -113,7 +112,6 @@ impl Hash for Query {
 /// A client's query, and the clusters that it selects.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ClientQuery {
-    /// The query.
     pub question: DecodedQuery,
     /// Requirements on the cluster label; empty for all clusters.
     pub clusters: Vec<Requirement>,

@@ -15,7 +15,6 @@ use crate::query::{CustomQuery, DecodedQuery, ExternalQuery, Query, ResourceQuer
 /// A warning or message names at most this many clusters, and then the number of the others.
 const NAMED: usize = 10;
 
-/// A cluster and its page.
 pub type ClusterPage = (Arc<str>, Reserved<Arc<Page>>);
 
 /// All outcomes combined.

@@ -33,13 +33,10 @@ use combine::Combined;
 /// All that a response depends on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct QueryKey {
-    /// The query.
     pub query: Arc<Query>,
     /// Requirements on the cluster label: they select the clusters to query.
     pub clusters: Vec<Requirement>,
-    /// The format of the response.
     pub format: ResponseFormat,
-    /// Timeout for each member.
     pub member_timeout: Duration,
 }
 

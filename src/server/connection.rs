@@ -51,7 +51,6 @@ const GRACE: Duration = Duration::from_secs(1);
 pub struct ConnectionTimeouts {
     /// Timeout of a TLS handshake, of a request's head, and of each write to the client.
     pub client: Duration,
-    /// Timeout of an idle connection.
     pub idle: Duration,
     /// Timeout from a request's head to the last byte of its response.
     pub request: Duration,

@@ -32,7 +32,6 @@ const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 pub struct ListenerConfig {
     /// Handles the requests.
     pub router: Router,
-    /// Timeouts of the connections.
     pub limits: ConnectionTimeouts,
     /// Maximum number of concurrent connections.
     pub connections: usize,

@@ -39,7 +39,6 @@ struct CodeLabels {
 }
 
 impl RequestMetrics {
-    /// Registers the metrics.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self { total: Family::default(), seconds: seconds() };
         registry.register("apiserver_request", "Requests by verb, resource and code", metrics.total.clone());

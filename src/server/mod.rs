@@ -41,7 +41,6 @@ pub struct ServerState {
     pub responder: Responder,
     /// Limit of requests in flight.
     pub in_flight: InFlightLimit,
-    /// Discovery documents.
     pub documents: DiscoveryDocuments,
     /// State of the health checks.
     pub health: HealthSources,
@@ -49,7 +48,6 @@ pub struct ServerState {
     pub metrics: Arc<MetricsRegistry>,
     /// Number and duration of requests.
     pub requests: RequestMetrics,
-    /// `--request-timeout`.
     pub request_timeout: Duration,
 }
 

@@ -16,7 +16,6 @@ use thiserror::Error;
 pub struct Credentials {
     /// The address of the API server.
     pub endpoint: Endpoint,
-    /// The credentials of the user.
     pub user: UserCredentials,
     /// Which certificates of the API server are accepted.
     pub verification: ServerVerification,
@@ -57,7 +56,6 @@ pub struct BearerToken(HeaderValue);
 /// Which certificates of an API server are accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServerVerification {
-    /// Any certificate.
     AnyCertificate,
     /// Certificates that a CA of the system has signed.
     System,
@@ -162,7 +160,6 @@ impl BearerToken {
         Ok(Self(value))
     }
 
-    /// The value of the `Authorization` header.
     pub fn authorization(&self) -> HeaderValue {
         self.0.clone()
     }

@@ -23,14 +23,15 @@ pub struct Proxies {
 /// One element of `NO_PROXY`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum NoProxyEntry {
-    /// `*`
     All,
-    /// `10.0.0.0/8`
     Network(IpAddr, u32),
-    /// `10.0.0.1`, `10.0.0.1:443`
     Address(IpAddr, Option<String>),
     /// `example.com`: this name and its subdomains. `.example.com` and `*.example.com`: only the subdomains.
-    Domain { suffix: String, includes_itself: bool, port: Option<String> },
+    Domain {
+        suffix: String,
+        includes_itself: bool,
+        port: Option<String>,
+    },
 }
 
 impl Proxies {

@@ -44,7 +44,6 @@ pub enum MalformedProtobuf {
     Magic,
 }
 
-/// The value of one field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FieldValue<'a> {
     /// A varint.
@@ -268,7 +267,6 @@ impl<'a> FieldValue<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// The fields of `message`.
     pub fn of(message: &'a [u8]) -> Self {
         Self { rest: message }
     }

@@ -14,7 +14,6 @@ pub const MAX_ENTRIES: usize = 4096;
 #[derive(Debug)]
 pub struct BoundedArray<T, const COUNT: usize = MAX_ENTRIES>(pub Vec<T>);
 
-/// A key and its value.
 pub type KeyValue<'a> = (JsonText<'a>, JsonText<'a>);
 
 /// The raw entries of a JSON object, in order.

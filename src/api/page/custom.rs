@@ -126,7 +126,6 @@ impl<'a> CustomItemRef<'a> {
         texts.into_iter().map(|text| text.len()).sum::<usize>() + self.item.heap_bytes()
     }
 
-    /// The value.
     pub fn value(self) -> &'a Quantity {
         &self.item.value
     }

@@ -103,7 +103,6 @@ impl<'a> ExternalItemRef<'a> {
         self.item.metric.len() + self.item.labels.len() + self.item.heap_bytes()
     }
 
-    /// The value.
     pub fn value(self) -> &'a Quantity {
         &self.item.value
     }

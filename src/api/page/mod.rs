@@ -69,7 +69,6 @@ pub enum PageError {
     Quantity {
         /// The item, counted from 0.
         index: usize,
-        /// The error of the quantity.
         source: QuantityError,
     },
     /// A timestamp is not RFC 3339.
@@ -83,7 +82,6 @@ pub enum PageError {
     Window {
         /// The item, counted from 0.
         index: usize,
-        /// The error of the duration.
         source: DurationError,
     },
     /// An object's metadata is malformed.

@@ -39,7 +39,6 @@ pub struct CertificateAuthority {
 
 /// A certificate and its private key, in PEM.
 pub struct CertificateAndKey {
-    /// The certificate.
     pub certificate: String,
     /// The key (PKCS#8).
     pub key: String,

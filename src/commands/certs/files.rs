@@ -13,7 +13,6 @@ use thiserror::Error;
 pub struct NewFile {
     /// The file name in the directory.
     pub name: &'static str,
-    /// The content.
     pub content: String,
     /// Whether only the owner may read the file.
     pub secret: bool,
@@ -31,7 +30,6 @@ pub enum WriteError {
     /// The operating system reported an error.
     #[error("{} cannot be written: {source}", .path.display())]
     Io {
-        /// The path.
         path: PathBuf,
         /// The cause.
         source: io::Error,

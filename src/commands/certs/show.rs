@@ -26,7 +26,6 @@ use crate::process::expiry::now;
 use crate::transport::credentials::ServerVerification;
 use crate::transport::tls::{TlsConfigError, client_config};
 
-/// Default of `--service`.
 const DEFAULT_SERVICE: &str = "karmada-metrics-adapter";
 /// Timeout for the connection and the TLS handshake with an address.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -60,7 +59,6 @@ struct CertificateReport {
     problems: Vec<CertificateProblem>,
 }
 
-/// A problem of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 enum CertificateProblem {
     NotYetValid,

@@ -46,7 +46,6 @@ pub(super) struct RegisteredCluster {
 pub(super) struct RequestError {
     /// The HTTP status, if there was a response.
     code: Option<u16>,
-    /// The error message.
     pub(super) message: String,
 }
 

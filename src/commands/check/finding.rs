@@ -13,7 +13,6 @@ pub struct Finding {
     /// The name of the check.
     #[serde(rename = "link")]
     pub check: String,
-    /// The status.
     #[serde(rename = "verdict")]
     pub status: CheckStatus,
     /// The cause, unless the status is ok.
@@ -26,7 +25,6 @@ pub struct Finding {
     pub remedy: Option<&'static str>,
 }
 
-/// The status of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CheckStatus {

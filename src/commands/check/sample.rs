@@ -14,11 +14,9 @@ use crate::query::{CustomQuery, MetricTarget};
 /// A query for a custom metric of the objects in a namespace.
 #[derive(Clone, Debug)]
 pub struct Sample {
-    /// The metric.
     pub metric: String,
     /// The resource, such as `pods` or `jobs.batch`.
     pub resource: String,
-    /// The namespace.
     pub namespace: String,
     /// A label selector for the objects. Empty for all objects.
     pub selector: String,

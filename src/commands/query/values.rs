@@ -12,7 +12,6 @@ use crate::merge;
 use crate::process::expiry::now;
 use crate::query::DecodedQuery;
 
-/// One value.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ReportedValue {

@@ -16,15 +16,12 @@ use crate::transport::credentials::{
 pub struct ClusterSpec {
     /// `metadata.uid`. A cluster that is deleted and joined again has a new one.
     pub uid: String,
-    /// `spec.apiEndpoint`.
     pub api_endpoint: String,
     /// `spec.secretRef`.
     pub secret: Option<SecretName>,
     /// `spec.insecureSkipTLSVerification`.
     pub insecure: bool,
-    /// `spec.proxyURL`.
     pub proxy_url: String,
-    /// `spec.proxyHeader`.
     pub proxy_header: BTreeMap<String, String>,
     /// Whether the condition `Ready` is `True`.
     pub ready: bool,
@@ -33,9 +30,7 @@ pub struct ClusterSpec {
 /// Namespace and name of a Secret.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SecretName {
-    /// Its namespace.
     pub namespace: String,
-    /// Its name.
     pub name: String,
 }
 
@@ -129,7 +124,6 @@ impl Registry {
         Self { roster, clusters: BTreeMap::new(), referring: BTreeMap::new(), secrets: BTreeMap::new() }
     }
 
-    /// The roster.
     pub fn roster(&mut self) -> &mut Roster {
         &mut self.roster
     }
@@ -151,7 +145,6 @@ impl Registry {
         self.refresh(name);
     }
 
-    /// Removes a cluster.
     pub fn remove_cluster(&mut self, name: &str) {
         if let Some(spec) = self.clusters.remove(name) {
             self.drop_reference(name, spec.secret);
@@ -211,7 +204,6 @@ impl Registry {
 }
 
 impl ClusterCredentialsError {
-    /// The cause.
     pub fn cause(&self) -> Cause {
         match self {
             Self::NoEndpoint | Self::NoSecretRef => Cause::PullMode,

@@ -21,7 +21,6 @@ pub(super) async fn groups(State(state): State<Arc<ServerState>>, request: Reque
     document.response(request.headers())
 }
 
-/// Format of `/apis`.
 enum ApisFormat {
     Plain,
     Aggregated(AggregatedVersion),

@@ -24,7 +24,6 @@ use crate::api::group::Group;
 use crate::process::metrics::MEDIA_TYPE;
 use crate::server::document::uncached;
 
-/// All routes.
 pub fn routes() -> Router<Arc<ServerState>> {
     Router::new()
         .route("/", get(index))

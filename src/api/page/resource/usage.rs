@@ -22,7 +22,6 @@ pub(super) struct Usage {
     amounts: Vec<ResourceAmount>,
 }
 
-/// Usage of one container.
 #[derive(Clone, Debug)]
 pub(super) struct ContainerUsage {
     pub(super) name: Span,
@@ -30,7 +29,6 @@ pub(super) struct ContainerUsage {
     pub(super) amounts: Range<u32>,
 }
 
-/// The amount of one resource.
 #[derive(Clone, Debug)]
 pub(super) struct ResourceAmount {
     pub(super) resource: Span,
