@@ -110,7 +110,7 @@ async fn unreachable_adapter_and_rejected_certificate_are_distinguished() {
     plane
         .register_backend(adapter.address(), Some(adapter.ca_pem()), &CUSTOM_METRICS)
         .expect("the APIService is registered");
-    drop(adapter);
+    adapter.kill().await.expect("the adapter is killed");
     let names = [&CUSTOM_METRICS[..], &[RESOURCE_METRICS, EXTERNAL_METRICS]].concat();
     for name in &names {
         assert!(!plane.probe_now(name).await.expect("the APIService is registered").available);

@@ -4,6 +4,7 @@ mod command_query;
 mod report;
 mod values;
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,7 +60,11 @@ pub async fn run(flags: &QueryFlags) -> anyhow::Result<()> {
             bail!("no cluster to query: there are none, or none matches --cluster and the selector");
         }
         let text = report.text(flags.output, flags.watch.is_some());
-        print(&text).context("cannot write to stdout")?;
+        match print(&text) {
+            // With `--watch`, a reader that exits ends the command.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe && flags.watch.is_some() => return Ok(()),
+            result => result.context("cannot write to stdout")?,
+        }
         let Some(interval) = flags.watch else {
             return match report.failed() {
                 0 => Ok(()),

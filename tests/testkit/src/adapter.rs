@@ -164,6 +164,14 @@ impl AdapterProcess {
         Ok(self.child.wait().await?)
     }
 
+    /// Kills the process and waits until it has exited, so that its port refuses connections.
+    ///
+    /// # Errors
+    /// If it cannot be killed.
+    pub async fn kill(mut self) -> anyhow::Result<()> {
+        Ok(self.child.kill().await?)
+    }
+
     /// The address of the API.
     pub fn address(&self) -> SocketAddr {
         self.address
